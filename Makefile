@@ -1,0 +1,75 @@
+# Everything works from a fresh clone on a machine with Python 3.10 or newer, a C++ compiler and a package index.
+# Two virtual environments: what serves stays small (.venv), what tests and trains has PyTorch (.venv-dev).
+
+RUNTIME := .venv
+DEV := .venv-dev
+PORT ?= 8080
+TORCH ?= torch==2.13.0
+
+# what an installation depends on: Python files are used where they lie, the native module is compiled
+BUILD_INPUTS := pyproject.toml $(shell find csrc -type f)
+CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inl')
+PIP := -m pip --disable-pip-version-check
+
+# a Python that can make virtual environments and compile modules; PYTHON=... chooses another
+SUITABLE := import ensurepip, os, sys, sysconfig, venv; \
+	header = os.path.join(sysconfig.get_path("include"), "Python.h"); \
+	sys.exit(sys.version_info < (3, 10) or not os.path.exists(header))
+CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
+PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
+
+.DELETE_ON_ERROR:
+.PHONY: help setup serve test check format bench clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: $(RUNTIME)/.installed  ## install what serving needs into .venv
+
+serve: $(RUNTIME)/.installed  ## serve the shipped model on PORT (8080)
+	$(RUNTIME)/bin/mbunet serve --port $(PORT)
+
+test: $(DEV)/.installed  ## run all tests; ARGS="-k name" chooses some
+	$(DEV)/bin/python -m pytest $(ARGS)
+
+check: $(DEV)/.installed $(DEV)/.strict  ## lint, types, formatting, and a build without warnings
+	$(DEV)/bin/ruff check
+	$(DEV)/bin/ruff format --check
+	$(DEV)/bin/mypy --strict engine service tests
+	$(DEV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: $(DEV)/.installed  ## format all sources
+	$(DEV)/bin/ruff check --fix
+	$(DEV)/bin/ruff format
+	$(DEV)/bin/clang-format -i $(CXX_FILES)
+
+bench: $(DEV)/.installed  ## measure the engine against PyTorch
+	$(DEV)/bin/python -m tests.bench $(ARGS)
+
+clean:  ## remove the virtual environments and caches
+	rm -rf $(RUNTIME) $(DEV) .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUNTIME) $(DEV):
+	@$(if $(PYTHON),$(PYTHON) -c '$(SUITABLE)',false) || { \
+		echo "No suitable Python found: it must be 3.10 or newer, with its venv module and its C headers" >&2; \
+		echo "(on Debian and Ubuntu: apt install python3-venv python3-dev), or say PYTHON=/path/to/python3." >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $@ || { rm -rf $@; exit 1; }
+
+$(RUNTIME)/.installed: $(BUILD_INPUTS) | $(RUNTIME)
+	$(RUNTIME)/bin/python $(PIP) install -e .
+	@touch $@
+
+# by itself and first: a looser requirement could be met by a release with several GB of GPU packages
+$(DEV)/.torch: | $(DEV)
+	$(DEV)/bin/python $(PIP) install $(TORCH)
+	@touch $@
+
+$(DEV)/.installed: $(BUILD_INPUTS) $(DEV)/.torch
+	$(DEV)/bin/python $(PIP) install -e '.[train,dev]'
+	@touch $@
+
+$(DEV)/.strict: $(BUILD_INPUTS) | $(DEV)
+	$(DEV)/bin/python $(PIP) wheel . --no-deps --wheel-dir $(DEV)/wheel --config-settings=cmake.define.MBUNET_WERROR=ON
+	@touch $@

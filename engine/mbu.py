@@ -1,0 +1,155 @@
+"""MBU-Net's idea in one place: masking, cost score, subtractive bit-encoding, threshold folding.
+
+Every function works on plain numpy arrays. Training wraps them in straight-through estimators, the exporter calls
+them, and the tests check them against their definitions. Equation and table numbers are those of arXiv 2601.11660.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIXED_POINT_MAX = 32767
+"""Largest magnitude of a first- or last-layer weight (int16, symmetric)."""
+
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+
+
+# -- masking (section 3.2): which weights become zero --------------------------------------------------------------
+
+
+def zero_threshold(weights: Floats, zeros: float) -> float:
+    """Magnitude t such that masking |w| <= t turns the share `zeros` (0 to 1) of `weights` (any shape) into zeros."""
+    if not 0.0 <= zeros < 1.0:
+        raise ValueError(f"the share of zeros must lie in [0, 1), not {zeros}")
+    count = round(zeros * weights.size)
+    if count == 0:
+        return -1.0
+    magnitudes = np.abs(weights).ravel()
+    return float(np.partition(magnitudes, count - 1)[count - 1])
+
+
+def mask(weights: Floats, threshold: float) -> NDArray[np.int8]:
+    """Masked weights: sign(w) where |w| > threshold, otherwise 0. Same shape as `weights`, int8 in {-1, 0, +1}."""
+    return np.where(np.abs(weights) > threshold, binarize(weights), 0).astype(np.int8)
+
+
+def binarize(weights: Floats) -> NDArray[np.int8]:
+    """Binary weights: sign(w) with sign(0) = +1. Same shape as `weights`, int8 in {-1, +1}."""
+    return np.where(weights >= 0, 1, -1).astype(np.int8)
+
+
+# -- cost score (equation 2): which blocks to mask first ------------------------------------------------------------
+
+
+def cost_scores(
+    operations: Sequence[float], parameters: Sequence[float], w_op: float = 0.5, w_param: float = 0.5
+) -> NDArray[np.float64]:
+    """Cost of masking each block: w_op * operations / max + w_param * parameters / max (equation 2). Cheapest first.
+
+    A transposed convolution's operations enter at half weight; with that and `w_op = w_param = 0.5` the paper's
+    Table A.4 comes out, save for its Down2 entry (.406 printed, .344 computed; the rank is the same).
+    """
+    ops = np.asarray(operations, dtype=np.float64)
+    params = np.asarray(parameters, dtype=np.float64)
+    return w_op * ops / ops.max() + w_param * params / params.max()
+
+
+# -- subtractive bit-encoding (section 3.3): w = pos - neg ----------------------------------------------------------
+
+
+def encode(weights: NDArray[np.int8]) -> tuple[Bools, Bools]:
+    """Bit planes (pos, neg) of ternary `weights`, both of its shape: w = pos - neg, never both set."""
+    return weights > 0, weights < 0
+
+
+def dot(bits: Bools, pos: Bools, neg: Bools) -> int:
+    """Dot product of the activations 2 * bits - 1 with pos - neg, by bit counts (equation 3, without its stray n).
+
+    2 * (popc(bits & pos) - popc(bits & neg)) - (|pos| - |neg|); all three arrays have one shape.
+    """
+    hits = np.count_nonzero(bits & pos) - np.count_nonzero(bits & neg)
+    return 2 * int(hits) - int(np.count_nonzero(pos)) + int(np.count_nonzero(neg))
+
+
+# -- threshold folding: scale, bias, batch norm and sign become one integer comparison --------------------------------
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation of x = scale * acc + bias, every field float64 [channels]; `eps` is added to `var`."""
+
+    gamma: NDArray[np.float64]
+    beta: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    var: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    eps: float = 1e-5
+
+    def __call__(self, acc: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The normalised value of one integer accumulator per channel, int64 [channels] -> float64 [channels].
+
+        Every step is monotone in `acc` in floating point too, which is what makes a single threshold exact.
+        """
+        x = self.scale * acc.astype(np.float64) + self.bias
+        return self.gamma * ((x - self.mean) / np.sqrt(self.var + self.eps)) + self.beta
+
+
+def fold(norm: BatchNorm, bound: NDArray[np.int64]) -> tuple[NDArray[np.int32], Bools]:
+    """Fold `norm` and sign into (theta int32 [channels], flip bool [channels]): bit = (acc >= theta).
+
+    `bound` (int64 [channels]) is B with |acc| <= B. Where `flip` is set (gamma < 0) the channel's weights must be
+    negated, so acc means the negated sum there and the comparison is >= for every channel. theta is the smallest
+    integer in [-B, B + 1] at which the batch norm is >= 0: -B is "always one", B + 1 "always zero".
+
+    * gamma > 0: the batch norm rises with acc; theta is where it reaches zero (sign(0) = +1, ties give a one).
+    * gamma < 0: it falls with acc, so it rises with the negated acc.
+    * gamma = 0: it is the constant beta; the bit is beta >= 0 whatever acc is.
+    """
+    if np.any(norm.scale <= 0):
+        raise ValueError("scale must be positive: a negative one would turn the comparison round")
+    flip = norm.gamma < 0
+    direction = np.where(flip, -1, 1).astype(np.int64)
+    low, high = -bound.astype(np.int64), bound.astype(np.int64) + 1
+    while np.any(low < high):
+        middle = (low + high) // 2
+        fires = norm(direction * middle) >= 0
+        open_ = low < high
+        high = np.where(open_ & fires, middle, high)
+        low = np.where(open_ & ~fires, middle + 1, low)
+    return low.astype(np.int32), flip
+
+
+# -- the two layers that stay in fixed point --------------------------------------------------------------------------
+
+
+def fixed_point(weights: Floats, axis: tuple[int, ...] | None) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Round `weights` to int16 so that the largest magnitude along `axis` becomes 32767.
+
+    Returns (integers of the same shape, float64 step with `axis` kept): weights ~ integers * step. All-zero groups
+    get step 1. `axis=None` uses one step for the whole array.
+    """
+    largest = np.max(np.abs(weights.astype(np.float64)), axis=axis, keepdims=True)
+    step = np.where(largest > 0, largest / FIXED_POINT_MAX, 1.0)
+    return np.rint(weights / step).astype(np.int16), step
+
+
+def integer_threshold(probability: float, scale: float) -> int:
+    """Smallest integer logit whose probability sigmoid(scale * logit) reaches `probability`, clipped to int32.
+
+    Computed in float64 once per request; the comparison itself is between integers, equal on every backend.
+    """
+    if not 0.0 <= probability <= 1.0:
+        raise ValueError(f"a probability threshold lies in [0, 1], not {probability}")
+    limits = np.iinfo(np.int32)
+    if probability == 0.0:
+        return int(limits.min)
+    if probability == 1.0:
+        return int(limits.max)
+    logit = np.log(probability) - np.log1p(-probability)
+    return int(np.clip(np.ceil(logit / scale), limits.min, limits.max))

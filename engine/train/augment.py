@@ -1,0 +1,55 @@
+"""Random training crops: one affine map (scale, rotation, flip) from a mirrored image, then colour."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+
+def crop(
+    image: Pixels, mask: Pixels, size: int, rng: np.random.Generator, zoom: tuple[float, float] = (0.7, 1.4)
+) -> tuple[Pixels, Pixels]:
+    """A `size` x `size` crop of image [h, w, 3] and mask [h, w]: scaled, rotated, flipped, recoloured at random."""
+    angle = rng.uniform(0, 2 * math.pi) if rng.random() < 0.5 else math.pi / 2 * rng.integers(4)
+    scale = math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
+    flip = -1 if rng.random() < 0.5 else 1
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    reach = math.ceil(size / 2 * (abs(cos) + abs(sin))) + 2
+    centre = [rng.integers(min(size // 2, n // 2), max(n - size // 2, n // 2) + 1) for n in mask.shape]
+    rows, columns = (_mirrored(c - reach, c + reach, n) for c, n in zip(centre, mask.shape, strict=True))
+    half = size / 2
+    matrix = (flip * cos, sin, reach - flip * half * cos - half * sin)
+    matrix += (-flip * sin, cos, reach + flip * half * sin - half * cos)
+    window = np.ix_(rows, columns)
+    pixels = Image.fromarray(image[window]).transform(
+        (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
+    labels = Image.fromarray(mask[window]).transform((size, size), Image.Transform.AFFINE, matrix)
+    return recolour(np.asarray(pixels), rng), np.asarray(labels)
+
+
+def recolour(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Random gain and offset per channel and gamma; now and then the negative, the grey image or noise."""
+    x = pixels.astype(np.float32) / 255
+    if rng.random() < 0.15:
+        x = 1 - x
+    if rng.random() < 0.1:
+        x = np.repeat(x.mean(2, keepdims=True), 3, axis=2)
+    x = x ** np.float32(math.exp(rng.uniform(-0.35, 0.35)))
+    x = x * np.float32(rng.uniform(0.75, 1.25)) * rng.uniform(0.92, 1.08, 3).astype(np.float32)
+    x = x + np.float32(rng.uniform(-0.08, 0.08))
+    if rng.random() < 0.15:
+        x = x + rng.normal(0, rng.uniform(0.005, 0.04), x.shape).astype(np.float32)
+    return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
+
+
+def _mirrored(start: int, stop: int, length: int) -> NDArray[np.intp]:
+    """Indices start … stop - 1 into an axis of `length`, reflected at both ends as often as needed."""
+    period = max(2 * (length - 1), 1)
+    folded = np.abs(np.arange(start, stop)) % period
+    return np.where(folded < length, folded, period - folded)

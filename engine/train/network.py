@@ -1,0 +1,214 @@
+"""The layer list as a torch network: straight-through bits in training, exact integers in evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine import mbu
+from engine.format import IMAGE, Layer
+from engine.train import quantise
+
+
+@dataclass(frozen=True)
+class Integers:
+    """One layer as every backend computes it.
+
+    `weights` are int16 [out, kh, kw, in], negated where gamma < 0; `offsets` int32 [out] hold theta, or the bias of
+    the head, whose logits are `scale` times its integers.
+    """
+
+    weights: NDArray[np.int16]
+    offsets: NDArray[np.int32]
+    scale: float = 1.0
+
+
+class BitConv(nn.Module):
+    """Convolution, batch norm, activation. Takes and gives 0/1 bits [n, c, h, w]; the first layer takes pixels / 255.
+
+    In 3x3 layers bits enter as 0/1: zero padding then is the border value -1, and the sum of the weights, by which the
+    two forms differ, is a constant that batch norm absorbs. With `floating`, the same layer in full precision and
+    with ReLU.
+    """
+
+    frozen_weight: Tensor
+    frozen_theta: Tensor
+
+    def __init__(self, layer: Layer, channels_in: int, floating: bool = False) -> None:
+        super().__init__()
+        self.upsamples = layer.op == "upconv2x2"
+        self.kind = "float" if floating else layer.weights
+        self.takes_pixels = layer.op == "pixels3x3"
+        self.zeros = 0.0
+        self.threshold = -1.0
+        pair = (channels_in, layer.channels) if self.upsamples else (layer.channels, channels_in)
+        size = 2 if self.upsamples else 3
+        self.weight = nn.Parameter(torch.empty(*pair, size, size))
+        nn.init.normal_(self.weight, std=(2 / (channels_in * (1 if self.upsamples else 9))) ** 0.5)
+        self.norm = nn.BatchNorm2d(layer.channels)
+        self.register_buffer("frozen_weight", None, persistent=False)
+        self.register_buffer("frozen_theta", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "float":
+            return F.relu(self.norm(self._convolve(x, self.weight)), inplace=True)
+        if self.training:
+            return quantise.Bit.apply(self.norm(self._convolve(x, self._fake_quantised())))
+        return self._exact(x)
+
+    def train(self, mode: bool = True) -> BitConv:
+        super().train(mode)
+        if not mode and self.kind != "float":
+            integers = self.integers()
+            order = (3, 0, 1, 2) if self.upsamples else (0, 3, 1, 2)
+            weight = torch.from_numpy(integers.weights.transpose(order).astype(np.float64))
+            device = self.weight.device
+            self.frozen_weight = weight.to(device, self._exact_type(), memory_format=torch.channels_last)
+            self.frozen_theta = torch.from_numpy(integers.offsets.astype(np.float64)).to(device, self._exact_type())
+        return self
+
+    def refresh_threshold(self) -> None:
+        """Take the masking threshold anew from the latent weights (a partial sort: not for every step)."""
+        if self.kind == "masked":
+            self.threshold = mbu.zero_threshold(self.weight.detach().cpu().numpy(), self.zeros)
+
+    def integers(self) -> Integers:
+        """The layer's integers, by `engine.mbu` alone; raises ValueError for a layer in full precision."""
+        latent = self.weight.detach().cpu().numpy()
+        latent = latent.transpose((1, 2, 3, 0) if self.upsamples else (0, 2, 3, 1))  # [out, kh, kw, in]
+        if self.kind == "int16":
+            weights, step = mbu.fixed_point(latent, (1, 2, 3))
+            scale, bound = step.reshape(-1) / 255, 255 * np.abs(weights.astype(np.int64)).sum((1, 2, 3))
+            bias = np.zeros_like(scale)
+        elif self.kind in ("binary", "masked"):
+            weights = (mbu.binarize(latent) if self.kind == "binary" else mbu.mask(latent, self.threshold)).astype(
+                np.int16
+            )
+            taps = np.abs(weights.astype(np.int64)).sum(3)
+            bound = taps.max((1, 2)) if self.upsamples else taps.sum((1, 2))
+            # acc = sum w (2 b - 1), and batch norm saw acc itself when upsampling, else sum w b = (acc + sum w) / 2
+            scale = np.full(len(weights), 1.0 if self.upsamples else 0.5)
+            bias = np.zeros(len(weights)) if self.upsamples else 0.5 * weights.sum((1, 2, 3), dtype=np.float64)
+        else:
+            raise ValueError("a layer in full precision has no integers")
+        theta, flip = mbu.fold(self._batch_norm(scale, bias), bound)
+        return Integers(np.where(flip[:, None, None, None], -weights, weights), theta)
+
+    def _batch_norm(self, scale: NDArray[np.float64], bias: NDArray[np.float64]) -> mbu.BatchNorm:
+        def array(tensor: Tensor) -> NDArray[np.float64]:
+            return tensor.detach().cpu().double().numpy()
+
+        norm = self.norm
+        assert norm.running_mean is not None and norm.running_var is not None
+        mean, var = array(norm.running_mean), array(norm.running_var)
+        return mbu.BatchNorm(array(norm.weight), array(norm.bias), mean, var, scale, bias, norm.eps)
+
+    def _fake_quantised(self) -> Tensor:
+        if self.kind == "masked":
+            return quantise.masked(self.weight, self.threshold)
+        return quantise.binary(self.weight) if self.kind == "binary" else quantise.fixed_point(self.weight, (1, 2, 3))
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.upsamples:  # taps do not overlap and nothing is padded, but their weight sums differ: enter as +-1
+            return F.conv_transpose2d(x if self.kind == "float" else 2 * x - 1, weight, stride=2)
+        return F.conv2d(x, weight, padding=1)
+
+    def _exact_type(self) -> torch.dtype:
+        """float32 holds sums below 2^24, all but the first layer's; GPU libraries may transform them (Winograd)."""
+        return torch.float32 if self.weight.device.type == "cpu" and not self.takes_pixels else torch.float64
+
+    def _exact(self, x: Tensor) -> Tensor:
+        """Sums of integers in floating point, exact: no sum, in whatever order, leaves the type's integer range."""
+        weight = self.frozen_weight
+        if self.takes_pixels:
+            acc = self._convolve(torch.round(x.double() * 255), weight)
+        elif self.upsamples:
+            acc = self._convolve(x.to(weight.dtype), weight)
+        else:
+            acc = 2 * self._convolve(x.to(weight.dtype), weight) - weight.sum((1, 2, 3)).view(-1, 1, 1)
+        return (acc >= self.frozen_theta.view(-1, 1, 1)).to(x.dtype)
+
+
+class Head(nn.Module):
+    """1x1 convolution to logits [n, classes, h, w]: int16 weights on +-1 activations, or full precision."""
+
+    def __init__(self, layer: Layer, channels_in: int, floating: bool = False) -> None:
+        super().__init__()
+        self.floating = floating
+        self.weight = nn.Parameter(torch.empty(layer.channels, channels_in, 1, 1))
+        nn.init.normal_(self.weight, std=channels_in**-0.5)
+        self.bias = nn.Parameter(torch.zeros(layer.channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.floating:
+            return F.conv2d(x, self.weight, self.bias)
+        if self.training:
+            return F.conv2d(2 * x - 1, quantise.fixed_point(self.weight, None), self.bias)
+        integers = self.integers()
+        weight = torch.from_numpy(integers.weights.transpose(0, 3, 1, 2).astype(np.float64)).to(x.device)
+        bias = torch.from_numpy(integers.offsets.astype(np.float64)).to(x.device)
+        return F.conv2d(2 * x.double() - 1, weight, bias) * integers.scale
+
+    def integers(self) -> Integers:
+        """Weights, bias and scale in fixed point, by `mbu.fixed_point` with one step for all classes."""
+        weights, step = mbu.fixed_point(self.weight.detach().cpu().numpy().transpose(0, 2, 3, 1), None)
+        scale = float(step.reshape(-1)[0])
+        bias = np.rint(self.bias.detach().cpu().double().numpy() / scale).astype(np.int32)
+        return Integers(weights, bias, scale)
+
+
+class Network(nn.Module):
+    """Any list of layers. `floating` gives the full-precision network of the same shape (ReLU, zero padding)."""
+
+    def __init__(self, layers: Iterable[Layer], floating: bool = False) -> None:
+        super().__init__()
+        self.layers = list(layers)
+        self.floating = floating
+        self.stages = nn.ModuleDict()
+        channels = {IMAGE: 3}
+        self.last_use = {name: layer.name for layer in self.layers for name in layer.inputs}
+        for layer in self.layers:
+            channels_in = sum(channels[name] for name in layer.inputs)
+            channels[layer.name] = layer.channels
+            if layer.op == "head1x1":
+                self.stages[key(layer)] = Head(layer, channels_in, floating)
+            elif layer.op != "pool2x2":
+                self.stages[key(layer)] = BitConv(layer, channels_in, floating)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels [n, 3, h, w], sides multiples of 16 -> logits [n, classes, h, w]."""
+        return self.trace(pixels)[self.layers[-1].name]
+
+    def trace(self, pixels: Tensor, keep: bool = False) -> dict[str, Tensor]:
+        """Output of the last layer by name; of every layer with `keep`."""
+        values = {IMAGE: (pixels / 255).contiguous(memory_format=torch.channels_last)}
+        for layer in self.layers:
+            inputs = [values[name] for name in layer.inputs]
+            x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
+            values[layer.name] = F.max_pool2d(x, 2) if layer.op == "pool2x2" else self.stages[key(layer)](x)
+            for name in () if keep else layer.inputs:
+                if self.last_use[name] == layer.name:
+                    del values[name]
+        return values
+
+    def bit_convolutions(self) -> dict[str, BitConv]:
+        """The layers whose weights are single bits or masked, by layer name."""
+        found = {layer.name: self.stages[key(layer)] for layer in self.layers if layer.weights in ("binary", "masked")}
+        return {name: stage for name, stage in found.items() if isinstance(stage, BitConv)}
+
+    def set_zeros(self, zeros: float) -> None:
+        """Ask every masked layer for this share of zero weights, and take their thresholds anew."""
+        for stage in self.bit_convolutions().values():
+            stage.zeros = zeros
+            stage.refresh_threshold()
+
+
+def key(layer: Layer) -> str:
+    """A layer's key among the stages: torch allows no dots in module names."""
+    return layer.name.replace(".", "_")
