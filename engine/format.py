@@ -1,19 +1,179 @@
-"""The model file: placeholder until the reader lands."""
+"""The model file: one .safetensors file whose only metadata key, "mbunet", is sorted, compact JSON (DESIGN section 4).
+
+Nothing in it depends on a device. Saving is byte-reproducible; loading trusts nothing: the header is bounded before it
+is parsed, and everything it promises is checked before a tensor is read.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from reprlib import repr as shorten
+from typing import Any, NoReturn
 
-IMAGE = "image"
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from engine.check import check, check_description, check_shapes, check_values, require
+from engine.model import IMAGE, ClassInfo, Layer, Model, ModelFileError, Preprocessing, pack, unpack
+
+__all__ = [
+    "IMAGE",
+    "ClassInfo",
+    "Layer",
+    "Model",
+    "ModelFileError",
+    "Preprocessing",
+    "load",
+    "pack",
+    "save",
+    "unpack",
+]
+
+FORMAT = 1
+METADATA_KEY = "mbunet"
+MAX_HEADER = 1 << 20  # bytes, with the description escaped and the tensors' entries
+MAX_TEXT = 1 << 18  # bytes, of the description
+
+DTYPES = {"U8": "uint8", "I16": "int16", "I32": "int32"}  # safetensors' names
 
 
-@dataclass(frozen=True)
-class Layer:
-    name: str
-    op: str
-    inputs: tuple[str, ...]
-    channels: int
-    weights: str = ""
-    block: str = ""
-    planes: int = 1
-    encoding: str = "sign"
+def save(model: Model, path: str | Path) -> None:
+    """Write `model` to `path`, the same bytes for the same model.
+
+    Raises ModelFileError, as `load` would, for a model that `load` would refuse, and OSError.
+    """
+    text = _to_json(model)
+    check(replace(_from_json(text), tensors=model.tensors))
+    # safetensors writes the memory as it lies, so strided arrays would come back scrambled
+    tensors = {name: np.ascontiguousarray(array) for name, array in model.tensors.items()}
+    save_file(tensors, path, metadata={METADATA_KEY: text})
+
+
+def load(path: str | Path) -> Model:
+    """Read the model file at `path`.
+
+    Raises ModelFileError, which names the file and the layer, tensor or field at fault, and OSError.
+    """
+    try:
+        _check_header_size(path)
+        with safe_open(path, framework="numpy") as file:
+            model = _from_json(_metadata(file.metadata()))
+            check_description(model)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+            check_shapes(model, {name: (DTYPES.get(dtype, dtype), shape) for name, (dtype, shape) in found.items()})
+            model = replace(model, tensors={name: file.get_tensor(name) for name in found})
+        check_values(model)
+    except (ModelFileError, SafetensorError) as error:
+        raise ModelFileError(f"{Path(path).name}: {error}") from None
+    return model
+
+
+def _check_header_size(path: str | Path) -> None:
+    """Check the header's length, the file's first eight bytes, before anything is made of its contents."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    require(length <= MAX_HEADER, "header", f"{length} bytes long; {MAX_HEADER} are allowed")
+
+
+def _metadata(metadata: dict[str, str] | None) -> str:
+    """The description in a file's metadata, which must hold nothing else."""
+    keys = set(metadata or {})
+    if metadata is None or keys != {METADATA_KEY}:
+        raise ModelFileError(f"metadata: has the keys {shorten(sorted(keys))}; exactly {METADATA_KEY!r} is allowed")
+    return metadata[METADATA_KEY]
+
+
+def _to_json(model: Model) -> str:
+    """Everything about `model` but its tensors, as sorted, compact JSON."""
+    description = {field.name: getattr(model, field.name) for field in fields(model) if field.name != "tensors"}
+    description |= {
+        "format": FORMAT,
+        "layers": [asdict(layer) for layer in model.layers],
+        "classes": [asdict(info) for info in model.classes],
+        "preprocessing": asdict(model.preprocessing),
+    }
+    try:
+        text = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"description: cannot be written as JSON: {error}") from None
+    require(len(text) < MAX_TEXT, "description", f"{len(text)} bytes long; {MAX_TEXT} are allowed")
+    return text
+
+
+def _from_json(text: str) -> Model:
+    """The model that `text` describes, without tensors, every field of its declared type and values unchecked."""
+    try:
+        description = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"description: is not JSON: {shorten(str(error))}") from None
+    require(type(description) is dict, "description", "is no JSON object")
+    version = description.pop("format", None)
+    require(type(version) is int and version == FORMAT, "format", f"{shorten(version)} is not supported; {FORMAT} is")
+    return Model(**_fields(Model, description, "description"), tensors={})
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, unless it holds a key twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return values
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# -- typed values from JSON: exactly the declared fields, each of exactly its declared type --------------------------
+
+
+def _fields(cls: type[Any], value: Any, place: str) -> dict[str, Any]:
+    """The JSON object `value` as the arguments of dataclass `cls`."""
+    _typed(dict, value, place)
+    declared = {field.name: str(field.type) for field in fields(cls) if field.name != "tensors"}
+    for name in sorted(declared.keys() | value.keys()):
+        require(name in declared, place, f"has the unknown key {shorten(name)}")
+        require(name in value, place, f"lacks {name!r}")
+    place = f"layer {shorten(value['name'])}" if cls is Layer else place
+    return {name: PARSERS[kind](value[name], f"{place}, {name}") for name, kind in declared.items()}
+
+
+def _typed(cls: type[Any], value: Any, place: str) -> Any:
+    """`value`, which must be exactly a `cls`: a bool is no int here, an int no float."""
+    require(type(value) is cls, place, f"must be {cls.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _scalar(cls: type[Any]) -> Callable[[Any, str], Any]:
+    return lambda value, place: _typed(cls, value, place)
+
+
+def _object(cls: type[Any]) -> Callable[[Any, str], Any]:
+    return lambda value, place: cls(**_fields(cls, value, place))
+
+
+def _tuple(parse: Callable[[Any, str], Any], length: int | None = None) -> Callable[[Any, str], tuple[Any, ...]]:
+    def parse_all(value: Any, place: str) -> tuple[Any, ...]:
+        _typed(list, value, place)
+        require(length in (None, len(value)), place, f"must have {length} values, not {len(value)}")
+        return tuple(parse(item, f"{place}[{i}]") for i, item in enumerate(value))
+
+    return parse_all
+
+
+PARSERS: dict[str, Callable[[Any, str], Any]] = {
+    "str": _scalar(str),
+    "int": _scalar(int),
+    "float": _scalar(float),
+    "dict[str, Any]": _scalar(dict),
+    "tuple[str, ...]": _tuple(_scalar(str)),
+    "tuple[int, int, int]": _tuple(_scalar(int), 3),
+    "tuple[Layer, ...]": _tuple(_object(Layer)),
+    "tuple[ClassInfo, ...]": _tuple(_object(ClassInfo)),
+    "Preprocessing": _object(Preprocessing),
+}

@@ -56,7 +56,8 @@ def cost_scores(
     """
     ops = np.asarray(operations, dtype=np.float64)
     params = np.asarray(parameters, dtype=np.float64)
-    return w_op * ops / ops.max() + w_param * params / params.max()
+    scores: NDArray[np.float64] = w_op * ops / ops.max() + w_param * params / params.max()
+    return scores
 
 
 # -- subtractive bit-encoding (section 3.3): w = pos - neg ----------------------------------------------------------

@@ -1,8 +1,8 @@
-"""The network of the paper as a flat list of layers, for any width and any choice of masked blocks (DESIGN section 3)."""
+"""The paper's network as a flat list of layers, for any width and any choice of masked blocks (DESIGN section 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from engine.format import IMAGE, Layer
@@ -57,3 +57,25 @@ def layers(width: int = 64, classes: int = 1, masked: Collection[str] = BLOCKS) 
         flat += double(f"Up{i}", (skips[4 - i], block.lower()), channels)
     flat.append(Layer("head", "head1x1", (flat[-1].name,), classes, "int16"))
     return flat
+
+
+def block_costs(flat: Iterable[Layer], height: int, width: int) -> list[BlockCost]:
+    """What each block costs for one image of `height` x `width` pixels, in the order of first appearance.
+
+    A 3x3 convolution costs 9 * Cin * Cout operations per output pixel. A transposed one costs Cin * Cout per output
+    pixel, and that enters at half weight: so computed, `mbu.cost_scores` reproduces the paper's Table A.4.
+    """
+    sizes, channels = {IMAGE: height * width}, {IMAGE: 3}
+    costs: dict[str, BlockCost] = {}
+    for layer in flat:
+        pixels, channels_in = sizes[layer.inputs[-1]], sum(channels[name] for name in layer.inputs)
+        pixels = {"pool2x2": pixels // 4, "upconv2x2": pixels * 4}.get(layer.op, pixels)
+        sizes[layer.name], channels[layer.name] = pixels, layer.channels
+        if layer.block:
+            products = channels_in * layer.channels
+            cost = costs.get(layer.block, BlockCost(layer.block, 0, 0))
+            weight = 0.5 if layer.op == "upconv2x2" else 9
+            costs[layer.block] = BlockCost(
+                layer.block, cost.operations + weight * pixels * products, cost.parameters + layer.taps * products
+            )
+    return list(costs.values())

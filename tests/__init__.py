@@ -1,0 +1,1 @@
+"""Tests, in folders that mirror the project's; helpers that several of them share stand here."""

@@ -1,0 +1,93 @@
+"""Random models for tests: any layer list, any channel counts, and bits that really vary."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import check, unet
+from engine.model import ClassInfo, Layer, Model, Preprocessing, pack
+
+CONSTANT = 0.05
+"""Share of channels whose bit is always one, and again of those whose bit is always zero."""
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def random_model(
+    width: int = 4,
+    classes: int = 1,
+    masked: Collection[str] = unet.BLOCKS,
+    zeros: float = 0.5,
+    seed: int = 0,
+    layers: Sequence[Layer] | None = None,
+) -> Model:
+    """A valid model with random weights; `zeros` is the share of zeros in masked layers.
+
+    The layers are `layers`, or else the U-Net of that `width`, with the blocks in `masked` masked. Thresholds lie in
+    the middle of what the sums reach, so bits vary; a few stand at -B and B + 1, the constants.
+    """
+    rng = np.random.default_rng(seed)
+    flat = list(layers if layers is not None else unet.layers(width, classes, masked))
+    flat[-1] = replace(flat[-1], scale=2.0**-17)
+    model = Model(
+        name="random",
+        family=check.FAMILY,
+        layers=tuple(flat),
+        classes=tuple(ClassInfo(f"class {i}", (i % 256, 100, 200)) for i in range(flat[-1].channels)),
+        preprocessing=Preprocessing(),
+        threshold=0.5,
+        provenance={"seed": seed},
+        tensors={},
+    )
+    for layer in model.layers:
+        if layer.weights:
+            model.tensors.update(_tensors(model, layer, zeros, rng))
+    check.check(model)
+    return model
+
+
+def _tensors(model: Model, layer: Layer, zeros: float, rng: np.random.Generator) -> Tensors:
+    inputs, name = model.input_channels(layer), layer.name
+    shape = (layer.channels, layer.side, layer.side, sum(inputs))
+    if layer.weights != "int16":
+        return _with_theta(model, layer, rng, _planes(layer, inputs, shape, zeros, rng))
+    weight = rng.integers(-32767, 32768, shape, dtype=np.int16)
+    if layer.op != "head1x1":
+        return _with_theta(model, layer, rng, {f"{name}.weight": weight})
+    bias = rng.integers(-65536, 65537, layer.channels, dtype=np.int32)
+    return {f"{name}.weight": weight[:, 0, 0], f"{name}.bias": bias}
+
+
+def _planes(
+    layer: Layer, inputs: tuple[int, ...], shape: tuple[int, ...], zeros: float, rng: np.random.Generator
+) -> Tensors:
+    pos = rng.random(shape) < 0.5
+    if layer.weights == "binary":
+        return {f"{layer.name}.pos": pack(pos, inputs)}
+    kept = rng.random(shape) >= zeros
+    return {f"{layer.name}.pos": pack(pos & kept, inputs), f"{layer.name}.neg": pack(~pos & kept, inputs)}
+
+
+def _with_theta(model: Model, layer: Layer, rng: np.random.Generator, tensors: Tensors) -> Tensors:
+    """`tensors` and thresholds that half of the likely sums reach, but for the constant channels."""
+    bound = check.bound(replace(model, tensors=tensors), layer)[:, None]  # [channels, 1]
+    middle, spread = _likely_sums(layer, bound, tensors)
+    theta = np.rint(middle + 0.5 * spread * rng.standard_normal((layer.channels, layer.thresholds)))
+    theta = np.clip(np.sort(theta, axis=1), -bound, bound + 1)
+    chance = rng.random((layer.channels, 1))
+    theta = np.where(chance < CONSTANT, -bound, np.where(chance > 1 - CONSTANT, bound + 1, theta))
+    return {**tensors, f"{layer.name}.theta": theta.astype(np.int32)}
+
+
+def _likely_sums(layer: Layer, bound: NDArray[np.int64], tensors: Tensors) -> tuple[Any, Any]:
+    """(mean, standard deviation) of each channel's sums over random pixels or bits, float64 [channels, 1]."""
+    if layer.weights != "int16":
+        return 0.0, np.sqrt(bound)
+    weight = tensors[f"{layer.name}.weight"].astype(np.float64).reshape(layer.channels, -1)
+    middle = 127.5 * weight.sum(axis=1, keepdims=True)
+    return middle, 74.0 * np.sqrt((weight**2).sum(axis=1, keepdims=True))
