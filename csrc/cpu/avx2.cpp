@@ -1,0 +1,65 @@
+// AVX2: a carry-save addition is five logic instructions on 256 bits.
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "tables.hpp"
+#include "target.hpp"
+
+MBUNET_TARGET_BEGIN("avx2")
+namespace mbunet::avx2 {
+namespace {
+
+using V = __m256i;
+constexpr bool kWide = false;
+
+inline V load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const V*>(p)); }
+inline void store(uint8_t* p, V v) { _mm256_storeu_si256(reinterpret_cast<V*>(p), v); }
+inline V both(V a, V b) { return _mm256_and_si256(a, b); }
+inline V flip(V a, V b) { return _mm256_xor_si256(a, b); }
+inline V zeros() { return _mm256_setzero_si256(); }
+inline V spread(int32_t mask) { return _mm256_set1_epi32(mask); }
+inline V majority(V a, V b, V c) { return flip(both(flip(a, c), flip(a, b)), a); }
+
+template <bool Inverted>
+inline V add(V& sum, V x, V y) {
+    const V differ = flip(x, y), old = sum;
+    sum = flip(differ, old);
+    // majority(old, x, y) is old where x and y differ and x elsewhere; complemented x, y and result: ~old where they do
+    const V change = flip(old, x);
+    return flip(Inverted ? _mm256_andnot_si256(change, differ) : both(change, differ), x);
+}
+
+#include "edges.inl"
+#include "sliced.inl"
+#include "table_head.inl"
+
+inline V load_pairs(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const V*>(p)); }
+
+void pixels(const PixelArgs& args, const PixelRows& rows, int lane, uint8_t* bits) {
+    for (int half = 0; half < 2; ++half) {
+        for (int channel = 0; channel < args.channels; ++channel) {
+            const int32_t* weights = args.weights + channel * kPixelStride;
+            V sums[3] = {zeros(), zeros(), zeros()};
+            for (int row = 0; row < 3; ++row) {
+                const int32_t* red_green = rows.red_green[row] + half * 8;
+                const int32_t* blue = rows.blue[row] + half * 8;
+                const int32_t* const columns[5] = {red_green - 1, red_green, red_green + 1, blue - 1, blue + 1};
+                for (const int32_t* column : columns)
+                    sums[row] = _mm256_add_epi32(sums[row],
+                                                 _mm256_madd_epi16(load_pairs(column), _mm256_set1_epi32(*weights++)));
+            }
+            const V sum = _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), sums[2]);
+            const V below = _mm256_cmpgt_epi32(_mm256_set1_epi32(args.theta[channel]), sum);
+            bits[channel * kColumns + half * 8 + lane] =
+                static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(below)));
+        }
+    }
+}
+
+}  // namespace
+
+const Kernels kernels = {"avx2", count, count_dense, pixels, head, pool, interleave, halo};
+
+}  // namespace mbunet::avx2
+MBUNET_TARGET_END

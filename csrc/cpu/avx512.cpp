@@ -1,0 +1,77 @@
+// AVX-512 F, BW and VL: a carry-save addition is two ternary-logic instructions.
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "tables.hpp"
+#include "target.hpp"
+
+MBUNET_TARGET_BEGIN("avx512f,avx512bw,avx512vl")
+namespace mbunet::avx512 {
+namespace {
+
+using V = __m512i;
+constexpr bool kWide = true;
+
+inline V load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+inline void store(uint8_t* p, V v) { _mm512_storeu_si512(p, v); }
+inline V both(V a, V b) { return _mm512_and_si512(a, b); }
+inline V flip(V a, V b) { return _mm512_xor_si512(a, b); }
+inline V zeros() { return _mm512_setzero_si512(); }
+inline V spread(int32_t mask) { return _mm512_set1_epi32(mask); }
+inline V majority(V a, V b, V c) { return _mm512_ternarylogic_epi32(a, b, c, 0xE8); }
+
+template <bool Inverted>
+inline V add(V& sum, V x, V y) {
+    constexpr int kMajority = 0xE8, kInvertedMajority = 0x8E;  // the latter: ~majority(sum, ~x, ~y)
+    const V carry = _mm512_ternarylogic_epi32(sum, x, y, Inverted ? kInvertedMajority : kMajority);
+    sum = _mm512_ternarylogic_epi32(sum, x, y, 0x96);
+    return carry;
+}
+
+#include "edges.inl"
+#include "sliced.inl"
+
+void pixels(const PixelArgs& args, const PixelRows& rows, int lane, uint8_t* bits) {
+    V x[kPixelPairs];
+    for (int row = 0; row < 3; ++row) {
+        for (int i = 0; i < 3; ++i) x[row * 5 + i] = _mm512_loadu_si512(rows.red_green[row] - 1 + i);
+        x[row * 5 + 3] = _mm512_loadu_si512(rows.blue[row] - 1);
+        x[row * 5 + 4] = _mm512_loadu_si512(rows.blue[row] + 1);
+    }
+    for (int channel = 0; channel < args.channels; ++channel) {
+        const int32_t* weights = args.weights + channel * kPixelStride;
+        V sums[3] = {zeros(), zeros(), zeros()};
+        for (int i = 0; i < kPixelPairs; ++i)
+            sums[i % 3] = _mm512_add_epi32(sums[i % 3], _mm512_madd_epi16(x[i], _mm512_set1_epi32(weights[i])));
+        const V sum = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), sums[2]);
+        const unsigned fired = _mm512_cmpge_epi32_mask(sum, _mm512_set1_epi32(args.theta[channel]));
+        bits[channel * kColumns + lane] = static_cast<uint8_t>(fired);
+        bits[channel * kColumns + 8 + lane] = static_cast<uint8_t>(fired >> 8);
+    }
+}
+
+void head(const HeadArgs& args, size_t at, int32_t* logits) {
+    for (int c = 0; c < args.classes; ++c) {
+        V sums[kLanes];
+        for (V& sum : sums) sum = _mm512_set1_epi32(args.base[c]);
+        for (int channel = 0; channel < args.channels; ++channel) {
+            const uint8_t* plane = args.planes + static_cast<size_t>(channel) * args.plane + at;
+            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(plane));
+            const V weight = _mm512_set1_epi32(args.weights[c * args.channels + channel]);
+            for (int lane = 0; lane < kLanes; ++lane) {
+                const __mmask16 set = _mm_test_epi8_mask(bytes, _mm_set1_epi8(static_cast<char>(1 << lane)));
+                sums[lane] = _mm512_mask_add_epi32(sums[lane], set, sums[lane], weight);
+            }
+        }
+        for (int lane = 0; lane < kLanes; ++lane)
+            _mm512_storeu_si512(logits + (c * kLanes + lane) * kColumns, sums[lane]);
+    }
+}
+
+}  // namespace
+
+const Kernels kernels = {"avx512", count, count_dense, pixels, head, pool, interleave, halo};
+
+}  // namespace mbunet::avx512
+MBUNET_TARGET_END

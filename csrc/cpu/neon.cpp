@@ -1,0 +1,67 @@
+// NEON: a carry-save addition is two exclusive ors and one bit select.
+#include <arm_neon.h>
+
+#include <cstring>
+
+#include "tables.hpp"
+
+namespace mbunet::neon {
+namespace {
+
+using V = uint8x16_t;
+constexpr bool kWide = true;
+
+inline V load(const uint8_t* p) { return vld1q_u8(p); }
+inline void store(uint8_t* p, V v) { vst1q_u8(p, v); }
+inline V both(V a, V b) { return vandq_u8(a, b); }
+inline V flip(V a, V b) { return veorq_u8(a, b); }
+inline V zeros() { return vdupq_n_u8(0); }
+inline V spread(int32_t mask) { return vreinterpretq_u8_s32(vdupq_n_s32(mask)); }
+inline V majority(V a, V b, V c) { return vbslq_u8(flip(a, b), c, a); }
+
+template <bool Inverted>
+inline V add(V& sum, V x, V y) {
+    const V differ = flip(x, y), old = sum;
+    sum = flip(differ, old);
+    // majority(old, x, y) is old where x and y differ and x elsewhere; complemented x, y and result: ~old where they do
+    if constexpr (Inverted) return flip(vbicq_u8(differ, flip(old, x)), x);
+    return vbslq_u8(differ, old, x);
+}
+
+#include "edges.inl"
+#include "sliced.inl"
+#include "table_head.inl"
+
+// Adds the two products of every pair to its sum.
+inline int32x4_t add_pairs(int32x4_t sum, const int32_t* pixels, int32_t weights) {
+    const int16x8_t x = vreinterpretq_s16_s32(vld1q_s32(pixels));
+    const int16x8_t w = vreinterpretq_s16_s32(vdupq_n_s32(weights));
+    return vaddq_s32(sum, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(w)), vmull_high_s16(x, w)));
+}
+
+void pixels(const PixelArgs& args, const PixelRows& rows, int lane, uint8_t* bits) {
+    for (int channel = 0; channel < args.channels; ++channel) {
+        unsigned fired = 0;
+        for (int at = 0; at < kColumns; at += 4) {
+            const int32_t* weights = args.weights + channel * kPixelStride;
+            int32x4_t sum = vdupq_n_s32(0);
+            for (int row = 0; row < 3; ++row, weights += 5) {
+                const int32_t* red_green = rows.red_green[row] + at;
+                const int32_t* blue = rows.blue[row] + at;
+                for (int i = 0; i < 3; ++i) sum = add_pairs(sum, red_green - 1 + i, weights[i]);
+                sum = add_pairs(add_pairs(sum, blue - 1, weights[3]), blue + 1, weights[4]);
+            }
+            static const uint32_t kBits[4] = {1, 2, 4, 8};
+            const uint32x4_t reached = vcgeq_s32(sum, vdupq_n_s32(args.theta[channel]));
+            fired |= vaddvq_u32(vandq_u32(reached, vld1q_u32(kBits))) << at;
+        }
+        bits[channel * kColumns + lane] = static_cast<uint8_t>(fired);
+        bits[channel * kColumns + 8 + lane] = static_cast<uint8_t>(fired >> 8);
+    }
+}
+
+}  // namespace
+
+const Kernels kernels = {"neon", count, count_dense, pixels, head, pool, interleave, halo};
+
+}  // namespace mbunet::neon

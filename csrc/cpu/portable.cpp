@@ -1,0 +1,41 @@
+// Plain C++ on uint64: the kernels for every machine without better ones.
+#include <cstring>
+
+#include "tables.hpp"
+
+namespace mbunet::portable {
+namespace {
+
+using V = uint64_t;
+constexpr bool kWide = false;
+
+inline V load(const uint8_t* p) {
+    V v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+inline void store(uint8_t* p, V v) { memcpy(p, &v, sizeof v); }
+inline V both(V a, V b) { return a & b; }
+inline V flip(V a, V b) { return a ^ b; }
+inline V zeros() { return 0; }
+inline V spread(int32_t mask) { return static_cast<V>(static_cast<int64_t>(mask)); }
+inline V majority(V a, V b, V c) { return ((a ^ c) & (a ^ b)) ^ a; }
+
+template <bool Inverted>
+inline V add(V& sum, V x, V y) {
+    const V differ = x ^ y, old = sum;
+    sum = differ ^ old;
+    // majority(old, x, y) is old where x and y differ and x elsewhere; complemented x, y and result: ~old where they do
+    return (((Inverted ? ~old : old) ^ x) & differ) ^ x;
+}
+
+#include "edges.inl"
+#include "scalar_pixels.inl"
+#include "sliced.inl"
+#include "table_head.inl"
+
+}  // namespace
+
+const Kernels kernels = {"portable", count, count_dense, pixels, head, pool, interleave, halo};
+
+}  // namespace mbunet::portable

@@ -1,0 +1,31 @@
+// Which kernel tables this machine can run, decided once at run time.
+#include <stdexcept>
+
+#include "tables.hpp"
+
+namespace mbunet {
+
+std::vector<const Kernels*> available_kernels() {
+    std::vector<const Kernels*> found;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        found.push_back(&avx512::kernels);
+    if (__builtin_cpu_supports("avx2")) found.push_back(&avx2::kernels);
+#elif defined(__aarch64__)
+    found.push_back(&neon::kernels);  // part of the architecture
+#endif
+    found.push_back(&portable::kernels);
+    return found;
+}
+
+const Kernels& kernels_named(const std::string& name) {
+    std::string names = "auto";
+    for (const Kernels* kernels : available_kernels()) {
+        if (name == "auto" || name == kernels->name) return *kernels;
+        names += std::string(", ") + kernels->name;
+    }
+    throw std::invalid_argument("no kernel '" + name + "' on this machine; there are: " + names);
+}
+
+}  // namespace mbunet

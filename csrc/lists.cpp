@@ -1,0 +1,92 @@
+#include "lists.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <tuple>
+
+namespace mbunet {
+
+namespace {
+
+// Appends the list of inputs of weight +1 and -1.
+TapList append(std::vector<uint32_t>& taps, const std::vector<uint32_t>& positive,
+               const std::vector<uint32_t>& negative) {
+    if (positive.size() + negative.size() > UINT16_MAX)
+        throw std::length_error("more than 65535 weights for one output");
+    const size_t rest_positive = positive.size() % 16, rest_negative = negative.size() % 16;
+    const TapList list{static_cast<uint32_t>(taps.size()), static_cast<uint16_t>(rest_positive + rest_negative),
+                       static_cast<uint16_t>(positive.size() / 16), static_cast<uint16_t>(negative.size() / 16)};
+    const auto add = [&](const std::vector<uint32_t>& from, size_t begin, size_t end) {
+        taps.insert(taps.end(), from.begin() + static_cast<ptrdiff_t>(begin),
+                    from.begin() + static_cast<ptrdiff_t>(end));
+    };
+    add(positive, 0, rest_positive);
+    add(negative, 0, rest_negative);
+    taps.insert(taps.end(), rest_positive, 0);
+    taps.insert(taps.end(), rest_negative, UINT32_MAX);
+    add(positive, rest_positive, positive.size());
+    add(negative, rest_negative, negative.size());
+    return list;
+}
+
+auto shape(const TapList& list) { return std::tuple(list.rest, list.positive, list.negative); }
+
+template <class Channel>
+void sort_groups(std::vector<Channel>& channels) {
+    for (size_t i = 0; i < channels.size(); i += kSorted)
+        std::stable_sort(channels.begin() + static_cast<ptrdiff_t>(i),
+                         channels.begin() + static_cast<ptrdiff_t>(std::min(i + kSorted, channels.size())),
+                         [](const Channel& a, const Channel& b) { return shape(a.list) < shape(b.list); });
+}
+
+int bit_width(unsigned n) { return n ? 32 - __builtin_clz(n) : 0; }
+
+}  // namespace
+
+Lists list_taps(const Step& step, const std::vector<uint32_t>& planes, size_t stride) {
+    Lists lists;
+    const int taps = step.taps(), channels = static_cast<int>(planes.size());
+    // a transposed convolution's taps are output planes of their own and read the input where it is
+    const bool upsamples = step.op == Op::kUpconv;
+    const int parts = upsamples ? taps : 1, part_taps = taps / parts;
+    const auto address = [&](int tap, int channel) {
+        const int64_t shift = upsamples ? 0 : (tap / 3 - 1) * static_cast<int64_t>(stride) + tap % 3 - 1;
+        return static_cast<uint32_t>(planes[static_cast<size_t>(channel)] + shift);
+    };
+    const bool dense = std::find(step.signs.begin(), step.signs.end(), 0) == step.signs.end();
+    const int inputs = part_taps * channels;
+    if (dense) {
+        std::vector<uint32_t> all;
+        for (int channel = 0; channel < channels; ++channel)
+            for (int tap = 0; tap < part_taps; ++tap) all.push_back(address(tap, channel));
+        lists.all = append(lists.taps, all, {});
+        lists.levels = std::max(bit_width(4u * static_cast<unsigned>(inputs) + 4u) + 1, 6);
+    }
+    std::vector<uint32_t> positive, negative;
+    for (int plane = 0; plane < step.channels * parts; ++plane) {
+        const int8_t* signs = &step.signs[static_cast<size_t>(plane) * static_cast<size_t>(inputs)];
+        positive.clear();
+        negative.clear();
+        for (int channel = 0; channel < channels; ++channel)
+            for (int tap = 0; tap < part_taps; ++tap) {
+                const int8_t sign = signs[tap * channels + channel];
+                if (sign) (sign > 0 ? positive : negative).push_back(address(tap, channel));
+            }
+        const int plus = static_cast<int>(positive.size()), minus = static_cast<int>(negative.size());
+        // 2 c - (plus + minus) >= theta, rounded up for either sign of the sum
+        const int32_t sum = step.offsets[static_cast<size_t>(plane / parts)] + plus + minus;
+        const int32_t at_least = (sum >> 1) + (sum & 1);
+        if (!dense) {
+            lists.sparse.push_back({append(lists.taps, positive, negative), at_least, plane});
+        } else if (plus <= minus) {  // c = 2 S - A + minus >= at_least
+            lists.dense.push_back({append(lists.taps, positive, {}), minus - at_least + 1, plane, false});
+        } else {  // c = A - 2 S + minus >= at_least
+            lists.dense.push_back({append(lists.taps, negative, {}), at_least - minus, plane, true});
+        }
+    }
+    sort_groups(lists.sparse);
+    sort_groups(lists.dense);
+    return lists;
+}
+
+}  // namespace mbunet

@@ -1,0 +1,71 @@
+#include "threads.hpp"
+
+namespace mbunet {
+
+namespace {
+
+constexpr int kSpins = 4000;  // some ten microseconds: longer than the gap between two layers
+
+inline void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Waits until `value` differs from `old`; returns what it then is.
+template <class T>
+T wait_for_change(const std::atomic<T>& value, T old) {
+    for (int i = 0; i < kSpins; ++i) {
+        const T now = value.load(std::memory_order_acquire);
+        if (now != old) return now;
+        pause();
+    }
+    value.wait(old, std::memory_order_acquire);
+    return value.load(std::memory_order_acquire);
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads) {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
+}
+
+ThreadPool::~ThreadPool() {
+    stop_.store(true, std::memory_order_release);
+    loop_.fetch_add(1, std::memory_order_release);
+    loop_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::run(int tasks, const std::function<void(int, int)>& work) {
+    work_ = &work;
+    left_.store(tasks, std::memory_order_relaxed);
+    ticket_.store(static_cast<uint64_t>(tasks) << 32, std::memory_order_release);
+    if (tasks > 1 && !workers_.empty()) {
+        loop_.fetch_add(1, std::memory_order_release);
+        loop_.notify_all();
+    }
+    take_tasks(0);
+    for (int left = left_.load(std::memory_order_acquire); left != 0;) left = wait_for_change(left_, left);
+}
+
+void ThreadPool::serve(int thread) {
+    for (uint32_t seen = 0; !stop_.load(std::memory_order_acquire);) {
+        seen = wait_for_change(loop_, seen);
+        take_tasks(thread);
+    }
+}
+
+void ThreadPool::take_tasks(int thread) {
+    for (;;) {
+        const uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
+        const uint32_t task = static_cast<uint32_t>(ticket), tasks = static_cast<uint32_t>(ticket >> 32);
+        if (task >= tasks) return;
+        (*work_)(static_cast<int>(task), thread);
+        if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1) left_.notify_all();
+    }
+}
+
+}  // namespace mbunet

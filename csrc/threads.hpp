@@ -1,0 +1,39 @@
+// A thread pool for short parallel loops: the caller works too, the others spin briefly and then sleep.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace mbunet {
+
+class ThreadPool {
+  public:
+    explicit ThreadPool(int threads);
+    ~ThreadPool();
+    ThreadPool(const ThreadPool&) = delete;
+    ThreadPool& operator=(const ThreadPool&) = delete;
+
+    int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+    // Calls work(task, thread) for every task in [0, tasks), on all threads; returns when all are done.
+    // One loop at a time; `work` must not throw.
+    void run(int tasks, const std::function<void(int task, int thread)>& work);
+
+  private:
+    void serve(int thread);
+    void take_tasks(int thread);
+
+    std::vector<std::thread> workers_;
+    const std::function<void(int, int)>* work_ = nullptr;
+    std::atomic<bool> stop_{false};
+    alignas(64) std::atomic<uint32_t> loop_{0};  // number of the current loop: what idle workers watch
+    // tasks of the current loop << 32 | next task to take. Both in one word, so that a worker that comes late, when the
+    // next loop is being set up, cannot take the one's index for the other's.
+    alignas(64) std::atomic<uint64_t> ticket_{0};
+    alignas(64) std::atomic<int> left_{0};  // tasks not finished; only these are waited for, not the workers
+};
+
+}  // namespace mbunet

@@ -1,0 +1,181 @@
+"""The resident engine: a model loaded once, run on any images by one of several backends that give the same bits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import fit, mbu
+from engine.backends import (
+    Backend,
+    ClosedBackend,
+    CpuBackend,
+    EngineError,
+    ReferenceBackend,
+    available_cores,
+    available_kernels,
+)
+from engine.format import Model, load
+from engine.plan import compile_plan
+
+__all__ = ["Engine", "EngineError", "Timings", "available_kernels", "resolve"]
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.uint8]
+Logits = NDArray[np.int32]
+
+MODELS = Path(__file__).parent / "models"
+"""The shipped model files."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds of one `Engine.run`: fitting the images to the network, and the network itself."""
+
+    fit_ms: float
+    run_ms: float
+
+
+class Engine:
+    """A loaded model and the backend that runs it. Thread-safe: calls take turns."""
+
+    def __init__(self, model: Model, device: str, backend: Backend) -> None:
+        self.model = model
+        self.device = device
+        self.kernel = backend.kernel
+        self.plan = compile_plan(model)
+        self._backend = backend
+        self._lock = threading.Lock()
+        self._scale = model.layers[-1].scale
+
+    @classmethod
+    def load(cls, model: str | Path | Model, device: str = "auto", threads: int = 0, kernel: str = "auto") -> Engine:
+        """Load a model file, or a shipped model by name.
+
+        `device` is "cpu", "reference" (numpy, slow) or "auto"; `threads` 0 means one per available core; `kernel` is
+        "auto" or one of `available_kernels()`. Raises EngineError, or ModelFileError for a file that is not sound.
+        """
+        if not isinstance(model, Model):
+            model = load(resolve(model))
+        if device in ("auto", "cpu"):
+            return cls(model, "cpu", CpuBackend(model, kernel, threads or available_cores()))
+        if device == "reference":
+            return cls(model, device, ReferenceBackend(model))
+        raise EngineError(f"no device '{device}'; there are auto, cpu, reference")
+
+    def run(
+        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
+    ) -> tuple[list[Mask], Timings]:
+        """Masks of `images` (uint8 [h, w, 3] each, any sizes), and the time it took.
+
+        A mask is uint8 [h, w]: 0 or 1 with one class (1 where the probability reaches `threshold`, one for all images
+        or one each; the model's own by default), class indices with several. A batch gives what single calls give.
+        """
+        masks, _, timings = self._run(images, threshold, want_logits=False)
+        return masks, timings
+
+    def logits(self, image: Pixels) -> Logits:
+        """Integer logits int32 [h, w, classes] of one image; `model.layers[-1].scale` times them is the real logit."""
+        return self._run([image], None, want_logits=True)[1][0]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """One row per layer: name, op, weights, output channels, weight count, zeros share, kernel and why."""
+        rows = []
+        for step in self.plan.steps:
+            layer = step.layer
+            row: dict[str, Any] = {"layer": layer.name, "op": layer.op, "weights": layer.weights}
+            row |= {"channels": layer.channels, "kernel": self.kernel, "zeros": None}
+            if layer.weights in ("binary", "masked"):
+                row["zeros"] = 1 - np.count_nonzero(self.model.signs(layer)) / self.model.signs(layer).size
+                row["why"] = "bit-sliced counting: only non-zero weights are visited"
+            else:
+                row["why"] = "OR of four bits" if layer.op == "pool2x2" else "int16 fixed point, exact in int32"
+            rows.append(row)
+        return rows
+
+    def close(self) -> None:
+        """Release the backend's threads and memory; the engine cannot run afterwards."""
+        with self._lock:
+            self._backend = ClosedBackend()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _run(
+        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None, want_logits: bool
+    ) -> tuple[list[Mask], list[Logits], Timings]:
+        started = time.perf_counter()
+        for image in images:
+            check_image(image)
+        thresholds = self._integer_thresholds(threshold, len(images))
+        fitted = [self._fit(image) for image in images]
+        between = time.perf_counter()
+        masks: dict[int, Mask] = {}
+        logits: dict[int, Logits] = {}
+        with self._lock:
+            for indices in group_by_shape(fitted, self.plan.stride):
+                some, some_logits = self._backend.run(
+                    [fitted[i] for i in indices], [thresholds[i] for i in indices], want_logits
+                )
+                masks |= zip(indices, some, strict=True)
+                if want_logits:
+                    logits |= zip(indices, some_logits, strict=True)
+        ended = time.perf_counter()
+        timings = Timings(1e3 * (between - started), 1e3 * (ended - between))
+        in_order = [self._unfit(masks[i], image) for i, image in enumerate(images)]
+        return in_order, [self._unfit(logits[i], image) for i, image in enumerate(images) if want_logits], timings
+
+    def _fit(self, image: Pixels) -> Pixels:
+        how = self.model.preprocessing
+        if how.contrast == "stretch":
+            image = fit.stretch(image)
+        return np.ascontiguousarray(fit.resize(image, how.height, how.width) if how.fit == "resize" else image)
+
+    def _unfit(self, result: NDArray[Any], image: Pixels) -> NDArray[Any]:
+        """A mask or logits of the fitted image at the image's own size."""
+        return fit.resize_nearest(result, *image.shape[:2]) if self.model.preprocessing.fit == "resize" else result
+
+    def _integer_thresholds(self, threshold: float | Sequence[float] | None, count: int) -> list[int]:
+        if threshold is None:
+            threshold = self.model.threshold
+        each = [threshold] * count if isinstance(threshold, (int, float)) else list(threshold)
+        if len(each) != count:
+            raise ValueError(f"{len(each)} thresholds for {count} images")
+        return [mbu.integer_threshold(probability, self._scale) for probability in each]
+
+
+def check_image(image: Pixels) -> None:
+    """Raise ValueError unless `image` is uint8 [h, w, 3] with at least one pixel."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"an image is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
+
+
+def group_by_shape(images: Sequence[Pixels], multiple: int) -> list[list[int]]:
+    """Indices of the images that share a padded shape, in order of first appearance."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, image in enumerate(images):
+        padded = (-(-image.shape[0] // multiple), -(-image.shape[1] // multiple))
+        groups.setdefault(padded, []).append(i)
+    return list(groups.values())
+
+
+def resolve(model: str | Path) -> Path:
+    """Path of a model file, or of a shipped model given by name; raises EngineError when there is none."""
+    shipped = MODELS / f"{model}.safetensors"
+    if isinstance(model, str) and shipped.is_file():
+        return shipped
+    if Path(model).is_file():
+        return Path(model)
+    names = ", ".join(sorted(file.stem for file in MODELS.glob("*.safetensors"))) or "none"
+    raise EngineError(f"no model '{model}': neither a file nor one of the shipped models ({names})")

@@ -1,0 +1,63 @@
+"""Replays golden files: what PyTorch computed when a model was exported must come out of every backend, bit for bit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from engine import runtime
+from engine.runtime import Engine, EngineError, available_kernels
+
+GOLDEN = runtime.MODELS / "golden"
+"""NAME.safetensors in here belongs to the shipped model NAME: pairs "i.image" uint8 [h, w, 3], "i.logits" int32."""
+
+
+def run(kernels: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """One row per shipped model and backend: images, logits compared, how many differ, milliseconds, ok.
+
+    `kernels` are CPU kernels by name, or "reference"; by default all that this machine can run. Raises EngineError
+    where there is nothing to replay.
+    """
+    files = sorted(GOLDEN.glob("*.safetensors"))
+    if not files:
+        raise EngineError(f"no golden files in {GOLDEN.name}/")
+    return [replay(file, kernel) for file in files for kernel in kernels or [*available_kernels(), "reference"]]
+
+
+def replay(golden: Path, kernel: str) -> dict[str, Any]:
+    """One row of `run`."""
+    device = "reference" if kernel == "reference" else "cpu"
+    pairs = read_golden(golden)
+    with Engine.load(golden.stem, device=device, kernel="auto" if kernel == "reference" else kernel) as engine:
+        started = time.perf_counter()
+        wrong = sum(_differences(engine.logits(image), logits) for image, logits in pairs)
+        elapsed = 1e3 * (time.perf_counter() - started)
+    row: dict[str, Any] = {"model": golden.stem, "kernel": kernel, "images": len(pairs)}
+    row |= {"logits": sum(logits.size for _, logits in pairs), "wrong": wrong}
+    return row | {"ms": round(elapsed, 1), "ok": wrong == 0}
+
+
+def read_golden(path: Path) -> list[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
+    """(image uint8 [h, w, 3], logits int32 [h, w, classes]) pairs of a golden file."""
+    tensors = load_file(path)
+    return [(tensors[f"{i}.image"], tensors[f"{i}.logits"]) for i in range(len(tensors) // 2)]
+
+
+def write_golden(path: Path, pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.int32]]]) -> None:
+    """The file that `read_golden` reads."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for i, (image, logits) in enumerate(pairs):
+        tensors[f"{i}.image"] = np.ascontiguousarray(image)
+        tensors[f"{i}.logits"] = np.ascontiguousarray(logits)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+
+
+def _differences(got: NDArray[np.int32], expected: NDArray[np.int32]) -> int:
+    return int(np.count_nonzero(got != expected)) if got.shape == expected.shape else expected.size

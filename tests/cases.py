@@ -1,0 +1,94 @@
+"""The cases on which every backend must give the reference's bits: networks, image sizes, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import fit, reference, unet
+from engine.format import Model
+from tests.models import random_model
+
+Pixels = NDArray[np.uint8]
+Logits = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A random network and the sizes (height, width) of the images that go through it as one batch."""
+
+    name: str
+    sizes: tuple[tuple[int, int], ...]
+    width: int = 3
+    classes: int = 1
+    masked: tuple[str, ...] = unet.BLOCKS
+    zeros: float = 0.5
+
+    @property
+    def model(self) -> Model:
+        """The random network; equal for equal cases."""
+        return _model(self.width, self.classes, self.masked, self.zeros)
+
+    @property
+    def images(self) -> list[Pixels]:
+        """Random images, smooth enough that deep layers see more than noise."""
+        rng = np.random.default_rng(7)
+        return [_image(rng, height, width) for height, width in self.sizes]
+
+    def expected(self) -> list[Logits]:
+        """Logits int32 [h, w, classes] of every image by the reference, each by itself."""
+        return [_expected(self, i) for i in range(len(self.sizes))]
+
+
+MIXED = ("Down2", "Down4", "CT1", "CT3", "Up1", "Up4")
+
+CASES = [
+    Case("binary", ((48, 32),), masked=()),
+    Case("masked", ((48, 32),)),
+    Case("mixed", ((48, 32),), masked=MIXED),
+    Case("five channels", ((48, 32),), width=5, masked=MIXED),
+    Case("sixteen channels, dense", ((32, 32),), width=16, masked=()),
+    Case("sixteen channels, 90 % zeros", ((32, 32),), width=16, zeros=0.9),
+    Case("nineteen channels, 98 % zeros", ((32, 16),), width=19, zeros=0.98),
+    Case("three classes", ((48, 32),), classes=3, masked=MIXED),
+    Case("one pixel", ((1, 1),), masked=MIXED),
+    Case("odd size", ((61, 83),), masked=MIXED),
+    Case("one row", ((1, 70),)),
+    Case("one column", ((150, 1),)),
+    Case("wide", ((130, 300),), masked=MIXED),
+    Case("512 x 512", ((512, 512),), width=2, masked=MIXED),
+    Case("batch of three", ((40, 40), (33, 48), (48, 40)), masked=MIXED),
+    Case("batch of mixed shapes", ((40, 40), (16, 100), (33, 48)), masked=MIXED),
+    Case("batch over eight lanes", ((16, 16),) * 11, masked=MIXED, classes=2),
+    Case("batch of two bands", ((270, 20),) * 3, masked=MIXED),
+]
+
+
+def same(got: Sequence[Logits], expected: Sequence[Logits]) -> bool:
+    """Whether both hold the same integers in the same shapes."""
+    return len(got) == len(expected) and all(
+        a.shape == b.shape and a.dtype == b.dtype and bool((a == b).all()) for a, b in zip(got, expected, strict=True)
+    )
+
+
+@cache
+def _model(width: int, classes: int, masked: tuple[str, ...], zeros: float) -> Model:
+    return random_model(width, classes, masked, zeros, seed=width)
+
+
+@cache
+def _expected(case: Case, index: int) -> Logits:
+    image = case.images[index]
+    height, width = image.shape[:2]
+    return reference.run(case.model, fit.pad(image)).logits[:height, :width]
+
+
+def _image(rng: np.random.Generator, height: int, width: int) -> Pixels:
+    coarse = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3))
+    smooth = coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+    noisy: Pixels = np.clip(smooth + rng.integers(-40, 41, smooth.shape), 0, 255).astype(np.uint8)
+    return noisy

@@ -1,0 +1,65 @@
+"""Every backend gives the reference's bits: compared with ==, outputs poisoned, run twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine import mbu, reference
+from engine.backends import CpuBackend, available_kernels
+from engine.runtime import Engine
+from tests.cases import CASES, Case, same
+
+ALL_KERNELS = ("avx512", "avx2", "neon", "portable")
+
+
+@pytest.fixture(params=ALL_KERNELS)
+def kernel(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name not in available_kernels():
+        pytest.skip(f"this machine cannot run the {name} kernels")
+    return name
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_logits_equal_the_reference(case: Case, kernel: str, threads: int) -> None:
+    backend = CpuBackend(case.model, kernel, threads)
+    images, expected = case.images, case.expected()
+    for poison in (0x00, 0xFF, 0xA5):
+        for i, image in enumerate(images):  # shapes in turn: what a smaller one leaves behind must not matter
+            masks, logits = backend.run([image], [0], want_logits=True)
+            backend.session.poison(poison)
+            assert same(logits, [expected[i]])
+            assert same([m.astype(np.int32) for m in masks], [reference.decide(expected[i], 0).astype(np.int32)])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if len(case.sizes) > 1], ids=lambda case: case.name)
+def test_a_batch_gives_what_single_calls_give(case: Case, kernel: str) -> None:
+    thresholds = list(np.linspace(0.3, 0.7, len(case.sizes)))
+    with Engine.load(case.model, kernel=kernel, threads=2) as engine:
+        batched, _ = engine.run(case.images, thresholds)
+        single = [engine.run([image], t)[0][0] for image, t in zip(case.images, thresholds, strict=True)]
+    scale = case.model.layers[-1].scale
+    for mask, alone, logits, t in zip(batched, single, case.expected(), thresholds, strict=True):
+        assert np.array_equal(mask, alone)
+        assert np.array_equal(mask, reference.decide(logits, mbu.integer_threshold(t, scale)))
+
+
+def test_bits_really_vary() -> None:
+    """The cases would prove little if their networks answered the same everywhere."""
+    for case in CASES:
+        if case.sizes[0][0] * case.sizes[0][1] > 1000:
+            logits = case.expected()[0]
+            assert len(np.unique(logits)) > 2, case.name
+
+
+def test_a_wrong_bit_is_noticed(kernel: str) -> None:
+    """The comparison can fail: one flipped weight changes some logit."""
+    case = CASES[1]
+    model = case.model
+    name = "up4.conv2.pos"
+    other = {**model.tensors, name: model.tensors[name] ^ model.tensors["up4.conv2.neg"]}
+    changed = type(model)(**{**vars(model), "tensors": other})
+    logits = CpuBackend(changed, kernel, 1).run(case.images, [0], want_logits=True)[1]
+    assert not same(logits, case.expected())

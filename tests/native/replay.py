@@ -1,0 +1,70 @@
+"""Builds and feeds tests/native/replay.cpp: the session without Python, for emulated machines and sanitizers."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.format import Model
+from engine.plan import Step, compile_plan
+from tests.cases import Case
+
+ROOT = Path(__file__).parents[2]
+OPS = ("pixels3x3", "conv3x3", "pool2x2", "upconv2x2", "head1x1")  # as enum Op numbers them
+
+Logits = NDArray[np.int32]
+
+
+def build(compiler: str, kernels: Sequence[str], out: Path, flags: Sequence[str] = ()) -> None:
+    """Compile the session and the named kernels' files with replay.cpp to `out`."""
+    names = ["layout", "lists", "session", "threads", "cpu/probe", *(f"cpu/{name}" for name in kernels)]
+    sources = [ROOT / "csrc" / f"{name}.cpp" for name in names]
+    command = [compiler, "-std=c++20", "-O2", "-Wall", "-Wextra", "-pthread", *flags, "-o", str(out)]
+    subprocess.run([*command, *map(str, sources), str(ROOT / "tests/native/replay.cpp")], check=True)
+
+
+def replay(command: Sequence[str], kernel: str, threads: int, cases: Sequence[Case]) -> list[list[Logits]]:
+    """Logits int32 [h, w, classes] of every image of every case, all images of a case having one padded shape."""
+    name = kernel.encode()
+    data = ints(len(name)) + name + ints(threads) + b"".join(map(_case, cases))
+    answer = subprocess.run(list(command), input=data, stdout=subprocess.PIPE, check=True).stdout
+    flat = np.frombuffer(answer, np.int32)
+    results = []
+    for case in cases:
+        logits = []
+        for height, width in case.sizes:
+            size = height * width * case.classes
+            logits.append(flat[:size].reshape(height, width, case.classes))
+            flat = flat[size:]
+        results.append(logits)
+    assert not flat.size
+    return results
+
+
+def ints(*values: int) -> bytes:
+    """Little-endian int32."""
+    return struct.pack(f"<{len(values)}i", *values)
+
+
+def _case(case: Case) -> bytes:
+    plan = compile_plan(case.model)
+    data = ints(len(plan.slots), *(n for slot in plan.slots for n in (slot.channels, slot.stride)))
+    data += ints(len(plan.steps)) + b"".join(_step(case.model, step) for step in plan.steps)
+    data += ints(len(case.images))
+    return data + b"".join(ints(*image.shape[:2]) + image.tobytes() for image in case.images)
+
+
+def _step(model: Model, step: Step) -> bytes:
+    layer = step.layer
+    head = ints(OPS.index(layer.op), -1 if step.output is None else step.output, layer.channels, len(step.inputs))
+    head += ints(*step.inputs, *(step.input_channels if step.inputs else ()))
+    if layer.op == "pool2x2":
+        return head
+    offsets = model.tensors[f"{layer.name}.{'bias' if layer.op == 'head1x1' else 'theta'}"]
+    weights = model.tensors[f"{layer.name}.weight"] if layer.weights == "int16" else model.signs(layer)
+    return head + weights.tobytes() + offsets.tobytes()
