@@ -23,14 +23,22 @@ def crop(
     centre = [rng.integers(min(size // 2, n // 2), max(n - size // 2, n // 2) + 1) for n in mask.shape]
     rows, columns = (_mirrored(c - reach, c + reach, n) for c, n in zip(centre, mask.shape, strict=True))
     half = size / 2
-    matrix = (flip * cos, sin, reach - flip * half * cos - half * sin)
-    matrix += (-flip * sin, cos, reach + flip * half * sin - half * cos)
+    first_row = (flip * cos, sin, reach - flip * half * cos - half * sin)
+    matrix = (*first_row, -flip * sin, cos, reach + flip * half * sin - half * cos)
     window = np.ix_(rows, columns)
     pixels = Image.fromarray(image[window]).transform(
         (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
     )
     labels = Image.fromarray(mask[window]).transform((size, size), Image.Transform.AFFINE, matrix)
     return recolour(np.asarray(pixels), rng), np.asarray(labels)
+
+
+def window(image: Pixels, mask: Pixels, size: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """A `size` x `size` crop at a random place, as it is; images smaller than that are mirrored."""
+    starts = [rng.integers(max(n - size, 0) + 1) for n in mask.shape]
+    rows, columns = (_mirrored(start, start + size, n) for start, n in zip(starts, mask.shape, strict=True))
+    at = np.ix_(rows, columns)
+    return image[at], mask[at]
 
 
 def recolour(pixels: Pixels, rng: np.random.Generator) -> Pixels:
@@ -45,7 +53,8 @@ def recolour(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     x = x + np.float32(rng.uniform(-0.08, 0.08))
     if rng.random() < 0.15:
         x = x + rng.normal(0, rng.uniform(0.005, 0.04), x.shape).astype(np.float32)
-    return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
+    recoloured: Pixels = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
+    return recoloured
 
 
 def _mirrored(start: int, stop: int, length: int) -> NDArray[np.intp]:

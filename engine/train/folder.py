@@ -29,8 +29,12 @@ class Pair:
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) from the image's header."""
-        with Image.open(self.image) as file:
-            return file.size
+        try:
+            with Image.open(self.image) as file:
+                width, height = file.size
+        except OSError as error:
+            raise DataError(f"{self.image}: cannot be read: {error}") from error
+        return width, height
 
     def load(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """(image uint8 [h, w, 3], mask uint8 [h, w] of class indices: 0 background, 1 foreground)."""
@@ -42,9 +46,9 @@ class Pair:
         except OSError as error:
             raise DataError(f"{self.name}: cannot be read: {error}") from error
         if image.shape[:2] != mask.shape:
-            raise DataError(f"{self.name}: the image is {image.shape[:2]} (h, w) but its mask is {mask.shape}")
+            raise DataError(f"{self.mask}: its image is {image.shape[:2]} (h, w) but the mask is {mask.shape}")
         values = np.unique(mask)
-        if len(values) > 2 or (len(values) == 2 and values[0] != 0) or (len(values) == 1 and values[0] not in (0, 255)):
+        if np.count_nonzero(values) > 1:
             raise DataError(f"{self.mask}: not a binary mask: it holds the values {values[:8].tolist()}")
         return image, (mask > 0).astype(np.uint8)
 
@@ -69,13 +73,20 @@ def split(items: list[Pair], share: float = 0.2, seed: int = 0) -> tuple[list[Pa
     """(training, validation) pairs: of every group and image size, a seeded random `share` is held for validation.
 
     Images of one size usually come from one instrument, so both parts see every instrument in the same proportion.
+    Sizes too rare to give an image of their own are taken together.
     """
+    strata: dict[tuple[str, tuple[int, int]], list[str]] = {}
+    for pair in sorted(items, key=lambda pair: pair.name):
+        strata.setdefault((pair.group, pair.size), []).append(pair.name)
     held: set[str] = set()
-    strata = {pair.name: (pair.group, pair.size) for pair in items}
-    for stratum in sorted(set(strata.values())):
-        names = sorted(name for name in strata if strata[name] == stratum)
+    rest: list[str] = []
+    for _, names in sorted(strata.items()):
         order = np.random.default_rng(seed).permutation(len(names))
-        held.update(names[i] for i in order[: round(share * len(names))])
+        chosen = [names[i] for i in order[: round(share * len(names))]]
+        held.update(chosen)
+        rest += names if not chosen else []
+    order = np.random.default_rng(seed).permutation(len(rest))
+    held.update(rest[i] for i in order[: int(share * len(rest))])
     return [p for p in items if p.name not in held], [p for p in items if p.name in held]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from engine import mbu
 from engine.format import IMAGE, Layer
@@ -47,6 +47,7 @@ class BitConv(nn.Module):
         self.takes_pixels = layer.op == "pixels3x3"
         self.zeros = 0.0
         self.threshold = -1.0
+        self.hardness = 1.0
         pair = (channels_in, layer.channels) if self.upsamples else (layer.channels, channels_in)
         size = 2 if self.upsamples else 3
         self.weight = nn.Parameter(torch.empty(*pair, size, size))
@@ -57,9 +58,9 @@ class BitConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kind == "float":
-            return F.relu(self.norm(self._convolve(x, self.weight)), inplace=True)
+            return functional.relu(self.norm(self._convolve(x, self.weight)), inplace=True)
         if self.training:
-            return quantise.Bit.apply(self.norm(self._convolve(x, self._fake_quantised())))
+            return quantise.bit(self.norm(self._convolve(x, self._fake_quantised())), self.hardness)
         return self._exact(x)
 
     def train(self, mode: bool = True) -> BitConv:
@@ -105,7 +106,8 @@ class BitConv(nn.Module):
             return tensor.detach().cpu().double().numpy()
 
         norm = self.norm
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         mean, var = array(norm.running_mean), array(norm.running_var)
         return mbu.BatchNorm(array(norm.weight), array(norm.bias), mean, var, scale, bias, norm.eps)
 
@@ -116,8 +118,8 @@ class BitConv(nn.Module):
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.upsamples:  # taps do not overlap and nothing is padded, but their weight sums differ: enter as +-1
-            return F.conv_transpose2d(x if self.kind == "float" else 2 * x - 1, weight, stride=2)
-        return F.conv2d(x, weight, padding=1)
+            return functional.conv_transpose2d(x if self.kind == "float" else 2 * x - 1, weight, stride=2)
+        return functional.conv2d(x, weight, padding=1)
 
     def _exact_type(self) -> torch.dtype:
         """float32 holds sums below 2^24, all but the first layer's; GPU libraries may transform them (Winograd)."""
@@ -132,7 +134,7 @@ class BitConv(nn.Module):
             acc = self._convolve(x.to(weight.dtype), weight)
         else:
             acc = 2 * self._convolve(x.to(weight.dtype), weight) - weight.sum((1, 2, 3)).view(-1, 1, 1)
-        return (acc >= self.frozen_theta.view(-1, 1, 1)).to(x.dtype)
+        return quantise.at_least(acc, self.frozen_theta.view(-1, 1, 1)).to(x.dtype)
 
 
 class Head(nn.Module):
@@ -147,13 +149,13 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.floating:
-            return F.conv2d(x, self.weight, self.bias)
+            return functional.conv2d(x, self.weight, self.bias)
         if self.training:
-            return F.conv2d(2 * x - 1, quantise.fixed_point(self.weight, None), self.bias)
+            return functional.conv2d(2 * x - 1, quantise.fixed_point(self.weight, None), self.bias)
         integers = self.integers()
         weight = torch.from_numpy(integers.weights.transpose(0, 3, 1, 2).astype(np.float64)).to(x.device)
         bias = torch.from_numpy(integers.offsets.astype(np.float64)).to(x.device)
-        return F.conv2d(2 * x.double() - 1, weight, bias) * integers.scale
+        return functional.conv2d(2 * x.double() - 1, weight, bias) * integers.scale
 
     def integers(self) -> Integers:
         """Weights, bias and scale in fixed point, by `mbu.fixed_point` with one step for all classes."""
@@ -171,11 +173,11 @@ class Network(nn.Module):
         self.layers = list(layers)
         self.floating = floating
         self.stages = nn.ModuleDict()
-        channels = {IMAGE: 3}
+        self.channels = {IMAGE: 3}
         self.last_use = {name: layer.name for layer in self.layers for name in layer.inputs}
         for layer in self.layers:
-            channels_in = sum(channels[name] for name in layer.inputs)
-            channels[layer.name] = layer.channels
+            channels_in = sum(self.channels[name] for name in layer.inputs)
+            self.channels[layer.name] = layer.channels
             if layer.op == "head1x1":
                 self.stages[key(layer)] = Head(layer, channels_in, floating)
             elif layer.op != "pool2x2":
@@ -191,7 +193,7 @@ class Network(nn.Module):
         for layer in self.layers:
             inputs = [values[name] for name in layer.inputs]
             x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
-            values[layer.name] = F.max_pool2d(x, 2) if layer.op == "pool2x2" else self.stages[key(layer)](x)
+            values[layer.name] = functional.max_pool2d(x, 2) if layer.op == "pool2x2" else self.stages[key(layer)](x)
             for name in () if keep else layer.inputs:
                 if self.last_use[name] == layer.name:
                     del values[name]
@@ -201,6 +203,17 @@ class Network(nn.Module):
         """The layers whose weights are single bits or masked, by layer name."""
         found = {layer.name: self.stages[key(layer)] for layer in self.layers if layer.weights in ("binary", "masked")}
         return {name: stage for name, stage in found.items() if isinstance(stage, BitConv)}
+
+    def integers(self) -> dict[str, Integers]:
+        """What every backend computes, by layer name (pooling has none); raises ValueError in full precision."""
+        found = {layer.name: self.stages[key(layer)] for layer in self.layers if layer.op != "pool2x2"}
+        return {name: stage.integers() for name, stage in found.items() if isinstance(stage, BitConv | Head)}
+
+    def set_hardness(self, hardness: float) -> None:
+        """How far activations are bits in training: 0 a clipped line, 1 bits. Evaluation always takes bits."""
+        for stage in self.stages.values():
+            if isinstance(stage, BitConv):
+                stage.hardness = hardness
 
     def set_zeros(self, zeros: float) -> None:
         """Ask every masked layer for this share of zero weights, and take their thresholds anew."""

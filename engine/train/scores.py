@@ -65,5 +65,5 @@ def otsu(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     mean_below = np.cumsum(share * np.arange(256))
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (mean_below[-1] * below - mean_below) ** 2 / (below * (1 - below))
-    bright = grey > int(np.argmax(np.nan_to_num(between, posinf=0)))
+    bright: NDArray[np.bool_] = grey > int(np.argmax(np.nan_to_num(between, posinf=0)))
     return bright if bright.mean() <= 0.5 else ~bright

@@ -1,0 +1,73 @@
+"""Everything that defines one training run, and the schedules that follow from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from engine import unet
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run. `crops` is the budget; rates fall to zero over it along a cosine.
+
+    `data` holds images/ and masks/, `out` receives checkpoint, log and pictures. `init` and `teacher` are checkpoints:
+    weights to start from, and a full-precision network of the same width to learn from. `validation` is the share of
+    pairs that no training step sees, `zeros` the final share of zero weights in masked layers, `soften` the share of
+    the run in which activations harden from a line to bits; `*_every` count steps.
+    """
+
+    data: str
+    out: str
+    width: int = 32
+    masked: tuple[str, ...] = unet.BLOCKS
+    floating: bool = False
+    crops: int = 24000
+    batch: int = 4
+    crop: int = 192
+    rate: float = 1e-3
+    zeros: float = 0.9
+    zeros_from: float = 0.5
+    soften: float = 0.4
+    contrast: str = "none"
+    validation: float = 0.2
+    seed: int = 0
+    init: str = ""
+    teacher: str = ""
+    validate_every: int = 2000
+    save_every: int = 500
+    device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
+
+    def __post_init__(self) -> None:
+        if self.crop % 16 or self.crop <= 0:
+            raise ValueError(f"the side of a crop must be a multiple of 16, not {self.crop}")
+        if not 0 < self.batch <= self.crops:
+            raise ValueError(f"a budget of {self.crops} crops gives no batch of {self.batch}")
+        if not (0 <= self.zeros < 1 and 0 <= self.zeros_from < 1):
+            raise ValueError(f"shares of zeros lie in [0, 1), not {self.zeros_from} to {self.zeros}")
+        if not 0 <= self.soften < 1:
+            raise ValueError(f"the share of the run that hardens activations lies in [0, 1), not {self.soften}")
+        if not 0 < self.validation < 1:
+            raise ValueError(f"the share held for validation lies between 0 and 1, not {self.validation}")
+
+    @property
+    def steps(self) -> int:
+        """Weight updates in the whole run."""
+        return self.crops // self.batch
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate: a linear warm-up over 3 % of the run, then half a cosine down to zero."""
+        progress = step / self.steps
+        return self.rate * (min(progress / 0.03, 1.0) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def hardness_at(self, step: int) -> float:
+        """How far activations are bits: from 0 to 1 along a line over the share `soften` of the run."""
+        return min(1.0, step / (self.soften * self.steps)) if self.soften else 1.0
+
+    def zeros_at(self, step: int) -> float:
+        """Share of zeros: climbs from `zeros_from` to `zeros` along a cubic over the first half of the run."""
+        left = max(0.0, 1 - 2 * step / self.steps) ** 3
+        return self.zeros + (self.zeros_from - self.zeros) * left

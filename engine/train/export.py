@@ -1,0 +1,178 @@
+"""From a checkpoint to a model file, with a proof, layer by layer, that the file computes the same bits as torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine import fit, format, reference, selftest, unet
+from engine.format import ClassInfo, Layer, Model, Preprocessing
+from engine.train import folder, log
+from engine.train.config import Config
+from engine.train.network import Integers, Network
+from engine.train.trainer import prepare
+
+Pixels = NDArray[np.uint8]
+
+PROOF_SIZES = ((16, 16), (37, 53), (80, 33))  # (h, w) of the random images of a proof
+
+
+class ExportError(ValueError):
+    """A checkpoint that cannot become a model file; the message names the layer, where it is one layer's fault."""
+
+
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    name: str = "",
+    class_name: str = "foreground",
+    color: tuple[int, int, int] = (64, 192, 96),
+    scores: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the model file of `checkpoint` to `out`, read it back and prove it; returns its path.
+
+    `name` is the file's stem by default. `scores` (JSON) go into the provenance, by default those that the trainer
+    logged for this checkpoint. The proof runs random images and, where the training data is at hand, some of it. A
+    file that fails is not left behind.
+    """
+    out = Path(out)
+    network, config, step = restore(checkpoint)
+    scores = scores or logged_scores(Path(checkpoint).with_name("log.csv"), step)
+    provenance = {"crops": step * config.batch, **describe(config), "scores": dict(scores)}
+    model = to_model(
+        network, config, name=name or out.stem, classes=[ClassInfo(class_name, color)], provenance=provenance
+    )
+    part = out.with_name(f"{out.name}.part")
+    try:
+        format.save(model, part)
+        prove(network, format.load(part), proof_images(config))
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+    return out
+
+
+def restore(checkpoint: str | Path) -> tuple[Network, Config, int]:
+    """(network in evaluation mode, its run's configuration, step) of a trainer's checkpoint."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    config = Config(**state["config"])
+    network = Network(unet.layers(config.width, masked=config.masked), config.floating)
+    network.load_state_dict(state["network"])
+    network.set_zeros(config.zeros_at(state["step"]))
+    return network.eval(), config, state["step"]
+
+
+def to_model(
+    network: Network,
+    config: Config,
+    *,
+    name: str,
+    classes: Sequence[ClassInfo],
+    provenance: Mapping[str, Any],
+) -> Model:
+    """The model of `network`, which `config` has trained; `provenance` (JSON) gains the share of zeros reached."""
+    if network.floating:
+        raise ExportError("a network in full precision has no bits to export; train it with floating=False")
+    integers = network.integers()
+    layers: list[Layer] = []
+    tensors: dict[str, NDArray[Any]] = {}
+    for layer in network.layers:
+        if layer.name in integers:
+            inputs = [network.channels[name] for name in layer.inputs]
+            parts = _tensors(layer, integers[layer.name], inputs)
+            tensors |= {f"{layer.name}.{part}": array for part, array in parts.items()}
+        layers.append(replace(layer, scale=integers[layer.name].scale) if layer.op == "head1x1" else layer)
+    return Model(
+        name=name,
+        family="mbu-net",
+        layers=tuple(layers),
+        classes=tuple(classes),
+        preprocessing=Preprocessing(contrast=config.contrast),
+        threshold=0.5,
+        provenance={**provenance, "zeros": _zeros(network.layers, integers)},
+        tensors=tensors,
+    )
+
+
+def prove(network: Network, model: Model, images: Iterable[Pixels]) -> None:
+    """Check that `network` and the reference on `model` agree in every bit of every layer.
+
+    `images` are uint8 [h, w, 3] of any sizes. Raises ExportError naming the first layer that differs.
+    """
+    for image in images:
+        fitted = fit.pad(image)
+        with torch.no_grad():
+            expected = network.trace(torch.from_numpy(fitted.transpose(2, 0, 1).copy())[None], keep=True)
+        result = reference.run(model, fitted)
+        for layer in model.layers:
+            theirs = expected[layer.name][0].permute(1, 2, 0).numpy()
+            head = layer.op == "head1x1"
+            ours = result.logits if head else result.trace[layer.name]
+            wrong = np.count_nonzero(ours != (np.rint(theirs / layer.scale) if head else theirs))
+            if wrong:
+                where = f"on an image of {fitted.shape[:2]} (h, w)"
+                raise ExportError(f"{layer.name}: {wrong} of {ours.size} values differ from torch {where}")
+
+
+def golden(checkpoint: str | Path, images: Iterable[Pixels], out: str | Path) -> Path:
+    """Write the golden file of `checkpoint`: `images` (uint8 [h, w, 3], any sizes) and torch's logits for them."""
+    network, config, _ = restore(checkpoint)
+    scale = network.integers()[network.layers[-1].name].scale
+    pairs = []
+    for image in images:
+        fitted = fit.pad(prepare(image, config.contrast))
+        with torch.no_grad():
+            real = network(torch.from_numpy(fitted.transpose(2, 0, 1).copy())[None])
+        logits = np.rint(real[0].permute(1, 2, 0).numpy() / scale).astype(np.int32)
+        pairs.append((image, logits[: image.shape[0], : image.shape[1]]))
+    selftest.write_golden(Path(out), pairs)
+    return Path(out)
+
+
+def proof_images(config: Config) -> list[Pixels]:
+    """Random images of odd sizes and, where the data folder is at hand, the two smallest of the validation images."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in PROOF_SIZES]
+    if Path(config.data).is_dir():
+        _, held = folder.split(folder.pairs(config.data), config.validation, config.seed)
+        images += [prepare(pair.load()[0], config.contrast) for pair in sorted(held, key=lambda p: p.size)[:2]]
+    return images
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """How a model came to be, as JSON without paths: data, split, budget, code."""
+    data = Path(config.data)
+    pairs = {"pairs": len(folder.pairs(data))} if data.is_dir() else {}
+    split = {"validation": config.validation, "seed": config.seed}
+    return {"data": data.name, **pairs, "split": split, "width": config.width, "code": metadata.version("mbunet")}
+
+
+def logged_scores(log_csv: Path, step: int) -> dict[str, float]:
+    """Validation scores that the log at `log_csv` holds for `step`; empty where it holds none."""
+    rows = log.read(log_csv) if log_csv.is_file() else []
+    found = [row for row in rows if row["step"] == step and "dice" in row]
+    return {name: round(found[-1][name], 4) for name in ("dice", "iou", "f1")} if found else {}
+
+
+def _tensors(layer: Layer, integers: Integers, inputs: Sequence[int]) -> dict[str, NDArray[Any]]:
+    weights, offsets = integers.weights, integers.offsets
+    if layer.op == "head1x1":
+        return {"weight": weights[:, 0, 0], "bias": offsets}
+    if layer.weights == "int16":
+        return {"weight": weights, "theta": offsets[:, None]}
+    planes: dict[str, NDArray[Any]] = {"pos": format.pack(weights > 0, inputs), "theta": offsets[:, None]}
+    return planes | ({"neg": format.pack(weights < 0, inputs)} if layer.weights == "masked" else {})
+
+
+def _zeros(layers: Iterable[Layer], integers: Mapping[str, Integers]) -> float:
+    """Share of zeros among the weights of all masked layers, rounded to four digits."""
+    weights = [integers[layer.name].weights for layer in layers if layer.weights == "masked"]
+    return round(sum(np.count_nonzero(w == 0) for w in weights) / sum(w.size for w in weights), 4)

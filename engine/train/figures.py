@@ -1,0 +1,62 @@
+"""What a training run looks like: its curves, and a sheet of example masks. The only place that imports matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure  # without pyplot a figure draws by Agg and needs no display
+from numpy.typing import NDArray
+
+from engine.train import log
+
+PANELS = {"Loss": ("loss",), "Validation": ("dice", "iou", "f1"), "Learning rate": ("rate",), "Zeros": ("zeros",)}
+RIGHT, EXTRA, MISSED = (64, 192, 96), (224, 64, 64), (64, 112, 240)
+"""Colours of an overlay: foreground in both masks, only predicted, only true."""
+
+
+def curves(log_csv: Path, out_png: Path) -> None:
+    """Draw the columns of a training log over the crops seen."""
+    rows = log.read(log_csv)
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    for axes, (title, columns) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+        for column in columns:
+            points = [(row["crops"], row[column]) for row in rows if column in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=column, marker="o" if title == "Validation" else "", ms=3)
+        axes.set(title=title, xlabel="crops")
+        axes.grid(alpha=0.3)
+        if len(columns) > 1:
+            axes.legend()
+    figure.savefig(out_png, dpi=100)
+
+
+def samples(
+    images: Sequence[NDArray[np.uint8]],
+    masks: Sequence[NDArray[Any]],
+    predictions: Sequence[NDArray[Any]],
+    out_png: Path,
+) -> None:
+    """Draw a sheet with one row per image: the image [h, w, 3], its mask [h, w], the prediction [h, w] on the image."""
+    figure = Figure(figsize=(9, 3 * len(images)), layout="constrained")
+    grid = figure.subplots(len(images), 3, squeeze=False)
+    for row, image, mask, prediction in zip(grid, images, masks, predictions, strict=True):
+        row[0].imshow(image)
+        row[1].imshow(mask != 0, cmap="gray", vmin=0, vmax=1)
+        row[2].imshow(overlay(image, mask, prediction))
+    for axes, title in zip(grid[0], ("image", "truth", "green right, red extra, blue missed"), strict=True):
+        axes.set_title(title)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    figure.savefig(out_png, dpi=80)
+
+
+def overlay(image: NDArray[np.uint8], mask: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.uint8]:
+    """uint8 [h, w, 3]: `image` half covered by RIGHT, EXTRA and MISSED."""
+    true, predicted = mask != 0, prediction != 0
+    mixed: NDArray[np.uint8] = image.copy()
+    for where, colour in ((true & predicted, RIGHT), (predicted & ~true, EXTRA), (true & ~predicted, MISSED)):
+        mixed[where] = mixed[where] // 2 + np.array(colour, np.uint8) // 2
+    return mixed

@@ -1,0 +1,37 @@
+"""Random crops: their size, their values, and that image and mask stay on one another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.train import augment
+
+
+@pytest.mark.parametrize("size", [(5, 9), (40, 200), (64, 64)])
+def test_crops_have_their_size_whatever_the_image(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    for _ in range(20):
+        pixels, labels = augment.crop(image, image[..., 0] % 2, 48, rng)
+        assert (pixels.shape, labels.shape) == ((48, 48, 3), (48, 48))
+        assert pixels.dtype == labels.dtype == np.uint8
+        assert set(np.unique(labels)) <= {0, 1}
+
+
+def test_the_same_seed_gives_the_same_crop() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    first, again = (augment.crop(image, image[..., 0] % 2, 32, np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+
+
+def test_image_and_mask_move_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "recolour", lambda pixels, rng: pixels)
+    mask = np.zeros((96, 96), np.uint8)
+    mask[30:60, 40:80] = 1
+    image = np.repeat(mask[..., None] * 255, 3, axis=2)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        pixels, labels = augment.crop(image, mask, 64, rng)
+        assert ((pixels[..., 0] > 127) != labels).mean() < 0.02

@@ -1,0 +1,172 @@
+"""A whole training run on a tiny folder: pictures, log, resuming to the bit, export with its proof."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from engine import fit, format, reference
+from engine.train import export, folder, log, trainer
+from engine.train.config import Config
+from engine.train.trainer import ResumeError, Trainer
+
+torch.set_num_threads(1)  # the networks are tiny
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "NORM_BATCHES", 2)
+    monkeypatch.setattr(trainer, "LOG_EVERY", 2)
+
+
+def tiny(data: Path, out: Path, **changes: Any) -> Config:
+    config = Config(str(data), str(out), width=3, crops=16, batch=2, crop=32, save_every=4, device="cpu")
+    return dataclasses.replace(config, **changes)
+
+
+def weights(run: Trainer) -> dict[str, Tensor]:
+    return dict(run.network.state_dict())
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_step = Trainer._train_step
+
+    def failing(self: Trainer, pixels: Tensor, labels: Tensor) -> float:
+        if self.step == step:
+            raise KeyboardInterrupt
+        return train_step(self, pixels, labels)
+
+    monkeypatch.setattr(Trainer, "_train_step", failing)
+
+
+@pytest.mark.parametrize("validate_every", [100, 4], ids=["saved", "validated"])
+def test_an_interrupted_run_ends_with_the_same_bits(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validate_every: int
+) -> None:
+    whole = Trainer(tiny(data, tmp_path / "whole", validate_every=validate_every))
+    scores = whole.run()
+    config = tiny(data, tmp_path / "parts", validate_every=validate_every)
+    with monkeypatch.context() as patch:
+        interrupt_at(7, patch)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(config).run()
+    resumed = Trainer(config)
+    assert resumed.step == 4
+    assert resumed.run() == scores
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
+    rows = [[{**row, "crops_per_second": 0} for row in log.read(run.log)] for run in (whole, resumed)]
+    assert rows[0] == rows[1]
+
+
+def test_a_finished_run_that_is_started_again_changes_nothing(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "out")
+    first = Trainer(config)
+    scores = first.run()
+    again = Trainer(config)
+    assert (again.step, again.run()) == (8, scores)
+    assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in weights(first).items())
+
+
+def test_another_run_in_the_same_folder_is_refused_by_field(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "out")
+    Trainer(config)._save()
+    with pytest.raises(ResumeError, match=r"rate \(0.001 there, 0.01 here\), zeros \(0.9 there, 0.5 here\)"):
+        Trainer(dataclasses.replace(config, rate=0.01, zeros=0.5))
+
+
+def test_a_checkpoint_moves_with_its_folder(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "out")
+    Trainer(config)._save()
+    (tmp_path / "out").rename(tmp_path / "moved")
+    Trainer(dataclasses.replace(config, out=str(tmp_path / "moved")))
+
+
+def test_a_run_leaves_log_and_pictures_and_learns(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "out", width=4, crops=160, rate=0.01, zeros=0.5)
+    scores = Trainer(config).run()
+    rows = log.read(tmp_path / "out" / "log.csv")
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    assert rows[-1]["dice"] == scores.dice
+    assert [rows[-1]["crops"], rows[-1]["zeros"]] == [160, 0.5]
+    for picture in ("curves.png", "samples.png"):
+        with Image.open(tmp_path / "out" / picture) as file:
+            assert min(file.size) > 300
+
+
+def test_a_teacher_and_initial_weights_are_taken(data: Path, tmp_path: Path) -> None:
+    teacher = Trainer(tiny(data, tmp_path / "teacher", floating=True, crops=4))
+    teacher.run()
+    path = str(teacher.checkpoint)
+    student = Trainer(tiny(data, tmp_path / "student", crops=4, init=path, teacher=path))
+    assert all(torch.equal(tensor, weights(student)[name]) for name, tensor in weights(teacher).items())
+    assert student.run().images == len(student.validation)
+
+
+def test_the_exported_file_segments_like_the_trained_network(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "out", contrast="stretch", crops=40, rate=0.01)
+    run = Trainer(config)
+    run.run()
+    path = export.export(run.checkpoint, tmp_path / "discs.safetensors", class_name="disc", scores={"dice": 0.5})
+    model = format.load(path)
+    for pair in run.validation:
+        image, _ = pair.load()
+        logits = reference.run(model, fit.pad(fit.stretch(image))).logits[: image.shape[0], : image.shape[1]]
+        np.testing.assert_array_equal(reference.decide(logits, 0), trainer.predict(run.network, image, config))
+
+
+def test_the_exported_file_tells_where_it_comes_from_but_no_paths(data: Path, tmp_path: Path) -> None:
+    run = Trainer(tiny(data, tmp_path / "out"))
+    scores = run.run()
+    model = format.load(export.export(run.checkpoint, tmp_path / "discs.safetensors"))
+    assert (model.name, model.preprocessing.contrast, model.classes[0].name) == ("discs", "none", "foreground")
+    story = model.provenance
+    assert (story["data"], story["pairs"], story["crops"], story["width"]) == ("discs", 12, 16, 3)
+    assert story["split"] == {"validation": 0.2, "seed": 0}
+    assert story["zeros"] == pytest.approx(0.9, abs=0.02)
+    assert story["scores"] == {name: round(getattr(scores, name), 4) for name in ("dice", "iou", "f1")}
+    assert str(tmp_path) not in json.dumps(story)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["discs", "discs.safetensors", "out"]
+
+
+def test_export_derives_the_zeros_from_the_step_and_needs_no_data(data: Path, tmp_path: Path) -> None:
+    run = Trainer(tiny(data, tmp_path / "out"))
+    run.step = 2
+    run._save()
+    data.rename(tmp_path / "elsewhere")
+    network, config, step = export.restore(run.checkpoint)
+    assert step == 2
+    assert config.zeros_at(step) == pytest.approx(0.9 - 0.4 / 8)
+    for name, stage in run.network.bit_convolutions().items():
+        np.testing.assert_array_equal(stage.integers().weights, network.bit_convolutions()[name].integers().weights)
+    export.export(run.checkpoint, tmp_path / "early.safetensors")
+
+
+def test_a_failed_proof_leaves_no_file(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Trainer(tiny(data, tmp_path / "out"))
+    run._save()
+    monkeypatch.setattr(fit, "pad", lambda image: np.zeros((16, 16, 3), np.uint8))
+    monkeypatch.setattr(reference, "pool2x2", lambda levels: ~levels[::2, ::2])
+    with pytest.raises(export.ExportError, match=r"down1\.pool"):
+        export.export(run.checkpoint, tmp_path / "wrong.safetensors")
+    assert not list(tmp_path.glob("wrong*"))
+
+
+def test_too_few_pairs_to_validate_on_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(folder.DataError, match="too few pairs"):
+        Trainer(tiny(data, tmp_path / "out", validation=0.01))
+
+
+@pytest.mark.parametrize("wrong", [{"crop": 40}, {"batch": 32}, {"zeros": 1.0}, {"validation": 0.0}])
+def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"not|no batch"):
+        tiny(Path("data"), Path("out"), **wrong)
