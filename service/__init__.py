@@ -1,0 +1,1 @@
+"""HTTP in, mask out. Knows the engine only through `Engine.run` and the model that it carries."""

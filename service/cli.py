@@ -1,0 +1,293 @@
+"""The command `mbunet`: one function per subcommand. Whatever is slow to import is imported where it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.settings import Settings, SettingsError, load
+from service.terminal import progress, table
+
+if TYPE_CHECKING:
+    from engine.format import Model
+    from engine.runtime import Engine
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
+ENGINE_FLAGS = ("device", "kernel", "threads")
+MODEL_HELP = "model file, or the name of a shipped model"
+DATA_HELP = "folder with images/ and masks/"
+THRESHOLD_HELP = "probability at which a pixel is foreground"
+
+
+class UserError(Exception):
+    """Something that the person at the terminal can put right; the message says what."""
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Serve a model over HTTP."""
+    from service.server import serve
+
+    return serve(_settings(args))
+
+
+def segment(args: argparse.Namespace) -> int:
+    """Write the masks of images and of folders of images."""
+    from service import codec
+    from service.problems import Problem
+
+    settings = _settings(args)
+    targets = _targets(_images(args.images), args.out)
+    failures = 0
+    with _engine(settings) as engine:
+        for source, target in progress(targets.items(), "image"):
+            try:
+                image = codec.decode(source.read_bytes(), settings.max_pixels)
+            except Problem as problem:
+                print(f"mbunet: {source}: {problem.detail}", file=sys.stderr)
+                failures += 1
+                continue
+            (mask,), _ = engine.run([image], args.threshold)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(codec.to_png(mask, engine.model))
+            if args.overlay:
+                target.with_suffix(".overlay.png").write_bytes(codec.overlay(image, mask, engine.model))
+    return 1 if failures else 0
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train on a folder of images/ and masks/; resumes where an interrupted run stopped."""
+    _require_torch()
+    from engine.train.config import Config
+    from engine.train.trainer import Trainer
+
+    names = {field.name for field in fields(Config)}
+    given = {name: value for name, value in vars(args).items() if name in names}
+    if "masked" in given:
+        given["masked"] = tuple(given["masked"])
+    trainer = Trainer(Config(**given))
+    scores = trainer.run()
+    print(f"validation: Dice {scores.dice:.4f}, IoU {scores.iou:.4f}, F1 {scores.f1:.4f} over {scores.images} images")
+    print(f"checkpoint: {trainer.checkpoint}\nnext: mbunet export {trainer.checkpoint} MODEL.safetensors")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """Turn a checkpoint into a model file and prove that it computes the same bits."""
+    _require_torch()
+    from engine.train.export import export
+
+    print(export(args.checkpoint, args.out, name=args.name, class_name=args.class_name))
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Print mean Dice, IoU and F1 of a model on a folder of images/ and masks/."""
+    from engine.train import evaluate, folder
+
+    pairs = evaluate.select(folder.pairs(args.data), args.part, args.share, args.seed)
+    with _engine(_settings(args)) as engine:
+        rows = evaluate.evaluate(engine, progress(pairs, "image"), args.threshold, args.otsu)
+    if args.csv:
+        evaluate.write_csv(rows, args.csv)
+    print(evaluate.table(rows))
+    return 0
+
+
+def info(args: argparse.Namespace) -> int:
+    """Print a model's layers, weights, share of zeros, classes and provenance."""
+    from engine.format import load
+    from engine.runtime import resolve
+
+    model = load(resolve(args.model))
+    print(f"{model.name} ({model.family}), threshold {model.threshold:g}")
+    print(f"classes: {', '.join(entry.name for entry in model.classes)}")
+    print(f"preprocessing: {model.preprocessing}\n")
+    print(table(_layer_rows(model)))
+    print(f"\nprovenance: {json.dumps(model.provenance, indent=2, sort_keys=True)}")
+    return 0
+
+
+def selftest(args: argparse.Namespace) -> int:
+    """Replay the golden files on every backend of this machine."""
+    from engine.selftest import run
+
+    rows = run(args.kernels or None)
+    print(table(rows))
+    return 0 if all(row.get("ok", True) for row in rows) else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status: 0, 1 for work that failed, 2 for wrong usage."""
+    args = parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+    except SettingsError as error:
+        print(f"mbunet: {error}", file=sys.stderr)
+        return 2
+    except _user_errors() as error:
+        print(f"mbunet: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its flags. Settings keep their defaults in `Settings`, training's in `Config`."""
+    top = argparse.ArgumentParser(prog="mbunet", description="Segmentation by U-Nets on single bits.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _setting_flags(_command(commands, serve), *(field.name for field in fields(Settings)))
+    _segment_flags(_command(commands, segment))
+    _train_flags(_command(commands, train))
+    _export_flags(_command(commands, export))
+    _evaluate_flags(_command(commands, evaluate, "eval"))
+    _command(commands, info).add_argument("model", help=MODEL_HELP)
+    kernels = _command(commands, selftest)
+    kernels.add_argument("kernels", nargs="*", metavar="KERNEL", help="by default all that this machine can run")
+    return top
+
+
+def _command(commands: Any, run: Any, name: str = "") -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(
+        name or run.__name__, help=run.__doc__, description=run.__doc__, allow_abbrev=False
+    )
+    made.set_defaults(run=run)
+    return made
+
+
+def _setting_flags(command: argparse.ArgumentParser, *names: str) -> None:
+    for field in fields(Settings):
+        if field.name in names:
+            flag = "--" + field.name.replace("_", "-")
+            command.add_argument(flag, metavar="X", help=f"{field.metadata['meaning']} (default: {field.default})")
+
+
+def _segment_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("images", nargs="+", type=Path, metavar="IN", help="image files, or folders of them")
+    command.add_argument("-o", "--out", required=True, type=Path, help="folder for NAME.png, or one .png file")
+    command.add_argument("--overlay", action="store_true", help="write NAME.overlay.png as well")
+    command.add_argument("--threshold", type=_share, help=THRESHOLD_HELP)
+    _setting_flags(command, "model", "max_pixels", *ENGINE_FLAGS)
+
+
+def _train_flags(command: argparse.ArgumentParser) -> None:
+    """What is not given stays out of the namespace, so that Config's own defaults hold."""
+    command.add_argument("data", help=DATA_HELP)
+    command.add_argument("-o", "--out", required=True, help="folder for checkpoint, log and pictures")
+    kinds = {
+        "width": (int, "channels of the first layer (64 is the paper's network)"),
+        "crops": (int, "the budget: crops seen in all"),
+        "batch": (int, "crops in one step"),
+        "crop": (int, "side of a crop in pixels"),
+        "rate": (float, "highest learning rate"),
+        "zeros": (float, "share of zero weights in masked layers at the end"),
+        "contrast": (str, "none, or stretch every image to its own grey range"),
+        "validation": (float, "share of the pairs that no training step sees"),
+        "seed": (int, "of split, crops and weights"),
+        "init": (str, "checkpoint to start from"),
+        "teacher": (str, "full-precision checkpoint to learn from"),
+        "device": (str, "torch device"),
+    }
+    for name, (kind, meaning) in kinds.items():
+        command.add_argument(f"--{name}", type=kind, metavar="X", default=argparse.SUPPRESS, help=meaning)
+    command.add_argument("--masked", nargs="*", metavar="BLOCK", default=argparse.SUPPRESS, help="masked blocks")
+    command.add_argument("--floating", action="store_true", help="a full-precision network: a teacher")
+
+
+def _export_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("checkpoint", type=Path)
+    command.add_argument("out", type=Path, help="the model file to write, ending in .safetensors")
+    command.add_argument("--name", default="", help="name of the model; by default the file's")
+    command.add_argument("--class-name", default="foreground", help="what the foreground shows")
+
+
+def _evaluate_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", help=MODEL_HELP)
+    command.add_argument("data", help=DATA_HELP)
+    command.add_argument("--part", choices=("validation", "training", "all"), default="all", help="default: all")
+    command.add_argument("--share", type=_share, default=0.2, help="of the pairs held for validation (0.2)")
+    command.add_argument("--seed", type=int, default=0, help="of the split into training and validation (0)")
+    command.add_argument("--threshold", type=_share, help=THRESHOLD_HELP)
+    command.add_argument("--otsu", action="store_true", help="score Otsu's threshold beside the model")
+    command.add_argument("--csv", type=Path, help="write the scores of every image to this file")
+    _setting_flags(command, *ENGINE_FLAGS)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """Settings from the environment and from those flags that the command has."""
+    return load(os.environ, {field.name: vars(args).get(field.name) for field in fields(Settings)})
+
+
+def _engine(settings: Settings) -> Engine:
+    from engine.runtime import Engine
+
+    return Engine.load(settings.model, settings.device, settings.threads, settings.kernel)
+
+
+def _images(given: Iterable[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            found += sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    if not found:
+        raise UserError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {', '.join(map(str, given))}")
+    return found
+
+
+def _targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Where every image's mask goes; raises UserError rather than write two masks to one file, or over an image."""
+    one_file = len(images) == 1 and out.suffix.lower() == ".png" and not out.is_dir()
+    targets = {image: out if one_file else out / f"{image.stem}.png" for image in images}
+    if len(set(targets.values())) < len(targets):
+        raise UserError("two of the images have one name: their masks would be written to one file")
+    for image, target in targets.items():
+        if target.resolve() == image.resolve():
+            raise UserError(f"{image}: its mask would be written over it; choose another folder")
+    return targets
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
+    return value
+
+
+def _layer_rows(model: Model) -> list[dict[str, Any]]:
+    rows = []
+    for layer in model.layers:
+        row: dict[str, Any] = {"layer": layer.name, "op": layer.op, "weights": layer.weights or "-"}
+        row |= {"inputs": " ".join(layer.inputs), "channels": layer.channels, "non-zero": "", "zeros": ""}
+        if layer.weights in ("binary", "masked"):
+            signs = model.signs(layer)
+            nonzero = int((signs != 0).sum())
+            row |= {"non-zero": nonzero, "zeros": f"{1 - nonzero / signs.size:.1%}"}
+        rows.append(row)
+    return rows
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("this command needs PyTorch: pip install 'mbunet[train]'")
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """Errors that say enough in one line. Model files, data folders and training settings raise ValueErrors."""
+    from engine.runtime import EngineError
+
+    return UserError, EngineError, OSError, ValueError
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Bytes to pixels and masks to bytes. Trusts nothing that a client sends; every refusal is a problem with its reason.
+
+Decisions: transparency is laid on white, as a page shows it. 16-bit grey is divided by 257 and rounded, never clipped.
+Of animations and multi-page files the first frame counts. EXIF orientation is applied. Colour profiles are ignored.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from engine.format import Model
+from service import png
+from service.problems import NotAnImage, Problem, TooManyPixels, UnsupportedType
+
+Pixels = NDArray[np.uint8]  # [h, w, 3]
+Mask = NDArray[np.uint8]  # [h, w]: 0/1 for one class, class indices for several
+
+IMAGE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")  # Pillow reads many more, some by starting programs
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow warns at a limit of its own and refuses at twice that; ours stands in `decode`
+warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata in a client's file is not this server's news
+
+
+def fitted_pixels(height: int, width: int) -> int:
+    """Pixels that the engine computes for an image: both sides rounded up to multiples of 16."""
+    return (height + 15) // 16 * ((width + 15) // 16) * 256
+
+
+def decode(data: bytes, max_pixels: int) -> Pixels:
+    """Pixels of the image in `data` as it is displayed: uint8 [h, w, 3], C-contiguous, RGB.
+
+    Raises TooManyPixels by the header alone, before anything is decoded; NotAnImage for what is empty, damaged or no
+    image; UnsupportedType for samples that have no plain 8-bit meaning (floats, integers beyond 16 bits).
+    """
+    if not data:
+        raise NotAnImage("the body is empty: send the image file itself, or a form with a file in the field `image`")
+    try:
+        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+    except UnidentifiedImageError:
+        raise NotAnImage(f"these {len(data)} bytes are none of {', '.join(IMAGE_FORMATS)}") from None
+    except Exception as error:  # foreign bytes make Pillow raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise NotAnImage(f"the image's header is damaged: {error}") from error
+    with image:
+        _check_size(image, max_pixels)
+        try:
+            image.load()
+            return _rgb(_upright(image))
+        except Problem:
+            raise
+        except Exception as error:  # as above
+            raise NotAnImage(f"the {image.format} image is truncated, damaged or of an odd kind: {error}") from error
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if not width or not height:
+        raise NotAnImage(f"the {image.format} image has no pixels: it is {width} x {height}")
+    pixels = fitted_pixels(height, width)
+    if pixels > max_pixels:
+        raise TooManyPixels(
+            f"{width} x {height}, sides rounded up to multiples of 16, is {pixels} pixels; the limit is {max_pixels}",
+            limit=max_pixels,
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says. (Pillow's exif_transpose also rewrites the EXIF, needlessly.)"""
+    method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if method is None else image.transpose(method)
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I"):
+        return _from_16_bits(image)
+    if image.mode == "F":
+        raise UnsupportedType("the samples are floating-point numbers: send 8-bit, or 16-bit grey")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        image = white
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _from_16_bits(image: Image.Image) -> Pixels:
+    samples = np.asarray(image).astype(np.int64)
+    if samples.min() < 0 or samples.max() > 65535:
+        raise UnsupportedType("the samples do not fit 16 bits: send 8-bit, or 16-bit grey")
+    grey = ((samples + 128) // 257).astype(np.uint8)  # exactly round(sample / 257): 257 is odd, so there are no ties
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One format of the answer: its media type, and the function that makes its bytes of a mask."""
+
+    media_type: str
+    encode: Callable[[Mask, Model], bytes]
+
+
+def to_png(mask: Mask, model: Model) -> bytes:
+    """Single-channel 8-bit PNG: 0/255 for one class, class indices for several."""
+    return png.grey8(mask, scale=255 if len(model.classes) == 1 else 1)
+
+
+def to_npy(mask: Mask, model: Model) -> bytes:
+    """numpy's .npy: the mask itself, uint8 [h, w], 0/1 for one class, class indices for several."""
+    file = io.BytesIO()
+    np.save(file, mask, allow_pickle=False)
+    return file.getvalue()
+
+
+def to_json(mask: Mask, model: Model) -> bytes:
+    """Size, and per class its pixels and their share, as JSON."""
+    names = [entry.name for entry in model.classes]
+    if len(names) == 1:
+        names = ["background", *names]
+    counts = np.bincount(mask.ravel(), minlength=len(names)).tolist()
+    classes = [
+        {"index": i, "name": name, "pixels": pixels, "share": pixels / mask.size}
+        for i, (name, pixels) in enumerate(zip(names, counts, strict=True))
+    ]
+    height, width = mask.shape
+    return json.dumps({"model": model.name, "width": width, "height": height, "classes": classes}).encode()
+
+
+ENCODERS = {
+    "png": Encoder("image/png", to_png),
+    "npy": Encoder("application/x-npy", to_npy),
+    "json": Encoder("application/json", to_json),
+}
+
+
+def overlay(image: Pixels, mask: Mask, model: Model) -> bytes:
+    """PNG of `image` with every class in its own colour at half strength; one class leaves the background alone."""
+    colors = [entry.color for entry in model.classes]
+    painted = np.ones(mask.shape, bool)
+    if len(colors) == 1:
+        colors, painted = [(0, 0, 0), *colors], mask != 0
+    blended = (image // 2) + np.array(colors, np.uint8)[mask] // 2
+    file = io.BytesIO()
+    Image.fromarray(np.where(painted[:, :, None], blended, image)).save(file, "PNG")
+    return file.getvalue()

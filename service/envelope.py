@@ -1,0 +1,99 @@
+"""What is round every request: its id, its outcome in the metrics, and a problem document instead of a crash."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.batcher import log
+from service.metrics import Metrics
+from service.problems import BadParameter, EngineFailure, MethodNotAllowed, NotFound, Problem
+
+Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
+
+REQUEST_ID = re.compile(r"[!-~]{1,128}")  # printable ASCII without spaces
+
+
+class Envelope:
+    """ASGI middleware: X-Request-Id echoed or made, every outcome counted, nothing raised to the server."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope).get("x-request-id", ""))
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0  # none sent yet
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            log.info("request %s: the client left", request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if not status:
+                self._metrics.refusals.labels(EngineFailure.reason()).inc()
+                failure = EngineFailure("an internal error; the server's log tells more under this request_id")
+                await failure.response(request_id)(scope, receive, send_with_id)
+        finally:
+            self._metrics.requests.labels(_route(scope), _outcome(status)).inc()
+
+
+def handlers(metrics: Metrics) -> dict[int | type[Exception], Handler]:
+    """Exception handlers for FastAPI: every error that a route or the router raises becomes a problem document."""
+
+    async def problem(request: Request, error: Exception) -> Response:
+        found = _as_problem(request, error)
+        request_id: str = request.state.request_id
+        metrics.refusals.labels(found.reason()).inc()
+        if found.status == 500:
+            log.error("request %s failed", request_id, exc_info=found.__cause__ or found)
+        return found.response(request_id)
+
+    return {Problem: problem, HTTPException: problem, RequestValidationError: problem}
+
+
+def _as_problem(request: Request, error: Exception) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, RequestValidationError):
+        errors = [{"parameter": str(entry["loc"][-1]), "message": entry["msg"]} for entry in error.errors()]
+        return BadParameter("; ".join(f"{entry['parameter']}: {entry['message']}" for entry in errors), errors=errors)
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        return MethodNotAllowed(f"{request.method} is not allowed on this path", headers=dict(error.headers or {}))
+    return NotFound("no such path; /docs lists what there is")
+
+
+def _request_id(given: str) -> str:
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _route(scope: Scope) -> str:
+    """The route's template, never the client's own path: a label must not grow with what clients send."""
+    return getattr(scope.get("route"), "path", "none")
+
+
+def _outcome(status: int) -> str:
+    if status == 0:
+        return "departed"
+    return "ok" if status < 400 else "refused" if status < 500 else "failed"

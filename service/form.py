@@ -1,0 +1,75 @@
+"""One file out of a multipart form, as it arrives. In memory: nothing that a client sends is written to disk."""
+
+from __future__ import annotations
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.problems import BadForm
+
+
+class FormFile:
+    """The bytes of the file in `field` of a multipart/form-data body; other fields are read past.
+
+    Feed the body by `write`, then ask for `content`. Both raise BadForm.
+    """
+
+    def __init__(self, content_type: str, field: str) -> None:
+        boundary = parse_options_header(content_type)[1].get(b"boundary")
+        if not boundary:
+            raise BadForm("the Content-Type names no boundary between the form's fields")
+        self._field = field
+        self._chunks: list[bytes] = []
+        self._header: tuple[bytes, bytes] = (b"", b"")  # name and value of the part's header so far
+        self._inside = self._complete = False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_header_begin": self._on_header_begin,
+                    "on_header_field": self._on_header_field,
+                    "on_header_value": self._on_header_value,
+                    "on_header_end": self._on_header_end,
+                    "on_part_data": self._on_part_data,
+                    "on_part_end": self._on_part_end,
+                },
+            )
+        except FormParserError as error:
+            raise BadForm(f"the form cannot be read: {error}") from error
+
+    def write(self, chunk: bytes) -> None:
+        """The next bytes of the body."""
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise BadForm(f"the form cannot be read: {error}") from error
+
+    def content(self) -> bytes:
+        """The file, once all of the body is written."""
+        if not self._complete:
+            found = "ends in the middle of its file" if self._inside else f"has no file in the field `{self._field}`"
+            raise BadForm(f"the form {found}; send it as in: curl -F {self._field}=@FILE")
+        return b"".join(self._chunks)
+
+    def _on_header_begin(self) -> None:
+        self._header = (b"", b"")
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header = (self._header[0] + data[start:end], b"")
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header = (self._header[0], self._header[1] + data[start:end])
+
+    def _on_header_end(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition" and not self._complete:
+            options = parse_options_header(value)[1]
+            self._inside = options.get(b"name") == self._field.encode() and b"filename" in options
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._inside:
+            self._chunks.append(data[start:end])
+
+    def _on_part_end(self) -> None:
+        self._complete = self._complete or self._inside
+        self._inside = False

@@ -1,0 +1,109 @@
+"""Everything that can go wrong with a request, and its answer: a problem document (RFC 9457).
+
+    Problem
+    ├── NotAnImage            400  empty, text, truncated, damaged
+    ├── BadForm               400  a multipart body without a usable field `image`
+    ├── NotFound              404
+    ├── MethodNotAllowed      405
+    ├── NoSuchFormat          406  neither `format` nor Accept names a format that is offered
+    ├── BodyTooLarge          413  too many bytes
+    ├── TooManyPixels         413  known from the header, before anything is decoded
+    ├── UnsupportedType       415  not an image by its Content-Type, or samples that cannot be shown in 8 bits
+    ├── BadParameter          422
+    ├── EngineFailure         500  the cause goes to the log, never to the client
+    ├── QueueFull             429  with a Retry-After computed from the measured speed
+    ├── Unavailable           503  still loading, or draining
+    └── DeadlinePassed        504
+
+A client that leaves is no problem: nobody reads the answer (`starlette.requests.ClientDisconnect`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+from starlette.responses import JSONResponse
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):  # noqa: N818  (RFC 9457 calls it a problem)
+    """A request that gets no mask. `detail` is for the client to read; `extra` adds members to the document."""
+
+    status: ClassVar[int]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str, *, headers: dict[str, str] | None = None, **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = headers
+        self.extra = extra
+
+    @classmethod
+    def reason(cls) -> str:
+        """The class name in kebab case: last part of the document's `type`, and the label in the metrics."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
+
+    def response(self, request_id: str) -> JSONResponse:
+        """The problem document. Its `type` leads to the explanation on this server's own /docs page."""
+        document = {"type": f"/docs#{self.reason()}", "title": self.title, "status": self.status}
+        document |= {"detail": self.detail, "request_id": request_id} | self.extra
+        return JSONResponse(document, self.status, self.headers, MEDIA_TYPE)
+
+
+class NotAnImage(Problem):
+    status, title = 400, "The body is not a readable image"
+
+
+class BadForm(Problem):
+    status, title = 400, "The form does not carry an image"
+
+
+class NotFound(Problem):
+    status, title = 404, "There is nothing here"
+
+
+class MethodNotAllowed(Problem):
+    status, title = 405, "This method is not allowed here"
+
+
+class NoSuchFormat(Problem):
+    status, title = 406, "The answer is not available in this format"
+
+
+class BodyTooLarge(Problem):
+    status, title = 413, "The body has too many bytes"
+
+
+class TooManyPixels(Problem):
+    status, title = 413, "The image has too many pixels"
+
+
+class UnsupportedType(Problem):
+    status, title = 415, "This type of content is not supported"
+
+
+class BadParameter(Problem):
+    status, title = 422, "A parameter is not valid"
+
+
+class QueueFull(Problem):
+    status, title = 429, "Too many images are waiting"
+
+
+class EngineFailure(Problem):
+    status, title = 500, "The server failed on this image"
+
+
+class Unavailable(Problem):
+    status, title = 503, "The server is not ready"
+
+
+class DeadlinePassed(Problem):
+    status, title = 504, "The answer was not ready in time"
+
+
+def tree() -> list[type[Problem]]:
+    """Every problem, by status."""
+    return sorted(Problem.__subclasses__(), key=lambda problem: problem.status)

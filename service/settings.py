@@ -1,0 +1,87 @@
+"""Every setting of the service, once: its default, its meaning and its bounds. Read from MBUNET_* and from flags."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+PREFIX = "MBUNET_"
+NOT_SETTINGS = frozenset({"MBUNET_REQUIRE_NEON", "MBUNET_WERROR"})  # read by the tests and by the build
+
+
+class SettingsError(ValueError):
+    """A setting that does not exist or cannot be; the message names it."""
+
+
+def _setting(default: int | str, meaning: str, low: int = 0, high: int = 2**40) -> Any:
+    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one process serves; raises SettingsError at birth for what cannot be.
+
+    `max_pixels`, `queue_pixels` and `batch_pixels` count both sides rounded up to multiples of 16, as the engine does.
+    """
+
+    host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 means every interface")
+    port: int = _setting(8080, "TCP port; 0 lets the system choose", high=65535)
+    model: str = _setting("nuclei-small", "model file, or the name of a shipped model")
+    device: str = _setting("auto", "where the engine runs: auto, cpu or reference")
+    kernel: str = _setting("auto", "kernel of the CPU engine: auto, portable, avx2, avx512 or neon")
+    threads: int = _setting(0, "threads of the engine; 0 means one per core", high=4096)
+    max_body_bytes: int = _setting(32 * 2**20, "largest request body in bytes", low=1)
+    max_pixels: int = _setting(32 * 2**20, "largest image in pixels", low=256)
+    queue_images: int = _setting(64, "images that may wait for the engine; one more is refused with 429", low=1)
+    queue_pixels: int = _setting(128 * 2**20, "pixels that may wait for the engine", low=256)
+    batch_images: int = _setting(8, "images in one run of the engine", low=1)
+    batch_pixels: int = _setting(8 * 2**20, "pixels in one run of the engine; a larger image runs alone", low=1)
+    timeout_ms: int = _setting(30_000, "milliseconds from upload to answer: default and limit", low=1)
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            _check(setting, getattr(self, setting.name))
+        if self.max_pixels > self.queue_pixels:
+            raise SettingsError(f"max_pixels ({self.max_pixels}) must not exceed queue_pixels ({self.queue_pixels})")
+
+
+def load(environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Settings:
+    """Settings from MBUNET_* variables and from `flags` by field name; a flag wins, None is a flag not given."""
+    known = {setting.name: setting for setting in fields(Settings)}
+    texts = {}
+    for key, text in environment.items():
+        if key.startswith(PREFIX) and key not in NOT_SETTINGS:
+            name = key.removeprefix(PREFIX).lower()
+            if name not in known or key != PREFIX + name.upper():
+                raise SettingsError(f"{key} is not a setting{_hint(name, known)}")
+            texts[name] = text
+    texts |= {name: text for name, text in (flags or {}).items() if text is not None}
+    return Settings(**{name: _parse(known[name], text) for name, text in texts.items()})
+
+
+def _parse(setting: Field[Any], text: str) -> Any:
+    if isinstance(setting.default, str):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(f"{setting.name} must be a whole number, not {text!r}") from None
+
+
+def _check(setting: Field[Any], value: Any) -> None:
+    if type(value) is not type(setting.default):
+        raise SettingsError(f"{setting.name} must be of type {type(setting.default).__name__}, not {value!r}")
+    low, high = setting.metadata["low"], setting.metadata["high"]
+    if isinstance(value, int) and not low <= value <= high:
+        raise SettingsError(f"{setting.name} must lie between {low} and {high}, not {value}")
+    if value == "":
+        raise SettingsError(f"{setting.name} must not be empty")
+
+
+def _hint(name: str, known: Mapping[str, Field[Any]]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean {PREFIX}{near[0].upper()}?"
+    return f"; there are {', '.join(PREFIX + other.upper() for other in known)}"

@@ -1,0 +1,53 @@
+"""Settings from the environment and from flags."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.settings import Settings, SettingsError, load
+
+
+def test_defaults_listen_to_this_machine_alone() -> None:
+    settings = load({})
+    assert settings == Settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+
+
+def test_flags_win_over_the_environment() -> None:
+    environment = {"MBUNET_PORT": "1", "MBUNET_HOST": "::1", "HOME": "/"}
+    settings = load(environment, {"port": "2", "model": None})
+    assert (settings.port, settings.host, settings.model) == (2, "::1", Settings.model)
+
+
+@pytest.mark.parametrize("key", ["MBUNET_PROT", "MBUNET_", "MBUNET_port", "MBUNET_WERRORS"])
+def test_unknown_keys_are_refused(key: str) -> None:
+    with pytest.raises(SettingsError, match=f"{key} is not a setting"):
+        load({key: "1"})
+
+
+def test_a_misspelt_key_gets_a_hint() -> None:
+    with pytest.raises(SettingsError, match="did you mean MBUNET_QUEUE_IMAGES"):
+        load({"MBUNET_QUEUE_IMAGE": "1"})
+
+
+@pytest.mark.parametrize("key", ["MBUNET_REQUIRE_NEON", "MBUNET_WERROR"])
+def test_variables_of_build_and_tests_are_left_alone(key: str) -> None:
+    assert load({key: "1"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("port", "http", "port must be a whole number, not 'http'"),
+        ("port", "65536", "port must lie between 0 and 65535, not 65536"),
+        ("threads", "-1", "threads must lie between"),
+        ("max_pixels", "", "max_pixels must be a whole number"),
+        ("host", "", "host must not be empty"),
+        ("queue_pixels", "1000", r"max_pixels .* must not exceed queue_pixels \(1000\)"),
+    ],
+)
+def test_values_are_checked_at_birth(name: str, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load({f"MBUNET_{name.upper()}": text})
+    with pytest.raises(SettingsError, match=message):
+        load({}, {name: text})

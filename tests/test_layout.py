@@ -1,0 +1,114 @@
+"""The project's layout: what stands at the top, and who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOP_LEVEL = {
+    *("service", "engine", "csrc", "deploy", "tests"),
+    *("Dockerfile", "Makefile", "LICENSE", "README.md", "pyproject.toml"),
+}
+ENGINE_MAY_IMPORT = {"engine", "numpy", "safetensors", *sys.stdlib_module_names}
+
+
+@cache
+def modules(package: str) -> dict[str, Path]:
+    """Every module below the folder `package` by its dotted name."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Dotted names of all that the file imports at run time, anywhere in it; `from a import b` counts as a and a.b."""
+    names = set()
+    for node in _executed(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, f"{path}: relative import"
+            assert node.level == 0, f"{path}: relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(names)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and all below it, but not what stands under `if TYPE_CHECKING`."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            yield from _executed(child)
+
+
+def top(names: frozenset[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def in_train(module: str) -> bool:
+    return module == "engine.train" or module.startswith("engine.train.")
+
+
+def test_the_top_level_holds_only_what_the_design_names() -> None:
+    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()}
+    found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+    assert found - ignored <= TOP_LEVEL
+
+
+def test_the_engine_imports_nothing_heavy() -> None:
+    for module, path in modules("engine").items():
+        if not in_train(module):
+            assert top(imports(path)) <= ENGINE_MAY_IMPORT, module
+            assert not any(in_train(name) for name in imports(path)), module
+
+
+def test_the_engine_never_imports_the_service() -> None:
+    for module, path in modules("engine").items():
+        assert top(imports(path)).isdisjoint({"service", "tests"}), module
+
+
+def test_only_training_imports_torch() -> None:
+    for module, path in {**modules("engine"), **modules("service")}.items():
+        assert in_train(module) or "torch" not in top(imports(path)), module
+
+
+def test_no_import_cycles() -> None:
+    known = {**modules("engine"), **modules("service")}
+    graph = {module: _dependencies(imports(path), known) - {module} for module, path in known.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
+
+
+def _dependencies(names: frozenset[str], known: dict[str, Path]) -> set[str]:
+    """The project's modules among `names`; the package of a submodule that is named with it does not count."""
+    packages = {name.rpartition(".")[0] for name in names if name in known}
+    return {name for name in names if name in known and name not in packages}
+
+
+def test_python_headers_stand_in_one_file() -> None:
+    include = re.compile(r'^\s*#\s*include\s*[<"](Python\.h|nanobind/|pybind11/)', re.MULTILINE)
+    sources = [path for path in sorted((ROOT / "csrc").rglob("*")) if path.is_file()]
+    found = [str(path.relative_to(ROOT)) for path in sources if include.search(path.read_text(encoding="utf-8"))]
+    assert found == ["csrc/binding.cpp"]
+
+
+@pytest.mark.parametrize("module", ["service.app", "service.cli"])
+def test_starting_the_server_imports_no_torch(module: str) -> None:
+    heavy = {"torch", "matplotlib", "engine.train"}
+    code = f"import sys, {module}; print(*{heavy!r}.intersection(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "", "")
