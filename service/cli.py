@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from service.terminal import progress, table
 if TYPE_CHECKING:
     from engine.format import Model
     from engine.runtime import Engine
+    from engine.train.evaluate import Segments
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
 ENGINE_FLAGS = ("device", "kernel", "threads")
@@ -92,12 +94,22 @@ def evaluate(args: argparse.Namespace) -> int:
     from engine.train import evaluate, folder
 
     pairs = evaluate.select(folder.pairs(args.data), args.part, args.share, args.seed)
-    with _engine(_settings(args)) as engine:
+    with _scored(args) as engine:
         rows = evaluate.evaluate(engine, progress(pairs, "image"), args.threshold, args.otsu)
     if args.csv:
         evaluate.write_csv(rows, args.csv)
     print(evaluate.table(rows))
     return 0
+
+
+def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
+    """The engine to score; a trainer's checkpoint (.pt) is run by torch, full precision included."""
+    if not str(args.model).endswith(".pt"):
+        return _engine(_settings(args))
+    _require_torch()
+    from engine.train.export import CheckpointEngine
+
+    return nullcontext(CheckpointEngine(args.model))
 
 
 def info(args: argparse.Namespace) -> int:

@@ -6,15 +6,22 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.train import folder, scores
 from engine.train.scores import Counts
 
-if TYPE_CHECKING:
-    from engine.runtime import Engine
-
 PARTS = ("validation", "training", "all")
+
+
+class Segments(Protocol):
+    """What can be scored: an Engine, or a checkpoint in its place (`engine.train.export.CheckpointEngine`)."""
+
+    def run(self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None) -> tuple[list[Any], Any]:
+        """(masks, timings) of `images`."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ def select(items: list[folder.Pair], part: str, share: float = 0.2, seed: int = 
 
 
 def evaluate(
-    engine: Engine, pairs: Iterable[folder.Pair], threshold: float | None = None, otsu: bool = False
+    engine: Segments, pairs: Iterable[folder.Pair], threshold: float | None = None, otsu: bool = False
 ) -> list[Row]:
     """Run every image of `pairs` (wrap them for a progress bar) and count its pixels against its mask.
 

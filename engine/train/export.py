@@ -17,7 +17,7 @@ from engine.format import ClassInfo, Layer, Model, Preprocessing
 from engine.train import folder, log
 from engine.train.config import Config
 from engine.train.network import Integers, Network
-from engine.train.trainer import prepare
+from engine.train.trainer import predict, prepare
 
 Pixels = NDArray[np.uint8]
 
@@ -68,6 +68,17 @@ def restore(checkpoint: str | Path) -> tuple[Network, Config, int]:
     network.load_state_dict(state["network"])
     network.set_zeros(config.zeros_at(state["step"]))
     return network.eval(), config, state["step"]
+
+
+class CheckpointEngine:
+    """A checkpoint in the place of an engine, for scoring what has no model file: full precision, above all."""
+
+    def __init__(self, checkpoint: str | Path) -> None:
+        self._network, self._config, _ = restore(checkpoint)
+
+    def run(self, images: Sequence[Pixels], threshold: float | None = None) -> tuple[list[NDArray[np.bool_]], None]:
+        """Masks bool [h, w] of `images`, by torch; `threshold` is a probability, 0.5 by default."""
+        return [predict(self._network, image, self._config, threshold or 0.5) for image in images], None
 
 
 def to_model(

@@ -202,12 +202,12 @@ def prepare(image: NDArray[np.uint8], contrast: str) -> NDArray[np.uint8]:
 
 
 @torch.no_grad()
-def predict(network: Network, image: NDArray[np.uint8], config: Config) -> NDArray[np.bool_]:
+def predict(network: Network, image: NDArray[np.uint8], config: Config, threshold: float = 0.5) -> NDArray[np.bool_]:
     """Mask bool [h, w] of one image [h, w, 3] by the network's evaluation mode."""
     height, width = image.shape[:2]
     pixels = torch.from_numpy(fit.pad(prepare(image, config.contrast)).transpose(2, 0, 1).copy())
     logits = network(pixels[None].to(config.device))
-    mask: NDArray[np.bool_] = (logits[0, 0, :height, :width] >= 0).cpu().numpy()
+    mask: NDArray[np.bool_] = (torch.sigmoid(logits[0, 0, :height, :width]) >= threshold).cpu().numpy()
     return mask
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: whole commands that print what they measured, never timed tests."""

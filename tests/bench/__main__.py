@@ -1,0 +1,96 @@
+"""`python -m tests.bench`: our networks and PyTorch in turn, in processes of their own; medians and ratios."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from tests.bench.contenders import Contender
+
+PAUSE = 0.1  # seconds between two runs: the last contender's threads go to sleep
+
+
+def main() -> None:
+    """Measure, print a table."""
+    args = arguments()
+    common = {"width": args.width, "size": args.size, "threads": args.threads}
+    contenders = [
+        Contender("PyTorch FP32", "torch", **common),
+        Contender("PyTorch BF16", "torch", **common, dtype="bfloat16"),
+        Contender("mbunet, every block binary", "ours", **common),
+        *(
+            Contender(f"mbunet, every block masked, {zeros:.0%} zeros", "ours", **common, zeros=zeros)
+            for zeros in (0.8, 0.9, 0.95)
+        ),
+        Contender("the same at 90%, AVX2", "ours", **common, zeros=0.9, kernel="avx2"),
+        Contender("the same at 90%, portable", "ours", **common, zeros=0.9, kernel="portable"),
+    ]
+    print(f"{cpu()}, {args.threads} threads, width {args.width}, {args.size} x {args.size}, one image,")
+    print(f"medians of {args.rounds} alternating rounds")
+    times = measure(contenders, args.rounds)
+    base = statistics.median(times[0])
+    print(f"\n{'':<42}{'median ms':>10}{'min ms':>9}{'x FP32':>9}")
+    for contender, seconds in zip(contenders, times, strict=True):
+        median = statistics.median(seconds)
+        print(f"{contender.name:<42}{1e3 * median:>10.2f}{1e3 * min(seconds):>9.2f}{base / median:>8.1f}x")
+
+
+def measure(contenders: Sequence[Contender], rounds: int) -> list[list[float]]:
+    """Seconds of every contender in each of `rounds` rounds, in which they take turns; two more warm up."""
+    context = multiprocessing.get_context("spawn")
+    pipes, workers = [], []
+    for contender in contenders:
+        ours, theirs = context.Pipe()
+        worker = context.Process(target=work, args=(contender, theirs), daemon=True)
+        worker.start()
+        ours.recv()  # ready
+        pipes.append(ours)
+        workers.append(worker)
+    times: list[list[float]] = [[] for _ in contenders]
+    for turn in range(-2, rounds):
+        for pipe, seconds in zip(pipes, times, strict=True):
+            time.sleep(PAUSE)
+            pipe.send(True)
+            took = pipe.recv()
+            if turn >= 0:
+                seconds.append(took)
+    for pipe, worker in zip(pipes, workers, strict=True):
+        pipe.send(False)
+        worker.join()
+    return times
+
+
+def work(contender: Contender, pipe: Connection) -> None:
+    """One contender's process: runs when told to, answers with the seconds it took."""
+    call = contender.prepare()
+    pipe.send(True)
+    while pipe.recv():
+        started = time.perf_counter()
+        call()
+        pipe.send(time.perf_counter() - started)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--width", type=int, default=64, help="channels of the first layer (64: the paper's network)")
+    parser.add_argument("--size", type=int, default=512, help="sides of the image")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    return parser.parse_args()
+
+
+def cpu() -> str:
+    """The processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Fitting images: exact integers at every size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine import fit
+
+
+def test_stretch_uses_the_whole_range() -> None:
+    image = np.arange(30, 90, dtype=np.uint8).repeat(20).reshape(40, 30, 1).repeat(3, axis=2)
+    stretched = fit.stretch(image)
+    assert stretched.min() == 0
+    assert stretched.max() == 255
+    assert np.all(np.diff(stretched.reshape(-1, 3)[:, 0].astype(int)) >= 0)
+
+
+def test_stretch_leaves_a_full_range_alone() -> None:
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    assert np.abs(fit.stretch(image).astype(int) - image).max() <= 2
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_a_flat_image_stays_dark_instead_of_becoming_noise(value: int) -> None:
+    image = np.full((5, 4, 3), value, np.uint8)
+    image[2, 2, 1] ^= 1
+    assert fit.stretch(image).max() <= 255 // fit.MIN_RANGE + 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 16), (17, 31), (5, 48)])
+def test_pad_replicates_right_and_bottom(height: int, width: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    padded = fit.pad(image)
+    assert padded.shape[0] % 16 == padded.shape[1] % 16 == 0
+    assert np.array_equal(padded[:height, :width], image)
+    assert np.array_equal(padded[height:, :width], np.broadcast_to(image[-1], (padded.shape[0] - height, width, 3)))
+    assert np.all(padded[:, width:] == padded[:, width - 1 : width])
+
+
+def test_resize_keeps_what_is_already_there() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    assert np.array_equal(fit.resize(image, 9, 14), image)
+    assert np.array_equal(fit.resize_nearest(image, 9, 14), image)
+
+
+def test_resize_is_linear_between_pixels() -> None:
+    ramp = np.array([0, 100], np.uint8).reshape(1, 2, 1)
+    assert fit.resize(ramp, 1, 4).ravel().tolist() == [0, 25, 75, 100]
+    assert fit.resize_nearest(ramp, 2, 4)[..., 0].tolist() == [[0, 0, 100, 100]] * 2
