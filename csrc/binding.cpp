@@ -28,7 +28,7 @@ void run(Session& session, const std::vector<Pixels>& pixels, const std::vector<
         images.push_back({pixels[i].data(), size(pixels[i], 0), size(pixels[i], 1), thresholds.at(i),
                           masks.at(i).data(), logits.empty() ? nullptr : logits.at(i).data()});
     nb::gil_scoped_release release;
-    session.run(std::move(images));
+    session.run(images);
 }
 
 }  // namespace
@@ -47,26 +47,35 @@ NB_MODULE(_native, module) {
                 new (self) Session(mbunet::kernels_named(kernel), threads);
             },
             "kernel"_a, "threads"_a)
-        .def("add_slot", &Session::add_slot, "channels"_a, "stride"_a)
+        .def(
+            "add_slot",
+            [](Session& self, int channels, int stride) { return self.network().add_slot(channels, stride); },
+            "channels"_a, "stride"_a)
         .def(
             "add_pixels",
             [](Session& self, int output, Array<int16_t, 4> weights, Array<int32_t, 1> theta) {
-                self.add_pixels(output, size(weights, 0), weights.data(), theta.data());
+                self.network().add_pixels(output, size(weights, 0), weights.data(), theta.data());
             },
             "output"_a, "weights"_a.noconvert(), "theta"_a.noconvert())
         .def(
             "add_convolution",
             [](Session& self, bool upsamples, std::vector<int> inputs, std::vector<int> input_channels, int output,
                Array<int8_t, 4> signs, Array<int32_t, 1> theta) {
-                self.add_convolution(upsamples ? Op::kUpconv : Op::kConv, std::move(inputs), std::move(input_channels),
-                                     output, size(signs, 0), signs.data(), theta.data());
+                self.network().add_convolution(upsamples ? Op::kUpconv : Op::kConv, std::move(inputs),
+                                               std::move(input_channels), output, size(signs, 0), signs.data(),
+                                               theta.data());
             },
             "upsamples"_a, "inputs"_a, "input_channels"_a, "output"_a, "signs"_a.noconvert(), "theta"_a.noconvert())
-        .def("add_pool", &Session::add_pool, "input"_a, "output"_a, "channels"_a)
+        .def(
+            "add_pool",
+            [](Session& self, int input, int output, int channels) {
+                self.network().add_pool(input, output, channels);
+            },
+            "input"_a, "output"_a, "channels"_a)
         .def(
             "add_head",
             [](Session& self, int input, Array<int16_t, 2> weights, Array<int32_t, 1> bias) {
-                self.add_head(input, size(weights, 1), size(weights, 0), weights.data(), bias.data());
+                self.network().add_head(input, size(weights, 1), size(weights, 0), weights.data(), bias.data());
             },
             "input"_a, "weights"_a.noconvert(), "bias"_a.noconvert())
         .def("run", &run, "pixels"_a, "thresholds"_a, "masks"_a, "logits"_a)

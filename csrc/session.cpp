@@ -1,451 +1,55 @@
 #include "session.hpp"
 
 #include <algorithm>
-#include <chrono>
-#include <cstring>
-#include <map>
-#include <stdexcept>
 
 namespace mbunet {
 
 namespace {
 
-constexpr size_t kTile = 512;             // positions of one convolution task: eight lines of every input plane
-constexpr size_t kUpTile = 256;           // the same of a transposed convolution, which also keeps its results at hand
-constexpr int kUpChannels = kSorted / 4;  // output channels of one transposed convolution task
-constexpr int kPixelRows = 4;             // band rows of one task of the first layer
-constexpr int kHeadRows = 4;              // and of the last
-constexpr int kTasksPerThread = 4;        // enough that the threads end together
-constexpr size_t kBoundShapes = 8;        // batch shapes kept bound
-
-int groups_for(int positions, int threads, int channels) {
-    const int wanted = (kTasksPerThread * threads + positions - 1) / positions;
-    return std::clamp(wanted, 1, channels);
-}
-
-int divide_up(int n, int d) { return (n + d - 1) / d; }
-
-// Scratch of one task of the first layer: pairs of every lane's rows, then the bits of one row of all lanes.
-struct PixelScratch {
-    size_t row_ints, lane_ints, pairs_bytes, block_bytes, bits_bytes;
-
-    PixelScratch(int width, int channels) {
-        row_ints = static_cast<size_t>(width) + 2;
-        lane_ints = (kPixelRows + 2) * 2 * row_ints;
-        pairs_bytes = kLanes * lane_ints * sizeof(int32_t);
-        block_bytes = static_cast<size_t>(channels) * kColumns;
-        bits_bytes = block_bytes * static_cast<size_t>(width / kColumns);
-    }
-    size_t bytes() const { return pairs_bytes + bits_bytes; }
-};
-
-// How the rows of a transposed convolution's input are cut into tasks.
-struct UpconvTiles {
-    int rows, count;
-    size_t stride;
-
-    explicit UpconvTiles(const Geometry& from) : stride(from.stride) {
-        rows = std::max(1, static_cast<int>(kUpTile / stride));
-        count = divide_up(from.rows, rows);
-    }
-    // Bytes that a tile's positions take at most, cut out of the plane at whole lines.
-    size_t strip_bytes() const { return round_up(static_cast<size_t>(rows) * stride, kLine) + kLine; }
-};
+constexpr size_t kBoundShapes = 8;  // batch shapes kept bound
 
 }  // namespace
 
-// A session's steps on one batch shape: geometries, slot addresses and the taps as arena offsets.
-struct Session::Bound {
-    int height, width, bands;
-    std::map<int, Geometry> levels;  // by stride
-    std::vector<size_t> slot_offsets;
-    std::vector<Lists> lists;  // by step, empty for what is no bit convolution
-    size_t arena_bytes = 0;
+Session::Session(const Kernels& kernels, int threads)
+    : kernels_(kernels), pool_(threads), scratch_(static_cast<size_t>(threads)) {}
 
-    const Geometry& level(const Slot& slot) const { return levels.at(slot.stride); }
-};
-
-// Addresses of the inputs of `step`, one per channel, for output position 0.
-std::vector<uint32_t> Session::input_planes(const Bound& bound, const Step& step) const {
-    std::vector<uint32_t> planes;
-    for (size_t i = 0; i < step.inputs.size(); ++i) {
-        const auto slot = static_cast<size_t>(step.inputs[i]);
-        const Geometry& geometry = bound.level(slots_[slot]);
-        for (int c = 0; c < step.input_channels[i]; ++c)
-            planes.push_back(static_cast<uint32_t>(bound.slot_offsets[slot] + static_cast<size_t>(c) * geometry.plane +
-                                                   geometry.front));
-    }
-    return planes;
-}
-
-Session::Session(const Kernels& kernels, int threads) : kernels_(kernels), pool_(threads), scratch_(pool_.size()) {}
-
-Session::~Session() = default;
-
-int Session::add_slot(int channels, int stride) {
-    slots_.push_back({channels, stride});
-    return static_cast<int>(slots_.size()) - 1;
-}
-
-void Session::add_pixels(int output, int channels, const int16_t* weights, const int32_t* theta) {
-    Step step{Op::kPixels, {}, {}, output, channels, {}, {}, {}, {theta, theta + channels}};
-    const auto pair = [](int16_t low, int16_t high) {
-        return static_cast<int32_t>(static_cast<uint32_t>(static_cast<uint16_t>(low)) |
-                                    static_cast<uint32_t>(static_cast<uint16_t>(high)) << 16);
-    };
-    for (int channel = 0; channel < channels; ++channel) {
-        for (int i = 0; i < 3; ++i, weights += 9) {  // [column][colour]
-            for (int column = 0; column < 3; ++column)
-                step.weights.push_back(pair(weights[column * 3], weights[column * 3 + 1]));
-            step.weights.push_back(pair(weights[2], weights[5]));
-            step.weights.push_back(pair(weights[8], 0));
-        }
-        step.weights.resize(static_cast<size_t>((channel + 1) * kPixelStride));
-    }
-    steps_.push_back(std::move(step));
-}
-
-void Session::add_convolution(Op op, std::vector<int> inputs, std::vector<int> input_channels, int output, int channels,
-                              const int8_t* signs, const int32_t* theta) {
-    Step step{op, std::move(inputs),        std::move(input_channels), output, channels, {}, {},
-              {}, {theta, theta + channels}};
-    size_t weights = static_cast<size_t>(channels) * static_cast<size_t>(step.taps());
-    int total = 0;
-    for (int n : step.input_channels) total += n;
-    weights *= static_cast<size_t>(total);
-    step.signs.assign(signs, signs + weights);
-    steps_.push_back(std::move(step));
-}
-
-void Session::add_pool(int input, int output, int channels) {
-    steps_.push_back({Op::kPool, {input}, {channels}, output, channels, {}, {}, {}, {}});
-}
-
-void Session::add_head(int input, int channels, int classes, const int16_t* weights, const int32_t* bias) {
-    Step step{Op::kHead, {input}, {channels}, -1, classes, {}, {}, {}, {bias, bias + classes}};
-    for (int c = 0; c < classes; ++c)
-        for (int i = 0; i < channels; ++i) {
-            const int32_t w = weights[c * channels + i];
-            step.weights.push_back(2 * w);
-            step.offsets[static_cast<size_t>(c)] -= w;
-        }
-    for (int c = 0; c < classes; ++c)
-        for (int first = 0; first < channels; first += 8)
-            for (int byte = 0; byte < 256; ++byte) {
-                int32_t sum = 0;
-                for (int i = 0; i < 8 && first + i < channels; ++i)
-                    if (byte >> i & 1) sum += step.weights[static_cast<size_t>(c * channels + first + i)];
-                step.tables.push_back(sum);
-            }
-    steps_.push_back(std::move(step));
-}
-
-void Session::run(std::vector<Image> images) {
+void Session::run(const std::vector<Image>& images) {
     if (images.empty()) return;
-    step_seconds_.assign(steps_.size(), 0.0);
-    const int fit = multiple();
-    const int height = divide_up(images[0].height, fit) * fit, width = divide_up(images[0].width, fit) * fit;
-    bands_ = choose_bands(height, static_cast<int>(images.size()), fit);
+    const auto fit = static_cast<size_t>(network_.multiple());
+    const int height = static_cast<int>(round_up(static_cast<size_t>(images[0].height), fit));
+    const int width = static_cast<int>(round_up(static_cast<size_t>(images[0].width), fit));
+    const int count = static_cast<int>(images.size());
+    bands_ = choose_bands(height, count, network_.multiple());
     const Bound& bound = bind(height, width, bands_);
-    arena_.reserve(bound.arena_bytes);
-    for (Buffer& own : scratch_) own.reserve(scratch_bytes(bound));
-    const int together = kLanes / bands_, count = static_cast<int>(images.size());
+    arena_.reserve(bound.arena_bytes + kLine);
+    for (Buffer& own : scratch_) own.reserve(Executor::scratch_bytes(network_, bound));
+    step_seconds_.assign(network_.steps().size(), 0.0);
+    Executor executor(kernels_, pool_, network_, bound, arena_.data(), scratch_);
+    const int together = kLanes / bands_;
     for (int i = 0; i < count; i += together)
-        run_lanes(bound, &images[static_cast<size_t>(i)], std::min(together, count - i));
+        executor.run(&images[static_cast<size_t>(i)], std::min(together, count - i), step_seconds_);
 }
 
 size_t Session::memory() const {
     size_t bytes = arena_.size();
-    for (const auto& bound : bound_)
-        for (const Lists& lists : bound->lists) bytes += lists.taps.capacity() * sizeof(uint32_t);
+    for (const Bound& bound : bound_) bytes += bound.memory();
+    for (const Buffer& own : scratch_) bytes += own.size();
     return bytes;
 }
 
 void Session::poison(uint8_t value) { std::fill_n(arena_.data(), arena_.size(), value); }
 
-// The largest stride: what sides and bands must be multiples of for pooling to stay inside a band.
-int Session::multiple() const {
-    int largest = 1;
-    for (const Slot& slot : slots_) largest = std::max(largest, slot.stride);
-    return largest;
-}
-
-const Session::Bound& Session::bind(int height, int width, int bands) {
-    for (auto it = bound_.begin(); it != bound_.end(); ++it)
-        if ((*it)->height == height && (*it)->width == width && (*it)->bands == bands) {
-            bound_.splice(bound_.begin(), bound_, it);
-            return *bound_.front();
-        }
-    auto bound = std::make_unique<Bound>();
-    bound->height = height;
-    bound->width = width;
-    bound->bands = bands;
-    const int rows = band_rows(height, bands, multiple());
-    size_t offset = 0;
-    for (const Slot& slot : slots_) {
-        const auto level = bound->levels.find(slot.stride);
-        const Geometry& geometry = level != bound->levels.end()
-                                       ? level->second
-                                       : bound->levels[slot.stride] = Geometry(
-                                             height / slot.stride, width / slot.stride, bands, rows / slot.stride);
-        bound->slot_offsets.push_back(offset);
-        offset += geometry.plane * static_cast<size_t>(slot.channels);
-    }
-    bound->arena_bytes = offset + kLine;
-    if (bound->arena_bytes > UINT32_MAX) throw std::length_error("the image needs more than 4 GiB of activations");
-
-    for (const Step& step : steps_) {
-        bound->lists.emplace_back();
-        if (step.op == Op::kConv || step.op == Op::kUpconv)
-            bound->lists.back() = list_taps(step, input_planes(*bound, step),
-                                            bound->level(slots_[static_cast<size_t>(step.inputs[0])]).stride);
-    }
-    bound_.push_front(std::move(bound));
-    if (bound_.size() > kBoundShapes) bound_.pop_back();
-    return *bound_.front();
-}
-
-void Session::run_lanes(const Bound& bound, const Image* images, int count) {
-    for (size_t s = 0; s < steps_.size(); ++s) {
-        const auto start = std::chrono::steady_clock::now();
-        const Step& step = steps_[s];
-        switch (step.op) {
-            case Op::kPixels: run_pixels(bound, step, images, count); break;
-            case Op::kConv: run_conv(bound, s); break;
-            case Op::kPool: run_pool(bound, step); break;
-            case Op::kUpconv: run_upconv(bound, s); break;
-            case Op::kHead: run_head(bound, step, images, count); break;
-        }
-        if (step.output >= 0) fill_halos(bound, step.output);
-        step_seconds_[s] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    }
-}
-
-namespace {
-
-// One image row as the pairs of PixelRows, columns -1 ... width (0 there): edges replicated to the padded shape, zero
-// outside it. `red_green` and `blue` point at column 0.
-void pair_row(const Image& image, int y, int height, int width, int32_t* red_green, int32_t* blue) {
-    if (y < 0 || y >= height) {
-        std::fill(red_green - 1, red_green + width + 1, 0);
-        std::fill(blue - 1, blue + width + 1, 0);
-        return;
-    }
-    const uint8_t* row =
-        image.pixels + static_cast<size_t>(std::min(y, image.height - 1)) * static_cast<size_t>(image.width) * 3;
-    for (int x = 0; x < image.width; ++x) {
-        red_green[x] = row[3 * x] | row[3 * x + 1] << 16;
-        blue[x] = row[3 * x + 2];
-    }
-    for (int x = image.width; x < width; ++x) {
-        red_green[x] = red_green[image.width - 1];
-        blue[x] = blue[image.width - 1];
-    }
-    red_green[-1] = red_green[width] = blue[-1] = blue[width] = 0;
-    for (int x = -1; x < width; ++x) blue[x] |= blue[x + 1] << 16;
-}
-
-}  // namespace
-
-void Session::run_pixels(const Bound& bound, const Step& step, const Image* images, int count) {
-    const Geometry& geometry = bound.level(slots_[static_cast<size_t>(step.output)]);
-    const PixelArgs args{step.weights.data(), step.offsets.data(), step.channels};
-    const int width = geometry.width, blocks = width / kColumns;
-    const PixelScratch sizes(width, step.channels);
-    uint8_t* out = row0(bound, step.output);
-    pool_.run(divide_up(geometry.rows, kPixelRows), [&](int task, int thread) {
-        int32_t* pairs = reinterpret_cast<int32_t*>(scratch(thread));
-        uint8_t* bits = scratch(thread) + sizes.pairs_bytes;
-        const auto red_green = [&](int lane, int row) {  // its blue pairs stand behind it
-            return pairs + static_cast<size_t>(lane) * sizes.lane_ints + static_cast<size_t>(row) * 2 * sizes.row_ints +
-                   1;
-        };
-        const int first = task * kPixelRows, last = std::min(first + kPixelRows, geometry.rows);
-        for (int lane = 0; lane < kLanes && lane / bound.bands < count; ++lane)
-            for (int row = first - 1; row <= last; ++row) {
-                int32_t* at = red_green(lane, row - first + 1);
-                pair_row(images[lane / bound.bands], lane % bound.bands * geometry.rows + row, geometry.height, width,
-                         at, at + sizes.row_ints);
-            }
-        for (int row = first; row < last; ++row) {
-            std::memset(bits, 0, sizes.bits_bytes);
-            for (int lane = 0; lane < kLanes && lane / bound.bands < count; ++lane) {
-                if (!(geometry.lanes_of_row(row) >> lane & 1)) continue;
-                for (int block = 0; block < blocks; ++block) {
-                    PixelRows rows;
-                    for (int i = 0; i < 3; ++i) {
-                        rows.red_green[i] = red_green(lane, row - first + i) + block * kColumns;
-                        rows.blue[i] = rows.red_green[i] + sizes.row_ints;
-                    }
-                    kernels_.pixels(args, rows, lane, bits + static_cast<size_t>(block) * sizes.block_bytes);
-                }
-            }
-            for (int channel = 0; channel < step.channels; ++channel) {
-                uint8_t* line =
-                    out + static_cast<size_t>(channel) * geometry.plane + static_cast<size_t>(row) * geometry.stride;
-                for (int block = 0; block < blocks; ++block)
-                    for (int half = 0; half < 2; ++half) {
-                        uint64_t lanes;
-                        std::memcpy(&lanes,
-                                    bits + static_cast<size_t>(block) * sizes.block_bytes +
-                                        static_cast<size_t>(channel * kColumns + half * 8),
-                                    8);
-                        lanes = transpose8x8(lanes);
-                        std::memcpy(line + block * kColumns + half * 8, &lanes, 8);
-                    }
-                line[width] = 0;
-            }
-        }
+const Bound& Session::bind(int height, int width, int bands) {
+    const auto known = std::find_if(bound_.begin(), bound_.end(), [&](const Bound& bound) {
+        return bound.height == height && bound.width == width && bound.bands == bands;
     });
-}
-
-void Session::run_conv(const Bound& bound, size_t index) {
-    const Step& step = steps_[index];
-    const Geometry& geometry = bound.level(slots_[static_cast<size_t>(step.output)]);
-    const Lists& lists = bound.lists[index];
-    const size_t span = geometry.span();
-    const int tiles = static_cast<int>((span + kTile - 1) / kTile);
-    const int groups = groups_for(tiles, pool_.size(), step.channels);
-    uint8_t* out = row0(bound, step.output);
-    pool_.run(tiles * groups, [&](int task, int) {
-        const size_t begin = static_cast<size_t>(task / groups) * kTile;
-        const int group = task % groups;
-        count(lists, geometry, out, geometry.plane, begin, std::min(begin + kTile, span),
-              step.channels * group / groups, step.channels * (group + 1) / groups);
-    });
-}
-
-// Output planes [channel, channel_end) at positions [begin, end), by the kernel that fits the lists.
-void Session::count(const Lists& lists, const Geometry& geometry, uint8_t* out, size_t out_plane, size_t begin,
-                    size_t end, int channel, int channel_end) {
-    if (lists.dense.empty())
-        kernels_.count({arena_.data(), lists.taps.data(), lists.sparse.data(), geometry.valid.data(), out, out_plane},
-                       begin, end, channel, channel_end);
-    else
-        kernels_.count_dense({arena_.data(), lists.taps.data(), lists.dense.data(), lists.all, lists.levels,
-                              geometry.valid.data(), out, out_plane},
-                             begin, end, channel, channel_end);
-}
-
-void Session::run_pool(const Bound& bound, const Step& step) {
-    const Geometry& from = bound.level(slots_[static_cast<size_t>(step.inputs[0])]);
-    const Geometry& to = bound.level(slots_[static_cast<size_t>(step.output)]);
-    const uint8_t* in = row0(bound, step.inputs[0]);
-    uint8_t* out = row0(bound, step.output);
-    pool_.run(step.channels, [&](int channel, int) {
-        const uint8_t* upper = in + static_cast<size_t>(channel) * from.plane;
-        uint8_t* line = out + static_cast<size_t>(channel) * to.plane;
-        for (int row = 0; row < to.rows; ++row, upper += 2 * from.stride, line += to.stride) {
-            kernels_.pool(upper, upper + from.stride, line, to.width);
-            line[to.width] = 0;
-        }
-    });
-}
-
-void Session::run_upconv(const Bound& bound, size_t index) {
-    const Step& step = steps_[index];
-    const Geometry& from = bound.level(slots_[static_cast<size_t>(step.inputs[0])]);
-    const Geometry& to = bound.level(slots_[static_cast<size_t>(step.output)]);
-    uint8_t* out = row0(bound, step.output);
-    const UpconvTiles tiles(from);
-    const int groups = divide_up(step.channels, kUpChannels);
-    pool_.run(tiles.count * groups, [&](int task, int thread) {
-        const int row_begin = task / groups * tiles.rows, row_end = std::min(row_begin + tiles.rows, from.rows);
-        const int channel_begin = task % groups * kUpChannels,
-                  channel_end = std::min(channel_begin + kUpChannels, step.channels);
-        const size_t begin = static_cast<size_t>(row_begin) * from.stride / kLine * kLine;
-        const size_t end = round_up(static_cast<size_t>(row_end) * from.stride, kLine), strip = end - begin;
-        uint8_t* strips = scratch(thread);
-        // the count's output channels are (channel, tap), sorted within a group; their planes are the strips
-        count(bound.lists[index], from, strips - begin - static_cast<size_t>(channel_begin) * 4 * strip, strip, begin,
-              end, channel_begin * 4, channel_end * 4);
-        for (int channel = channel_begin; channel < channel_end; ++channel)
-            for (int row = row_begin; row < row_end; ++row)
-                for (int i = 0; i < 2; ++i) {
-                    const uint8_t* left = strips + static_cast<size_t>((channel - channel_begin) * 4 + i * 2) * strip +
-                                          static_cast<size_t>(row) * from.stride - begin;
-                    uint8_t* line =
-                        out + static_cast<size_t>(channel) * to.plane + static_cast<size_t>(2 * row + i) * to.stride;
-                    kernels_.interleave(left, left + strip, line, from.width);
-                    line[to.width] = 0;
-                }
-    });
-}
-
-namespace {
-
-// Decides the mask of `columns` pixels from logits [class][kLanes][kColumns] of one lane.
-void decide(const int32_t* logits, int classes, int32_t threshold, int columns, uint8_t* mask) {
-    constexpr int kNext = kLanes * kColumns;
-    if (classes == 1) {
-        for (int x = 0; x < columns; ++x) mask[x] = logits[x] >= threshold;
-        return;
+    if (known != bound_.end()) {
+        bound_.splice(bound_.begin(), bound_, known);
+    } else {
+        bound_.emplace_front(network_, height, width, bands);
+        if (bound_.size() > kBoundShapes) bound_.pop_back();
     }
-    for (int x = 0; x < columns; ++x) {
-        int best = 0;
-        for (int c = 1; c < classes; ++c)
-            if (logits[c * kNext + x] > logits[best * kNext + x]) best = c;
-        mask[x] = static_cast<uint8_t>(best);
-    }
-}
-
-}  // namespace
-
-void Session::run_head(const Bound& bound, const Step& step, const Image* images, int count) {
-    const Geometry& geometry = bound.level(slots_[static_cast<size_t>(step.inputs[0])]);
-    const HeadArgs args{row0(bound, step.inputs[0]), geometry.plane,     step.input_channels[0], step.channels,
-                        step.weights.data(),         step.tables.data(), step.offsets.data()};
-    constexpr int kClass = kLanes * kColumns;
-    pool_.run(divide_up(geometry.rows, kHeadRows), [&](int task, int thread) {
-        int32_t* logits = reinterpret_cast<int32_t*>(scratch(thread));
-        for (int row = task * kHeadRows; row < std::min((task + 1) * kHeadRows, geometry.rows); ++row)
-            for (int x = 0; x < geometry.width; x += kColumns) {
-                kernels_.head(args, static_cast<size_t>(row) * geometry.stride + static_cast<size_t>(x), logits);
-                for (int lane = 0; lane < kLanes && lane / bound.bands < count; ++lane) {
-                    const Image& image = images[lane / bound.bands];
-                    const int y = lane % bound.bands * geometry.rows + row,
-                              columns = std::min(kColumns, image.width - x);
-                    if (y >= image.height || columns <= 0) continue;
-                    const size_t at =
-                        static_cast<size_t>(y) * static_cast<size_t>(image.width) + static_cast<size_t>(x);
-                    const int32_t* own = logits + lane * kColumns;
-                    decide(own, step.channels, image.threshold, columns, image.mask + at);
-                    if (image.logits)
-                        for (int i = 0; i < columns; ++i)
-                            for (int c = 0; c < step.channels; ++c)
-                                image.logits[(at + static_cast<size_t>(i)) * static_cast<size_t>(step.channels) +
-                                             static_cast<size_t>(c)] = own[c * kClass + i];
-                }
-            }
-    });
-}
-
-void Session::fill_halos(const Bound& bound, int slot) {
-    const Geometry& geometry = bound.level(slots_[static_cast<size_t>(slot)]);
-    uint8_t* rows = row0(bound, slot);
-    for (int channel = 0; channel < slots_[static_cast<size_t>(slot)].channels; ++channel)
-        kernels_.halo(geometry, rows + static_cast<size_t>(channel) * geometry.plane);
-}
-
-uint8_t* Session::row0(const Bound& bound, int slot) {
-    return arena_.data() + bound.slot_offsets[static_cast<size_t>(slot)] +
-           bound.level(slots_[static_cast<size_t>(slot)]).front;
-}
-
-// What a thread needs for the greediest step: pixel pairs and bits, strips of a transposed convolution, logits.
-size_t Session::scratch_bytes(const Bound& bound) const {
-    size_t most = 0;
-    for (const Step& step : steps_) {
-        if (step.op == Op::kPixels)
-            most = std::max(
-                most, PixelScratch(bound.level(slots_[static_cast<size_t>(step.output)]).width, step.channels).bytes());
-        if (step.op == Op::kUpconv)
-            most = std::max(most, UpconvTiles(bound.level(slots_[static_cast<size_t>(step.inputs[0])])).strip_bytes() *
-                                      4 * kUpChannels);
-        if (step.op == Op::kHead)
-            most = std::max(most, static_cast<size_t>(step.channels) * kLanes * kColumns * sizeof(int32_t));
-    }
-    return most;
+    return bound_.front();
 }
 
 }  // namespace mbunet

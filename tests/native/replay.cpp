@@ -28,7 +28,7 @@ std::vector<T> take(size_t count) {
 int take_int() { return take(1)[0]; }
 
 // Operation, output slot, channels, inputs (count, slots, channels of each), weights, offsets.
-void read_step(mbunet::Session& session) {
+void read_step(mbunet::Network& network) {
     const auto op = static_cast<mbunet::Op>(take_int());
     const int output = take_int(), channels = take_int(), count = take_int();
     const std::vector<int> inputs = take(static_cast<size_t>(count)), input_channels = take(static_cast<size_t>(count));
@@ -38,18 +38,18 @@ void read_step(mbunet::Session& session) {
     switch (op) {
         case mbunet::Op::kPixels: {
             const auto weights = take<int16_t>(outputs * 27);
-            session.add_pixels(output, channels, weights.data(), take(outputs).data());
+            network.add_pixels(output, channels, weights.data(), take(outputs).data());
             break;
         }
-        case mbunet::Op::kPool: session.add_pool(inputs[0], output, channels); break;
+        case mbunet::Op::kPool: network.add_pool(inputs[0], output, channels); break;
         case mbunet::Op::kHead: {
             const auto weights = take<int16_t>(outputs * total);
-            session.add_head(inputs[0], input_channels[0], channels, weights.data(), take(outputs).data());
+            network.add_head(inputs[0], input_channels[0], channels, weights.data(), take(outputs).data());
             break;
         }
         default: {
             const auto signs = take<int8_t>(outputs * total * (op == mbunet::Op::kConv ? 9 : 4));
-            session.add_convolution(op, inputs, input_channels, output, channels, signs.data(), take(outputs).data());
+            network.add_convolution(op, inputs, input_channels, output, channels, signs.data(), take(outputs).data());
         }
     }
 }
@@ -58,11 +58,12 @@ bool replay_case(const std::string& kernel, int threads) {
     std::vector<int32_t> slots;
     if (!read(slots, 1)) return false;
     mbunet::Session session(mbunet::kernels_named(kernel), threads);
+    mbunet::Network& network = session.network();
     for (int i = 0; i < slots[0]; ++i) {
         const int channels = take_int();
-        session.add_slot(channels, take_int());
+        network.add_slot(channels, take_int());
     }
-    for (int steps = take_int(); steps > 0; --steps) read_step(session);
+    for (int steps = take_int(); steps > 0; --steps) read_step(network);
     std::vector<mbunet::Image> images;
     std::vector<std::vector<uint8_t>> pixels, masks;
     std::vector<std::vector<int32_t>> logits;
@@ -72,7 +73,7 @@ bool replay_case(const std::string& kernel, int threads) {
         const size_t size = static_cast<size_t>(height) * static_cast<size_t>(width);
         pixels.push_back(take<uint8_t>(size * 3));
         masks.emplace_back(size);
-        logits.emplace_back(size * static_cast<size_t>(session.classes()));
+        logits.emplace_back(size * static_cast<size_t>(network.classes()));
         images.push_back({pixels.back().data(), height, width, 0, masks.back().data(), logits.back().data()});
     }
     session.run(images);

@@ -1,0 +1,57 @@
+// A network as the native code runs it: flat steps that read and write slots.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace mbunet {
+
+enum class Op { kPixels, kConv, kPool, kUpconv, kHead };
+
+// Where a step's result lives: `channels` planes of the level whose resolution is 1 / `stride` of the image's.
+struct Slot {
+    int channels;
+    int stride;
+};
+
+struct Step {
+    Op op;
+    std::vector<int> inputs;          // slots; none for pixels
+    std::vector<int> input_channels;  // channels taken of each input
+    int output;                       // slot; -1 for the head
+    int channels;                     // output channels, classes of the head
+    // kConv, kUpconv: int8 [channels][taps][sum of input_channels]; others as their kernel wants them
+    std::vector<int8_t> signs;
+    std::vector<int32_t> weights;
+    std::vector<int32_t> tables;
+    std::vector<int32_t> offsets;  // theta, or base of the head
+
+    int taps() const { return op == Op::kUpconv ? 4 : 9; }
+};
+
+class Network {
+  public:
+    int add_slot(int channels, int stride);
+    // weights [channels][3][3][3] (row, column, colour), theta [channels]
+    void add_pixels(int output, int channels, const int16_t* weights, const int32_t* theta);
+    // signs [channels][taps][sum of input_channels] in {-1, 0, 1}, theta [channels]
+    void add_convolution(Op op, std::vector<int> inputs, std::vector<int> input_channels, int output, int channels,
+                         const int8_t* signs, const int32_t* theta);
+    void add_pool(int input, int output, int channels);
+    // weights [classes][channels], bias [classes]
+    void add_head(int input, int channels, int classes, const int16_t* weights, const int32_t* bias);
+
+    const std::vector<Step>& steps() const { return steps_; }
+    const std::vector<Slot>& slots() const { return slots_; }
+    const Slot& slot(int index) const { return slots_.at(static_cast<size_t>(index)); }
+    int classes() const { return steps_.empty() ? 0 : steps_.back().channels; }
+    // The largest stride: what sides and bands must be multiples of for pooling to stay inside a band.
+    int multiple() const;
+
+  private:
+    std::vector<Slot> slots_;
+    std::vector<Step> steps_;
+};
+
+}  // namespace mbunet
