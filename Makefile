@@ -19,7 +19,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test check format bench clean
+.PHONY: help setup serve test check format bench sanitize clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -45,6 +45,9 @@ format: $(DEV)/.installed  ## format all sources
 
 bench: $(DEV)/.installed  ## measure the engine against PyTorch
 	$(DEV)/bin/python -m tests.bench $(ARGS)
+
+sanitize: $(DEV)/.installed  ## replay every case under the address, undefined-behaviour and thread sanitizers
+	$(DEV)/bin/python -m tests.native.sanitize
 
 clean:  ## remove the virtual environments and caches
 	rm -rf $(RUNTIME) $(DEV) .mypy_cache .pytest_cache .ruff_cache

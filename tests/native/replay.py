@@ -17,12 +17,24 @@ from tests.cases import Case
 ROOT = Path(__file__).parents[2]
 OPS = ("pixels3x3", "conv3x3", "pool2x2", "upconv2x2", "head1x1")  # as enum Op numbers them
 
+SESSION = ("bound", "execute", "layout", "lists", "network", "session", "threads", "cpu/probe")
+
 Logits = NDArray[np.int32]
 
 
 def build(compiler: str, kernels: Sequence[str], out: Path, flags: Sequence[str] = ()) -> None:
     """Compile the session and the named kernels' files with replay.cpp to `out`."""
-    names = ["bound", "execute", "layout", "lists", "network", "session", "threads", "cpu/probe", *(f"cpu/{name}" for name in kernels)]
+    names = [
+        "bound",
+        "execute",
+        "layout",
+        "lists",
+        "network",
+        "session",
+        "threads",
+        "cpu/probe",
+        *(f"cpu/{name}" for name in kernels),
+    ]
     sources = [ROOT / "csrc" / f"{name}.cpp" for name in names]
     command = [compiler, "-std=c++20", "-O2", "-Wall", "-Wextra", "-pthread", *flags, "-o", str(out)]
     subprocess.run([*command, *map(str, sources), str(ROOT / "tests/native/replay.cpp")], check=True)
