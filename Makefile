@@ -19,7 +19,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test check format bench sanitize clean
+.PHONY: help setup serve test trainer check format bench sanitize clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -31,6 +31,8 @@ serve: $(RUNTIME)/.installed  ## serve the shipped model on PORT (8080)
 
 test: $(DEV)/.installed  ## run all tests; ARGS="-k name" chooses some
 	$(DEV)/bin/python -m pytest $(ARGS)
+
+trainer: $(DEV)/.installed  ## install what training needs, PyTorch above all, into .venv-dev
 
 check: $(DEV)/.installed $(DEV)/.strict  ## lint, types, formatting, and a build without warnings
 	$(DEV)/bin/ruff check

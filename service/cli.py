@@ -200,15 +200,18 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
         "crop": (int, "side of a crop in pixels"),
         "rate": (float, "highest learning rate"),
         "zeros": (float, "share of zero weights in masked layers at the end"),
+        "soften": (float, "share of the run in which activations harden from a line to bits"),
         "contrast": (str, "none, or stretch every image to its own grey range"),
         "validation": (float, "share of the pairs that no training step sees"),
         "seed": (int, "of split, crops and weights"),
         "init": (str, "checkpoint to start from"),
         "teacher": (str, "full-precision checkpoint to learn from"),
+        "validate_every": (int, "steps between two looks at the validation images"),
         "device": (str, "torch device"),
     }
     for name, (kind, meaning) in kinds.items():
-        command.add_argument(f"--{name}", type=kind, metavar="X", default=argparse.SUPPRESS, help=meaning)
+        flag = "--" + name.replace("_", "-")
+        command.add_argument(flag, type=kind, metavar="X", default=argparse.SUPPRESS, help=meaning)
     command.add_argument("--masked", nargs="*", metavar="BLOCK", default=argparse.SUPPRESS, help="masked blocks")
     command.add_argument("--floating", action="store_true", help="a full-precision network: a teacher")
 

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine import fit, format, reference
+from engine import fit, format, reference, selftest
+from engine.runtime import Engine
 from engine.train import export, folder, log, trainer
 from engine.train.config import Config
 from engine.train.trainer import ResumeError, Trainer
@@ -170,3 +171,27 @@ def test_too_few_pairs_to_validate_on_are_refused(data: Path, tmp_path: Path) ->
 def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"not|no batch"):
         tiny(Path("data"), Path("out"), **wrong)
+
+
+def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(data: Path, tmp_path: Path) -> None:
+    run = Trainer(tiny(data, tmp_path / "run", contrast="stretch"))
+    run.run()
+    path = export.export(run.checkpoint, tmp_path / "discs.safetensors")
+    images = [pair.load()[0] for pair in folder.pairs(data)[:2]]
+    pairs = selftest.read_golden(export.golden(run.checkpoint, images, tmp_path / "golden.safetensors"))
+    by_torch, _ = export.CheckpointEngine(run.checkpoint).run(images)
+    with Engine.load(path) as engine:
+        by_engine, _ = engine.run(images)
+        for image, (golden_image, logits), ours, theirs in zip(images, pairs, by_engine, by_torch, strict=True):
+            assert np.array_equal(image, golden_image)
+            assert np.array_equal(engine.logits(image), logits)
+            assert np.array_equal(ours, theirs)
+
+
+def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -> None:
+    run = Trainer(tiny(data, tmp_path / "run", floating=True, crops=4))
+    run.run()
+    (mask,), _ = export.CheckpointEngine(run.checkpoint).run([folder.pairs(data)[0].load()[0]])
+    assert mask.dtype == np.bool_
+    with pytest.raises(export.ExportError, match="full precision"):
+        export.export(run.checkpoint, tmp_path / "no.safetensors")
