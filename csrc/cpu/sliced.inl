@@ -194,15 +194,15 @@ inline void count_channel(const CountArgs& args, const CountedChannel& channel, 
     store_wide(out, both(reached, valid));
 }
 
-template <class W>
-inline void count_tile(const CountArgs& args, size_t position, int channel, int channel_end) {
-    for (; channel < channel_end; ++channel) count_channel<W>(args, args.channels[channel], position);
-}
-
 void count(const CountArgs& args, size_t begin, size_t end, int channel, int channel_end) {
-    if constexpr (kWide)
-        for (; begin + sizeof(Two) <= end; begin += sizeof(Two)) count_tile<Two>(args, begin, channel, channel_end);
-    for (; begin < end; begin += sizeof(One)) count_tile<One>(args, begin, channel, channel_end);
+    // all positions of a channel before the next one: its branches go the same way each time
+    for (; channel < channel_end; ++channel) {
+        size_t position = begin;
+        if constexpr (kWide)
+            for (; position + sizeof(Two) <= end; position += sizeof(Two))
+                count_channel<Two>(args, args.channels[channel], position);
+        for (; position < end; position += sizeof(One)) count_channel<One>(args, args.channels[channel], position);
+    }
 }
 
 // Without zeros: with S the ones among the inputs of one sign and A those among all, the dot product is
