@@ -8,12 +8,12 @@ namespace mbunet {
 
 namespace {
 
-constexpr size_t kTile = 1024;            // positions of one convolution task: eight lines of every input plane
+constexpr size_t kTile = 4096;            // positions of one convolution task: eight lines of every input plane
 constexpr size_t kUpTile = 256;           // the same of a transposed convolution, which also keeps its results at hand
 constexpr int kUpChannels = kSorted / 4;  // output channels of one transposed convolution task
 constexpr int kPixelRows = 4;             // band rows of one task of the first layer
 constexpr int kHeadRows = 4;              // and of the last
-constexpr int kTasksPerThread = 4;        // enough that the threads end together
+constexpr int kTasksPerThread = 16;       // enough that the threads end together
 
 int groups_for(int positions, int threads, int channels) {
     const int wanted = (kTasksPerThread * threads + positions - 1) / positions;
