@@ -8,7 +8,7 @@ namespace mbunet {
 
 namespace {
 
-constexpr size_t kTile = 4096;            // positions of one convolution task: eight lines of every input plane
+constexpr size_t kTile = 4096;            // positions of one convolution task: neighbouring rows, read once
 constexpr size_t kUpTile = 256;           // the same of a transposed convolution, which also keeps its results at hand
 constexpr int kUpChannels = kSorted / 4;  // output channels of one transposed convolution task
 constexpr int kPixelRows = 4;             // band rows of one task of the first layer
