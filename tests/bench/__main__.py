@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from engine.runtime import available_kernels
 from tests.bench.contenders import Contender
 
 PAUSE = 0.1  # seconds between two runs: the last contender's threads go to sleep
@@ -19,26 +20,31 @@ PAUSE = 0.1  # seconds between two runs: the last contender's threads go to slee
 def main() -> None:
     """Measure, print a table."""
     args = arguments()
-    common = {"width": args.width, "size": args.size, "threads": args.threads}
-    contenders = [
-        Contender("PyTorch FP32", "torch", **common),
-        Contender("PyTorch BF16", "torch", **common, dtype="bfloat16"),
-        Contender("mbunet, every block binary", "ours", **common),
-        *(
-            Contender(f"mbunet, every block masked, {zeros:.0%} zeros", "ours", **common, zeros=zeros)
-            for zeros in (0.8, 0.9, 0.95)
-        ),
-        Contender("the same at 90%, AVX2", "ours", **common, zeros=0.9, kernel="avx2"),
-        Contender("the same at 90%, portable", "ours", **common, zeros=0.9, kernel="portable"),
-    ]
+    contenders = contenders_of(args.width, args.size, args.threads)
     print(f"{cpu()}, {args.threads} threads, width {args.width}, {args.size} x {args.size}, one image,")
     print(f"medians of {args.rounds} alternating rounds")
     times = measure(contenders, args.rounds)
     base = statistics.median(times[0])
-    print(f"\n{'':<42}{'median ms':>10}{'min ms':>9}{'x FP32':>9}")
+    print(f"\n{'':<46}{'median ms':>10}{'min ms':>9}{'x FP32':>9}")
     for contender, seconds in zip(contenders, times, strict=True):
         median = statistics.median(seconds)
-        print(f"{contender.name:<42}{1e3 * median:>10.2f}{1e3 * min(seconds):>9.2f}{base / median:>8.1f}x")
+        print(f"{contender.name:<46}{1e3 * median:>10.2f}{1e3 * min(seconds):>9.2f}{base / median:>8.1f}x")
+
+
+def contenders_of(width: int, size: int, threads: int) -> list[Contender]:
+    """PyTorch first, then our networks on this machine's best kernel, then the others of its kernels."""
+
+    def ours(name: str, zeros: float, kernel: str) -> Contender:
+        return Contender(f"mbunet {kernel}, {name}", "ours", width, size, threads, zeros, kernel)
+
+    best, *others = available_kernels()
+    return [
+        Contender("PyTorch FP32", "torch", width, size, threads),
+        Contender("PyTorch BF16", "torch", width, size, threads, dtype="bfloat16"),
+        ours("every block binary", 0, best),
+        *(ours(f"every block masked, {zeros:.0%} zeros", zeros, best) for zeros in (0.8, 0.9, 0.95)),
+        *(ours("every block masked, 90% zeros", 0.9, kernel) for kernel in others),
+    ]
 
 
 def measure(contenders: Sequence[Contender], rounds: int) -> list[list[float]]:
