@@ -11,7 +11,6 @@ namespace {
 constexpr size_t kTile = 4096;            // positions of one convolution task: neighbouring rows, read once
 constexpr size_t kUpTile = 256;           // the same of a transposed convolution, which also keeps its results at hand
 constexpr int kUpChannels = kSorted / 4;  // output channels of one transposed convolution task
-constexpr int kPixelRows = 4;             // band rows of one task of the first layer
 constexpr int kHeadRows = 4;              // and of the last
 constexpr int kTasksPerThread = 16;       // enough that the threads end together
 
@@ -22,19 +21,7 @@ int groups_for(int positions, int threads, int channels) {
 
 int divide_up(int n, int d) { return (n + d - 1) / d; }
 
-// Scratch of one task of the first layer: pairs of every lane's rows, then the bits of one row of all lanes.
-struct PixelScratch {
-    size_t row_ints, lane_ints, pairs_bytes, block_bytes, bits_bytes;
-
-    PixelScratch(int width, int channels) {
-        row_ints = static_cast<size_t>(width) + 2;
-        lane_ints = (kPixelRows + 2) * 2 * row_ints;
-        pairs_bytes = kLanes * lane_ints * sizeof(int32_t);
-        block_bytes = static_cast<size_t>(channels) * kColumns;
-        bits_bytes = block_bytes * static_cast<size_t>(width / kColumns);
-    }
-    size_t bytes() const { return pairs_bytes + bits_bytes; }
-};
+constexpr int kPixelRows = Executor::PixelScratch::kRows;
 
 // How the rows of a transposed convolution's input are cut into tasks.
 struct UpconvTiles {
@@ -110,54 +97,56 @@ void pair_row(const Image& image, int y, int height, int width, int32_t* red_gre
 
 void Executor::run_pixels(const Step& step, const Image* images, int count) {
     const Geometry& geometry = level(step.output);
-    const PixelArgs args{step.weights.data(), step.offsets.data(), step.channels};
-    const int width = geometry.width, blocks = width / kColumns;
-    const PixelScratch sizes(width, step.channels);
-    uint8_t* out = row0(step.output);
+    const PixelScratch sizes(geometry.width, step.channels);
+    const int lanes = std::min(kLanes, count * bound_.bands);
     pool_.run(divide_up(geometry.rows, kPixelRows), [&](int task, int thread) {
         int32_t* pairs = reinterpret_cast<int32_t*>(scratch(thread));
         uint8_t* bits = scratch(thread) + sizes.pairs_bytes;
-        const auto red_green = [&](int lane, int row) {  // its blue pairs stand behind it
-            return pairs + static_cast<size_t>(lane) * sizes.lane_ints + static_cast<size_t>(row) * 2 * sizes.row_ints +
-                   1;
-        };
         const int first = task * kPixelRows, last = std::min(first + kPixelRows, geometry.rows);
-        for (int lane = 0; lane < kLanes && lane / bound_.bands < count; ++lane)
+        for (int lane = 0; lane < lanes; ++lane)
             for (int row = first - 1; row <= last; ++row) {
-                int32_t* at = red_green(lane, row - first + 1);
-                pair_row(images[lane / bound_.bands], lane % bound_.bands * geometry.rows + row, geometry.height, width,
-                         at, at + sizes.row_ints);
+                int32_t* red_green = pairs + sizes.row(lane, row - first + 1);
+                pair_row(images[lane / bound_.bands], lane % bound_.bands * geometry.rows + row, geometry.height,
+                         geometry.width, red_green, red_green + sizes.row_ints);
             }
         for (int row = first; row < last; ++row) {
             std::memset(bits, 0, sizes.bits_bytes);
-            for (int lane = 0; lane < kLanes && lane / bound_.bands < count; ++lane) {
-                if (!(geometry.lanes_of_row(row) >> lane & 1)) continue;
-                for (int block = 0; block < blocks; ++block) {
-                    PixelRows rows;
-                    for (int i = 0; i < 3; ++i) {
-                        rows.red_green[i] = red_green(lane, row - first + i) + block * kColumns;
-                        rows.blue[i] = rows.red_green[i] + sizes.row_ints;
-                    }
-                    kernels_.pixels(args, rows, lane, bits + static_cast<size_t>(block) * sizes.block_bytes);
-                }
-            }
-            for (int channel = 0; channel < step.channels; ++channel) {
-                uint8_t* line =
-                    out + static_cast<size_t>(channel) * geometry.plane + static_cast<size_t>(row) * geometry.stride;
-                for (int block = 0; block < blocks; ++block)
-                    for (int half = 0; half < 2; ++half) {
-                        uint64_t lanes;
-                        std::memcpy(&lanes,
-                                    bits + static_cast<size_t>(block) * sizes.block_bytes +
-                                        static_cast<size_t>(channel * kColumns + half * 8),
-                                    8);
-                        lanes = transpose8x8(lanes);
-                        std::memcpy(line + block * kColumns + half * 8, &lanes, 8);
-                    }
-                line[width] = 0;
-            }
+            for (int lane = 0; lane < lanes; ++lane)
+                if (geometry.lanes_of_row(row) >> lane & 1)
+                    pixel_row(step, sizes, pairs + sizes.row(lane, row - first), lane, bits);
+            store_row(step, sizes, bits, static_cast<size_t>(row) * geometry.stride);
         }
     });
+}
+
+// First layer on one row of one lane, from the pairs of the row above it on.
+void Executor::pixel_row(const Step& step, const PixelScratch& sizes, const int32_t* pairs, int lane, uint8_t* bits) {
+    const PixelArgs args{step.weights.data(), step.offsets.data(), step.channels};
+    for (size_t block = 0; block < sizes.blocks; ++block, pairs += kColumns, bits += sizes.block_bytes) {
+        PixelRows rows;
+        for (size_t i = 0; i < 3; ++i) {
+            rows.red_green[i] = pairs + i * 2 * sizes.row_ints;
+            rows.blue[i] = rows.red_green[i] + sizes.row_ints;
+        }
+        kernels_.pixels(args, rows, lane, bits);
+    }
+}
+
+// Turns one row's bits, eight columns of a lane to the byte, into bytes of eight lanes of a column.
+void Executor::store_row(const Step& step, const PixelScratch& sizes, const uint8_t* bits, size_t position) {
+    const size_t plane = level(step.output).plane;
+    for (int channel = 0; channel < step.channels; ++channel) {
+        uint8_t* line = row0(step.output) + static_cast<size_t>(channel) * plane + position;
+        const uint8_t* own = bits + channel * kColumns;
+        for (size_t block = 0; block < sizes.blocks; ++block, own += sizes.block_bytes)
+            for (int half = 0; half < kColumns; half += 8, line += 8) {
+                uint64_t lanes;
+                std::memcpy(&lanes, own + half, 8);
+                lanes = transpose8x8(lanes);
+                std::memcpy(line, &lanes, 8);
+            }
+        *line = 0;  // the border byte
+    }
 }
 
 void Executor::run_conv(const Step& step, const Lists& lists) {
