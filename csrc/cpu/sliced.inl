@@ -54,6 +54,9 @@ inline Two add(Two& sum, Two x, Two y) {
     return {a, add<Inverted>(sum.b, x.b, y.b)};
 }
 
+// Loops over high levels stay loops: unrolled, compilers spread the levels over registers that they do not have.
+#define MBUNET_ROLLED _Pragma("GCC unroll 1")
+
 constexpr int kHigh = 13;  // levels 16 ... 65536 of a count
 
 // The count of the inputs at W's positions, one bit per level: 1, 2, 4 and 8 in registers, from 16 on in memory. A high
@@ -65,12 +68,14 @@ struct Counter {
     unsigned sixteens = 0;
 
     explicit Counter(int levels) : one(wide<W>(zeros())), two(one), four(one), eight(one) {
+        MBUNET_ROLLED
         for (int i = 0; i < levels; ++i) high[i] = one;
     }
 
     // Adds one bit of weight 16; carries run up the levels as in a binary counter.
     inline __attribute__((always_inline)) void add_sixteen(W carry) {
         int level = 0;
+        MBUNET_ROLLED
         for (unsigned n = sixteens++; n & 1; n >>= 1, ++level) carry = add<false>(high[level], pending[level], carry);
         pending[level] = carry;
     }
@@ -156,6 +161,7 @@ inline __attribute__((always_inline)) void each_level(Counter<W>& c, int high_le
     level(c.four);
     level(c.eight);
     W carry = wide<W>(zeros());
+    MBUNET_ROLLED
     for (int i = 0; i < high_levels; ++i) {
         W sum = c.high[i];
         const W second = c.sixteens >> i & 1 ? c.pending[i] : wide<W>(zeros());
@@ -248,3 +254,5 @@ void count_dense(const DenseArgs& args, size_t begin, size_t end, int channel, i
         for (; begin + sizeof(Two) <= end; begin += sizeof(Two)) dense_tile<Two>(args, begin, channel, channel_end);
     for (; begin < end; begin += sizeof(One)) dense_tile<One>(args, begin, channel, channel_end);
 }
+
+#undef MBUNET_ROLLED
