@@ -17,8 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from engine.model import ClassInfo, Model, Preprocessing
-from service.codec import Mask, Pixels
+from engine.model import ClassInfo, Layer, Model, Preprocessing
+from service.codec import Logits, Mask, Pixels
 from service.server import listen
 from service.settings import Settings
 
@@ -31,9 +31,10 @@ class FakeTimings:
     run_ms: float = 2.0
 
 
-def fake_model(classes: int = 1) -> Model:
+def fake_model(classes: int = 1, name: str = "fake") -> Model:
+    head = Layer("head", "head1x1", ("image",), classes, "int16", scale=1e-3)
     entries = tuple(ClassInfo(f"class {i}", (255, 40 * i, 0)) for i in range(classes))
-    return Model("fake", "mbu-net", (), entries, Preprocessing(), 0.5, {"data": "none"}, {})
+    return Model(name, "mbu-net", (head,), entries, Preprocessing(), 0.5, {"data": "none"}, {})
 
 
 @dataclass
@@ -53,6 +54,12 @@ class FakeEngine:
 
     def __post_init__(self) -> None:
         self.gate.set()
+
+    def logits(self, image: Pixels) -> Logits:
+        """A logit of 1000 where red is 255, of -1000 where it is 0; the model's scale is 1/1000."""
+        self.batches.append([image])
+        red = image[:, :, :1].astype(np.int32)
+        return np.concatenate([(red * 2 - 255) * 1000 // 255] * len(self.model.classes), axis=2)
 
     def run(
         self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None

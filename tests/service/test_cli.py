@@ -28,7 +28,7 @@ from service.server import greeting, listen
 from service.settings import Settings
 from service.terminal import progress, table
 from tests.models import random_model
-from tests.service.fakes import PATIENCE, file_of, photo
+from tests.service.fakes import PATIENCE, FakeEngine, file_of, photo
 
 ROOT = Path(__file__).parents[2]
 READY_WITHIN = 2.0  # seconds from process start
@@ -246,7 +246,7 @@ def test_sigterm_answers_what_is_under_way(model: Path, tmp_path: Path) -> None:
 def test_the_greeting_can_be_copied() -> None:
     with listen(Settings(port=0)) as listener:
         port = listener.getsockname()[1]
-        text = greeting("small", "cpu", "avx2", listener)
+        text = greeting(FakeEngine(), listener)
     assert f"--data-binary @IMAGE http://127.0.0.1:{port}/segment -o mask.png" in text
     assert text.count("curl") == 2
 
