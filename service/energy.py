@@ -119,7 +119,7 @@ class Ina3221Meter:
     source = "ina3221"
     interval_s = 0.2
 
-    def __init__(self, hwmon: Path = HWMON, device: str = "") -> None:
+    def __init__(self, hwmon: Path, device: str = "") -> None:
         self._rails = _rails(hwmon)
         self._integrals = {name: Integral() for name in self._rails}
         self.device = device or machine()
@@ -144,7 +144,7 @@ class RaplMeter:
     source = "rapl"
     interval_s = 1.0
 
-    def __init__(self, powercap: Path = POWERCAP, device: str = "") -> None:
+    def __init__(self, powercap: Path, device: str = "") -> None:
         self._zones = _zones(powercap)
         self.device = device or machine()
         self.total = tuple(name for name in self._zones if name.startswith("package"))
@@ -175,8 +175,8 @@ def choose(wanted: str, device: str) -> Meter | None:
     index = int(device.partition(":")[2] or 0) if device.startswith("cuda") else 0
     makers: dict[str, Callable[[], Meter]] = {
         "nvml": lambda: NvmlMeter(_pynvml(), index),
-        "ina3221": Ina3221Meter,
-        "rapl": RaplMeter,
+        "ina3221": lambda: Ina3221Meter(HWMON),
+        "rapl": lambda: RaplMeter(POWERCAP),
     }
     automatic = ("nvml", "ina3221", "rapl") if device.startswith("cuda") else ("ina3221", "rapl")
     for name in automatic if wanted == "auto" else () if wanted == "none" else (wanted,):

@@ -125,8 +125,9 @@ def test_probabilities_of_one_class() -> None:
 def test_probabilities_of_several_classes_sum_to_one() -> None:
     logits = np.array([[[0, 1000], [-(2**31), 2**31 - 1]]], np.int32)
     probability = np.load(io.BytesIO(codec.to_probability(logits, fake_model(2))))
-    odds = float(np.e)
-    np.testing.assert_allclose(probability, [[[1 / (1 + odds), odds / (1 + odds)], [0, 1]]], rtol=1e-6)
+    odds = np.exp(1.0)
+    expected = np.array([1 / (1 + odds), odds / (1 + odds), 0, 1])
+    np.testing.assert_allclose(probability.ravel(), expected, rtol=1e-6)
 
 
 def test_the_overlay_is_a_picture_of_the_images_size() -> None:
