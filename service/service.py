@@ -173,7 +173,7 @@ class Service:
         try:
             engines = self._load() if self._load else []
             for engine in engines:
-                engine.run([_black()], engine.model.threshold)
+                engine.run([_black()], [engine.model.threshold])
         except Exception:  # a broken model file must not end a working server
             log.exception("the models could not be loaded anew; the old ones stay")
             self.metrics.reloads.labels("failed").inc()

@@ -47,7 +47,7 @@ class Settings:
     drain_ms: int = _setting(30_000, "milliseconds from SIGTERM until what is unanswered is given up", low=1)
     request_images: int = _setting(32, "images in one request", low=1)
     streams: int = _setting(16, "websockets open at the same time")
-    stream_fps: int = _setting(60, "frames per second taken from one websocket; more are dropped", low=1)
+    stream_fps: int = _setting(60, "frames per second taken from a websocket, the newest each time", low=1)
     api_key: str = _setting("", "key that clients must send; none is asked for without it")
     origins: str = _setting("", "other origins whose pages may ask, by commas, as in https://example.org")
     energy: str = _setting("auto", "where joules are read: auto, nvml, ina3221, rapl or none")

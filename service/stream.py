@@ -27,37 +27,34 @@ router = APIRouter()
 
 
 class Newest:
-    """Room for one frame. Another one put in before the first is taken replaces it, and that is counted as a drop.
-
-    So is a frame that comes sooner than `interval_s` after the last.
-    """
+    """Room for one frame. Another one put in before the first is taken replaces it, and that is counted as a drop."""
 
     def __init__(self, interval_s: float, clock: Callable[[], float]) -> None:
         self.dropped = 0
+        self.arrived = asyncio.Event()
         self._interval_s = interval_s
         self._clock = clock
         self._next_at = 0.0
         self._came = -1
         self._waiting: tuple[int, bytes] | None = None
-        self._arrived = asyncio.Event()
 
     def put(self, frame: bytes) -> None:
-        """Take in one frame, or drop it, or the one that waits."""
+        """Take in one frame, and drop the one that waits."""
         self._came += 1
-        now = self._clock()
-        early = now < self._next_at
-        self.dropped += early or self._waiting is not None
-        if not early:
-            self._next_at = now + self._interval_s
-            self._waiting = (self._came, frame)
-            self._arrived.set()
+        self.dropped += self._waiting is not None
+        self._waiting = (self._came, frame)
+        self.arrived.set()
 
-    async def take(self) -> tuple[int, bytes]:
-        """The number and the bytes of the newest frame, as soon as there is one."""
-        await self._arrived.wait()
-        self._arrived.clear()
+    def pause_s(self) -> float:
+        """Seconds until the next frame may be taken: two are at least `interval_s` apart."""
+        return max(0.0, self._next_at - self._clock())
+
+    def take(self) -> tuple[int, bytes]:
+        """The number and the bytes of the newest frame, which must have arrived."""
         assert self._waiting
         taken, self._waiting = self._waiting, None
+        self.arrived.clear()
+        self._next_at = self._clock() + self._interval_s
         return taken
 
 
@@ -110,7 +107,9 @@ async def _receive(socket: WebSocket, frames: Newest) -> None:
 
 async def _answer(socket: WebSocket, frames: Newest, service: Service, wanted: Wish) -> None:
     while True:
-        number, frame = await frames.take()
+        await frames.arrived.wait()
+        await asyncio.sleep(frames.pause_s())
+        number, frame = frames.take()
         head: dict[str, Any] = {"frame": number, "dropped": frames.dropped}
         body = b""
         try:
