@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -186,12 +187,14 @@ def written() -> Iterator[io.StringIO]:
     logger.setLevel(level)
 
 
-def test_one_line_of_json_a_request(client: httpx.Client, written: io.StringIO) -> None:
-    client.post("/segment", content=BODY, headers=PNG | {"X-Request-Id": "a"})
-    client.post("/segment?format=tiff", content=BODY, headers=PNG | {"X-Request-Id": "b"})
-    client.get("/secret?key=secret")
-    sound, refused, lost = map(json.loads, written.getvalue().splitlines())
-    assert (sound["message"], sound["request_id"], sound["route"], sound["status"]) == ("request", "a", "/segment", 200)
+def test_one_line_of_json_a_request(written: io.StringIO) -> None:
+    with serving(create_app(FakeEngine(), Settings())) as client:
+        client.post("/segment", content=BODY, headers=PNG | {"X-Request-Id": "a"})
+        client.post("/segment?format=tiff", content=BODY, headers=PNG | {"X-Request-Id": "b"})
+        client.get("/secret?key=secret")
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    sound, refused, lost = (line for line in lines if line["message"] == "request")
+    assert (sound["request_id"], sound["route"], sound["status"]) == ("a", "/segment", 200)
     assert (sound["model"], sound["bytes"]) == ("fake", len(BODY))
     assert {"time", "level", "ms", "decode", "queue", "engine", "encode"} <= set(sound)
     assert (refused["request_id"], refused["outcome"], refused["reason"]) == ("b", "refused", "no-such-format")
@@ -210,22 +213,30 @@ def test_a_failure_is_logged_with_its_cause(written: io.StringIO) -> None:
 # -- the interface described -----------------------------------------------------------------------------------------
 
 
-def test_nothing_that_the_description_allows_fails_the_server(client: httpx.Client) -> None:
+HOOKS = """
+import schemathesis
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    'Ask for the model that there is, and never for a deadline that passes: that would be a 504, and rightly.'
+    if "name" in (case.path_parameters or {}):
+        case.path_parameters["name"] = "fake"
+    allowed = str((case.query or {}).get("timeout_ms", ""))
+    if allowed.isdecimal() and 0 < int(allowed) < 20_000:
+        case.query["timeout_ms"] = 20_000
+"""
+
+
+def test_nothing_that_the_description_allows_fails_the_server(client: httpx.Client, tmp_path: Path) -> None:
     pytest.importorskip("schemathesis", reason="needs schemathesis")
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{client.base_url}/openapi.json"]
-    command += [
-        "--checks",
-        "not_a_server_error",
-        "--max-examples",
-        "12",
-        "--seed",
-        "0",
-        "--generation-database",
-        "none",
-    ]
-    command += ["--phases", "examples,coverage,fuzzing", "--no-color"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    environment = os.environ | {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{client.base_url}/openapi.json", "--seed", "0"]
+    command += ["--checks", "not_a_server_error", "--phases", "coverage,fuzzing", "--max-examples", "20"]
+    command += ["--generation-database", "none", "--no-color"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert re.search(r"[1-9]\d\d generated", done.stdout)
     assert_lives_on(client)
 
 
