@@ -102,6 +102,29 @@ def test_segment_never_writes_over_an_image(model: Path, tmp_path: Path, capsys:
     assert "one name" in capsys.readouterr().err
 
 
+def test_segment_asks_a_server_with_the_same_result(
+    client: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = folder_of_images(tmp_path / "in", "a.png", "b.bmp")
+    (images / "c.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    assert cli.main(["segment", str(images), "-o", str(out), "--url", str(client.base_url), "--overlay"]) == 1
+    assert {file.name for file in out.iterdir()} == {"a.png", "a.overlay.png", "b.png", "b.overlay.png"}
+    np.testing.assert_array_equal(mask_in(out / "a.png") == 255, np.asarray(photo())[:, :, 0] == 255)
+    captured = capsys.readouterr().err
+    assert f"mbunet: {images / 'c.png'}: The body is not a readable image: these 8 bytes are none of" in captured
+    assert "3/3 images" in captured
+
+
+def test_segment_says_so_when_no_server_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = folder_of_images(tmp_path / "in", "a.png") / "a.png"
+    with listen(Settings(port=0)) as silent:
+        port = silent.getsockname()[1]
+    for url, message in ((f"http://127.0.0.1:{port}", "no answer from"), ("localhost", "is no address of a server")):
+        assert cli.main(["segment", str(image), "-o", str(tmp_path / "out"), "--url", url]) == 1
+        assert message in capsys.readouterr().err
+
+
 # -- errors in one line ----------------------------------------------------------------------------------------------
 
 
