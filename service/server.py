@@ -35,7 +35,7 @@ def serve(settings: Settings) -> int:
         app = create_app(engines, settings, load=lambda: load(settings))
         signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=app.state.service.reload).start())
         print(greeting(engines[0], listener, bool(settings.tls_certificate)), flush=True)
-        uvicorn.Server(uvicorn.Config(app, **_options(settings))).run([listener])
+        uvicorn.Server(uvicorn.Config(app, **options(settings))).run([listener])
     return 0
 
 
@@ -47,7 +47,8 @@ def load(settings: Settings) -> list[Engine]:
     return [Engine.load(name, settings.device, settings.threads, settings.kernel) for name in names]
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def options(settings: Settings) -> dict[str, Any]:
+    """What uvicorn is told."""
     return {
         "timeout_graceful_shutdown": math.ceil(settings.drain_ms / 1000),
         "ws_max_size": settings.max_body_bytes,

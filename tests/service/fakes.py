@@ -19,7 +19,7 @@ from PIL import Image
 
 from engine.model import ClassInfo, Layer, Model, Preprocessing
 from service.codec import Logits, Mask, Pixels
-from service.server import listen
+from service.server import listen, options
 from service.settings import Settings
 
 PATIENCE = 20  # seconds until a wait for another thread counts as failed
@@ -80,7 +80,7 @@ class FakeEngine:
 def serving(app: FastAPI, wait: bool = True) -> Iterator[httpx.Client]:
     """A client of `app` on a real socket; by default once it is warmed up."""
     with listen(Settings(port=0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        server = uvicorn.Server(uvicorn.Config(app, **options(app.state.service.settings), log_level="critical"))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

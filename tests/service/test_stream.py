@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -117,6 +117,29 @@ def test_a_page_offers_its_key_as_a_subprotocol() -> None:
             assert socket.subprotocol == "mbunet"
             socket.send(red())
             assert head(socket)["status"] == 200
+
+
+def test_a_message_over_the_byte_limit_ends_the_stream(client: httpx.Client) -> None:
+    with streaming(client) as socket:
+        socket.send(bytes(200_001))
+        with pytest.raises(ConnectionClosed) as caught:
+            socket.recv(PATIENCE)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1009
+    assert_lives_on(client)
+
+
+def test_a_stream_that_leaves_withdraws_its_frame() -> None:
+    engine = FakeEngine()
+    app = create_app(engine, Settings())
+    with serving(app) as client:
+        engine.gate.clear()
+        with streaming(client) as socket:
+            socket.send(red())
+            assert engine.entered.wait(PATIENCE)
+        engine.gate.set()
+        assert_lives_on(client)
+    assert app.state.service.metrics.registry.get_sample_value("mbunet_streams") == 0
 
 
 def test_streams_are_limited_in_number() -> None:
