@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 PREFIX = "MBUNET_"
-NOT_SETTINGS = frozenset({"MBUNET_REQUIRE_NEON", "MBUNET_WERROR"})  # read by the tests and by the build
+NOT_SETTINGS = frozenset({"MBUNET_REQUIRE_NEON", "MBUNET_REQUIRE_CHROMIUM", "MBUNET_WERROR"})  # of tests and build
 
 ENERGY_SOURCES = ("auto", "nvml", "ina3221", "rapl", "none")
 
