@@ -21,6 +21,7 @@ from service.problems import BadParameter, EngineFailure, MethodNotAllowed, NotF
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
+TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 REQUEST_ID = re.compile(r"[!-~]{1,128}")  # printable ASCII without spaces
 
 
@@ -73,6 +74,9 @@ def _log_line(scope: Scope, status: int, seconds: float) -> None:
     """One line a request. The client's own path and query stay out: a query may hold what is not the log's business."""
     state = scope["state"]
     fields = {"request_id": state["request_id"], "method": scope.get("method", "WEBSOCKET"), "route": _route(scope)}
+    traced = TRACE.fullmatch(Headers(scope=scope).get("traceparent", ""))
+    if traced:
+        fields["trace_id"] = traced[1]
     fields |= {"status": status, "outcome": _outcome(status), "ms": round(1e3 * seconds, 2)} | state["log"]
     log.info("request", extra={"fields": fields})
 

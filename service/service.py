@@ -161,8 +161,9 @@ class Service:
 
     def stop(self) -> None:
         """Finish what is queued within the setting `drain_ms`, then stop all threads."""
+        patience_s = 0 if self.state == "hanging" else self.settings.drain_ms / 1000
         self._state = "draining"
-        if not self.batcher.close(self.settings.drain_ms / 1000):
+        if not self.batcher.close(patience_s):
             log.error("the engine hangs: what was under way is given up")
         if self.energy:
             self.energy.stop()

@@ -167,7 +167,8 @@ async def opened(port: int, pid: int, body: bytes, rate: float, seconds: float) 
         await ask(connection, body, at, load)
         free.put_nowait(connection)
 
-    times, now = [], time.perf_counter()
+    times: list[float] = []
+    now = time.perf_counter()
     while not times or times[-1] < now + seconds:
         times.append((times[-1] if times else now) + rng.expovariate(rate))
     await measured(load, pid, [arrival(at) for at in times])

@@ -188,14 +188,15 @@ def written() -> Iterator[io.StringIO]:
 
 
 def test_one_line_of_json_a_request(written: io.StringIO) -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
     with serving(create_app(FakeEngine(), Settings())) as client:
-        client.post("/segment", content=BODY, headers=PNG | {"X-Request-Id": "a"})
+        client.post("/segment", content=BODY, headers=PNG | {"X-Request-Id": "a", "traceparent": trace})
         client.post("/segment?format=tiff", content=BODY, headers=PNG | {"X-Request-Id": "b"})
         client.get("/secret?key=secret")
     lines = [json.loads(line) for line in written.getvalue().splitlines()]
     sound, refused, lost = (line for line in lines if line["message"] == "request")
     assert (sound["request_id"], sound["route"], sound["status"]) == ("a", "/segment", 200)
-    assert (sound["model"], sound["bytes"]) == ("fake", len(BODY))
+    assert (sound["model"], sound["bytes"], sound["trace_id"]) == ("fake", len(BODY), "a" * 32)
     assert {"time", "level", "ms", "decode", "queue", "engine", "encode"} <= set(sound)
     assert (refused["request_id"], refused["outcome"], refused["reason"]) == ("b", "refused", "no-such-format")
     assert "secret" not in str(lost)
