@@ -25,13 +25,13 @@ def serve(settings: Settings) -> int:
     """
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains first, then raises the signal again for us
         signal.signal(number, lambda *_: sys.exit(0))
-    logs.configure()
     with listen(settings) as listener:
         import uvicorn
 
         from service.app import create_app
 
         engines = load(settings)
+        logs.configure()
         app = create_app(engines, settings, load=lambda: load(settings))
         signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=app.state.service.reload).start())
         print(greeting(engines[0], listener, bool(settings.tls_certificate)), flush=True)
