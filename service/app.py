@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 
-from service import envelope, problems
+from service import envelope, guard, problems, routes, stream, v2
 from service.batcher import Engine
-from service.routes import router
 from service.service import Service
 from service.settings import Settings
 
 
-def create_app(engine: Engine, settings: Settings, clock: Callable[[], float] = time.monotonic) -> FastAPI:
-    """An ASGI application that segments with `engine`; its lifespan starts the worker and drains the queue."""
-    service = Service(engine, settings, clock)
+def create_app(
+    engines: Engine | Sequence[Engine],
+    settings: Settings,
+    clock: Callable[[], float] = time.monotonic,
+    load: Callable[[], Sequence[Engine]] | None = None,
+) -> FastAPI:
+    """An ASGI application that segments with `engines`; its lifespan starts the worker and drains the queue.
+
+    The first engine's model is the default one. `load` gives the engines anew, for `app.state.service.reload()`.
+    """
+    service = Service(engines if isinstance(engines, Sequence) else [engines], settings, clock, load)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -37,8 +44,10 @@ def create_app(engine: Engine, settings: Settings, clock: Callable[[], float] = 
         exception_handlers=envelope.handlers(service.metrics),
     )
     app.state.service = service
-    app.add_middleware(envelope.Envelope, metrics=service.metrics)
-    app.include_router(router)
+    app.add_middleware(guard.Guard, settings=settings, metrics=service.metrics)
+    app.add_middleware(envelope.Envelope, metrics=service.metrics)  # the outermost
+    for router in (routes.router, stream.router, v2.router):
+        app.include_router(router)
     _explain_problems(app)
     return app
 

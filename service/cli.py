@@ -7,8 +7,8 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,27 +40,50 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def segment(args: argparse.Namespace) -> int:
-    """Write the masks of images and of folders of images."""
-    from service import codec
+    """Write the masks of images and of folders of images, computed here or by a server."""
+    from service.client import Refused
     from service.problems import Problem
 
     settings = _settings(args)
     targets = _targets(_images(args.images), args.out)
     failures = 0
-    with _engine(settings) as engine:
+    with _segments(args, settings) as outputs:
         for source, target in progress(targets.items(), "image"):
             try:
-                image = codec.decode(source.read_bytes(), settings.max_pixels)
-            except Problem as problem:
-                print(f"mbunet: {source}: {problem.detail}", file=sys.stderr)
+                mask, overlay = outputs(source.read_bytes())
+            except (Problem, Refused) as problem:
+                print(f"mbunet: {source}: {problem}", file=sys.stderr)
                 failures += 1
                 continue
-            (mask,), _ = engine.run([image], args.threshold)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(codec.to_png(mask, engine.model))
+            target.write_bytes(mask)
             if args.overlay:
-                target.with_suffix(".overlay.png").write_bytes(codec.overlay(image, mask, engine.model))
+                target.with_suffix(".overlay.png").write_bytes(overlay)
     return 1 if failures else 0
+
+
+@contextmanager
+def _segments(args: argparse.Namespace, settings: Settings) -> Iterator[Callable[[bytes], tuple[bytes, bytes]]]:
+    """What makes mask and overlay (empty where none is asked for), both PNG, of an image file's bytes."""
+    from service import client, codec
+
+    def remote(data: bytes) -> tuple[bytes, bytes]:
+        formats = ("png", "overlay") if args.overlay else ("png",)
+        mask, *overlay = (client.segment(args.url, data, name, args.threshold, settings.api_key) for name in formats)
+        return mask, b"".join(overlay)
+
+    if args.url:
+        yield remote
+        return
+    with _engine(settings) as engine:
+
+        def local(data: bytes) -> tuple[bytes, bytes]:
+            image = codec.decode(data, settings.max_pixels)
+            (mask,), _ = engine.run([image], args.threshold)
+            overlay = codec.overlay(image, mask, engine.model) if args.overlay else b""
+            return codec.to_png(mask, engine.model), overlay
+
+        yield local
 
 
 def train(args: argparse.Namespace) -> int:
@@ -186,7 +209,8 @@ def _segment_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--out", required=True, type=Path, help="folder for NAME.png, or one .png file")
     command.add_argument("--overlay", action="store_true", help="write NAME.overlay.png as well")
     command.add_argument("--threshold", type=_share, help=THRESHOLD_HELP)
-    _setting_flags(command, "model", "max_pixels", *ENGINE_FLAGS)
+    command.add_argument("--url", help="ask this server instead of computing here, as in http://localhost:8080")
+    _setting_flags(command, "model", "max_pixels", "api_key", *ENGINE_FLAGS)
 
 
 def _train_flags(command: argparse.ArgumentParser) -> None:

@@ -1,8 +1,9 @@
-"""What is round every request: its id, its outcome in the metrics, and a problem document instead of a crash."""
+"""What is round every request: id, time, outcome, one line in the log, and a problem document instead of a crash."""
 
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -20,43 +21,64 @@ from service.problems import BadParameter, EngineFailure, MethodNotAllowed, NotF
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
+TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 REQUEST_ID = re.compile(r"[!-~]{1,128}")  # printable ASCII without spaces
 
 
 class Envelope:
-    """ASGI middleware: X-Request-Id echoed or made, every outcome counted, nothing raised to the server."""
+    """ASGI middleware: X-Request-Id echoed or made, every outcome timed, counted and logged, nothing raised further."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        started = time.perf_counter()
         request_id = _request_id(Headers(scope=scope).get("x-request-id", ""))
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state |= {"request_id": request_id, "log": {}}
         status = 0  # none sent yet
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] == "websocket.accept":
+                status = 101
+            elif message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                stages = headers.get("server-timing", "")
+                total = f"total;dur={1e3 * (time.perf_counter() - started):.2f}"
+                headers["Server-Timing"] = f"{stages}, {total}" if stages else total
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            log.info("request %s: the client left", request_id)
+            pass
         except Exception:
-            log.exception("request %s failed", request_id)
+            log.exception("request failed", extra={"fields": {"request_id": request_id}})
             if not status:
                 self._metrics.refusals.labels(EngineFailure.reason()).inc()
                 failure = EngineFailure("an internal error; the server's log tells more under this request_id")
                 await failure.response(request_id)(scope, receive, send_with_id)
         finally:
             self._metrics.requests.labels(_route(scope), _outcome(status)).inc()
+            _log_line(scope, status, time.perf_counter() - started)
+
+
+def _log_line(scope: Scope, status: int, seconds: float) -> None:
+    """One line a request. The client's own path and query stay out: a query may hold what is not the log's business."""
+    state = scope["state"]
+    fields = {"request_id": state["request_id"], "method": scope.get("method", "WEBSOCKET"), "route": _route(scope)}
+    traced = TRACE.fullmatch(Headers(scope=scope).get("traceparent", ""))
+    if traced:
+        fields["trace_id"] = traced[1]
+    fields |= {"status": status, "outcome": _outcome(status), "ms": round(1e3 * seconds, 2)} | state["log"]
+    log.info("request", extra={"fields": fields})
 
 
 def handlers(metrics: Metrics) -> dict[int | type[Exception], Handler]:
@@ -66,9 +88,10 @@ def handlers(metrics: Metrics) -> dict[int | type[Exception], Handler]:
         found = _as_problem(request, error)
         request_id: str = request.state.request_id
         metrics.refusals.labels(found.reason()).inc()
+        request.state.log["reason"] = found.reason()
         if found.status == 500:
-            log.error("request %s failed", request_id, exc_info=found.__cause__ or found)
-        return found.response(request_id)
+            log.error("request failed", exc_info=found.__cause__ or found, extra={"fields": {"request_id": request_id}})
+        return found.response(request_id, request.url.path)
 
     return {Problem: problem, HTTPException: problem, RequestValidationError: problem}
 

@@ -1,27 +1,29 @@
-"""One file out of a multipart form, as it arrives. In memory: nothing that a client sends is written to disk."""
+"""Files out of a multipart form, as they arrive. In memory: nothing that a client sends is written to disk."""
 
 from __future__ import annotations
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.problems import BadForm
+from service.problems import BadForm, TooManyImages
 
 
-class FormFile:
-    """The bytes of the file in `field` of a multipart/form-data body; other fields are read past.
+class FormFiles:
+    """The bytes of the files in `field` of a multipart/form-data body; other fields are read past.
 
-    Feed the body by `write`, then ask for `content`. Both raise BadForm.
+    Feed the body by `write`, then ask for `contents`. Both raise BadForm; a file beyond `most` raises TooManyImages.
     """
 
-    def __init__(self, content_type: str, field: str) -> None:
+    def __init__(self, content_type: str, field: str, most: int) -> None:
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
             raise BadForm("the Content-Type names no boundary between the form's fields")
         self._field = field
-        self._chunks: list[bytes] = []
+        self._most = most
+        self._files: list[bytes] = []
+        self._chunks: list[bytes] = []  # of the file that is arriving
         self._header: tuple[bytes, bytes] = (b"", b"")  # name and value of the part's header so far
-        self._inside = self._complete = False
+        self._inside = False
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -44,12 +46,12 @@ class FormFile:
         except FormParserError as error:
             raise BadForm(f"the form cannot be read: {error}") from error
 
-    def content(self) -> bytes:
-        """The file, once all of the body is written."""
-        if not self._complete:
+    def contents(self) -> list[bytes]:
+        """The files, at least one, once all of the body is written."""
+        if self._inside or not self._files:
             found = "ends in the middle of its file" if self._inside else f"has no file in the field `{self._field}`"
             raise BadForm(f"the form {found}; send it as in: curl -F {self._field}=@FILE")
-        return b"".join(self._chunks)
+        return self._files
 
     def _on_header_begin(self) -> None:
         self._header = (b"", b"")
@@ -62,14 +64,18 @@ class FormFile:
 
     def _on_header_end(self) -> None:
         name, value = self._header
-        if name.lower() == b"content-disposition" and not self._complete:
+        if name.lower() == b"content-disposition":
             options = parse_options_header(value)[1]
             self._inside = options.get(b"name") == self._field.encode() and b"filename" in options
+            if self._inside and len(self._files) == self._most:
+                raise TooManyImages(f"at most {self._most} images are taken in one request", limit=self._most)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._inside:
             self._chunks.append(data[start:end])
 
     def _on_part_end(self) -> None:
-        self._complete = self._complete or self._inside
+        if self._inside:
+            self._files.append(b"".join(self._chunks))
+        self._chunks = []
         self._inside = False

@@ -3,10 +3,15 @@
     Problem
     ├── NotAnImage            400  empty, text, truncated, damaged
     ├── BadForm               400  a multipart body without a usable field `image`
+    ├── BadTensor             400  an inference request under /v2 that does not fit the model
+    ├── WrongKey              401
+    ├── ForeignOrigin         403  a page of another site asks; `origins` names those that may
     ├── NotFound              404
     ├── MethodNotAllowed      405
     ├── NoSuchFormat          406  neither `format` nor Accept names a format that is offered
+    ├── UploadTooSlow         408
     ├── BodyTooLarge          413  too many bytes
+    ├── TooManyImages         413
     ├── TooManyPixels         413  known from the header, before anything is decoded
     ├── UnsupportedType       415  not an image by its Content-Type, or samples that cannot be shown in 8 bits
     ├── BadParameter          422
@@ -45,10 +50,14 @@ class Problem(Exception):  # noqa: N818  (RFC 9457 calls it a problem)
         """The class name in kebab case: last part of the document's `type`, and the label in the metrics."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
 
-    def response(self, request_id: str) -> JSONResponse:
+    def document(self, request_id: str) -> dict[str, Any]:
         """The problem document. Its `type` leads to the explanation on this server's own /docs page."""
         document = {"type": f"/docs#{self.reason()}", "title": self.title, "status": self.status}
-        document |= {"detail": self.detail, "request_id": request_id} | self.extra
+        return document | {"detail": self.detail, "request_id": request_id} | self.extra
+
+    def response(self, request_id: str, path: str = "") -> JSONResponse:
+        """The problem document; under /v2 it has the member `error` too, which that protocol's clients look for."""
+        document = self.document(request_id) | ({"error": self.detail} if path.startswith("/v2") else {})
         return JSONResponse(document, self.status, self.headers, MEDIA_TYPE)
 
 
@@ -58,6 +67,18 @@ class NotAnImage(Problem):
 
 class BadForm(Problem):
     status, title = 400, "The form does not carry an image"
+
+
+class BadTensor(Problem):
+    status, title = 400, "The tensors do not fit the model"
+
+
+class WrongKey(Problem):
+    status, title = 401, "The API key is missing or wrong"
+
+
+class ForeignOrigin(Problem):
+    status, title = 403, "Pages of this origin may not ask"
 
 
 class NotFound(Problem):
@@ -72,12 +93,20 @@ class NoSuchFormat(Problem):
     status, title = 406, "The answer is not available in this format"
 
 
+class UploadTooSlow(Problem):
+    status, title = 408, "The body did not arrive in time"
+
+
 class BodyTooLarge(Problem):
     status, title = 413, "The body has too many bytes"
 
 
 class TooManyPixels(Problem):
     status, title = 413, "The image has too many pixels"
+
+
+class TooManyImages(Problem):
+    status, title = 413, "The request has too many images"
 
 
 class UnsupportedType(Problem):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
-from service import negotiate, problems, upload
-from service.codec import ENCODERS
-from service.problems import DeadlinePassed, NotFound, Unavailable
-from service.service import RETRY, Service
+from service import problems, upload
+from service.batcher import Engine
+from service.codec import ENCODERS, Encoder
+from service.problems import DeadlinePassed, Problem, Unavailable
+from service.service import RETRY, Answer, Service
+from service.wishes import SegmentQuery, wish
 
 T = TypeVar("T")
 router = APIRouter()
@@ -34,23 +38,7 @@ async def running_service(request: Request) -> Service:
 Running = Annotated[Service, Depends(running_service)]
 
 
-class SegmentQuery(BaseModel):
-    """Query of POST /segment. An unknown parameter is refused: it would be a misspelt one."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    threshold: float | None = Field(
-        None, ge=0, le=1, allow_inf_nan=False, description="Probability at which a pixel is foreground."
-    )
-    format: str | None = Field(
-        None,
-        description="Format of the answer; goes before the Accept header.",
-        json_schema_extra={"enum": list(ENCODERS)},
-    )
-    timeout_ms: int | None = Field(None, ge=1, description="Milliseconds from the end of the upload to the answer.")
-
-
-def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems of these statuses (of all, where none is given) as OpenAPI responses."""
     grouped: dict[int | str, dict[str, Any]] = {}
     for problem in problems.tree():
@@ -62,6 +50,11 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 BYTES = {"type": "string", "format": "binary"}
+FORMS = {
+    "type": "object",
+    "required": [upload.FIELD],
+    "properties": {upload.FIELD: {"type": "array", "items": BYTES}},
+}
 FORM = {"type": "object", "required": [upload.FIELD], "properties": {upload.FIELD: BYTES}}
 SEGMENT_BODY = {
     "requestBody": {
@@ -78,7 +71,7 @@ SEGMENT_ANSWERS: dict[int | str, dict[str, Any]] = {
         "description": "The mask, of the image's displayed size",
         "content": {encoder.media_type: {} for encoder in ENCODERS.values()},
     },
-    **_documented(),
+    **documented(),
 }
 
 
@@ -87,18 +80,63 @@ SEGMENT_ANSWERS: dict[int | str, dict[str, Any]] = {
 )
 async def segment(request: Request, query: Annotated[SegmentQuery, Query()], service: Running) -> Response:
     """Segment one image (the body itself, or the form field `image`): 0/255 for one class, else class indices."""
-    encoder = negotiate.choose(query.format, ",".join(request.headers.getlist("accept")))
-    threshold = service.threshold(query.threshold)
-    seconds = service.seconds_allowed(query.timeout_ms)
+    wanted = wish(query, accept(request), service)
     service.require_ready()
-    data = await upload.read(request, service.settings.max_body_bytes)
-    work = service.segment(data, threshold, encoder, service.clock() + seconds)
-    answer = await _in_time(request, work, seconds)
-    timing = ", ".join(f"{stage};dur={1000 * value:.2f}" for stage, value in answer.seconds.items())
-    return Response(answer.body, media_type=encoder.media_type, headers={"Server-Timing": timing})
+    data = await upload.image(request, service.settings)
+    answer = await in_time(request, service.segment(data, wanted), wanted.seconds)
+    request.state.log |= {"model": wanted.engine.model.name, "bytes": len(data)} | milliseconds(answer)
+    timing = ", ".join(f"{stage};dur={value:.2f}" for stage, value in milliseconds(answer).items())
+    headers = {"Server-Timing": timing} | joules_header(service)
+    return Response(answer.body, media_type=wanted.encoder.media_type, headers=headers)
 
 
-async def _in_time(request: Request, work: Coroutine[Any, Any, T], seconds: float) -> T:
+@router.post(
+    "/segment/batch",
+    responses={200: {"description": "An item for every image, in their order"}, **documented()},
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORMS}}}},
+    tags=["segmentation"],
+)
+async def segment_batch(request: Request, query: Annotated[SegmentQuery, Query()], service: Running) -> Response:
+    """Segment the images of a form's fields `image`: all are taken, or none; then each has a status of its own.
+
+    An item is `{"status": 200, "media_type", "ms", "data"}`, where `data` is base64, or `result` instead where the
+    format is JSON; or it is the problem document of that image alone.
+    """
+    wanted = wish(query, accept(request) if query.format else "", service)
+    service.require_ready()
+    bodies = await upload.images(request, service.settings)
+    answers = await in_time(request, service.segment_all(bodies, wanted), wanted.seconds)
+    request.state.log |= {"model": wanted.engine.model.name, "images": len(bodies), "bytes": sum(map(len, bodies))}
+    items = [_item(answer, wanted.encoder, request.state.request_id) for answer in answers]
+    return JSONResponse({"model": wanted.engine.model.name, "items": items}, headers=joules_header(service))
+
+
+def _item(answer: Answer | Problem, encoder: Encoder, request_id: str) -> dict[str, Any]:
+    if isinstance(answer, Problem):
+        return answer.document(request_id)
+    item = {"status": 200, "media_type": encoder.media_type, "ms": milliseconds(answer)}
+    if encoder.media_type.endswith("json"):
+        return item | {"result": json.loads(answer.body)}
+    return item | {"data": base64.b64encode(answer.body).decode()}
+
+
+def accept(request: Request) -> str:
+    """The Accept headers as one."""
+    return ",".join(request.headers.getlist("accept"))
+
+
+def milliseconds(answer: Answer) -> dict[str, float]:
+    """Milliseconds by stage."""
+    return {stage: round(1000 * value, 3) for stage, value in answer.seconds.items()}
+
+
+def joules_header(service: Service) -> dict[str, str]:
+    """What an image costs at present, where that can be read."""
+    joules = service.image_joules
+    return {} if joules is None else {"X-Joules-Per-Image": f"{joules:.4g}"}
+
+
+async def in_time(request: Request, work: Coroutine[Any, Any, T], seconds: float) -> T:
     """The result of `work`, which is cancelled when `seconds` have passed or the client has left."""
     task = asyncio.create_task(work)
     departure = asyncio.ensure_future(request.receive())  # the body is read: all that can still come is a disconnect
@@ -114,42 +152,41 @@ async def _in_time(request: Request, work: Coroutine[Any, Any, T], seconds: floa
         departure.cancel()
 
 
-@router.get("/models", tags=["models"])
+@router.get("/models", responses=documented(401, 403), tags=["models"])
 async def models(service: Running) -> list[dict[str, Any]]:
     """The models that are served."""
-    return [_describe(service)]
+    return [_describe(engine) for engine in service.engines.values()]
 
 
-@router.get("/models/{name}", responses=_documented(404, 422), tags=["models"])
+@router.get("/models/{name}", responses=documented(401, 403, 404, 422), tags=["models"])
 async def model(name: str, service: Running) -> dict[str, Any]:
     """One model: classes, threshold, preprocessing and provenance."""
-    if name != service.model.name:
-        raise NotFound(f"there is no model of this name; there is {service.model.name}")
-    return _describe(service)
+    return _describe(service.engine(name))
 
 
-def _describe(service: Service) -> dict[str, Any]:
-    model = service.model
+def _describe(engine: Engine) -> dict[str, Any]:
+    model = engine.model
     return {
         "name": model.name,
         "family": model.family,
-        "device": service.engine.device,
-        "kernel": service.engine.kernel,
+        "device": engine.device,
+        "kernel": engine.kernel,
         "classes": [{"name": entry.name, "color": entry.color} for entry in model.classes],
         "threshold": model.threshold,
+        "preprocessing": asdict(model.preprocessing),
         "provenance": model.provenance,
     }
 
 
-@router.get("/healthz", responses=_documented(503), tags=["operation"])
+@router.get("/healthz", responses=documented(503), tags=["operation"])
 async def healthz(service: Running) -> JSONResponse:
     """200 while the process can work at all; otherwise a supervisor should restart it."""
-    if service.state == "failed":
-        raise Unavailable("the engine failed on its first image")
+    if service.state in ("failed", "hanging"):
+        raise Unavailable(f"the server is {service.state}: its engine failed on its first image, or does not return")
     return JSONResponse({"status": "alive"})
 
 
-@router.get("/readyz", responses=_documented(503), tags=["operation"])
+@router.get("/readyz", responses=documented(503), tags=["operation"])
 async def readyz(service: Running) -> JSONResponse:
     """200 when warmed up and not draining."""
     if service.state != "ready":

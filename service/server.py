@@ -6,29 +6,58 @@ import math
 import signal
 import socket
 import sys
+import threading
+from typing import TYPE_CHECKING, Any
 
+from service import logs
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from engine.runtime import Engine
+    from service import batcher
 
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or Ctrl-C; returns 0. Raises OSError when the address is taken, EngineError for the model.
 
-    The socket listens before anything heavy is imported, so early clients wait instead of being refused.
+    The socket listens before anything heavy is imported, so early clients wait instead of being refused. SIGHUP loads
+    the model files anew.
     """
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains first, then raises the signal again for us
         signal.signal(number, lambda *_: sys.exit(0))
     with listen(settings) as listener:
         import uvicorn
 
-        from engine.runtime import Engine
         from service.app import create_app
 
-        with Engine.load(settings.model, settings.device, settings.threads, settings.kernel) as engine:
-            print(greeting(engine.model.name, engine.device, engine.kernel, listener), flush=True)
-            drain_s = math.ceil(settings.timeout_ms / 1000)
-            config = uvicorn.Config(create_app(engine, settings), timeout_graceful_shutdown=drain_s)
-            uvicorn.Server(config).run([listener])
+        engines = load(settings)
+        logs.configure()
+        app = create_app(engines, settings, load=lambda: load(settings))
+        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=app.state.service.reload).start())
+        print(greeting(engines[0], listener, bool(settings.tls_certificate)), flush=True)
+        uvicorn.Server(uvicorn.Config(app, **options(settings))).run([listener])
     return 0
+
+
+def load(settings: Settings) -> list[Engine]:
+    """An engine for every model of the settings. They are never closed: a queued image may still need one."""
+    from engine.runtime import Engine
+
+    names = [name.strip() for name in settings.model.split(",")]
+    return [Engine.load(name, settings.device, settings.threads, settings.kernel) for name in names]
+
+
+def options(settings: Settings) -> dict[str, Any]:
+    """What uvicorn is told."""
+    return {
+        "timeout_graceful_shutdown": math.ceil(settings.drain_ms / 1000),
+        "ws_max_size": settings.max_body_bytes,
+        "ws_max_queue": 2,  # a frame that nobody takes stays with the client
+        "ssl_certfile": settings.tls_certificate or None,
+        "ssl_keyfile": settings.tls_key or None,
+        "access_log": False,  # our own has one line a request
+        "log_config": None,
+    }
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -44,12 +73,14 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def greeting(name: str, device: str, kernel: str, listener: socket.socket) -> str:
+def greeting(engine: batcher.Engine, listener: socket.socket, secure: bool = False) -> str:
     """What a person at the terminal needs: where the server is, and two commands to copy."""
     host, port = listener.getsockname()[:2]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}".replace("//0.0.0.0", "//localhost")
+    scheme = "https" if secure else "http"
+    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}".replace("//0.0.0.0", "//localhost")
+    what = f"{engine.model.name} on {engine.device} ({engine.kernel})"
     return f"""\
-serving {name} on {device} ({kernel}) at {address}  (a page to try it; {address}/docs explains)
+serving {what} at {address}  (a page to try it; {address}/docs explains)
 
   curl -H 'Content-Type: image/png' --data-binary @IMAGE {address}/segment -o mask.png
   curl -F image=@IMAGE {address}/segment -o mask.png

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
 
-from service import codec
-from service.batcher import Batcher, Bounds, Engine, Reply, log
-from service.codec import Encoder
+from service import codec, energy
+from service.batcher import Batcher, Bounds, Engine, Reply, Work, log
+from service.codec import Encoder, Pixels, Result
 from service.metrics import Metrics
-from service.problems import BadParameter, Unavailable
+from service.problems import BadParameter, NotFound, Problem, TooManyPixels, Unavailable
 from service.settings import Settings
 
-State = Literal["loading", "ready", "draining", "failed"]
+State = Literal["loading", "ready", "draining", "failed", "hanging"]
 T = TypeVar("T")
 
 WARM_UP_SIDE = 256  # pixels
 RETRY = {"Retry-After": "1"}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a client wants of its images, checked: by which engine, in which form, within how many seconds."""
+
+    engine: Engine
+    threshold: float
+    encoder: Encoder
+    seconds: float
+    low: bool = False
+
+    def work(self, now: float) -> Work:
+        """The same for the queue, begun at `now`."""
+        return Work(self.engine, self.threshold, now + self.seconds, self.low, self.encoder.wants_logits)
 
 
 @dataclass(frozen=True)
@@ -37,40 +51,93 @@ class Answer:
 
 
 class Service:
-    """Engine, queue, codec threads and metrics of one application; `start` and `stop` bracket its life."""
+    """Engines, queue, codec threads and metrics of one application; `start` and `stop` bracket its life.
 
-    def __init__(self, engine: Engine, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        self.engine = engine
-        self.model = engine.model
+    `load` gives the engines anew, for `reload`.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        load: Callable[[], Sequence[Engine]] | None = None,
+    ) -> None:
         self.settings = settings
         self.clock = clock
         self.metrics = Metrics()
-        self.metrics.model_info.labels(self.model.name, self.model.family, engine.device, engine.kernel).set(1)
-        bounds = Bounds(settings.queue_images, settings.queue_pixels, settings.batch_images, settings.batch_pixels)
-        self.batcher = Batcher(engine, bounds, clock)
-        self.state: State = "loading"
+        self.engines = self._by_name(engines)
+        bounds = Bounds(
+            *(settings.queue_images, settings.queue_pixels, settings.batch_images, settings.batch_pixels),
+            settings.max_delay_ms / 1000,
+        )
+        self.batcher = Batcher(bounds, clock, self._observe_batch)
+        self.metrics.queue_images.set_function(lambda: self.batcher.waiting)
         self.settled = threading.Event()  # set once the warm-up is over, well or not
+        self.energy = self._monitor()
+        self._state: State = "loading"
+        self._load = load
+        self._finished = 0  # images that engines have run
         self._pool = ThreadPoolExecutor(os.cpu_count(), "codec")
 
-    async def segment(self, data: bytes, threshold: float, encoder: Encoder, deadline: float) -> Answer:
-        """The whole way of one image. Raises problems; cancelling it withdraws the image from the queue."""
-        times = [self.clock()]
-        image = await self._off_the_loop(lambda: codec.decode(data, self.settings.max_pixels))
-        times.append(self.clock())
-        reply = await asyncio.wrap_future(self.batcher.submit(image, threshold, deadline))
-        times.append(self.clock())
-        body = await self._off_the_loop(lambda: encoder.encode(reply.mask, self.model))
-        times.append(self.clock())
-        seconds = {"decode": times[1] - times[0], "queue": reply.queue_s, "engine": reply.engine_s}
-        seconds["encode"] = times[3] - times[2]
-        self.metrics.observe(seconds)
-        return Answer(body, seconds)
+    @property
+    def state(self) -> State:
+        """Whether requests are taken ("ready"), or why not."""
+        hanging = self._state == "ready" and self.batcher.running_s > self.settings.hang_ms / 1000
+        return "hanging" if hanging else self._state
 
-    def threshold(self, asked: float | None) -> float:
+    @property
+    def image_joules(self) -> float | None:
+        """Joules per image over the last window with images; None where they cannot be read."""
+        return self.energy.image_joules if self.energy else None
+
+    async def segment(self, data: bytes, wish: Wish) -> Answer:
+        """The whole way of one image. Raises problems; cancelling it withdraws the image from the queue."""
+        work, started = wish.work(self.clock()), self.clock()
+        image = await self._decode(data)
+        decode_s = self.clock() - started
+        return await self._finish(image, self.batcher.submit(image, work), wish, decode_s)
+
+    async def segment_all(self, bodies: Sequence[bytes], wish: Wish) -> list[Answer | Problem]:
+        """As `segment`, for many: admitted whole, or QueueFull; then each has its answer or its own problem."""
+        work = wish.work(self.clock())
+        decoded: list[tuple[Pixels, float] | Problem] = []
+        pixels = 0
+        for data in bodies:  # one after the other: the sum is known before it is too much
+            started = self.clock()
+            try:
+                image = await self._decode(data)
+            except Problem as problem:
+                decoded.append(problem)
+                continue
+            decoded.append((image, self.clock() - started))
+            pixels += codec.fitted_pixels(*image.shape[:2])
+            if pixels > self.settings.queue_pixels:
+                limit = self.settings.queue_pixels
+                raise TooManyPixels(f"the images of one request may have {limit} pixels in all", limit=limit)
+        sound = [entry[0] for entry in decoded if not isinstance(entry, Problem)]
+        replies = iter(self.batcher.submit_all(sound, work))
+        return await asyncio.gather(*(self._settle(entry, replies, wish) for entry in decoded))
+
+    async def run(self, images: Sequence[Pixels], work: Work) -> list[Reply]:
+        """Only the queue and the engine: all of `images` or none."""
+        return await asyncio.gather(*map(asyncio.wrap_future, self.batcher.submit_all(images, work)))
+
+    def engine(self, name: str | None) -> Engine:
+        """The engine of the model `name`, or of the first; raises NotFound."""
+        engines = self.engines
+        if name is None:
+            return next(iter(engines.values()))
+        if name not in engines:
+            raise NotFound(f"there is no model of this name; there is {', '.join(engines)}")
+        return engines[name]
+
+    def threshold(self, engine: Engine, asked: float | None) -> float:
         """The probability above which a pixel is foreground; raises BadParameter where a model knows none."""
-        if asked is not None and len(self.model.classes) > 1:
-            raise BadParameter(f"model {self.model.name} has several classes and takes no threshold")
-        return self.model.threshold if asked is None else asked
+        model = engine.model
+        if asked is not None and len(model.classes) > 1:
+            raise BadParameter(f"model {model.name} has several classes and takes no threshold")
+        return model.threshold if asked is None else asked
 
     def seconds_allowed(self, timeout_ms: int | None) -> float:
         """Seconds that a request may take; raises BadParameter where `timeout_ms` exceeds the server's limit."""
@@ -86,24 +153,101 @@ class Service:
         self.batcher.require_room()
 
     def start(self) -> None:
-        """Start the worker and warm it up; ready when that is done."""
+        """Start the worker and warm the engines up; ready when that is done."""
         self.batcher.start()
-        black = np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)
-        self.batcher.submit(black, self.model.threshold, math.inf).add_done_callback(self._warmed_up)
+        if self.energy:
+            self.energy.start()
+        self._warm_up(iter(list(self.engines.values())))
 
     def stop(self) -> None:
-        """Finish what is queued, then stop all threads."""
-        self.state = "draining"
-        self.batcher.close()
-        self._pool.shutdown()
+        """Finish what is queued within the setting `drain_ms`, then stop all threads."""
+        patience_s = 0 if self.state == "hanging" else self.settings.drain_ms / 1000
+        self._state = "draining"
+        if not self.batcher.close(patience_s):
+            log.error("the engine hangs: what was under way is given up")
+        if self.energy:
+            self.energy.stop()
+        self._pool.shutdown(wait=False)
 
-    def _warmed_up(self, warm_up: Future[Reply]) -> None:
-        error = warm_up.exception()
+    def reload(self) -> bool:
+        """Load the models anew and serve them; what is queued runs on the old ones. On failure those stay: False."""
+        try:
+            engines = self._load() if self._load else []
+            for engine in engines:
+                engine.run([_black()], [engine.model.threshold])
+        except Exception:  # a broken model file must not end a working server
+            log.exception("the models could not be loaded anew; the old ones stay")
+            self.metrics.reloads.labels("failed").inc()
+            return False
+        self.engines = self._by_name(engines) if engines else self.engines
+        self.metrics.reloads.labels("ok").inc()
+        log.info("serving %s", ", ".join(self.engines))
+        return True
+
+    def _by_name(self, engines: Sequence[Engine]) -> dict[str, Engine]:
+        self.metrics.model_info.clear()
+        for engine in engines:
+            model = engine.model
+            self.metrics.model_info.labels(model.name, model.family, engine.device, engine.kernel).set(1)
+        named = {engine.model.name: engine for engine in engines}
+        if len(named) < len(engines):
+            raise ValueError(f"two of the models have one name: {', '.join(engine.model.name for engine in engines)}")
+        return named
+
+    def _monitor(self) -> energy.Monitor | None:
+        meter = energy.choose(self.settings.energy, self.engine(None).device)
+        if meter is None:
+            return None
+        busy: Callable[[], bool] = lambda: self.batcher.running_s > 0  # noqa: E731
+        monitor = energy.Monitor(meter, lambda: self._finished, busy)
+        self.metrics.show_energy(monitor, lambda: self._finished)
+        return monitor
+
+    def _observe_batch(self, images: int, seconds: float) -> None:
+        self._finished += images
+        self.metrics.observe_batch(images, seconds)
+
+    def _warm_up(self, engines: Iterator[Engine], last: Future[Reply] | None = None) -> None:
+        """Run one image on every engine, the next when the last is done: the queue may have room for only one."""
+        error = last.exception() if last else None
+        engine = None if error else next(engines, None)
+        if engine is not None:
+            warm_up = self.batcher.submit(_black(), Work(engine, engine.model.threshold))
+            warm_up.add_done_callback(lambda done: self._warm_up(engines, done))
+            return
         if error is not None:
             log.error("the engine failed on its first image", exc_info=error.__cause__ or error)
-        if self.state == "loading":
-            self.state = "failed" if error else "ready"
+        if self._state == "loading":
+            self._state = "failed" if error else "ready"
         self.settled.set()
 
-    async def _off_the_loop(self, work: Callable[[], T]) -> T:
+    async def _settle(
+        self, entry: tuple[Pixels, float] | Problem, replies: Iterator[Future[Reply]], wish: Wish
+    ) -> Answer | Problem:
+        if isinstance(entry, Problem):
+            return entry
+        try:
+            return await self._finish(entry[0], next(replies), wish, entry[1])
+        except Problem as problem:
+            return problem
+
+    async def _finish(self, image: Pixels, queued: Future[Reply], wish: Wish, decode_s: float) -> Answer:
+        reply = await asyncio.wrap_future(queued)
+        result = Result(wish.engine.model, image, reply.mask, reply.logits)
+        started = self.clock()
+        body = await self.off_the_loop(lambda: wish.encoder.encode(result))
+        seconds = {"decode": decode_s, "queue": reply.queue_s, "engine": reply.engine_s}
+        seconds["encode"] = self.clock() - started
+        self.metrics.observe(seconds)
+        return Answer(body, seconds)
+
+    async def _decode(self, data: bytes) -> Pixels:
+        return await self.off_the_loop(lambda: codec.decode(data, self.settings.max_pixels))
+
+    async def off_the_loop(self, work: Callable[[], T]) -> T:
+        """The result of `work`, done in the bounded pool of threads."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _black() -> Pixels:
+    return np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)

@@ -8,7 +8,9 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 PREFIX = "MBUNET_"
-NOT_SETTINGS = frozenset({"MBUNET_REQUIRE_NEON", "MBUNET_WERROR"})  # read by the tests and by the build
+NOT_SETTINGS = frozenset({"MBUNET_REQUIRE_NEON", "MBUNET_REQUIRE_CHROMIUM", "MBUNET_WERROR"})  # of tests and build
+
+ENERGY_SOURCES = ("auto", "nvml", "ina3221", "rapl", "none")
 
 
 class SettingsError(ValueError):
@@ -28,7 +30,7 @@ class Settings:
 
     host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 means every interface")
     port: int = _setting(8080, "TCP port; 0 lets the system choose", high=65535)
-    model: str = _setting("nuclei-small", "model file, or the name of a shipped model")
+    model: str = _setting("nuclei-small", "model files or names of shipped models, by commas; the first is the default")
     device: str = _setting("auto", "where the engine runs: auto, cpu or reference")
     kernel: str = _setting("auto", "kernel of the CPU engine: auto, portable, avx2, avx512 or neon")
     threads: int = _setting(0, "threads of the engine; 0 means one per core", high=4096)
@@ -38,11 +40,25 @@ class Settings:
     queue_pixels: int = _setting(128 * 2**20, "pixels that may wait for the engine", low=256)
     batch_images: int = _setting(8, "images in one run of the engine", low=1)
     batch_pixels: int = _setting(8 * 2**20, "pixels in one run of the engine; a larger image runs alone", low=1)
+    max_delay_ms: int = _setting(0, "milliseconds that an image may wait for company while the engine is free")
     timeout_ms: int = _setting(30_000, "milliseconds from upload to answer: default and limit", low=1)
+    upload_ms: int = _setting(30_000, "milliseconds that an upload may take", low=1)
+    hang_ms: int = _setting(60_000, "milliseconds of one engine run after which /healthz fails", low=1)
+    drain_ms: int = _setting(30_000, "milliseconds from SIGTERM until what is unanswered is given up", low=1)
+    request_images: int = _setting(32, "images in one request", low=1)
+    streams: int = _setting(16, "websockets open at the same time")
+    stream_fps: int = _setting(60, "frames per second taken from a websocket, the newest each time", low=1)
+    api_key: str = _setting("", "key that clients must send; none is asked for without it")
+    origins: str = _setting("", "other origins whose pages may ask, by commas, as in https://example.org")
+    energy: str = _setting("auto", "where joules are read: auto, nvml, ina3221, rapl or none")
+    tls_certificate: str = _setting("", "PEM file with the certificate chain, to serve HTTPS")
+    tls_key: str = _setting("", "PEM file with the certificate's private key")
 
     def __post_init__(self) -> None:
         for setting in fields(self):
             _check(setting, getattr(self, setting.name))
+        if self.energy not in ENERGY_SOURCES:
+            raise SettingsError(f"energy must be one of {', '.join(ENERGY_SOURCES)}, not {self.energy!r}")
         if self.max_pixels > self.queue_pixels:
             raise SettingsError(f"max_pixels ({self.max_pixels}) must not exceed queue_pixels ({self.queue_pixels})")
 
@@ -76,7 +92,7 @@ def _check(setting: Field[Any], value: Any) -> None:
     low, high = setting.metadata["low"], setting.metadata["high"]
     if isinstance(value, int) and not low <= value <= high:
         raise SettingsError(f"{setting.name} must lie between {low} and {high}, not {value}")
-    if value == "":
+    if value == "" and setting.default != "":
         raise SettingsError(f"{setting.name} must not be empty")
 
 

@@ -17,9 +17,9 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from engine.model import ClassInfo, Model, Preprocessing
-from service.codec import Mask, Pixels
-from service.server import listen
+from engine.model import ClassInfo, Layer, Model, Preprocessing
+from service.codec import Logits, Mask, Pixels
+from service.server import listen, options
 from service.settings import Settings
 
 PATIENCE = 20  # seconds until a wait for another thread counts as failed
@@ -31,9 +31,10 @@ class FakeTimings:
     run_ms: float = 2.0
 
 
-def fake_model(classes: int = 1) -> Model:
+def fake_model(classes: int = 1, name: str = "fake") -> Model:
+    head = Layer("head", "head1x1", ("image",), classes, "int16", scale=1e-3)
     entries = tuple(ClassInfo(f"class {i}", (255, 40 * i, 0)) for i in range(classes))
-    return Model("fake", "mbu-net", (), entries, Preprocessing(), 0.5, {"data": "none"}, {})
+    return Model(name, "mbu-net", (head,), entries, Preprocessing(), 0.5, {"data": "none"}, {})
 
 
 @dataclass
@@ -54,6 +55,12 @@ class FakeEngine:
     def __post_init__(self) -> None:
         self.gate.set()
 
+    def logits(self, image: Pixels) -> Logits:
+        """A logit of 1000 where red is 255, of -1000 where it is 0; the model's scale is 1/1000."""
+        self.batches.append([image])
+        red = image[:, :, :1].astype(np.int32)
+        return np.concatenate([(red * 2 - 255) * 1000 // 255] * len(self.model.classes), axis=2)
+
     def run(
         self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
     ) -> tuple[list[Mask], FakeTimings]:
@@ -73,7 +80,7 @@ class FakeEngine:
 def serving(app: FastAPI, wait: bool = True) -> Iterator[httpx.Client]:
     """A client of `app` on a real socket; by default once it is warmed up."""
     with listen(Settings(port=0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        server = uvicorn.Server(uvicorn.Config(app, **options(app.state.service.settings), log_level="critical"))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

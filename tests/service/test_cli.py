@@ -28,7 +28,7 @@ from service.server import greeting, listen
 from service.settings import Settings
 from service.terminal import progress, table
 from tests.models import random_model
-from tests.service.fakes import PATIENCE, file_of, photo
+from tests.service.fakes import PATIENCE, FakeEngine, file_of, photo
 
 ROOT = Path(__file__).parents[2]
 READY_WITHIN = 2.0  # seconds from process start
@@ -100,6 +100,29 @@ def test_segment_never_writes_over_an_image(model: Path, tmp_path: Path, capsys:
     twins = folder_of_images(tmp_path / "twins", "a.png", "a.bmp")
     assert cli.main(["segment", str(twins), "-o", str(tmp_path / "out"), "--model", str(model)]) == 1
     assert "one name" in capsys.readouterr().err
+
+
+def test_segment_asks_a_server_with_the_same_result(
+    client: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = folder_of_images(tmp_path / "in", "a.png", "b.bmp")
+    (images / "c.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    assert cli.main(["segment", str(images), "-o", str(out), "--url", str(client.base_url), "--overlay"]) == 1
+    assert {file.name for file in out.iterdir()} == {"a.png", "a.overlay.png", "b.png", "b.overlay.png"}
+    np.testing.assert_array_equal(mask_in(out / "a.png") == 255, np.asarray(photo())[:, :, 0] == 255)
+    captured = capsys.readouterr().err
+    assert f"mbunet: {images / 'c.png'}: The body is not a readable image: these 8 bytes are none of" in captured
+    assert "3/3 images" in captured
+
+
+def test_segment_says_so_when_no_server_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = folder_of_images(tmp_path / "in", "a.png") / "a.png"
+    with listen(Settings(port=0)) as silent:
+        port = silent.getsockname()[1]
+    for url, message in ((f"http://127.0.0.1:{port}", "no answer from"), ("localhost", "is no address of a server")):
+        assert cli.main(["segment", str(image), "-o", str(tmp_path / "out"), "--url", url]) == 1
+        assert message in capsys.readouterr().err
 
 
 # -- errors in one line ----------------------------------------------------------------------------------------------
@@ -246,7 +269,7 @@ def test_sigterm_answers_what_is_under_way(model: Path, tmp_path: Path) -> None:
 def test_the_greeting_can_be_copied() -> None:
     with listen(Settings(port=0)) as listener:
         port = listener.getsockname()[1]
-        text = greeting("small", "cpu", "avx2", listener)
+        text = greeting(FakeEngine(), listener)
     assert f"--data-binary @IMAGE http://127.0.0.1:{port}/segment -o mask.png" in text
     assert text.count("curl") == 2
 

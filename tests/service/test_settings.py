@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
 from service.settings import Settings, SettingsError, load
@@ -17,6 +21,12 @@ def test_flags_win_over_the_environment() -> None:
     environment = {"MBUNET_PORT": "1", "MBUNET_HOST": "::1", "HOME": "/"}
     settings = load(environment, {"port": "2", "model": None})
     assert (settings.port, settings.host, settings.model) == (2, "::1", Settings.model)
+
+
+def test_the_limits_promised_are_settings() -> None:
+    promised = (Path(__file__).parents[2] / ".github" / "SECURITY.md").read_text()
+    names = {f"MBUNET_{field.name.upper()}" for field in fields(Settings)}
+    assert set(re.findall(r"`(MBUNET_\w+)`", promised)) <= names
 
 
 @pytest.mark.parametrize("key", ["MBUNET_PROT", "MBUNET_", "MBUNET_port", "MBUNET_WERRORS"])
@@ -43,6 +53,7 @@ def test_variables_of_build_and_tests_are_left_alone(key: str) -> None:
         ("threads", "-1", "threads must lie between"),
         ("max_pixels", "", "max_pixels must be a whole number"),
         ("host", "", "host must not be empty"),
+        ("energy", "sun", "energy must be one of auto, nvml, ina3221, rapl, none"),
         ("queue_pixels", "1000", r"max_pixels .* must not exceed queue_pixels \(1000\)"),
     ],
 )

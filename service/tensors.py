@@ -1,0 +1,112 @@
+"""Tensors of the Open Inference Protocol v2: read from a request, written into an answer, as JSON or as bytes.
+
+With the binary extension a body is JSON, as long as the header Inference-Header-Content-Length says, and then the
+bytes of the tensors that have `binary_data_size`, one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.problems import BadTensor
+
+INPUT, OUTPUT = "image", "mask"
+LENGTH_HEADER = "Inference-Header-Content-Length"
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """One request: its id, its parameters, the images uint8 [n, h, w, 3], and whether the mask goes out as bytes."""
+
+    id: str | None
+    parameters: dict[str, Any]
+    images: NDArray[np.uint8]
+    binary: bool
+
+
+def read(body: bytes, header_length: str | None) -> InferRequest:
+    """The request in `body`; raises BadTensor, which says what is wrong."""
+    length = len(body)
+    if header_length is not None:
+        if not header_length.isdecimal() or int(header_length) > len(body):
+            raise BadTensor(f"{LENGTH_HEADER} is {header_length[:20]!r}, the body has {len(body)} bytes")
+        length = int(header_length)
+    try:
+        document = json.loads(body[:length])
+    except (ValueError, RecursionError) as error:
+        raise BadTensor(f"the inference request is no JSON: {error}") from None
+    tensor = _only(document, "inputs", INPUT)
+    outputs = document.get("outputs")
+    output = _only(document, "outputs", OUTPUT) if outputs else {}
+    parameters = _object(document, "parameters")
+    binary = _object(output, "parameters").get("binary_data", parameters.get("binary_data_output", False))
+    identity = document.get("id")
+    return InferRequest(
+        identity if isinstance(identity, str) else None, parameters, _images(tensor, body[length:]), bool(binary)
+    )
+
+
+def write(request: InferRequest, model: str, masks: NDArray[np.uint8]) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of the answer with `masks`, uint8 [n, h, w]."""
+    output: dict[str, Any] = {"name": OUTPUT, "datatype": "UINT8", "shape": list(masks.shape)}
+    document: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": [output]}
+    if request.id is not None:
+        document["id"] = request.id
+    if not request.binary:
+        output["data"] = masks.ravel().tolist()
+        return json.dumps(document).encode(), {"Content-Type": "application/json"}
+    output["parameters"] = {"binary_data_size": masks.nbytes}
+    head = json.dumps(document).encode()
+    headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(len(head))}
+    return head + masks.tobytes(), headers
+
+
+def _only(document: Any, key: str, name: str) -> dict[str, Any]:
+    """The one tensor called `name` in the list `key`."""
+    tensors = document.get(key) if isinstance(document, dict) else None
+    if not isinstance(tensors, list) or not all(isinstance(tensor, dict) for tensor in tensors):
+        raise BadTensor(f"the request has no list {key!r} of tensors")
+    if [tensor.get("name") for tensor in tensors] != [name]:
+        raise BadTensor(f"{key!r} must hold exactly one tensor, called {name!r}")
+    tensor: dict[str, Any] = tensors[0]
+    return tensor
+
+
+def _object(parent: dict[str, Any], key: str) -> dict[str, Any]:
+    value = parent.get(key, {})
+    if not isinstance(value, dict):
+        raise BadTensor(f"{key!r} must be an object")
+    return value
+
+
+def _images(tensor: dict[str, Any], rest: bytes) -> NDArray[np.uint8]:
+    if tensor.get("datatype") != "UINT8":
+        raise BadTensor(f"{INPUT!r} must be of datatype UINT8")
+    shape = tensor.get("shape")
+    if not (isinstance(shape, list) and len(shape) == 4 and all(type(side) is int and side > 0 for side in shape)):
+        raise BadTensor(f"{INPUT!r} must have the shape [images, height, width, 3]")
+    if shape[3] != 3:
+        raise BadTensor(f"{INPUT!r} must have 3 channels in its last dimension, not {shape[3]}")
+    size = _object(tensor, "parameters").get("binary_data_size")
+    values = _from_json(tensor.get("data")) if size is None else np.frombuffer(rest, np.uint8)
+    if size is not None and (type(size) is not int or size != len(rest)):
+        raise BadTensor(f"binary_data_size does not agree with the {len(rest)} bytes that follow the JSON")
+    if values.size != shape[0] * shape[1] * shape[2] * 3:
+        raise BadTensor(f"the shape {shape} does not fit the {values.size} values of {INPUT!r}")
+    return values.reshape(shape)
+
+
+def _from_json(data: Any) -> NDArray[np.uint8]:
+    """The values of a flat or nested list."""
+    try:
+        values = np.asarray(data)
+    except (ValueError, OverflowError):
+        values = np.empty(0, np.object_)
+    if values.dtype.kind != "i" or (values.size and not 0 <= values.min() <= values.max() <= 255):
+        raise BadTensor(f"the data of {INPUT!r} must be whole numbers from 0 to 255")
+    return values.astype(np.uint8).ravel()

@@ -1,0 +1,118 @@
+"""`python -m tests.bench.servers NAME MODEL PORT`: one contender of the service benchmark, until it is terminated."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from PIL import Image
+
+from engine.runtime import Engine, Timings
+from service import server
+from service.app import create_app
+from service.codec import Logits, Mask, Pixels
+from service.settings import Settings
+
+
+@dataclass
+class Nothing:
+    """An engine in no time: what is left is the service's own cost."""
+
+    model: Any
+    device: str = "none"
+    kernel: str = "none"
+
+    def run(
+        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
+    ) -> tuple[list[Mask], Timings]:
+        """The upper half is foreground."""
+        masks = [np.zeros(image.shape[:2], np.uint8) for image in images]
+        for mask in masks:
+            mask[: len(mask) // 2] = 1
+        return masks, Timings(0, 0)
+
+    def logits(self, image: Pixels) -> Logits:
+        """Nothing."""
+        return np.zeros((*image.shape[:2], 1), np.int32)
+
+
+def decode(data: bytes) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def encode(mask: Mask) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(mask * np.uint8(255)).save(out, "PNG")
+    return out.getvalue()
+
+
+def nothing(model: str, port: int) -> None:
+    """Our service round an engine that does nothing."""
+    with Engine.load(model) as engine:
+        ours(create_app(Nothing(engine.model), Settings(port=port)), Settings(port=port))
+
+
+def mbunet(model: str, port: int) -> None:
+    """Our service as `mbunet serve` starts it."""
+    server.serve(Settings(port=port, model=model))
+
+
+def ours(app: FastAPI, settings: Settings) -> None:
+    with server.listen(settings) as listener:
+        uvicorn.Server(uvicorn.Config(app, **server.options(settings))).run([listener])
+
+
+def fastapi(model: str, port: int) -> None:
+    """What one writes first: an endpoint in a thread pool."""
+    app, engine = FastAPI(), Engine.load(model)
+
+    def work(data: bytes) -> bytes:
+        (mask,), _ = engine.run([decode(data)])
+        return encode(mask)
+
+    @app.post("/segment")
+    async def segment(request: Request) -> Response:
+        from starlette.concurrency import run_in_threadpool
+
+        return Response(await run_in_threadpool(work, await request.body()), media_type="image/png")
+
+    uvicorn.run(app, port=port, log_level="warning", access_log=False)
+
+
+def litserve(model: str, port: int) -> None:
+    """LitServe with batching as its manual has it."""
+    import litserve as ls
+
+    class Api(ls.LitAPI):  # type: ignore[misc, name-defined, unused-ignore]
+        def setup(self, device: str) -> None:
+            self.engine = Engine.load(model)
+
+        async def decode_request(self, request: Request) -> Pixels:
+            return decode(await request.body())
+
+        def batch(self, inputs: list[Pixels]) -> list[Pixels]:
+            return inputs
+
+        def predict(self, images: list[Pixels]) -> list[Mask]:
+            return self.engine.run(images)[0]
+
+        def unbatch(self, masks: list[Mask]) -> list[Mask]:
+            return masks
+
+        def encode_response(self, mask: Mask) -> Response:
+            return Response(encode(mask), media_type="image/png")
+
+    api = Api(max_batch_size=8, batch_timeout=0.0, api_path="/segment")
+    ls.LitServer(api, accelerator="cpu").run(port=port, generate_client_file=False, log_level="warning")
+
+
+if __name__ == "__main__":
+    {"mbunet": mbunet, "nothing": nothing, "fastapi": fastapi, "litserve": litserve}[sys.argv[1]](
+        sys.argv[2], int(sys.argv[3])
+    )

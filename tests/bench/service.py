@@ -1,0 +1,260 @@
+"""`python -m tests.bench.service`: what HTTP, decoding, queueing and encoding cost, beside other servers of one engine.
+
+Every contender is a process of its own with the same model and the same threads, measured in turn by one process that
+sends ready-made requests over raw sockets. Only answers with status 200 count. Printed:
+
+* one client: median request, median of the engine's own time (Server-Timing), and what is between them;
+* closed loop of 16 clients: images per second, p50/p95/p99, how busy the machine's cores were;
+* CPU milliseconds per image with an engine that does nothing: all that is not engine;
+* open loop: arrivals at random (Poisson) at a share of the measured capacity, p50/p95/p99 from the time of arrival;
+* four sizes interleaved by 16 clients against the same four sizes one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import io
+import os
+import random
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from engine import format
+from tests.models import random_model
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = 16
+SIZES = (256, 384, 512, 640)
+HEADING = f"{'':<12}{'one client':>12}{'engine':>9}{'between':>9}{'16 clients':>13}" + "     p50     p95     p99   busy"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Load:
+    """What was measured: seconds of every answered request, failures, and the time it all took."""
+
+    seconds: list[float] = field(default_factory=list)
+    engine_ms: list[float] = field(default_factory=list)
+    failed: int = 0
+    took: float = 0.0
+    busy: float = 0.0  # share of all cores
+    cpu_s: float = 0.0  # of the server and its children
+
+    @property
+    def rate(self) -> float:
+        return len(self.seconds) / self.took
+
+    def percentile(self, share: float) -> float:
+        """Milliseconds."""
+        return 1e3 * float(np.quantile(self.seconds, share))
+
+
+def main() -> None:
+    """Measure, print tables."""
+    args = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bench.safetensors"
+        format.save(random_model(width=args.width, zeros=0.9), path)
+        contenders = ["mbunet", "fastapi"]
+        if importlib.util.find_spec("litserve"):
+            contenders.append("litserve")
+        else:
+            print("(litserve is not installed, so it is left out)")
+        body = photo(args.size)
+        what = f"{args.size} x {args.size} JPEG of {len(body)} bytes, width {args.width}, 90 % zeros"
+        print(f"{what}, {os.cpu_count()} cores\n\n{HEADING}")
+        for name in contenders:
+            with served(name, path) as (port, pid):
+                alone = asyncio.run(closed(port, pid, [body], 1, args.seconds))
+                many = asyncio.run(closed(port, pid, [body], CLIENTS, args.seconds))
+                print(row(name, alone, many), flush=True)
+                if name == "mbunet":
+                    ours = many.rate
+                    mixed = mixed_sizes(port, pid, args.seconds)
+                rates = [share * many.rate for share in (0.5, 0.8)]
+                for rate in rates:
+                    arrived = asyncio.run(opened(port, pid, body, rate, args.seconds))
+                    print(f"{'':<12}{rate:>6.0f} /s arriving: {quantiles(arrived)}{failures(arrived)}", flush=True)
+        print(f"\nfour sizes {SIZES}, mixed: {mixed:.1%} of the rate of one size at a time")
+        with served("nothing", path) as (port, pid):
+            load = asyncio.run(closed(port, pid, [body], CLIENTS, args.seconds))
+            cost = 1e3 * load.cpu_s / len(load.seconds)
+            print(
+                f"an engine that does nothing: {cost:.2f} ms CPU per image, {load.rate:.0f}/s ({ours:.0f}/s with ours)"
+            )
+
+
+def mixed_sizes(port: int, pid: int, seconds: float) -> float:
+    """Rate of four sizes interleaved, as a share of the rate at which they go one size at a time."""
+    bodies = [photo(size) for size in SIZES]
+    alone = [asyncio.run(closed(port, pid, [body], CLIENTS, seconds / 2)).rate for body in bodies]
+    together = asyncio.run(closed(port, pid, bodies, CLIENTS, seconds))
+    return together.rate * statistics.mean(1 / rate for rate in alone)
+
+
+def photo(size: int) -> bytes:
+    """A JPEG with blobs and some noise, as large as a photograph's."""
+    rng = np.random.default_rng(size)
+    small = Image.fromarray(rng.integers(0, 256, (size // 16, size // 16, 3), dtype=np.uint8))
+    pixels = np.asarray(small.resize((size, size), Image.Resampling.BICUBIC)).astype(int) + rng.integers(
+        -8, 9, (size, size, 1)
+    )
+    out = io.BytesIO()
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def row(name: str, alone: Load, many: Load) -> str:
+    request, engine = alone.percentile(0.5), statistics.median(alone.engine_ms or [float("nan")])
+    return (
+        f"{name:<12}{request:>9.2f} ms{engine:>9.2f}{request - engine:>9.2f}{many.rate:>11.1f}/s"
+        f"{many.percentile(0.5):>8.1f}{many.percentile(0.95):>8.1f}{many.percentile(0.99):>8.1f}{many.busy:>7.0%}{failures(many)}"
+    )
+
+
+def quantiles(load: Load) -> str:
+    return ", ".join(f"p{round(100 * share)} {load.percentile(share):.1f} ms" for share in (0.5, 0.95, 0.99))
+
+
+def failures(load: Load) -> str:
+    return f"  ({load.failed} failed)" if load.failed else ""
+
+
+# -- load ----------------------------------------------------------------------------------------------------------
+
+
+async def closed(port: int, pid: int, bodies: Sequence[bytes], clients: int, seconds: float) -> Load:
+    """Each client sends its next request when the last is answered."""
+    load = Load()
+
+    async def client(number: int) -> None:
+        connection = await asyncio.open_connection("127.0.0.1", port)
+        until, turn = time.perf_counter() + seconds, number
+        while time.perf_counter() < until:
+            await ask(connection, bodies[turn % len(bodies)], time.perf_counter(), load)
+            turn += 1
+        connection[1].close()
+
+    await measured(load, pid, [client(number) for number in range(clients)])
+    return load
+
+
+async def opened(port: int, pid: int, body: bytes, rate: float, seconds: float) -> Load:
+    """Requests arrive at random, whether or not the last ones are answered; waiting for a connection counts."""
+    load, rng = Load(), random.Random(0)
+    free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    for _ in range(4 * CLIENTS):
+        free.put_nowait(await asyncio.open_connection("127.0.0.1", port))
+
+    async def arrival(at: float) -> None:
+        await asyncio.sleep(at - time.perf_counter())
+        connection = await free.get()
+        await ask(connection, body, at, load)
+        free.put_nowait(connection)
+
+    times: list[float] = []
+    now = time.perf_counter()
+    while not times or times[-1] < now + seconds:
+        times.append((times[-1] if times else now) + rng.expovariate(rate))
+    await measured(load, pid, [arrival(at) for at in times])
+    return load
+
+
+async def measured(load: Load, pid: int, work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    idle, total, cpu, started = *machine(), process_seconds(pid), time.perf_counter()
+    await asyncio.gather(*work)
+    load.took = time.perf_counter() - started
+    idle, total = (after - before for after, before in zip(machine(), (idle, total), strict=True))
+    load.busy, load.cpu_s = 1 - idle / total, process_seconds(pid) - cpu
+
+
+async def ask(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], body: bytes, since: float, load: Load
+) -> None:
+    reader, writer = connection
+    head = f"POST /segment HTTP/1.1\r\nHost: bench\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    answer = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", answer)
+    assert length
+    await reader.readexactly(int(length[1]))
+    if answer.startswith(b"HTTP/1.1 200"):
+        load.seconds.append(time.perf_counter() - since)
+        engine = re.search(rb"engine;dur=([\d.]+)", answer)
+        load.engine_ms += [float(engine[1])] if engine else []
+    else:
+        load.failed += 1
+
+
+def machine() -> tuple[float, float]:
+    """(idle, all) ticks of the machine so far."""
+    values = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return values[3] + values[4], sum(values)
+
+
+def process_seconds(pid: int) -> float:
+    """CPU seconds of a process and of its children so far."""
+    children = [int(name) for name in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS + sum(map(process_seconds, children))
+
+
+# -- contenders ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(name: str, model: Path) -> Iterator[tuple[int, int]]:
+    """(port, process) of a contender that answers."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "tests.bench.servers", name, str(model), str(port)]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+        try:
+            for _ in range(3):
+                asyncio.run(answering(port))
+            yield port, process.pid
+        finally:
+            process.terminate()
+            process.wait()
+
+
+async def answering(port: int) -> None:
+    """Return when an image has been segmented."""
+    for _ in range(300):
+        try:
+            load, connection = Load(), await asyncio.open_connection("127.0.0.1", port)
+            await ask(connection, photo(256), time.perf_counter(), load)
+            connection[1].close()
+            if load.seconds:
+                return
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        await asyncio.sleep(0.1)
+    raise TimeoutError(f"nothing answers on port {port}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=32, help="channels of the first layer (default: 32)")
+    parser.add_argument("--size", type=int, default=512, help="side of the image (default: 512)")
+    parser.add_argument("--seconds", type=float, default=6, help="of every measurement (default: 6)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""API key and origin: 401 and 403 before anything of the body is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from service import problems
+from service.app import create_app
+from service.settings import Settings
+from tests.service.fakes import FakeEngine, file_of, photo, serving
+from tests.service.test_app import PNG, assert_problem
+
+KEY = "s3cret"
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[httpx.Client]:
+    settings = Settings(api_key=KEY, origins="https://friend.example, https://other.example")
+    with serving(create_app(FakeEngine(), settings)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("headers", [{"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}])
+def test_the_key_is_taken_from_two_headers(guarded: httpx.Client, headers: dict[str, str]) -> None:
+    assert guarded.post("/segment", content=file_of(photo()), headers=PNG | headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"X-API-Key": KEY + "x"},
+        {"Authorization": f"Basic {KEY}"},
+        {b"X-API-Key": b"\xff"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/segment", "/segment/batch", "/models", "/models/fake", "/v2/models/fake/infer"])
+def test_without_the_key_nothing_is_served(guarded: httpx.Client, path: str, headers: dict[str, str]) -> None:
+    answer = guarded.post(path, content=b"", headers=headers)
+    document = assert_problem(answer, problems.WrongKey)
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert KEY not in str(document)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/docs", "/", "/v2/health/live", "/openapi.json"])
+def test_health_metrics_and_pages_need_no_key(guarded: httpx.Client, path: str) -> None:
+    assert guarded.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("https://friend.example", 200), ("https://evil.example", 403), ("null", 403), ("http://friend.example", 403)],
+)
+def test_pages_of_other_origins_are_refused_unless_named(guarded: httpx.Client, origin: str, status: int) -> None:
+    answer = guarded.post("/segment", content=file_of(photo()), headers=PNG | {"X-API-Key": KEY, "Origin": origin})
+    assert answer.status_code == status
+
+
+def test_the_servers_own_page_may_ask(client: httpx.Client) -> None:
+    origin = str(client.base_url).rstrip("/")
+    assert client.post("/segment", content=file_of(photo()), headers=PNG | {"Origin": origin}).status_code == 200
