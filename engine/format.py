@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as save_bytes
 
 from engine.check import check, check_description, check_shapes, check_values, require
 from engine.model import IMAGE, ClassInfo, Layer, Model, ModelFileError, Preprocessing, pack, unpack
@@ -50,7 +50,8 @@ def save(model: Model, path: str | Path) -> None:
     check(replace(_from_json(text), tensors=model.tensors))
     # safetensors writes the memory as it lies, so strided arrays would come back scrambled
     tensors = {name: np.ascontiguousarray(array) for name, array in model.tensors.items()}
-    save_file(tensors, path, metadata={METADATA_KEY: text})
+    # not save_file: it leaves files that nobody but their owner can read
+    Path(path).write_bytes(save_bytes(tensors, metadata={METADATA_KEY: text}))
 
 
 def load(path: str | Path) -> Model:

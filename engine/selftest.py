@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from engine import runtime
 from engine.runtime import Engine, EngineError, available_kernels
@@ -56,7 +56,7 @@ def write_golden(path: Path, pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np
         tensors[f"{i}.image"] = np.ascontiguousarray(image)
         tensors[f"{i}.logits"] = np.ascontiguousarray(logits)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path)
+    path.write_bytes(save(tensors))
 
 
 def _differences(got: NDArray[np.int32], expected: NDArray[np.int32]) -> int:

@@ -50,6 +50,7 @@ def export(
     model = to_model(
         network, config, name=name or out.stem, classes=[ClassInfo(class_name, color)], provenance=provenance
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
     try:
         format.save(model, part)
