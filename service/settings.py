@@ -55,6 +55,11 @@ class Settings:
     tls_certificate: str = _setting("", "PEM file with the certificate chain, to serve HTTPS")
     tls_key: str = _setting("", "PEM file with the certificate's private key")
 
+    @property
+    def allowed_origins(self) -> list[str]:
+        """`origins`, one by one."""
+        return [origin.strip() for origin in self.origins.split(",") if origin.strip()]
+
     def __post_init__(self) -> None:
         for setting in fields(self):
             _check(setting, getattr(self, setting.name))
