@@ -235,7 +235,9 @@ def served(name: str, model: Path) -> Iterator[tuple[int, int]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "tests.bench.servers", name, str(model), str(port)]
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:  # from where its own modules are found
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:  # from where its own modules are found
         try:
             for _ in range(3):
                 asyncio.run(answering(port, name == "litserve"))
