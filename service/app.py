@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from service import envelope, guard, problems, routes, stream, v2
 from service.batcher import Engine
@@ -45,6 +46,14 @@ def create_app(
     )
     app.state.service = service
     app.add_middleware(guard.Guard, settings=settings, metrics=service.metrics)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Joules-Per-Image", "X-Request-Id"],
+        )
     app.add_middleware(envelope.Envelope, metrics=service.metrics)  # the outermost
     for router in (routes.router, stream.router, v2.router):
         app.include_router(router)

@@ -22,7 +22,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self._app = app
         self._key = settings.api_key.encode()
-        self._origins = {origin.strip() for origin in settings.origins.split(",") if origin.strip()}
+        self._origins = settings.allowed_origins
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

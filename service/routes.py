@@ -102,13 +102,17 @@ async def segment_batch(request: Request, query: Annotated[SegmentQuery, Query()
     An item is `{"status": 200, "media_type", "ms", "data"}`, where `data` is base64, or `result` instead where the
     format is JSON; or it is the problem document of that image alone.
     """
-    wanted = wish(query, accept(request) if query.format else "", service)
+    wanted = wish(query, "", service)
     service.require_ready()
     bodies = await upload.images(request, service.settings)
     answers = await in_time(request, service.segment_all(bodies, wanted), wanted.seconds)
     request.state.log |= {"model": wanted.engine.model.name, "images": len(bodies), "bytes": sum(map(len, bodies))}
-    items = [_item(answer, wanted.encoder, request.state.request_id) for answer in answers]
-    return JSONResponse({"model": wanted.engine.model.name, "items": items}, headers=joules_header(service))
+
+    def response() -> Response:
+        items = [_item(answer, wanted.encoder, request.state.request_id) for answer in answers]
+        return JSONResponse({"model": wanted.engine.model.name, "items": items}, headers=joules_header(service))
+
+    return await service.off_the_loop(response)
 
 
 def _item(answer: Answer | Problem, encoder: Encoder, request_id: str) -> dict[str, Any]:

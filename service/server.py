@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from service import logs
-from service.settings import Settings
+from service.settings import LAST_SHARE, Settings
 
 if TYPE_CHECKING:
     from engine.runtime import Engine
@@ -50,7 +50,7 @@ def load(settings: Settings) -> list[Engine]:
 def options(settings: Settings) -> dict[str, Any]:
     """What uvicorn is told."""
     return {
-        "timeout_graceful_shutdown": math.ceil(settings.drain_ms / 1000),
+        "timeout_graceful_shutdown": math.ceil((1 - LAST_SHARE) * settings.drain_ms / 1000),
         "ws_max_size": settings.max_body_bytes,
         "ws_max_queue": 2,  # a frame that nobody takes stays with the client
         "ssl_certfile": settings.tls_certificate or None,

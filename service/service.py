@@ -18,7 +18,7 @@ from service.batcher import Batcher, Bounds, Engine, Reply, Work, log
 from service.codec import Encoder, Pixels, Result
 from service.metrics import Metrics
 from service.problems import BadParameter, NotFound, Problem, TooManyPixels, Unavailable
-from service.settings import Settings
+from service.settings import LAST_SHARE, Settings
 
 State = Literal["loading", "ready", "draining", "failed", "hanging"]
 T = TypeVar("T")
@@ -160,8 +160,8 @@ class Service:
         self._warm_up(iter(list(self.engines.values())))
 
     def stop(self) -> None:
-        """Finish what is queued within the setting `drain_ms`, then stop all threads."""
-        patience_s = 0 if self.state == "hanging" else self.settings.drain_ms / 1000
+        """Finish what is queued, within the last share of the setting `drain_ms`, then stop all threads."""
+        patience_s = 0 if self.state == "hanging" else LAST_SHARE * self.settings.drain_ms / 1000
         self._state = "draining"
         if not self.batcher.close(patience_s):
             log.error("the engine hangs: what was under way is given up")

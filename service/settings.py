@@ -10,6 +10,7 @@ from typing import Any
 PREFIX = "MBUNET_"
 NOT_SETTINGS = frozenset({"MBUNET_REQUIRE_NEON", "MBUNET_REQUIRE_CHROMIUM", "MBUNET_WERROR"})  # of tests and build
 
+LAST_SHARE = 0.1  # of drain_ms, for the last run of an engine when all requests are answered or given up
 ENERGY_SOURCES = ("auto", "nvml", "ina3221", "rapl", "none")
 
 
@@ -53,6 +54,11 @@ class Settings:
     energy: str = _setting("auto", "where joules are read: auto, nvml, ina3221, rapl or none")
     tls_certificate: str = _setting("", "PEM file with the certificate chain, to serve HTTPS")
     tls_key: str = _setting("", "PEM file with the certificate's private key")
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """`origins`, one by one."""
+        return [origin.strip() for origin in self.origins.split(",") if origin.strip()]
 
     def __post_init__(self) -> None:
         for setting in fields(self):

@@ -86,30 +86,10 @@ def fastapi(model: str, port: int) -> None:
 
 
 def litserve(model: str, port: int) -> None:
-    """LitServe with batching as its manual has it."""
-    import litserve as ls
+    """LitServe."""
+    from tests.bench import lit
 
-    class Api(ls.LitAPI):  # type: ignore[misc, name-defined, unused-ignore]
-        def setup(self, device: str) -> None:
-            self.engine = Engine.load(model)
-
-        async def decode_request(self, request: Request) -> Pixels:
-            return decode(await request.body())
-
-        def batch(self, inputs: list[Pixels]) -> list[Pixels]:
-            return inputs
-
-        def predict(self, images: list[Pixels]) -> list[Mask]:
-            return self.engine.run(images)[0]
-
-        def unbatch(self, masks: list[Mask]) -> list[Mask]:
-            return masks
-
-        def encode_response(self, mask: Mask) -> Response:
-            return Response(encode(mask), media_type="image/png")
-
-    api = Api(max_batch_size=8, batch_timeout=0.0, api_path="/segment")
-    ls.LitServer(api, accelerator="cpu").run(port=port, generate_client_file=False, log_level="warning")
+    lit.serve(model, port)
 
 
 if __name__ == "__main__":

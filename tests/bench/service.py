@@ -19,6 +19,7 @@ import io
 import os
 import random
 import re
+import signal
 import socket
 import statistics
 import subprocess
@@ -79,20 +80,21 @@ def main() -> None:
         what = f"{args.size} x {args.size} JPEG of {len(body)} bytes, width {args.width}, 90 % zeros"
         print(f"{what}, {os.cpu_count()} cores\n\n{HEADING}")
         for name in contenders:
+            sent = request(body, name == "litserve")
             with served(name, path) as (port, pid):
-                alone = asyncio.run(closed(port, pid, [body], 1, args.seconds))
-                many = asyncio.run(closed(port, pid, [body], CLIENTS, args.seconds))
+                alone = asyncio.run(closed(port, pid, [sent], 1, args.seconds))
+                many = asyncio.run(closed(port, pid, [sent], CLIENTS, args.seconds))
                 print(row(name, alone, many), flush=True)
                 if name == "mbunet":
                     ours = many.rate
                     mixed = mixed_sizes(port, pid, args.seconds)
                 rates = [share * many.rate for share in (0.5, 0.8)]
                 for rate in rates:
-                    arrived = asyncio.run(opened(port, pid, body, rate, args.seconds))
+                    arrived = asyncio.run(opened(port, pid, sent, rate, args.seconds))
                     print(f"{'':<12}{rate:>6.0f} /s arriving: {quantiles(arrived)}{failures(arrived)}", flush=True)
         print(f"\nfour sizes {SIZES}, mixed: {mixed:.1%} of the rate of one size at a time")
         with served("nothing", path) as (port, pid):
-            load = asyncio.run(closed(port, pid, [body], CLIENTS, args.seconds))
+            load = asyncio.run(closed(port, pid, [request(body)], CLIENTS, args.seconds))
             cost = 1e3 * load.cpu_s / len(load.seconds)
             print(
                 f"an engine that does nothing: {cost:.2f} ms CPU per image, {load.rate:.0f}/s ({ours:.0f}/s with ours)"
@@ -101,7 +103,7 @@ def main() -> None:
 
 def mixed_sizes(port: int, pid: int, seconds: float) -> float:
     """Rate of four sizes interleaved, as a share of the rate at which they go one size at a time."""
-    bodies = [photo(size) for size in SIZES]
+    bodies = [request(photo(size)) for size in SIZES]
     alone = [asyncio.run(closed(port, pid, [body], CLIENTS, seconds / 2)).rate for body in bodies]
     together = asyncio.run(closed(port, pid, bodies, CLIENTS, seconds))
     return together.rate * statistics.mean(1 / rate for rate in alone)
@@ -117,6 +119,17 @@ def photo(size: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=85)
     return out.getvalue()
+
+
+def request(image: bytes, form: bool = False) -> bytes:
+    """A whole request: the image as its body, or as a form, the only way that LitServe takes a file."""
+    kind = "image/jpeg"
+    if form:
+        kind = "multipart/form-data; boundary=b"
+        part = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\nContent-Type: image/jpeg\r\n\r\n'
+        image = part + image + b"\r\n--b--\r\n"
+    head = f"POST /segment HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {len(image)}\r\n\r\n"
+    return head.encode() + image
 
 
 def row(name: str, alone: Load, many: Load) -> str:
@@ -138,7 +151,7 @@ def failures(load: Load) -> str:
 # -- load ----------------------------------------------------------------------------------------------------------
 
 
-async def closed(port: int, pid: int, bodies: Sequence[bytes], clients: int, seconds: float) -> Load:
+async def closed(port: int, pid: int, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
     """Each client sends its next request when the last is answered."""
     load = Load()
 
@@ -146,7 +159,7 @@ async def closed(port: int, pid: int, bodies: Sequence[bytes], clients: int, sec
         connection = await asyncio.open_connection("127.0.0.1", port)
         until, turn = time.perf_counter() + seconds, number
         while time.perf_counter() < until:
-            await ask(connection, bodies[turn % len(bodies)], time.perf_counter(), load)
+            await ask(connection, requests[turn % len(requests)], time.perf_counter(), load)
             turn += 1
         connection[1].close()
 
@@ -154,7 +167,7 @@ async def closed(port: int, pid: int, bodies: Sequence[bytes], clients: int, sec
     return load
 
 
-async def opened(port: int, pid: int, body: bytes, rate: float, seconds: float) -> Load:
+async def opened(port: int, pid: int, request: bytes, rate: float, seconds: float) -> Load:
     """Requests arrive at random, whether or not the last ones are answered; waiting for a connection counts."""
     load, rng = Load(), random.Random(0)
     free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
@@ -164,7 +177,7 @@ async def opened(port: int, pid: int, body: bytes, rate: float, seconds: float) 
     async def arrival(at: float) -> None:
         await asyncio.sleep(at - time.perf_counter())
         connection = await free.get()
-        await ask(connection, body, at, load)
+        await ask(connection, request, at, load)
         free.put_nowait(connection)
 
     times: list[float] = []
@@ -184,11 +197,10 @@ async def measured(load: Load, pid: int, work: Sequence[Coroutine[Any, Any, None
 
 
 async def ask(
-    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], body: bytes, since: float, load: Load
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], request: bytes, since: float, load: Load
 ) -> None:
     reader, writer = connection
-    head = f"POST /segment HTTP/1.1\r\nHost: bench\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
+    writer.write(request)
     answer = await reader.readuntil(b"\r\n\r\n")
     length = re.search(rb"(?i)content-length: (\d+)", answer)
     assert length
@@ -223,22 +235,23 @@ def served(name: str, model: Path) -> Iterator[tuple[int, int]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "tests.bench.servers", name, str(model), str(port)]
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:  # from where its own modules are found
         try:
             for _ in range(3):
-                asyncio.run(answering(port))
+                asyncio.run(answering(port, name == "litserve"))
             yield port, process.pid
         finally:
-            process.terminate()
-            process.wait()
+            os.killpg(process.pid, signal.SIGKILL)  # with its workers, however it takes SIGTERM
 
 
-async def answering(port: int) -> None:
+async def answering(port: int, form: bool) -> None:
     """Return when an image has been segmented."""
     for _ in range(300):
         try:
             load, connection = Load(), await asyncio.open_connection("127.0.0.1", port)
-            await ask(connection, photo(256), time.perf_counter(), load)
+            await ask(connection, request(photo(256), form), time.perf_counter(), load)
             connection[1].close()
             if load.seconds:
                 return

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -211,18 +212,30 @@ def test_training_flags_are_fields_of_its_configuration() -> None:
 
 
 @contextmanager
-def served(model: Path, forbidden: Path) -> Iterator[tuple[subprocess.Popen[str], str, float]]:
+def served(model: Path | str, forbidden: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str, float]]:
     """(process, its address, its start) of `mbunet serve`; importing torch there leaves a file at `forbidden`."""
     forbidden.parent.joinpath("torch.py").write_text(f"open({str(forbidden)!r}, 'w').close()")
     environment = os.environ | {"PYTHONPATH": f"{forbidden.parent}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--model", str(model), "--threads", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "service.cli",
+        "serve",
+        "--port",
+        "0",
+        "--model",
+        str(model),
+        "--threads",
+        "1",
+        *more,
+    ]
     started = time.monotonic()
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout
-            address = re.search(r"http://[\d.:]+", process.stdout.readline())
+            address = re.search(r"https?://[\d.:]+", process.stdout.readline())
             assert address
             yield process, address[0], started
         finally:
@@ -264,6 +277,23 @@ def test_sigterm_answers_what_is_under_way(model: Path, tmp_path: Path) -> None:
             raw.sendall(body)
             assert raw.recv(1000).startswith(b"HTTP/1.1 200 ")
         assert process.wait(PATIENCE) == 0
+
+
+def test_serve_takes_several_models_and_a_certificate(model: Path, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    key, certificate, second = tmp_path / "key.pem", tmp_path / "certificate.pem", tmp_path / "second.safetensors"
+    made = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {certificate} -days 2 -subj /CN=localhost"
+    subprocess.run(made.split(), check=True, capture_output=True)
+    format.save(dataclasses.replace(random_model(width=2), name="second"), second)
+    more = ["--tls-key", str(key), "--tls-certificate", str(certificate)]
+    with served(f"{model},{second}", tmp_path / "torch", *more) as (_, address, _):
+        assert address.startswith("https://")
+        with httpx.Client(base_url=address, verify=False, timeout=PATIENCE) as client:
+            while client.get("/readyz").status_code != 200:
+                pass
+            assert [entry["name"] for entry in client.get("/models").json()] == ["random", "second"]
+            assert client.post("/segment?model=second", content=file_of(photo())).status_code == 200
 
 
 def test_the_greeting_can_be_copied() -> None:

@@ -63,3 +63,15 @@ def test_pages_of_other_origins_are_refused_unless_named(guarded: httpx.Client, 
 def test_the_servers_own_page_may_ask(client: httpx.Client) -> None:
     origin = str(client.base_url).rstrip("/")
     assert client.post("/segment", content=file_of(photo()), headers=PNG | {"Origin": origin}).status_code == 200
+
+
+def test_pages_that_are_named_may_read_the_answer(guarded: httpx.Client, client: httpx.Client) -> None:
+    asks = {"Origin": "https://friend.example", "Access-Control-Request-Method": "POST"}
+    first = guarded.options("/segment", headers=asks | {"Access-Control-Request-Headers": "x-api-key, content-type"})
+    assert (first.status_code, first.headers["access-control-allow-origin"]) == (200, "https://friend.example")
+    answer = guarded.post(
+        "/segment", content=file_of(photo()), headers=PNG | {"X-API-Key": KEY, "Origin": "https://friend.example"}
+    )
+    assert answer.headers["access-control-allow-origin"] == "https://friend.example"
+    assert "Server-Timing" in answer.headers["access-control-expose-headers"]
+    assert "access-control-allow-origin" not in client.options("/segment", headers=asks).headers
