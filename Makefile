@@ -19,10 +19,10 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-image trainer check format bench sanitize clean
+.PHONY: help setup serve test test-dashboard test-image trainer check format bench sanitize clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 setup: $(RUNTIME)/.installed  ## install what serving needs into .venv
 
@@ -34,6 +34,9 @@ test: $(DEV)/.installed  ## run all tests; ARGS="-k name" chooses some
 
 test-image: $(DEV)/.installed  ## build the images on a Debian made here and run them; needs root, debootstrap, buildah, crun
 	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_image.py $(ARGS)
+
+test-dashboard: $(DEV)/.installed  ## watch the service under load with a real Prometheus; needs prometheus
+	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_live.py $(ARGS)
 
 trainer: $(DEV)/.installed  ## install what training needs, PyTorch above all, into .venv-dev
 
