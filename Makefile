@@ -19,7 +19,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-dashboard test-image trainer check format bench sanitize clean
+.PHONY: help setup serve test test-ray test-dashboard test-image trainer check format bench sanitize clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -37,6 +37,10 @@ test-image: $(DEV)/.installed  ## build the images on a Debian made here and run
 
 test-dashboard: $(DEV)/.installed  ## watch the service under load with a real Prometheus; needs prometheus
 	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_live.py $(ARGS)
+
+test-ray: $(DEV)/.installed  ## serve from a Ray cluster of two nodes and kill one
+	$(DEV)/bin/python $(PIP) install -e '.[ray]'
+	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_ray.py $(ARGS)
 
 trainer: $(DEV)/.installed  ## install what training needs, PyTorch above all, into .venv-dev
 
