@@ -44,11 +44,10 @@ class Replica:
     """One engine and the whole application round it."""
 
     def __init__(self, settings: Settings) -> None:
-        from engine.runtime import Engine
+        from service import server
         from service.app import create_app
 
-        engine = Engine.load(settings.model, settings.device, settings.threads, settings.kernel)
-        self._application = create_app(engine, settings)
+        self._application = create_app(server.load(settings), settings)
         self._service = self._application.state.service
         self._application.router.routes.insert(0, Route("/metrics", self._metrics))
 
