@@ -50,15 +50,17 @@ class Container:
     """A running container that shares the host's network: `address` is where its service listens."""
 
     name: str
+    user: str
     state: Path
     address: str
     process: subprocess.Popen[str]
 
     def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the container, as its user."""
-        return subprocess.run(_crun(self.state, "exec", self.name, *command), capture_output=True, text=True)
+        inside = _crun(self.state, "exec", f"--user={self.user}", self.name, *command)
+        return subprocess.run(inside, capture_output=True, text=True)
 
-    def user(self) -> int:
+    def owner(self) -> int:
         """The user id of the container's first process, as the host's kernel tells it."""
         state = json.loads(_output(*_crun(self.state, "state", self.name)))
         return Path(f"/proc/{state['pid']}").stat().st_uid
@@ -114,7 +116,7 @@ def running(image: Image, folder: Path) -> Iterator[Container]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
             _wait_until_ready(address, process)
-            yield Container(name, state, address, process)
+            yield Container(name, image.config["User"], state, address, process)
         finally:
             if process.poll() is None:
                 subprocess.run(_crun(state, "kill", name, "KILL"), capture_output=True)
@@ -143,7 +145,9 @@ def _specification(image: Image, environment: list[str]) -> dict[str, Any]:
 
 
 def _crun(state: Path, *command: str) -> list[str]:
-    return ["crun", f"--root={state}", "--cgroup-manager=disabled", *command]
+    """A command of crun that looks at no control groups: it would not start where the two versions are mixed."""
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/fs/cgroup && exec "$0" "$@"']
+    return [*hidden, "crun", f"--root={state}", "--cgroup-manager=disabled", *command]
 
 
 def _wait_until_ready(address: str, process: subprocess.Popen[str]) -> None:

@@ -66,7 +66,7 @@ def test_it_says_what_it_is_and_how_it_ends(image: Image) -> None:
 
 
 def test_it_serves_a_real_image_as_an_ordinary_user(container: Container) -> None:
-    assert container.user() == 10001
+    assert container.owner() == 10001
     body = NUCLEI[0].read_bytes()
     answer = httpx.post(f"{container.address}/segment", content=body, headers={"Content-Type": "image/png"})
     assert answer.status_code == 200
