@@ -1,9 +1,14 @@
 """The same application on many machines: Ray Serve runs it as replicas, one engine each, behind its own proxies.
 
-    serve run --working-dir deploy/ray app:build cpus=4 min_replicas=2 max_replicas=8
+    ray start --head                        # on the first machine
+    ray start --address=FIRST:6379          # on every other one
+    serve start --http-host 0.0.0.0         # from here on the first again, in the folder of this file
+    serve run --working-dir . app:build cpus=4 min_replicas=2 max_replicas=8
 
-Settings are the MBUNET_* variables of whoever says this; host and port are Ray's affair, and a model file must lie at
-the same path on every machine. Ray chooses the replica; queue, batches and refusals are the replica's own.
+Every machine needs the project installed with its extra: pip install '.[ray]'. Every proxy (port 8000) leads to every
+replica, and its /metrics tells of all of them: let Prometheus ask one. Settings are the MBUNET_* variables of whoever
+says `serve run`; host and port are Ray's affair, and a model file must lie at the same path on every machine. Ray
+chooses the replica; queue, batches and refusals are the replica's own.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("debootstrap", "buildah", "crun")
 BASE = "localhost/base"
 SUITE = "bookworm"
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FROM_THE_HOST = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
 PATIENCE = 60  # seconds
 
@@ -87,6 +88,7 @@ class Store:
                 shutil.copyfile(name, self._base / name[1:])
         container = self._buildah("from", "scratch")
         self._buildah("copy", "--quiet", container, str(self._base), "/")
+        self._buildah("config", f"--env=PATH={USUAL_PATH}", container)  # as every published base has it
         self._buildah("commit", "--quiet", "--rm", container, BASE)
 
     def build(self, dockerfile: str, target: str, *base_arguments: str) -> Image:
