@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 from starlette.routing import Route
 
+from service.batcher import log
 from service.settings import Settings, load
 
 WARM_UP_S = 60.0
@@ -73,8 +74,12 @@ class Replica:
         """The series of every replica, each with the label `replica`: a scrape reaches only one of them."""
         context = serve.get_replica_context()
         handle = serve.get_deployment_handle(context.deployment, context.app_name)
-        answers = await handle.broadcast("exposition").results_async(timeout_s=SCRAPE_S, return_exceptions=True)
-        told = dict(answer for answer in answers if not isinstance(answer, BaseException))
+        told = dict([await self.exposition()])
+        try:
+            answers = await handle.broadcast("exposition").results_async(timeout_s=SCRAPE_S, return_exceptions=True)
+            told |= dict(answer for answer in answers if not isinstance(answer, BaseException))
+        except TimeoutError:
+            log.warning("not every replica told its series within %g s; this one tells its own", SCRAPE_S)
         registry = CollectorRegistry()
         registry.register(Told(told))
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -31,6 +31,11 @@ CLIENTS = 8
 SIDE = 1024  # pixels: most of a request's time is the engine's
 WARM_UP, MEASURED = 6, 40  # requests
 UNDER_LOAD = 80  # requests while a node dies
+QUICK_TO_NOTICE = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ def cluster(model: Path) -> Iterator[Running]:
         patch.setenv("MBUNET_MODEL", str(model))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         small = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-        nodes = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+        first = {**small, "include_dashboard": False, "_system_config": QUICK_TO_NOTICE}
+        nodes = Cluster(initialize_head=True, head_node_args=first)
         try:
             second = nodes.add_node(**small)
             ray.init(address=nodes.address, log_to_driver=False)
