@@ -25,7 +25,7 @@ TOOLS = ("debootstrap", "buildah", "crun")
 BASE = "localhost/base"
 SUITE = "bookworm"
 USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-FROM_THE_HOST = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
+FROM_THE_HOST = ("/etc/ssl/certs/ca-certificates.crt", "/usr/local/share/ca-certificates", "/etc/pip.conf")
 PATIENCE = 60  # seconds
 
 
@@ -82,10 +82,13 @@ class Store:
         self._folder = folder
         self._base = folder / "debian"
         _output("debootstrap", "--variant=minbase", SUITE, str(self._base))
-        for name in FROM_THE_HOST:
-            if Path(name).exists():
-                (self._base / name[1:]).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(name, self._base / name[1:])
+        for source in map(Path, FROM_THE_HOST):
+            target = self._base / source.relative_to("/")
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            elif source.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
         container = self._buildah("from", "scratch")
         self._buildah("copy", "--quiet", container, str(self._base), "/")
         self._buildah("config", f"--env=PATH={USUAL_PATH}", container)  # as every published base has it
