@@ -19,10 +19,10 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test trainer check format bench sanitize clean
+.PHONY: help setup serve test test-ray test-dashboard test-image trainer check format bench sanitize clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 setup: $(RUNTIME)/.installed  ## install what serving needs into .venv
 
@@ -31,6 +31,16 @@ serve: $(RUNTIME)/.installed  ## serve the shipped model on PORT (8080)
 
 test: $(DEV)/.installed  ## run all tests; ARGS="-k name" chooses some
 	$(DEV)/bin/python -m pytest $(ARGS)
+
+test-image: $(DEV)/.installed  ## build the images on a Debian made here and run them; needs root, debootstrap, buildah, crun
+	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_image.py $(ARGS)
+
+test-dashboard: $(DEV)/.installed  ## watch the service under load with a real Prometheus; needs prometheus
+	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_live.py $(ARGS)
+
+test-ray: $(DEV)/.installed  ## serve from a Ray cluster of two nodes and kill one
+	$(DEV)/bin/python $(PIP) install -e '.[ray]'
+	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_ray.py $(ARGS)
 
 trainer: $(DEV)/.installed  ## install what training needs, PyTorch above all, into .venv-dev
 

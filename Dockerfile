@@ -1,0 +1,48 @@
+# The service as an image, without PyTorch and without a compiler: docker build -t mbunet .
+#
+# BASE_IMAGE may be any Debian or Ubuntu. One that brings a Python (3.10 or newer) keeps it; a plain one gets its own.
+# The one target is `cpu`. A target `cuda` will stand beside it once csrc/ has CUDA kernels to put into the wheel.
+ARG BASE_IMAGE=python:3.12-slim
+
+# hadolint ignore=DL3006
+FROM ${BASE_IMAGE} AS python
+# hadolint ignore=DL3008
+RUN command -v python3 || { \
+        apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*; \
+    }
+
+FROM python AS build
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends build-essential && \
+    can_build='import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' && \
+    { python3 -c "$can_build" || apt-get install -y --no-install-recommends python3-venv python3-dev; } && \
+    rm -rf /var/lib/apt/lists/*
+RUN python3 -m venv /opt/mbunet
+WORKDIR /source
+COPY . .
+RUN /opt/mbunet/bin/python -m pip install --no-cache-dir . && \
+    /opt/mbunet/bin/python -m pip uninstall -y pip setuptools
+
+FROM python AS cpu
+ARG BASE_IMAGE
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="mbunet" \
+      org.opencontainers.image.description="The segmentation server that runs a U-Net on single bits" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
+COPY --from=build /opt/mbunet /opt/mbunet
+ENV PATH=/opt/mbunet/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MBUNET_HOST=0.0.0.0
+# a number, not a name: Kubernetes can tell that it is not root. Nothing is written: the root file system may be read-only
+USER 10001:10001
+WORKDIR /
+EXPOSE 8080
+# SIGTERM drains: what is under way is answered, then the process exits with 0
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=4s --start-period=30s \
+    CMD ["python3", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('MBUNET_PORT', 8080)), timeout=3); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
+ENTRYPOINT ["mbunet"]
+CMD ["serve"]

@@ -1,0 +1,184 @@
+"""Images and containers without a daemon and without a registry: debootstrap makes the base, buildah builds, crun runs.
+
+Needs root and these three programs (Debian packages of the same names). What a machine needs to reach package indexes,
+its certificates and its pip.conf, goes into the base.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ("debootstrap", "buildah", "crun")
+BASE = "localhost/base"
+SUITE = "bookworm"
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+FROM_THE_HOST = ("/etc/ssl/certs/ca-certificates.crt", "/usr/local/share/ca-certificates", "/etc/pip.conf")
+PATIENCE = 60  # seconds
+
+
+def missing() -> str:
+    """What keeps this machine from building and running images, or an empty text."""
+    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if absent:
+        return f"not installed: {', '.join(absent)}"
+    return "" if os.geteuid() == 0 else "building on a base made here needs root"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image: its configuration as the OCI names it, its root file system, and what it adds to its base."""
+
+    config: dict[str, Any]
+    root: Path
+    added_bytes: int
+
+
+@dataclass(frozen=True)
+class Container:
+    """A running container that shares the host's network: `address` is where its service listens."""
+
+    name: str
+    user: str
+    state: Path
+    address: str
+    process: subprocess.Popen[str]
+
+    def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the container, as its user."""
+        inside = _crun(self.state, "exec", f"--user={self.user}", self.name, *command)
+        return subprocess.run(inside, capture_output=True, text=True)
+
+    def owner(self) -> int:
+        """The user id of the container's first process, as the host's kernel tells it."""
+        state = json.loads(_output(*_crun(self.state, "state", self.name)))
+        return Path(f"/proc/{state['pid']}").stat().st_uid
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the container's first process."""
+        _output(*_crun(self.state, "kill", self.name, "TERM"))
+
+    def wait(self) -> int:
+        """The exit status of the first process, once it has ended."""
+        return self.process.wait(PATIENCE)
+
+
+class Store:
+    """A storage of images in one folder, with a Debian base in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._base = folder / "debian"
+        _output("debootstrap", "--variant=minbase", SUITE, str(self._base))
+        for source in map(Path, FROM_THE_HOST):
+            target = self._base / source.relative_to("/")
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            elif source.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+        container = self._buildah("from", "scratch")
+        self._buildah("copy", "--quiet", container, str(self._base), "/")
+        self._buildah("config", f"--env=PATH={USUAL_PATH}", container)  # as every published base has it
+        self._buildah("commit", "--quiet", "--rm", container, BASE)
+
+    def build(self, dockerfile: str, target: str, *base_arguments: str) -> Image:
+        """Build `target` of a Dockerfile with `base_arguments` set to the Debian base."""
+        settings = [f"--build-arg={name}={BASE}" for name in base_arguments]
+        how = ("--isolation=chroot", "--format=docker", f"--target={target}", *settings)
+        self._buildah("build", *how, f"--file={ROOT / dockerfile}", f"--tag=localhost/{target}", str(ROOT))
+        container = self._buildah("from", f"localhost/{target}")
+        root = Path(self._buildah("mount", container))
+        config = json.loads(self._buildah("inspect", "--format={{json .Docker}}", container))["config"]
+        return Image(config, root, _bytes(root) - _bytes(self._base))
+
+    def _buildah(self, *command: str) -> str:
+        storage = (f"--root={self._folder}/storage", f"--runroot={self._folder}/run", "--storage-driver=vfs")
+        return _output("buildah", *storage, *command)
+
+
+@contextmanager
+def running(image: Image, folder: Path) -> Iterator[Container]:
+    """A container of `image` that is ready: its own user, no capabilities, a root file system that is read-only."""
+    state, name = folder / "state", "mbunet-test"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    (folder / "config.json").write_text(json.dumps(_specification(image, [f"MBUNET_PORT={port}"])))
+    command = _crun(state, "run", f"--bundle={folder}", name)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _wait_until_ready(address, process)
+            yield Container(name, image.config["User"], state, address, process)
+        finally:
+            if process.poll() is None:
+                subprocess.run(_crun(state, "kill", name, "KILL"), capture_output=True)
+
+
+def _specification(image: Image, environment: list[str]) -> dict[str, Any]:
+    """The OCI runtime's config.json: as `docker run --read-only --cap-drop=ALL --network=host` would have it."""
+    user, group = map(int, image.config["User"].split(":"))
+    devices = ["nosuid", "strictatime", "mode=755", "size=65536k"]
+    return {
+        "ociVersion": "1.0.0",
+        "root": {"path": str(image.root), "readonly": True},
+        "process": {
+            "user": {"uid": user, "gid": group},
+            "args": image.config["Entrypoint"] + image.config["Cmd"],
+            "env": image.config["Env"] + environment,
+            "cwd": image.config["WorkingDir"],
+            "noNewPrivileges": True,
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": devices},
+        ],
+        "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},
+    }
+
+
+def _crun(state: Path, *command: str) -> list[str]:
+    """A command of crun that looks at no control groups: it would not start where the two versions are mixed."""
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/fs/cgroup && exec "$0" "$@"']
+    return [*hidden, "crun", f"--root={state}", "--cgroup-manager=disabled", *command]
+
+
+def _wait_until_ready(address: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        try:
+            if httpx.get(f"{address}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise TimeoutError(f"{address} is not ready after {PATIENCE} s")
+
+
+def _bytes(root: Path) -> int:
+    """Bytes of all files below `root`, hard links counted once."""
+    sizes: dict[int, int] = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            status = (Path(folder) / name).lstat()
+            sizes[status.st_ino] = status.st_size
+    return sum(sizes.values())
+
+
+def _output(*command: str) -> str:
+    """The standard output of a command; where it fails, all that it said."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-5000:]}"
+    return done.stdout.strip()

@@ -1,0 +1,168 @@
+"""A real Ray cluster of two nodes: two are faster than one, and nothing is lost when one dies. `make test-ray`."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from deploy.ray import client
+from engine import format
+from engine.runtime import Engine
+from tests.models import random_model
+
+ray = pytest.importorskip("ray", reason="needs Ray: pip install 'mbunet[ray]'")
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = 8
+SIDE = 1024  # pixels: most of a request's time is the engine's
+WARM_UP, MEASURED = 6, 40  # requests
+UNDER_LOAD = 80  # requests while a node dies
+QUICK_TO_NOTICE = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+
+
+@dataclass(frozen=True)
+class Running:
+    """Two nodes, and the address of the proxy on the first."""
+
+    nodes: Any
+    second: Any
+    address: str
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "random.safetensors"
+    format.save(random_model(width=64, zeros=0.9), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def image() -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (SIDE // 16, SIDE // 16, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def cluster(model: Path) -> Iterator[Running]:
+    from ray import serve
+    from ray.cluster_utils import Cluster
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("MBUNET_MODEL", str(model))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        small = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+        first = {**small, "include_dashboard": False, "_system_config": QUICK_TO_NOTICE}
+        nodes = Cluster(initialize_head=True, head_node_args=first)
+        try:
+            second = nodes.add_node(**small)
+            ray.init(address=nodes.address, log_to_driver=False)
+            serve.start(proxy_location="HeadOnly", http_options=serve.HTTPOptions(host="127.0.0.1", port=port))
+            yield Running(nodes, second, f"http://127.0.0.1:{port}")
+            serve.shutdown()
+        finally:
+            ray.shutdown()
+            nodes.shutdown()
+
+
+def deploy(replicas: int) -> None:
+    from ray import serve
+
+    from deploy.ray.app import Arguments, build
+
+    serve.run(build(Arguments(cpus=1, min_replicas=replicas, max_replicas=replicas)))
+
+
+def images_per_second(address: str, image: bytes) -> float:
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(lambda _: client.segment(address, image), range(WARM_UP)))
+        started = time.monotonic()
+        list(pool.map(lambda _: client.segment(address, image), range(MEASURED)))
+        return MEASURED / (time.monotonic() - started)
+
+
+def replicas_told(address: str) -> set[str]:
+    text = httpx.get(f"{address}/metrics").text
+    lines = [line for line in text.splitlines() if line.startswith("mbunet_images_total{")]
+    return {line.partition('replica="')[2].partition('"')[0] for line in lines}
+
+
+def test_two_replicas_are_faster_than_one(cluster: Running, image: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    deploy(1)
+    one = images_per_second(cluster.address, image)
+    assert len(replicas_told(cluster.address)) == 1
+    deploy(2)
+    two = images_per_second(cluster.address, image)
+    with capsys.disabled():
+        cores = os.cpu_count()
+        print(
+            f" {SIDE}x{SIDE} on {cores} cores: one replica {one:.2f}/s, two {two:.2f}/s: {two / one:.2f} times ", end=""
+        )
+    assert two > 1.2 * one
+
+
+def test_the_same_endpoints_are_there(cluster: Running, model: Path, image: bytes) -> None:
+    deploy(2)
+    for path in ("/healthz", "/readyz", "/docs", "/", "/openapi.json"):
+        assert httpx.get(cluster.address + path).status_code == 200, path
+    answer = httpx.post(f"{cluster.address}/segment", content=b"text", headers={"Content-Type": "image/png"})
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    with Image.open(io.BytesIO(image)) as file, Engine.load(model) as engine:
+        (expected,), _ = engine.run([np.asarray(file)])
+    with Image.open(io.BytesIO(client.segment(cluster.address, image))) as mask:
+        np.testing.assert_array_equal(np.asarray(mask), 255 * expected)
+
+
+def test_one_scrape_tells_of_every_replica(cluster: Running) -> None:
+    deploy(2)
+    assert len(replicas_told(cluster.address)) == 2
+
+
+def test_nothing_is_lost_when_a_node_dies_under_load(
+    cluster: Running, image: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deploy(2)
+    failures: list[Exception] = []
+    answered = threading.Semaphore(0)
+
+    def one(_: int) -> bytes:
+        mask = client.segment(cluster.address, image, failed=failures.append)
+        answered.release()
+        return mask
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        masks = [pool.submit(one, number) for number in range(UNDER_LOAD)]
+        for _ in range(UNDER_LOAD // 4):
+            answered.acquire()
+        cluster.nodes.remove_node(cluster.second, allow_graceful=False)
+        alive = len(pending) if (pending := [mask for mask in masks if not mask.done()]) else 0
+        different = {mask.result() for mask in masks}
+    with capsys.disabled():
+        print(f" {alive} of {UNDER_LOAD} unanswered at its death, {len(failures)} tries failed, 0 lost ", end="")
+    assert alive > CLIENTS
+    assert len(different) == 1
+    assert len(failures) <= CLIENTS
+    assert len(replicas_told(cluster.address)) == 1
