@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import socket
 import threading
 import time
@@ -109,6 +110,22 @@ def replicas_told(address: str) -> set[str]:
     return {line.partition('replica="')[2].partition('"')[0] for line in lines}
 
 
+def kill(cluster: Running) -> None:
+    """All processes of the second node at once, as when its power fails."""
+    raylet = cluster.second.all_processes["raylet"][0].process.pid
+    for pid in [raylet, *(int(path.name) for path in Path("/proc").glob("[0-9]*") if parent(path) == raylet)]:
+        os.kill(pid, signal.SIGKILL)
+    cluster.nodes.remove_node(cluster.second, allow_graceful=False)
+
+
+def parent(process: Path) -> int:
+    """The parent of a process by its folder in /proc; 0 where it has ended."""
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def test_two_replicas_are_faster_than_one(cluster: Running, image: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     deploy(1)
     one = images_per_second(cluster.address, image)
@@ -157,7 +174,7 @@ def test_nothing_is_lost_when_a_node_dies_under_load(
         masks = [pool.submit(one, number) for number in range(UNDER_LOAD)]
         for _ in range(UNDER_LOAD // 4):
             answered.acquire()
-        cluster.nodes.remove_node(cluster.second, allow_graceful=False)
+        kill(cluster)
         alive = len(pending) if (pending := [mask for mask in masks if not mask.done()]) else 0
         different = {mask.result() for mask in masks}
     with capsys.disabled():
