@@ -82,7 +82,6 @@ def cluster(model: Path) -> Iterator[Running]:
             ray.init(address=nodes.address, log_to_driver=False)
             serve.start(proxy_location="HeadOnly", http_options=serve.HTTPOptions(host="127.0.0.1", port=port))
             yield Running(nodes, second, f"http://127.0.0.1:{port}")
-            serve.shutdown()
         finally:
             ray.shutdown()
             nodes.shutdown()
