@@ -8,7 +8,7 @@ ARG BASE_IMAGE=python:3.12-slim
 FROM ${BASE_IMAGE} AS python
 # hadolint ignore=DL3008
 RUN command -v python3 || { \
-        apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*; \
+        apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/* /var/cache/apt/*; \
     }
 
 FROM python AS build
@@ -16,7 +16,7 @@ FROM python AS build
 RUN apt-get update && apt-get install -y --no-install-recommends build-essential && \
     can_build='import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' && \
     { python3 -c "$can_build" || apt-get install -y --no-install-recommends python3-venv python3-dev; } && \
-    rm -rf /var/lib/apt/lists/*
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 RUN python3 -m venv /opt/mbunet
 WORKDIR /source
 COPY . .

@@ -15,7 +15,7 @@ FROM ${BUILD_IMAGE} AS build
 # hadolint ignore=DL3008
 RUN apt-get update && \
     apt-get install -y --no-install-recommends build-essential python3 python3-venv python3-dev && \
-    rm -rf /var/lib/apt/lists/*
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 ENV PATH=/usr/local/cuda/bin:$PATH \
     CUDAARCHS=87
 RUN python3 -m venv /opt/mbunet
@@ -27,7 +27,7 @@ RUN /opt/mbunet/bin/python -m pip install --no-cache-dir . && \
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS jetson
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 ARG BASE_IMAGE
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="mbunet" \

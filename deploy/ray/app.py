@@ -5,6 +5,9 @@
     serve start --http-host 0.0.0.0         # from here on the first again, in the folder of this file
     serve run --working-dir . app:build cpus=4 min_replicas=2 max_replicas=8
 
+Before `ray start`, RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING=0 in the environment of every machine lets a proxy share
+its requests among all replicas; without it they go to the replica of the proxy's own machine first.
+
 Every machine needs the project installed with its extra: pip install '.[ray]'. Every proxy (port 8000) leads to every
 replica, and its /metrics tells of all of them: let Prometheus ask one. Settings are the MBUNET_* variables of whoever
 says `serve run`; host and port are Ray's affair, and a model file must lie at the same path on every machine. Ray

@@ -89,6 +89,9 @@ class Store:
             elif source.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
+        for folder in ("var/cache/apt", "var/lib/apt/lists"):  # published bases have nothing there
+            shutil.rmtree(self._base / folder)
+            (self._base / folder).mkdir()
         container = self._buildah("from", "scratch")
         self._buildah("copy", "--quiet", container, str(self._base), "/")
         self._buildah("config", f"--env=PATH={USUAL_PATH}", container)  # as every published base has it
@@ -101,7 +104,7 @@ class Store:
         self._buildah("build", *how, f"--file={ROOT / dockerfile}", f"--tag=localhost/{target}", str(ROOT))
         container = self._buildah("from", f"localhost/{target}")
         root = Path(self._buildah("mount", container))
-        config = json.loads(self._buildah("inspect", "--format={{json .Docker}}", container))["config"]
+        config = json.loads(self._buildah("inspect", container))["Docker"]["config"]
         return Image(config, root, _bytes(root) - _bytes(self._base))
 
     def _buildah(self, *command: str) -> str:

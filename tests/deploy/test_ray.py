@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import socket
 import threading
 import time
@@ -72,6 +73,7 @@ def cluster(model: Path) -> Iterator[Running]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("MBUNET_MODEL", str(model))
+        patch.setenv("RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING", "0")  # see deploy/ray/app.py
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         small = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
         first = {**small, "include_dashboard": False, "_system_config": QUICK_TO_NOTICE}
@@ -81,7 +83,6 @@ def cluster(model: Path) -> Iterator[Running]:
             ray.init(address=nodes.address, log_to_driver=False)
             serve.start(proxy_location="HeadOnly", http_options=serve.HTTPOptions(host="127.0.0.1", port=port))
             yield Running(nodes, second, f"http://127.0.0.1:{port}")
-            serve.shutdown()
         finally:
             ray.shutdown()
             nodes.shutdown()
@@ -103,10 +104,27 @@ def images_per_second(address: str, image: bytes) -> float:
         return MEASURED / (time.monotonic() - started)
 
 
-def replicas_told(address: str) -> set[str]:
+def replicas_told(address: str) -> dict[str, float]:
+    """The images that every replica has answered, from one scrape."""
     text = httpx.get(f"{address}/metrics").text
     lines = [line for line in text.splitlines() if line.startswith("mbunet_images_total{")]
-    return {line.partition('replica="')[2].partition('"')[0] for line in lines}
+    return {line.partition('replica="')[2].partition('"')[0]: float(line.split()[-1]) for line in lines}
+
+
+def kill(cluster: Running) -> None:
+    """All processes of the second node at once, as when its power fails."""
+    raylet = cluster.second.all_processes["raylet"][0].process.pid
+    for pid in [raylet, *(int(path.name) for path in Path("/proc").glob("[0-9]*") if parent(path) == raylet)]:
+        os.kill(pid, signal.SIGKILL)
+    cluster.nodes.remove_node(cluster.second, allow_graceful=False)
+
+
+def parent(process: Path) -> int:
+    """The parent of a process by its folder in /proc; 0 where it has ended."""
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def test_two_replicas_are_faster_than_one(cluster: Running, image: bytes, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,11 +175,14 @@ def test_nothing_is_lost_when_a_node_dies_under_load(
         masks = [pool.submit(one, number) for number in range(UNDER_LOAD)]
         for _ in range(UNDER_LOAD // 4):
             answered.acquire()
-        cluster.nodes.remove_node(cluster.second, allow_graceful=False)
+        served = replicas_told(cluster.address)
+        kill(cluster)
         alive = len(pending) if (pending := [mask for mask in masks if not mask.done()]) else 0
         different = {mask.result() for mask in masks}
     with capsys.disabled():
         print(f" {alive} of {UNDER_LOAD} unanswered at its death, {len(failures)} tries failed, 0 lost ", end="")
+    assert len(served) == 2
+    assert min(served.values()) > 0, "the node that died had nothing to do"
     assert alive > CLIENTS
     assert len(different) == 1
     assert len(failures) <= CLIENTS
