@@ -19,6 +19,7 @@ from tests.service.fakes import serving
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SHORT = shlex.split("--crops 8 --batch 4 --width 4 --crop 32 --validate-every 1000")  # two steps
 
 
@@ -49,6 +50,14 @@ def test_curl_commands_are_answered(tmp_path: Path) -> None:
             words = [word.replace("localhost:8080", address) for word in line]
             subprocess.run([*words, "--fail", "--silent", "--show-error"], cwd=tmp_path, check=True)
     assert (tmp_path / "mask.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=[str(i) for i in range(len(PYTHON))])
+def test_python_examples_run(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with serving(create_app(Engine.load(Settings().model), Settings())) as client:
+        address = f"{client.base_url.host}:{client.base_url.port}"
+        exec(compile(code.replace("localhost:8080", address), "README.md", "exec"), {})
 
 
 def test_mbunet_commands_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

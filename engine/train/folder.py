@@ -87,6 +87,8 @@ def split(items: list[Pair], share: float = 0.2, seed: int = 0) -> tuple[list[Pa
         rest += names if not chosen else []
     order = np.random.default_rng(seed).permutation(len(rest))
     held.update(rest[i] for i in order[: int(share * len(rest))])
+    if not held and len(items) > 1:  # a handful of pairs: one is better than none
+        held.add(sorted(pair.name for pair in items)[int(np.random.default_rng(seed).integers(len(items)))])
     return [p for p in items if p.name not in held], [p for p in items if p.name in held]
 
 

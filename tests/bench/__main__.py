@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import platform
 import statistics
-import time
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from engine.runtime import available_kernels
 from tests.bench.contenders import Contender
-
-PAUSE = 0.1  # seconds between two runs: the last contender's threads go to sleep
+from tests.bench.turns import measure
 
 
 def main() -> None:
@@ -45,41 +40,6 @@ def contenders_of(width: int, size: int, threads: int) -> list[Contender]:
         *(ours(f"every block masked, {zeros:.0%} zeros", zeros, best) for zeros in (0.8, 0.9, 0.95)),
         *(ours("every block masked, 90% zeros", 0.9, kernel) for kernel in others),
     ]
-
-
-def measure(contenders: Sequence[Contender], rounds: int) -> list[list[float]]:
-    """Seconds of every contender in each of `rounds` rounds, in which they take turns; two more warm up."""
-    context = multiprocessing.get_context("spawn")
-    pipes, workers = [], []
-    for contender in contenders:
-        ours, theirs = context.Pipe()
-        worker = context.Process(target=work, args=(contender, theirs), daemon=True)
-        worker.start()
-        ours.recv()  # ready
-        pipes.append(ours)
-        workers.append(worker)
-    times: list[list[float]] = [[] for _ in contenders]
-    for turn in range(-2, rounds):
-        for pipe, seconds in zip(pipes, times, strict=True):
-            time.sleep(PAUSE)
-            pipe.send(True)
-            took = pipe.recv()
-            if turn >= 0:
-                seconds.append(took)
-    for pipe, worker in zip(pipes, workers, strict=True):
-        pipe.send(False)
-        worker.join()
-    return times
-
-
-def work(contender: Contender, pipe: Connection) -> None:
-    """One contender's process: runs when told to, answers with the seconds it took."""
-    call = contender.prepare()
-    pipe.send(True)
-    while pipe.recv():
-        started = time.perf_counter()
-        call()
-        pipe.send(time.perf_counter() - started)
 
 
 def arguments() -> argparse.Namespace:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.bench.__main__ import contenders_of, measure
+from tests.bench.__main__ import contenders_of
 from tests.bench.contenders import Contender, image
+from tests.bench.turns import measure
 
 CONTENDERS = contenders_of(width=4, size=32, threads=1)
 

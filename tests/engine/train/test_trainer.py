@@ -162,9 +162,17 @@ def test_a_failed_proof_leaves_no_file(data: Path, tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.glob("wrong*"))
 
 
-def test_too_few_pairs_to_validate_on_are_refused(data: Path, tmp_path: Path) -> None:
+def test_two_pairs_are_enough_to_train_and_validate_but_one_is_not(data: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in (data / "images").iterdir())
+    for part in ("images", "masks"):
+        for name in names[2:]:
+            (data / part / name).unlink()
+    run = Trainer(tiny(data, tmp_path / "two"))
+    assert (len(run.training), len(run.validation)) == (1, 1)
+    for part in ("images", "masks"):
+        (data / part / names[1]).unlink()
     with pytest.raises(folder.DataError, match="too few pairs"):
-        Trainer(tiny(data, tmp_path / "out", validation=0.01))
+        Trainer(tiny(data, tmp_path / "one"))
 
 
 @pytest.mark.parametrize("wrong", [{"crop": 40}, {"batch": 32}, {"zeros": 1.0}, {"validation": 0.0}])
