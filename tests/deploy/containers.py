@@ -89,9 +89,9 @@ class Store:
             elif source.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
-        for folder in ("var/cache/apt", "var/lib/apt/lists"):  # published bases have nothing there
-            shutil.rmtree(self._base / folder)
-            (self._base / folder).mkdir()
+        for emptied in ("var/cache/apt", "var/lib/apt/lists"):  # published bases have nothing there
+            shutil.rmtree(self._base / emptied)
+            (self._base / emptied).mkdir()
         container = self._buildah("from", "scratch")
         self._buildah("copy", "--quiet", container, str(self._base), "/")
         self._buildah("config", f"--env=PATH={USUAL_PATH}", container)  # as every published base has it
