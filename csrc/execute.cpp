@@ -11,7 +11,7 @@ namespace {
 constexpr size_t kTile = 4096;            // positions of one convolution task: neighbouring rows, read once
 constexpr size_t kUpTile = 256;           // the same of a transposed convolution, which also keeps its results at hand
 constexpr int kUpChannels = kSorted / 4;  // output channels of one transposed convolution task
-constexpr int kHeadRows = 4;              // and of the last
+constexpr int kHeadRows = 4;              // band rows of one task of the last layer
 constexpr int kTasksPerThread = 16;       // enough that the threads end together
 
 int groups_for(int positions, int threads, int channels) {
@@ -20,8 +20,6 @@ int groups_for(int positions, int threads, int channels) {
 }
 
 int divide_up(int n, int d) { return (n + d - 1) / d; }
-
-constexpr int kPixelRows = Executor::PixelScratch::kRows;
 
 // How the rows of a transposed convolution's input are cut into tasks.
 struct UpconvTiles {
@@ -96,6 +94,7 @@ void pair_row(const Image& image, int y, int height, int width, int32_t* red_gre
 }  // namespace
 
 void Executor::run_pixels(const Step& step, const Image* images, int count) {
+    constexpr int kPixelRows = PixelScratch::kRows;
     const Geometry& geometry = level(step.output);
     const PixelScratch sizes(geometry.width, step.channels);
     const int lanes = std::min(kLanes, count * bound_.bands);

@@ -79,7 +79,8 @@ class CheckpointEngine:
 
     def run(self, images: Sequence[Pixels], threshold: float | None = None) -> tuple[list[NDArray[np.bool_]], None]:
         """Masks bool [h, w] of `images`, by torch; `threshold` is a probability, 0.5 by default."""
-        return [predict(self._network, image, self._config, threshold or 0.5) for image in images], None
+        probability = 0.5 if threshold is None else threshold
+        return [predict(self._network, image, self._config, probability) for image in images], None
 
 
 def to_model(
@@ -164,7 +165,9 @@ def describe(config: Config) -> dict[str, Any]:
     data = Path(config.data)
     pairs = {"pairs": len(folder.pairs(data))} if data.is_dir() else {}
     split = {"validation": config.validation, "seed": config.seed}
-    return {"data": data.name, **pairs, "split": split, "width": config.width, "code": metadata.version("mbunet")}
+    init = {"init": Path(config.init).parent.name} if config.init else {}
+    run = {"width": config.width, "soften": config.soften, **init}
+    return {"data": data.name, **pairs, "split": split, **run, "code": metadata.version("mbunet")}
 
 
 def logged_scores(log_csv: Path, step: int) -> dict[str, float]:

@@ -27,7 +27,7 @@ def test_every_shipped_model_has_its_golden_file() -> None:
     assert models
 
 
-def test_a_wrong_logit_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_logit_is_counted(tmp_path: Path) -> None:
     golden = sorted(selftest.GOLDEN.glob("*.safetensors"))[0]
     pairs = selftest.read_golden(golden)
     pairs[0][1][3, 4, 0] += 1

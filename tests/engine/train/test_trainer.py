@@ -187,7 +187,9 @@ def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(data: 
     path = export.export(run.checkpoint, tmp_path / "discs.safetensors")
     images = [pair.load()[0] for pair in folder.pairs(data)[:2]]
     pairs = selftest.read_golden(export.golden(run.checkpoint, images, tmp_path / "golden.safetensors"))
-    by_torch, _ = export.CheckpointEngine(run.checkpoint).run(images)
+    checkpoint = export.CheckpointEngine(run.checkpoint)
+    by_torch, _ = checkpoint.run(images)
+    assert checkpoint.run(images[:1], 0.0)[0][0].all()
     with Engine.load(path) as engine:
         by_engine, _ = engine.run(images)
         for image, (golden_image, logits), ours, theirs in zip(images, pairs, by_engine, by_torch, strict=True):
