@@ -37,6 +37,7 @@ struct UpconvTiles {
 }  // namespace
 
 void Executor::run(const Image* images, int count, std::vector<double>& seconds) {
+    std::memset(arena_ + bound_.zero, 0, bound_.zero_bytes);
     for (size_t s = 0; s < network_.steps().size(); ++s) {
         const auto start = std::chrono::steady_clock::now();
         const Step& step = network_.steps()[s];

@@ -19,7 +19,6 @@ inline V both(V a, V b) { return _mm256_and_si256(a, b); }
 inline V flip(V a, V b) { return _mm256_xor_si256(a, b); }
 inline V zeros() { return _mm256_setzero_si256(); }
 inline V spread(int32_t mask) { return _mm256_set1_epi32(mask); }
-inline V majority(V a, V b, V c) { return flip(both(flip(a, c), flip(a, b)), a); }
 
 template <bool Inverted>
 inline V add(V& sum, V x, V y) {

@@ -13,20 +13,23 @@ namespace {
 using V = __m512i;
 constexpr bool kWide = true;
 
-inline V load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+inline V load(const uint8_t* p) {
+    V v = _mm512_loadu_si512(p);
+    asm("" : "+v"(v));  // a register: compilers would read memory again for each of the two uses
+    return v;
+}
 inline void store(uint8_t* p, V v) { _mm512_storeu_si512(p, v); }
 inline V both(V a, V b) { return _mm512_and_si512(a, b); }
 inline V flip(V a, V b) { return _mm512_xor_si512(a, b); }
 inline V zeros() { return _mm512_setzero_si512(); }
 inline V spread(int32_t mask) { return _mm512_set1_epi32(mask); }
-inline V majority(V a, V b, V c) { return _mm512_ternarylogic_epi32(a, b, c, 0xE8); }
 
 template <bool Inverted>
 inline V add(V& sum, V x, V y) {
-    constexpr int kMajority = 0xE8, kInvertedMajority = 0x8E;  // the latter: ~majority(sum, ~x, ~y)
-    const V carry = _mm512_ternarylogic_epi32(sum, x, y, Inverted ? kInvertedMajority : kMajority);
+    // the carry from the new sum, in the place of x, which nobody needs any more: nothing has to be copied
+    constexpr int kCarry = 0xD4, kInvertedCarry = 0xE8;  // x where x == y, else the complement of the sum, or the sum
     sum = _mm512_ternarylogic_epi32(sum, x, y, 0x96);
-    return carry;
+    return _mm512_ternarylogic_epi32(x, y, sum, Inverted ? kInvertedCarry : kCarry);
 }
 
 #include "edges.inl"

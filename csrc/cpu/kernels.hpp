@@ -4,23 +4,28 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "../layout.hpp"
 
 namespace mbunet {
 
-// The inputs that one output channel counts, as offsets into the arena: first `rest` inputs of either sign, followed by
-// as many masks (-1 for weight -1, else 0), then blocks of 16 of weight +1, then blocks of 16 of weight -1.
+// The inputs that one output channel counts, as offsets into the arena: quads (of four) of weight +1, then of weight
+// -1, fewer than four of each, then blocks of 16 of weight +1, then of weight -1. Quads are filled up with an input
+// that is 0 everywhere.
 struct TapList {
     uint32_t first;  // index of the first among the taps
-    uint16_t rest, positive, negative;
+    uint8_t positive_quads, negative_quads;
+    uint16_t positive_blocks, negative_blocks;
+
+    int inputs() const { return 4 * (positive_quads + negative_quads) + 16 * (positive_blocks + negative_blocks); }
 };
 
 // One output channel of a bit convolution.
 struct CountedChannel {
     TapList list;
-    int32_t at_least;  // bit = (ones among the +1 inputs + zeros among the -1 inputs) >= at_least
+    int32_t at_least;  // bit = (ones among the +1 inputs + zeros among the -1 inputs, filling included) >= at_least
     int32_t output;    // index of its plane
 };
 
@@ -48,7 +53,7 @@ struct DenseArgs {
     const uint32_t* taps;
     const DenseChannel* channels;
     TapList all;  // every input, as +1
-    int levels;   // bits that hold 2 S + constant - A with its sign
+    int levels;   // bits that hold S + constant / 2 - A / 2 with its sign
     const uint8_t* valid;
     uint8_t* out;
     size_t out_plane;

@@ -17,7 +17,6 @@ inline V both(V a, V b) { return vandq_u8(a, b); }
 inline V flip(V a, V b) { return veorq_u8(a, b); }
 inline V zeros() { return vdupq_n_u8(0); }
 inline V spread(int32_t mask) { return vreinterpretq_u8_s32(vdupq_n_s32(mask)); }
-inline V majority(V a, V b, V c) { return vbslq_u8(flip(a, b), c, a); }
 
 template <bool Inverted>
 inline V add(V& sum, V x, V y) {

@@ -19,7 +19,6 @@ inline V both(V a, V b) { return a & b; }
 inline V flip(V a, V b) { return a ^ b; }
 inline V zeros() { return 0; }
 inline V spread(int32_t mask) { return static_cast<V>(static_cast<int64_t>(mask)); }
-inline V majority(V a, V b, V c) { return ((a ^ c) & (a ^ b)) ^ a; }
 
 template <bool Inverted>
 inline V add(V& sum, V x, V y) {
