@@ -70,26 +70,15 @@ size_t Executor::scratch_bytes(const Network& network, const Bound& bound) {
 
 namespace {
 
-// One image row as the pairs of PixelRows, columns -1 ... width (0 there): edges replicated to the padded shape, zero
-// outside it. `red_green` and `blue` point at column 0.
-void pair_row(const Image& image, int y, int height, int width, int32_t* red_green, int32_t* blue) {
-    if (y < 0 || y >= height) {
-        std::fill(red_green - 1, red_green + width + 1, 0);
-        std::fill(blue - 1, blue + width + 1, 0);
-        return;
-    }
-    const uint8_t* row =
-        image.pixels + static_cast<size_t>(std::min(y, image.height - 1)) * static_cast<size_t>(image.width) * 3;
-    for (int x = 0; x < image.width; ++x) {
-        red_green[x] = row[3 * x] | row[3 * x + 1] << 16;
-        blue[x] = row[3 * x + 2];
-    }
-    for (int x = image.width; x < width; ++x) {
-        red_green[x] = red_green[image.width - 1];
-        blue[x] = blue[image.width - 1];
-    }
-    red_green[-1] = red_green[width] = blue[-1] = blue[width] = 0;
-    for (int x = -1; x < width; ++x) blue[x] |= blue[x + 1] << 16;
+// Pairs of columns -1 and behind `columns`, where the row's own end: its last pixel is repeated up to `width`, and what
+// lies outside is 0.
+void pair_edges(int columns, int width, int32_t* red_green, int32_t* blue) {
+    const int32_t last = blue[columns - 1];
+    std::fill(red_green + columns, red_green + width, red_green[columns - 1]);
+    std::fill(blue + columns - 1, blue + width, last | last << 16);
+    blue[width - 1] = last;
+    blue[-1] = static_cast<int32_t>(static_cast<uint32_t>(blue[0]) << 16);
+    red_green[-1] = red_green[width] = blue[width] = 0;
 }
 
 }  // namespace
@@ -106,8 +95,8 @@ void Executor::run_pixels(const Step& step, const Image* images, int count) {
         for (int lane = 0; lane < lanes; ++lane)
             for (int row = first - 1; row <= last; ++row) {
                 int32_t* red_green = pairs + sizes.row(lane, row - first + 1);
-                pair_row(images[lane / bound_.bands], lane % bound_.bands * geometry.rows + row, geometry.height,
-                         geometry.width, red_green, red_green + sizes.row_ints);
+                pair_row(images[lane / bound_.bands], lane % bound_.bands * geometry.rows + row, geometry, red_green,
+                         red_green + sizes.row_ints);
             }
         for (int row = first; row < last; ++row) {
             std::memset(bits, 0, sizes.bits_bytes);
@@ -119,33 +108,41 @@ void Executor::run_pixels(const Step& step, const Image* images, int count) {
     });
 }
 
+// One image row as the pairs of PixelRows, columns -1 ... width: edges replicated to the padded shape, zero outside
+// it. `red_green` and `blue` point at column 0.
+void Executor::pair_row(const Image& image, int y, const Geometry& geometry, int32_t* red_green, int32_t* blue) {
+    if (y < 0 || y >= geometry.height) {
+        std::fill(red_green - 1, red_green + geometry.width + 1, 0);
+        std::fill(blue - 1, blue + geometry.width + 1, 0);
+        return;
+    }
+    const size_t bytes = static_cast<size_t>(image.width) * 3;
+    const uint8_t* row = image.pixels + static_cast<size_t>(std::min(y, image.height - 1)) * bytes;
+    kernels_.pairs(row, image.width, red_green, blue);
+    pair_edges(image.width, geometry.width, red_green, blue);
+}
+
 // First layer on one row of one lane, from the pairs of the row above it on.
 void Executor::pixel_row(const Step& step, const PixelScratch& sizes, const int32_t* pairs, int lane, uint8_t* bits) {
     const PixelArgs args{step.weights.data(), step.offsets.data(), step.channels};
-    for (size_t block = 0; block < sizes.blocks; ++block, pairs += kColumns, bits += sizes.block_bytes) {
+    bits += lane;
+    for (size_t block = 0; block < sizes.blocks; ++block, pairs += kColumns, bits += kColumns) {
         PixelRows rows;
         for (size_t i = 0; i < 3; ++i) {
             rows.red_green[i] = pairs + i * 2 * sizes.row_ints;
             rows.blue[i] = rows.red_green[i] + sizes.row_ints;
         }
-        kernels_.pixels(args, rows, lane, bits);
+        kernels_.pixels(args, rows, bits, sizes.channel_bytes);
     }
 }
 
 // Turns one row's bits, eight columns of a lane to the byte, into bytes of eight lanes of a column.
 void Executor::store_row(const Step& step, const PixelScratch& sizes, const uint8_t* bits, size_t position) {
-    const size_t plane = level(step.output).plane;
-    for (int channel = 0; channel < step.channels; ++channel) {
-        uint8_t* line = row0(step.output) + static_cast<size_t>(channel) * plane + position;
-        const uint8_t* own = bits + channel * kColumns;
-        for (size_t block = 0; block < sizes.blocks; ++block, own += sizes.block_bytes)
-            for (int half = 0; half < kColumns; half += 8, line += 8) {
-                uint64_t lanes;
-                std::memcpy(&lanes, own + half, 8);
-                lanes = transpose8x8(lanes);
-                std::memcpy(line, &lanes, 8);
-            }
-        *line = 0;  // the border byte
+    const Geometry& geometry = level(step.output);
+    uint8_t* line = row0(step.output) + position;
+    for (int channel = 0; channel < step.channels; ++channel, bits += sizes.channel_bytes, line += geometry.plane) {
+        kernels_.columns(bits, line, geometry.width);
+        line[geometry.width] = 0;  // the border byte
     }
 }
 
