@@ -11,6 +11,7 @@ namespace {
 constexpr size_t kTile = 4096;            // positions of one convolution task: neighbouring rows, read once
 constexpr size_t kUpTile = 256;           // the same of a transposed convolution, which also keeps its results at hand
 constexpr int kUpChannels = kSorted / 4;  // output channels of one transposed convolution task
+constexpr int kPoolRows = 4;              // rows of one pooling task
 constexpr int kHeadRows = 4;              // band rows of one task of the last layer
 constexpr int kTasksPerThread = 16;       // enough that the threads end together
 
@@ -177,13 +178,16 @@ void Executor::run_pool(const Step& step) {
     const Geometry& to = level(step.output);
     const uint8_t* in = row0(step.inputs[0]);
     uint8_t* out = row0(step.output);
-    pool_.run(step.channels, [&](int channel, int) {
-        const uint8_t* upper = in + static_cast<size_t>(channel) * from.plane;
-        uint8_t* line = out + static_cast<size_t>(channel) * to.plane;
-        for (int row = 0; row < to.rows; ++row, upper += 2 * from.stride, line += to.stride) {
-            kernels_.pool(upper, upper + from.stride, line, to.width);
-            line[to.width] = 0;
-        }
+    pool_.run(divide_up(to.rows, kPoolRows), [&](int task, int) {
+        const int begin = task * kPoolRows, end = std::min(begin + kPoolRows, to.rows);
+        for (int channel = 0; channel < step.channels; ++channel)
+            for (int row = begin; row < end; ++row) {
+                const uint8_t* upper =
+                    in + static_cast<size_t>(channel) * from.plane + static_cast<size_t>(2 * row) * from.stride;
+                uint8_t* line = out + static_cast<size_t>(channel) * to.plane + static_cast<size_t>(row) * to.stride;
+                kernels_.pool(upper, upper + from.stride, line, to.width);
+                line[to.width] = 0;
+            }
     });
 }
 
@@ -266,8 +270,11 @@ void Executor::run_head(const Step& step, const Image* images, int count) {
 
 void Executor::fill_halos(int slot) {
     const Geometry& geometry = level(slot);
-    for (int channel = 0; channel < network_.slot(slot).channels; ++channel)
-        kernels_.halo(geometry, row0(slot) + static_cast<size_t>(channel) * geometry.plane);
+    const int channels = network_.slot(slot).channels, tasks = pool_.size();
+    pool_.run(tasks, [&](int task, int) {
+        for (int channel = channels * task / tasks; channel < channels * (task + 1) / tasks; ++channel)
+            kernels_.halo(geometry, row0(slot) + static_cast<size_t>(channel) * geometry.plane);
+    });
 }
 
 }  // namespace mbunet
