@@ -25,6 +25,7 @@ from engine.backends import (
 )
 from engine.format import Model, load
 from engine.plan import compile_plan
+from engine.tiling import PIXELS, Tiling
 
 __all__ = ["Engine", "EngineError", "Timings", "available_kernels", "resolve"]
 
@@ -47,28 +48,37 @@ class Timings:
 class Engine:
     """A loaded model and the backend that runs it. Thread-safe: calls take turns."""
 
-    def __init__(self, model: Model, device: str, backend: Backend) -> None:
+    def __init__(self, model: Model, device: str, backend: Backend, tile_pixels: int = PIXELS) -> None:
         self.model = model
         self.device = device
         self.kernel = backend.kernel
         self.plan = compile_plan(model)
+        self.tiling = Tiling(self.plan, tile_pixels)
         self._backend = backend
         self._lock = threading.Lock()
         self._scale = model.layers[-1].scale
 
     @classmethod
-    def load(cls, model: str | Path | Model, device: str = "auto", threads: int = 0, kernel: str = "auto") -> Engine:
+    def load(
+        cls,
+        model: str | Path | Model,
+        device: str = "auto",
+        threads: int = 0,
+        kernel: str = "auto",
+        tile_pixels: int = PIXELS,
+    ) -> Engine:
         """Load a model file, or a shipped model by name.
 
         `device` is "cpu", "reference" (numpy, slow) or "auto"; `threads` 0 means one per available core; `kernel` is
-        "auto" or one of `available_kernels()`. Raises EngineError, or ModelFileError for a file that is not sound.
+        "auto" or one of `available_kernels()`; images of more than `tile_pixels` pixels run in tiles, with the same
+        bits and in the memory of one tile. Raises EngineError, or ModelFileError for a file that is not sound.
         """
         if not isinstance(model, Model):
             model = load(resolve(model))
         if device in ("auto", "cpu"):
-            return cls(model, "cpu", CpuBackend(model, kernel, threads or available_cores()))
+            return cls(model, "cpu", CpuBackend(model, kernel, threads or available_cores()), tile_pixels)
         if device == "reference":
-            return cls(model, device, ReferenceBackend(model))
+            return cls(model, device, ReferenceBackend(model), tile_pixels)
         raise EngineError(f"no device '{device}'; there are auto, cpu, reference")
 
     def run(
@@ -125,8 +135,8 @@ class Engine:
         logits: dict[int, Logits] = {}
         with self._lock:
             for indices in group_by_shape(fitted, self.plan.stride):
-                some, some_logits = self._backend.run(
-                    [fitted[i] for i in indices], [thresholds[i] for i in indices], want_logits
+                some, some_logits = self.tiling.run(
+                    self._backend, [fitted[i] for i in indices], [thresholds[i] for i in indices], want_logits
                 )
                 masks |= zip(indices, some, strict=True)
                 if want_logits:
