@@ -82,7 +82,6 @@ NB_MODULE(_native, module) {
         .def("poison", &Session::poison, "value"_a)
         .def_prop_ro("kernel", [](const Session& self) { return std::string(self.kernels().name); })
         .def_prop_ro("threads", &Session::threads)
-        .def_prop_ro("bands", &Session::bands)
         .def_prop_ro("memory", &Session::memory)
         .def_prop_ro("step_seconds", &Session::step_seconds);
 }

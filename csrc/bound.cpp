@@ -7,43 +7,52 @@ namespace mbunet {
 
 namespace {
 
-// Addresses of the inputs of `step`, one per channel, for output position 0.
+// Offsets of position (0, 0) of `step`'s input channels.
 std::vector<uint32_t> input_planes(const Network& network, const Bound& bound, const Step& step) {
     std::vector<uint32_t> planes;
     for (size_t i = 0; i < step.inputs.size(); ++i) {
-        const size_t plane = bound.level(network.slot(step.inputs[i])).plane;
+        const Plane& plane = bound.plane(network.slot(step.inputs[i]));
+        const size_t first = bound.slot_offsets[static_cast<size_t>(step.inputs[i])] + plane.at(0, 0);
         for (int c = 0; c < step.input_channels[i]; ++c)
-            planes.push_back(
-                static_cast<uint32_t>(bound.row0(network, step.inputs[i]) + static_cast<size_t>(c) * plane));
+            planes.push_back(static_cast<uint32_t>(first + static_cast<size_t>(c) * plane.size));
     }
     return planes;
 }
 
-}  // namespace
-
-Bound::Bound(const Network& network, int height, int width, int bands) : height(height), width(width), bands(bands) {
-    const int rows = band_rows(height, bands, network.multiple());
-    for (const Slot& slot : network.slots()) {
-        const int stride = slot.stride;
-        if (!levels.contains(stride))
-            levels.emplace(stride, Geometry(height / stride, width / stride, bands, rows / stride));
-        slot_offsets.push_back(arena_bytes);
-        arena_bytes += level(slot).plane * static_cast<size_t>(slot.channels);
-        zero_bytes = std::max(zero_bytes, level(slot).span());
+// Does a 3x3 convolution read what step `index` writes, before the slot is written again?
+bool read_by_convolution(const Network& network, size_t index) {
+    const int slot = network.steps()[index].output;
+    for (size_t s = index + 1; s < network.steps().size(); ++s) {
+        const Step& step = network.steps()[s];
+        if (step.op == Op::kConv && std::count(step.inputs.begin(), step.inputs.end(), slot)) return true;
+        if (step.output == slot) return false;
     }
-    zero = arena_bytes;
-    arena_bytes += zero_bytes;
-    if (arena_bytes > UINT32_MAX) throw std::length_error("the image needs more than 4 GiB of activations");
-    for (const Step& step : network.steps()) {
-        lists.emplace_back();
-        if (step.op == Op::kConv || step.op == Op::kUpconv)
-            lists.back() = list_taps(step, input_planes(network, *this, step), static_cast<uint32_t>(zero),
-                                     level(network.slot(step.inputs[0])).stride);
-    }
+    return false;
 }
 
-size_t Bound::row0(const Network& network, int slot) const {
-    return slot_offsets[static_cast<size_t>(slot)] + level(network.slot(slot)).front;
+}  // namespace
+
+Bound::Bound(const Network& network, int height, int width, int images)
+    : grid(height, width, images, network.multiple()) {
+    for (const Slot& slot : network.slots()) {
+        const Plane& own = planes.emplace(slot.stride, Plane(grid, slot.stride)).first->second;
+        slot_offsets.push_back(group_bytes);
+        group_bytes += own.size * static_cast<size_t>(slot.channels);
+        zero_bytes = std::max(zero_bytes, own.size);
+    }
+    zero = group_bytes;
+    group_bytes += zero_bytes + kLine;  // a line more: whole vectors are read at the end
+    if (group_bytes > UINT32_MAX) throw std::length_error("the network needs more than 4 GiB of activations");
+    for (size_t s = 0; s < network.steps().size(); ++s) {
+        const Step& step = network.steps()[s];
+        lists.emplace_back();
+        needs_halo.push_back(read_by_convolution(network, s));
+        if (step.op != Op::kConv && step.op != Op::kUpconv) continue;
+        const size_t output = slot_offsets[static_cast<size_t>(step.output)];
+        lists.back() = list_taps(
+            step, {input_planes(network, *this, step), plane(network.slot(step.inputs[0])), static_cast<uint32_t>(zero),
+                   static_cast<uint32_t>(output), plane(network.slot(step.output))});
+    }
 }
 
 size_t Bound::memory() const {

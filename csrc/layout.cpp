@@ -1,55 +1,43 @@
 #include "layout.hpp"
 
+#include <algorithm>
+
 namespace mbunet {
 
-Geometry::Geometry(int height, int width, int bands, int rows)
-    : height(height), width(width), bands(bands), rows(rows) {
-    stride = static_cast<size_t>(width) + 1;
-    front = round_up(stride + 1, kLine);
-    const size_t span = round_up(stride * static_cast<size_t>(rows), kLine);
-    // an odd number of lines: planes a multiple of 4 KB apart would share L1 sets
-    const size_t lines = (front + span + round_up(stride + 1, kLine)) / kLine;
-    plane = (lines | 1) * kLine;
-    valid.assign(span, 0);
-    for (int row = 0; row < rows; ++row) {
-        const uint8_t lanes = lanes_of_row(row);
-        for (int x = 0; x < width; ++x) valid[static_cast<size_t>(row) * stride + static_cast<size_t>(x)] = lanes;
-    }
-}
-
-uint8_t Geometry::lanes_of_row(int row) const {
-    unsigned lanes = 0;
-    for (int k = 0; k < kLanes; ++k)
-        if (k % bands * rows + row < height) lanes |= 1u << k;
-    return static_cast<uint8_t>(lanes);
-}
-
-uint8_t Geometry::lanes_with_upper() const {
-    unsigned lanes = 0;
-    for (int k = 0; k < kLanes; ++k)
-        if (k % bands != 0) lanes |= 1u << k;
-    return static_cast<uint8_t>(lanes);
-}
-
-uint8_t Geometry::lanes_with_lower() const { return static_cast<uint8_t>(lanes_with_upper() >> 1); }
-
-int band_rows(int height, int bands, int multiple) {
-    return static_cast<int>(round_up(static_cast<size_t>((height + bands - 1) / bands), static_cast<size_t>(multiple)));
-}
-
-int choose_bands(int height, int images, int multiple) {
-    int best = kLanes;
-    long fewest = -1;
-    for (int bands = kLanes; bands >= 1; bands /= 2) {
-        const int together = kLanes / bands;
-        const long passes = (images + together - 1) / together;
-        const long rows = passes * band_rows(height, bands, multiple);
-        if (fewest < 0 || rows < fewest) {
-            fewest = rows;
-            best = bands;
+Grid::Grid(int height, int width, int images, int side)
+    : height(height),
+      width(width),
+      images(images),
+      side(side),
+      rows(height / side),
+      columns(width / side),
+      lanes(images * rows * columns),
+      groups(divide_up(lanes, kGroupLanes)),
+      bytes(round_up(static_cast<size_t>(divide_up(divide_up(lanes, groups), 8)), 8)) {
+    for (int lane = 0; lane < lanes; ++lane)
+        tiles.push_back({lane / (rows * columns), lane / columns % rows * side, lane % columns * side});
+    for (int dy = -1; dy <= 1; ++dy)
+        for (int dx = -1; dx <= 1; ++dx) {
+            std::vector<uint8_t>& mask = has[dy + 1][dx + 1];
+            mask.assign(static_cast<size_t>(groups) * bytes, 0);
+            for (int lane = 0; lane < lanes; ++lane) {
+                const int y = tiles[static_cast<size_t>(lane)].y + dy * side,
+                          x = tiles[static_cast<size_t>(lane)].x + dx * side;
+                if (y >= 0 && y < height && x >= 0 && x < width)
+                    mask[static_cast<size_t>(lane / 8)] |= static_cast<uint8_t>(1 << lane % 8);
+            }
         }
-    }
-    return best;
+}
+
+int Grid::together(int height, int width, int side) {
+    return std::max(1, kGroupLanes / ((height / side) * (width / side)));
+}
+
+Plane::Plane(const Grid& grid, int stride)
+    : side(grid.side / stride), bytes(grid.bytes), row(static_cast<size_t>(side + 2) * grid.bytes) {
+    // an odd number of lines: planes a multiple of 4 KB apart would share L1 sets
+    const size_t lines = round_up(static_cast<size_t>(side + 2) * row, kLine) / kLine;
+    size = (lines | 1) * kLine;
 }
 
 }  // namespace mbunet

@@ -1,10 +1,11 @@
-// Byte-planes: how the CPU engine holds a tensor of bits.
+// Lane tiles: how the CPU engine holds a tensor of bits.
 //
-// A channel is a plane with one byte per (row, column) of a horizontal band of the image; bit k of every byte is lane
-// k. The eight lanes are shared by `bands` bands of up to 8 / bands images: lane k is band k % bands of image k /
-// bands. Rows of a plane follow each other with one zero byte between them, which is the right border of the one and
-// the left border of the next. A halo row stands above and below: the neighbouring bands' edge rows, zero outside the
-// image.
+// The images of a batch are cut into square tiles, as many pixels a side as the network halves them. Every tile is a
+// lane, one bit wide; lanes follow each other along the tile rows of the first image, then of the next. They are cut
+// into groups of at most 512, one vector. At a position (row, column within the tile) the bits of a group's lanes stand
+// together, a channel's plane holds the positions row by row, and around them one more: the edges of the tiles next to
+// each lane, 0 outside the image. So a tap is a distance in bytes, the same everywhere, a whole vector at a time, with
+// no border to look out for.
 #pragma once
 
 #include <cstddef>
@@ -13,39 +14,49 @@
 
 namespace mbunet {
 
-constexpr int kLanes = 8;
 constexpr size_t kLine = 64;  // cache line, and the widest vector
+constexpr int kGroupLanes = 512;
 
 constexpr size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr int divide_up(int n, int d) { return (n + d - 1) / d; }
 
-// The planes of one resolution level of one batch shape.
-struct Geometry {
-    int height = 0;              // rows of the image at this level
-    int width = 0;               // columns
-    int bands = 8;               // bands per image: 1, 2, 4 or 8
-    int rows = 0;                // rows of a band
-    size_t stride = 0;           // bytes from one row to the next: width + 1
-    size_t front = 0;            // bytes before row 0: the upper halo row and one border byte
-    size_t plane = 0;            // bytes from one channel to the next
-    std::vector<uint8_t> valid;  // [span()] bits of lanes that hold image at a position, 0 on borders
-
-    Geometry() = default;
-    Geometry(int height, int width, int bands, int rows);
-
-    // Bytes of a plane that kernels compute, a multiple of kLine; all behind the last row is invalid.
-    size_t span() const { return valid.size(); }
-    // Lanes of row `row` that lie inside their image.
-    uint8_t lanes_of_row(int row) const;
-    // Lanes whose upper (or lower) neighbour row belongs to the lane before (after) them.
-    uint8_t lanes_with_upper() const;
-    uint8_t lanes_with_lower() const;
+// Where a lane lies: its image, and its first pixel there.
+struct Tile {
+    int image, y, x;
 };
 
-// Bands per image that process `images` images of `height` rows with the fewest plane rows; ties go to more bands,
-// which finish one image sooner and keep its planes small. `multiple` is what a band's rows must be a multiple of.
-int choose_bands(int height, int images, int multiple);
+// The tiles of one batch shape.
+struct Grid {
+    int height = 0, width = 0;  // of every image, multiples of `side`
+    int images = 0;
+    int side = 0;               // pixels of a tile
+    int rows = 0, columns = 0;  // tiles of an image
+    int lanes = 0;              // of all images
+    int groups = 0;
+    size_t bytes = 0;         // of a position: the lanes of a group, a multiple of 8
+    std::vector<Tile> tiles;  // by lane
+    // has[dy + 1][dx + 1]: lanes of all groups, in order, that have a neighbour there in their image
+    std::vector<uint8_t> has[3][3];
 
-// Rows of a band at full resolution.
-int band_rows(int height, int bands, int multiple);
+    Grid() = default;
+    Grid(int height, int width, int images, int side);
+
+    // Images of this size that share a run.
+    static int together(int height, int width, int side);
+};
+
+// A channel's plane at one resolution: positions (row, column) of [-1, side].
+struct Plane {
+    int side = 0;      // positions of a tile's side
+    size_t bytes = 0;  // from one column to the next
+    size_t row = 0;    // from one row to the next
+    size_t size = 0;   // from one channel to the next
+
+    Plane() = default;
+    Plane(const Grid& grid, int stride);
+
+    size_t at(int r, int c) const { return static_cast<size_t>(r + 1) * row + static_cast<size_t>(c + 1) * bytes; }
+    size_t row_bytes() const { return static_cast<size_t>(side) * bytes; }
+};
 
 }  // namespace mbunet

@@ -49,17 +49,30 @@ void sort_groups(std::vector<Channel>& channels) {
 
 int bit_width(unsigned n) { return n ? 32 - __builtin_clz(n) : 0; }
 
+// Distance of a tap from the position it belongs to. Those of a transposed convolution read the input where it is.
+int64_t distance(const Step& step, const Plane& plane, int tap) {
+    if (step.op == Op::kUpconv) return 0;
+    return (tap / 3 - 1) * static_cast<int64_t>(plane.row) + (tap % 3 - 1) * static_cast<int64_t>(plane.bytes);
+}
+
+// Offset of the first position that entry `entry` of the lists writes.
+uint32_t output_of(const Step& step, const Addresses& addresses, int entry) {
+    const int parts = step.op == Op::kUpconv ? step.taps() : 1;
+    const int row = entry % parts / 2, column = entry % parts % 2;
+    return addresses.output + static_cast<uint32_t>(static_cast<size_t>(entry / parts) * addresses.out.size +
+                                                    addresses.out.at(row, column));
+}
+
 }  // namespace
 
-Lists list_taps(const Step& step, const std::vector<uint32_t>& planes, uint32_t zero, size_t stride) {
+Lists list_taps(const Step& step, const Addresses& addresses) {
     Lists lists;
-    const int taps = step.taps(), channels = static_cast<int>(planes.size());
-    // a transposed convolution's taps are output planes of their own and read the input where it is
-    const bool upsamples = step.op == Op::kUpconv;
-    const int parts = upsamples ? taps : 1, part_taps = taps / parts;
+    const int channels = static_cast<int>(addresses.inputs.size());
+    // a transposed convolution's taps are outputs of their own
+    const int parts = step.op == Op::kUpconv ? step.taps() : 1, part_taps = step.taps() / parts;
     const auto address = [&](int tap, int channel) {
-        const int64_t shift = upsamples ? 0 : (tap / 3 - 1) * static_cast<int64_t>(stride) + tap % 3 - 1;
-        return static_cast<uint32_t>(planes[static_cast<size_t>(channel)] + shift);
+        return static_cast<uint32_t>(addresses.inputs[static_cast<size_t>(channel)] +
+                                     distance(step, addresses.input, tap));
     };
     const bool dense = std::find(step.signs.begin(), step.signs.end(), 0) == step.signs.end();
     const int inputs = part_taps * channels;
@@ -67,13 +80,13 @@ Lists list_taps(const Step& step, const std::vector<uint32_t>& planes, uint32_t 
         std::vector<uint32_t> all;
         for (int channel = 0; channel < channels; ++channel)
             for (int tap = 0; tap < part_taps; ++tap) all.push_back(address(tap, channel));
-        fill(all, zero);
+        fill(all, addresses.zero);
         lists.all = append(lists.taps, all, {});
         lists.levels = bit_width(2u * static_cast<unsigned>(inputs) + 8u) + 1;
     }
     std::vector<uint32_t> positive, negative;
-    for (int plane = 0; plane < step.channels * parts; ++plane) {
-        const int8_t* signs = &step.signs[static_cast<size_t>(plane) * static_cast<size_t>(inputs)];
+    for (int entry = 0; entry < step.channels * parts; ++entry) {
+        const int8_t* signs = &step.signs[static_cast<size_t>(entry) * static_cast<size_t>(inputs)];
         positive.clear();
         negative.clear();
         for (int channel = 0; channel < channels; ++channel)
@@ -83,16 +96,17 @@ Lists list_taps(const Step& step, const std::vector<uint32_t>& planes, uint32_t 
             }
         const int plus = static_cast<int>(positive.size()), minus = static_cast<int>(negative.size());
         // 2 c - (plus + minus) >= theta, rounded up for either sign of the sum
-        const int32_t sum = step.offsets[static_cast<size_t>(plane / parts)] + plus + minus;
+        const int32_t sum = step.offsets[static_cast<size_t>(entry / parts)] + plus + minus;
         const int32_t at_least = (sum >> 1) + (sum & 1);
-        fill(positive, zero);
-        const int filled = fill(negative, zero);  // zeros among -1 inputs count
+        const uint32_t output = output_of(step, addresses, entry);
+        fill(positive, addresses.zero);
+        const int filled = fill(negative, addresses.zero);  // zeros among -1 inputs count
         if (!dense) {
-            lists.sparse.push_back({append(lists.taps, positive, negative), at_least + filled, plane});
+            lists.sparse.push_back({append(lists.taps, positive, negative), at_least + filled, output});
         } else if (plus <= minus) {  // c = 2 S - A + minus >= at_least
-            lists.dense.push_back({append(lists.taps, positive, {}), minus - at_least + 1, plane, false});
+            lists.dense.push_back({append(lists.taps, positive, {}), minus - at_least + 1, output, false});
         } else {  // c = A - 2 S + minus >= at_least
-            lists.dense.push_back({append(lists.taps, negative, {}), at_least - minus, plane, true});
+            lists.dense.push_back({append(lists.taps, negative, {}), at_least - minus, output, true});
         }
     }
     sort_groups(lists.sparse);

@@ -11,7 +11,7 @@
 namespace mbunet {
 
 // The lists of one bit convolution on one batch shape. Either `sparse` or, where no weight is zero, `dense` is filled;
-// output planes of a transposed convolution are (channel, tap).
+// a transposed convolution has an entry for every (channel, tap).
 struct Lists {
     std::vector<uint32_t> taps;
     std::vector<CountedChannel> sparse;
@@ -20,12 +20,18 @@ struct Lists {
     int levels = 0;  // dense only
 };
 
-// Output planes whose lists are sorted among each other, so that like lengths follow each other and branches are
-// foreseen.
+// Entries whose lists are sorted among each other, so that like lengths follow each other and branches are foreseen.
 constexpr int kSorted = 128;
 
-// Lists of `step`, whose input channels have their position 0 at `planes`, with rows `stride` bytes apart; at `zero`
-// stands an input that is 0 at every position.
-Lists list_taps(const Step& step, const std::vector<uint32_t>& planes, uint32_t zero, size_t stride);
+// Where a bit convolution finds things within a group.
+struct Addresses {
+    std::vector<uint32_t> inputs;  // position (0, 0) of every input channel
+    Plane input;
+    uint32_t zero;    // an input that is 0 at every position
+    uint32_t output;  // plane of the first output channel
+    Plane out;
+};
+
+Lists list_taps(const Step& step, const Addresses& addresses);
 
 }  // namespace mbunet

@@ -15,19 +15,18 @@ Session::Session(const Kernels& kernels, int threads)
 
 void Session::run(const std::vector<Image>& images) {
     if (images.empty()) return;
-    const auto fit = static_cast<size_t>(network_.multiple());
-    const int height = static_cast<int>(round_up(static_cast<size_t>(images[0].height), fit));
-    const int width = static_cast<int>(round_up(static_cast<size_t>(images[0].width), fit));
-    const int count = static_cast<int>(images.size());
-    bands_ = choose_bands(height, count, network_.multiple());
-    const Bound& bound = bind(height, width, bands_);
-    arena_.reserve(bound.arena_bytes + kLine);
-    for (Buffer& own : scratch_) own.reserve(Executor::scratch_bytes(network_, bound));
+    const auto side = static_cast<size_t>(network_.multiple());
+    const int height = static_cast<int>(round_up(static_cast<size_t>(images[0].height), side));
+    const int width = static_cast<int>(round_up(static_cast<size_t>(images[0].width), side));
+    const int count = static_cast<int>(images.size()), together = Grid::together(height, width, network_.multiple());
     step_seconds_.assign(network_.steps().size(), 0.0);
-    Executor executor(kernels_, pool_, network_, bound, arena_.data(), scratch_);
-    const int together = kLanes / bands_;
-    for (int i = 0; i < count; i += together)
-        executor.run(&images[static_cast<size_t>(i)], std::min(together, count - i), step_seconds_);
+    for (int i = 0; i < count; i += together) {
+        const Bound& bound = bind(height, width, std::min(together, count - i));
+        arena_.reserve(bound.arena_bytes());
+        for (Buffer& own : scratch_) own.reserve(Executor::scratch_bytes(network_, bound));
+        Executor(kernels_, pool_, network_, bound, arena_.data(), scratch_)
+            .run(&images[static_cast<size_t>(i)], step_seconds_);
+    }
 }
 
 size_t Session::memory() const {
@@ -39,14 +38,14 @@ size_t Session::memory() const {
 
 void Session::poison(uint8_t value) { std::fill_n(arena_.data(), arena_.size(), value); }
 
-const Bound& Session::bind(int height, int width, int bands) {
+const Bound& Session::bind(int height, int width, int images) {
     const auto known = std::find_if(bound_.begin(), bound_.end(), [&](const Bound& bound) {
-        return bound.height == height && bound.width == width && bound.bands == bands;
+        return bound.grid.height == height && bound.grid.width == width && bound.grid.images == images;
     });
     if (known != bound_.end()) {
         bound_.splice(bound_.begin(), bound_, known);
     } else {
-        bound_.emplace_front(network_, height, width, bands);
+        bound_.emplace_front(network_, height, width, images);
         if (bound_.size() > kBoundShapes) bound_.pop_back();
     }
     return bound_.front();

@@ -24,17 +24,15 @@ class Session {
 
     const Kernels& kernels() const { return kernels_; }
     int threads() const { return pool_.size(); }
-    // Seconds of every step in the last run, batches of eight lanes added up.
+    // Seconds of every step in the last run, images that do not share a run added up.
     const std::vector<double>& step_seconds() const { return step_seconds_; }
-    // Bands per image of the last run.
-    int bands() const { return bands_; }
     // Bytes held for activations and bound shapes.
     size_t memory() const;
     // Overwrites all activations, so that a test sees what a run leaves unwritten.
     void poison(uint8_t value);
 
   private:
-    const Bound& bind(int height, int width, int bands);
+    const Bound& bind(int height, int width, int images);
 
     const Kernels& kernels_;
     Network network_;
@@ -43,7 +41,6 @@ class Session {
     Buffer arena_;
     std::vector<Buffer> scratch_;  // by thread
     std::vector<double> step_seconds_;
-    int bands_ = 0;
 };
 
 }  // namespace mbunet

@@ -41,30 +41,24 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 
 inline V load_pairs(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const V*>(p)); }
 
-void pixels(const PixelArgs& args, const PixelRows& rows, uint8_t* bits, size_t stride) {
-    for (int half = 0; half < 2; ++half) {
-        for (int channel = 0; channel < args.channels; ++channel) {
-            const int32_t* weights = args.weights + channel * kPixelStride;
+void pixels(const PixelArgs& args, const int32_t* const* pairs, uint8_t* bits) {
+    for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
+        const int32_t* weights = args.weights + channel * kPixelStride;
+        const V theta = _mm256_set1_epi32(args.theta[channel]);
+        for (int half = 0; half < 2; ++half) {
             V sums[3] = {zeros(), zeros(), zeros()};
-            for (int row = 0; row < 3; ++row) {
-                const int32_t* red_green = rows.red_green[row] + half * 8;
-                const int32_t* blue = rows.blue[row] + half * 8;
-                const int32_t* const columns[5] = {red_green - 1, red_green, red_green + 1, blue - 1, blue + 1};
-                for (const int32_t* column : columns)
-                    sums[row] = _mm256_add_epi32(sums[row],
-                                                 _mm256_madd_epi16(load_pairs(column), _mm256_set1_epi32(*weights++)));
-            }
-            const V sum = _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), sums[2]);
-            const V below = _mm256_cmpgt_epi32(_mm256_set1_epi32(args.theta[channel]), sum);
-            bits[static_cast<size_t>(channel) * stride + static_cast<size_t>(half) * kLanes] =
-                static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(below)));
+            for (int i = 0; i < kPixelPairs; ++i)
+                sums[i % 3] = _mm256_add_epi32(
+                    sums[i % 3], _mm256_madd_epi16(load_pairs(pairs[i] + 8 * half), _mm256_set1_epi32(weights[i])));
+            const V below = _mm256_cmpgt_epi32(theta, _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), sums[2]));
+            bits[half] = static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(below)));
         }
     }
 }
 
 }  // namespace
 
-const Kernels kernels = {"avx2", count, count_dense, pixels, head, pairs, columns, pool, interleave, halo};
+const Kernels kernels = {"avx2", count, count_dense, pixels, head, pairs, pool, halo};
 
 }  // namespace mbunet::avx2
 MBUNET_TARGET_END

@@ -45,27 +45,24 @@ inline V add_pairs(V sums, V pixels, V weights) { return _mm512_add_epi32(sums, 
 
 #include "avx512_pixels.inl"
 
-void head(const HeadArgs& args, size_t at, int32_t* logits) {
+void head(const HeadArgs& args, const uint8_t* bits, int32_t* logits) {
+    constexpr int kParts = kHeadLanes / 16;
     for (int c = 0; c < args.classes; ++c) {
-        V sums[kLanes];
+        V sums[kParts];
         for (V& sum : sums) sum = _mm512_set1_epi32(args.base[c]);
         for (int channel = 0; channel < args.channels; ++channel) {
-            const uint8_t* plane = args.planes + static_cast<size_t>(channel) * args.plane + at;
-            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(plane));
+            __mmask16 set[kParts];
+            memcpy(set, bits + static_cast<size_t>(channel) * args.plane, sizeof set);
             const V weight = _mm512_set1_epi32(args.weights[c * args.channels + channel]);
-            for (int lane = 0; lane < kLanes; ++lane) {
-                const __mmask16 set = _mm_test_epi8_mask(bytes, _mm_set1_epi8(static_cast<char>(1 << lane)));
-                sums[lane] = _mm512_mask_add_epi32(sums[lane], set, sums[lane], weight);
-            }
+            for (int i = 0; i < kParts; ++i) sums[i] = _mm512_mask_add_epi32(sums[i], set[i], sums[i], weight);
         }
-        for (int lane = 0; lane < kLanes; ++lane)
-            _mm512_storeu_si512(logits + (c * kLanes + lane) * kColumns, sums[lane]);
+        for (int i = 0; i < kParts; ++i) _mm512_storeu_si512(logits + c * kHeadLanes + i * 16, sums[i]);
     }
 }
 
 }  // namespace
 
-const Kernels kernels = {"avx512", count, count_dense, pixels, head, pairs, columns, pool, interleave, halo};
+const Kernels kernels = {"avx512", count, count_dense, pixels, head, pairs, pool, halo};
 
 }  // namespace mbunet::avx512
 MBUNET_TARGET_END
@@ -83,8 +80,8 @@ inline __m512i add_pairs(__m512i sums, __m512i pixels, __m512i weights) {
 
 }  // namespace
 
-const Kernels kernels = {"avx512vnni",    avx512::count, avx512::count_dense, pixels,      avx512::head, avx512::pairs,
-                         avx512::columns, avx512::pool,  avx512::interleave,  avx512::halo};
+const Kernels kernels = {"avx512vnni", avx512::count, avx512::count_dense, pixels,
+                         avx512::head, avx512::pairs, avx512::pool,        avx512::halo};
 
 }  // namespace mbunet::avx512vnni
 MBUNET_TARGET_END

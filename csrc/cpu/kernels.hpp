@@ -26,17 +26,7 @@ struct TapList {
 struct CountedChannel {
     TapList list;
     int32_t at_least;  // bit = (ones among the +1 inputs + zeros among the -1 inputs, filling included) >= at_least
-    int32_t output;    // index of its plane
-};
-
-// A bit convolution on one batch shape.
-struct CountArgs {
-    const uint8_t* arena;
-    const uint32_t* taps;
-    const CountedChannel* channels;
-    const uint8_t* valid;  // Geometry::valid
-    uint8_t* out;          // position 0 of output plane 0
-    size_t out_plane;      // bytes from one output plane to the next
+    uint32_t output;   // offset of its first position
 };
 
 // One output channel of a bit convolution without zero weights: its list holds the inputs of one sign only, S counts
@@ -44,22 +34,34 @@ struct CountArgs {
 struct DenseChannel {
     TapList list;
     int32_t constant;  // bit = 2 S + constant > A, or its opposite where negated
-    int32_t output;
+    uint32_t output;
     bool negated;
 };
 
+// Positions that a bit convolution computes: `count` runs of `bytes` bytes.
+struct Runs {
+    size_t input, input_step;    // where the first starts behind the taps' offsets, from one to the next
+    size_t output, output_step;  // the same behind the channels' offsets
+    size_t bytes;
+    int count;
+};
+
+struct CountArgs {
+    uint8_t* group;  // what offsets count from
+    const uint32_t* taps;
+    const CountedChannel* channels;
+};
+
 struct DenseArgs {
-    const uint8_t* arena;
+    uint8_t* group;
     const uint32_t* taps;
     const DenseChannel* channels;
     TapList all;  // every input, as +1
     int levels;   // bits that hold S + constant / 2 - A / 2 with its sign
-    const uint8_t* valid;
-    uint8_t* out;
-    size_t out_plane;
 };
 
-constexpr int kColumns = 16;  // columns that the first and the last layer compute at a time
+constexpr int kPixelLanes = 16;  // lanes that the first layer computes at a time
+constexpr int kHeadLanes = 64;   // the last
 
 // The first layer: 3x3 over RGB pixels in int16 fixed point, two products at a time. For each of the three rows of taps
 // the pairs are (R, G) at columns -1, 0 and 1, then B at columns (-1, 0) and at (1, nothing).
@@ -72,16 +74,9 @@ struct PixelArgs {
     int channels;
 };
 
-// Pixels of three image rows as pairs of int16: red_green[i][x] = (R, G) of column x, blue[i][x] = B of (x, x + 1).
-struct PixelRows {
-    const int32_t* red_green[3];
-    const int32_t* blue[3];
-};
-
 // The last layer: 1x1 with int16 weights on -1/+1 bits.
 struct HeadArgs {
-    const uint8_t* planes;  // position 0 of channel 0
-    size_t plane;           // bytes from one channel to the next
+    size_t plane;  // bytes from one channel to the next
     int channels;
     int classes;
     const int32_t* weights;  // [classes][channels]: 2 w, what a set bit adds
@@ -91,25 +86,27 @@ struct HeadArgs {
 
 struct Kernels {
     const char* name;
-    // Bits of output channels [channel, channel_end) at positions [begin, end), both multiples of kLine.
-    void (*count)(const CountArgs& args, size_t begin, size_t end, int channel, int channel_end);
-    void (*count_dense)(const DenseArgs& args, size_t begin, size_t end, int channel, int channel_end);
-    // First layer at kColumns columns of one lane, a byte for eight columns: of channel c the first byte is
-    // bits[c * stride], the second kLanes behind it.
-    void (*pixels)(const PixelArgs& args, const PixelRows& rows, uint8_t* bits, size_t stride);
-    // Last layer at the kColumns positions from `at`: logits[class][lane][column].
-    void (*head)(const HeadArgs& args, size_t at, int32_t* logits);
+    // Bits of output channels [channel, channel_end) at `runs`.
+    void (*count)(const CountArgs& args, const Runs& runs, int channel, int channel_end);
+    void (*count_dense)(const DenseArgs& args, const Runs& runs, int channel, int channel_end);
+    // First layer at kPixelLanes lanes of one position: pairs[i] points at their pixels, int16 twice, for pair i of the
+    // weights; two bytes of bits for channel c go to bits + c * kLine.
+    void (*pixels)(const PixelArgs& args, const int32_t* const* pairs, uint8_t* bits);
+    // Last layer at the kHeadLanes lanes from `bits` of channel 0: logits[class][lane].
+    void (*head)(const HeadArgs& args, const uint8_t* bits, int32_t* logits);
     // Pixels [columns][3] as red_green[x] = (R, G) of column x, blue[x] = B of (x, x + 1), 0 behind the last.
     void (*pairs)(const uint8_t* row, int columns, int32_t* red_green, int32_t* blue);
-    // Turns bytes of eight columns, one for each lane, into bytes of eight lanes, one for each of `count` columns.
-    void (*columns)(const uint8_t* bits, uint8_t* out, int count);
-    // out[x] = OR of the 2x2 input bytes, for `columns` output columns.
-    void (*pool)(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns);
-    // out = a[0], b[0], a[1], b[1], ... for `columns` bytes of each.
-    void (*interleave)(const uint8_t* a, const uint8_t* b, uint8_t* out, int columns);
-    // Fills the halo rows of one plane, whose row 0 is at `rows`.
-    void (*halo)(const Geometry& geometry, uint8_t* rows);
+    // OR of 2x2 positions of two rows, for `columns` output positions of `bytes` bytes.
+    void (*pool)(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns, size_t bytes);
+    // Fills the border of one channel, whose planes in the groups are `group_bytes` apart. halo_bytes() of scratch.
+    void (*halo)(const Grid& grid, const Plane& plane, uint8_t* first, size_t group_bytes, uint8_t* scratch);
 };
+
+// Scratch of Kernels::halo: a position's lanes of all groups, with room for the longest way to a neighbour around.
+inline size_t halo_margin(const Grid& grid) { return round_up(static_cast<size_t>(grid.columns) / 8 + 16, kLine); }
+inline size_t halo_bytes(const Grid& grid) {
+    return static_cast<size_t>(grid.groups) * grid.bytes + 2 * halo_margin(grid);
+}
 
 // Transposes an 8x8 bit matrix: bit j of byte i becomes bit i of byte j.
 constexpr uint64_t transpose8x8(uint64_t x) {

@@ -43,29 +43,24 @@ inline int32x4_t add_pairs(int32x4_t sum, const int32_t* pixels, int32_t weights
     return vaddq_s32(sum, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(w)), vmull_high_s16(x, w)));
 }
 
-void pixels(const PixelArgs& args, const PixelRows& rows, uint8_t* bits, size_t stride) {
-    for (int channel = 0; channel < args.channels; ++channel, bits += stride) {
+void pixels(const PixelArgs& args, const int32_t* const* pairs, uint8_t* bits) {
+    static const uint32_t kBits[4] = {1, 2, 4, 8};
+    for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
+        const int32_t* weights = args.weights + channel * kPixelStride;
         unsigned fired = 0;
-        for (int at = 0; at < kColumns; at += 4) {
-            const int32_t* weights = args.weights + channel * kPixelStride;
+        for (int at = 0; at < kPixelLanes; at += 4) {
             int32x4_t sum = vdupq_n_s32(0);
-            for (int row = 0; row < 3; ++row, weights += 5) {
-                const int32_t* red_green = rows.red_green[row] + at;
-                const int32_t* blue = rows.blue[row] + at;
-                for (int i = 0; i < 3; ++i) sum = add_pairs(sum, red_green - 1 + i, weights[i]);
-                sum = add_pairs(add_pairs(sum, blue - 1, weights[3]), blue + 1, weights[4]);
-            }
-            static const uint32_t kBits[4] = {1, 2, 4, 8};
+            for (int i = 0; i < kPixelPairs; ++i) sum = add_pairs(sum, pairs[i] + at, weights[i]);
             const uint32x4_t reached = vcgeq_s32(sum, vdupq_n_s32(args.theta[channel]));
             fired |= vaddvq_u32(vandq_u32(reached, vld1q_u32(kBits))) << at;
         }
         bits[0] = static_cast<uint8_t>(fired);
-        bits[kLanes] = static_cast<uint8_t>(fired >> 8);
+        bits[1] = static_cast<uint8_t>(fired >> 8);
     }
 }
 
 }  // namespace
 
-const Kernels kernels = {"neon", count, count_dense, pixels, head, pairs, columns, pool, interleave, halo};
+const Kernels kernels = {"neon", count, count_dense, pixels, head, pairs, pool, halo};
 
 }  // namespace mbunet::neon

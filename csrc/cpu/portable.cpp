@@ -42,6 +42,6 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 
 }  // namespace
 
-const Kernels kernels = {"portable", count, count_dense, pixels, head, pairs, columns, pool, interleave, halo};
+const Kernels kernels = {"portable", count, count_dense, pixels, head, pairs, pool, halo};
 
 }  // namespace mbunet::portable

@@ -172,48 +172,51 @@ inline void with_levels(int levels, const Run& run) {
 
 // The counter starts at 2^top - at_least, so that its top bit says whether the count has reached at_least.
 template <class W, int Levels>
-MBUNET_INLINE void count_at(const CountArgs& args, const CountedChannel& channel, size_t position) {
+MBUNET_INLINE W count_at(const CountArgs& args, const CountedChannel& channel, size_t position) {
     const unsigned start = (1u << (Levels - 1)) - static_cast<unsigned>(channel.at_least);
     Counter<W, Levels> counter;
     counter.start([&](int level) __attribute__((always_inline)) { return everywhere<W>(start >> level & 1); });
-    add_list(counter, args.arena + position, args.taps + channel.list.first, channel.list);
-    store_wide(args.out + static_cast<size_t>(channel.output) * args.out_plane + position,
-               both(counter.top(), load_wide<W>(args.valid + position)));
+    add_list(counter, args.group + position, args.taps + channel.list.first, channel.list);
+    return counter.top();
 }
 
-// Calls `at` for two vectors side by side as often as they fit, then for one.
-template <class At>
-MBUNET_INLINE void each_position(size_t begin, size_t end, const At& at) {
-    if constexpr (kWide)
-        for (; begin + sizeof(Two) <= end; begin += sizeof(Two)) at(Two{}, begin);
-    for (; begin < end; begin += sizeof(One)) at(One{}, begin);
-}
-
-// A channel whose bit is everywhere the same.
-void constant_channel(const CountArgs& args, const CountedChannel& channel, size_t begin, size_t end) {
-    uint8_t* out = args.out + static_cast<size_t>(channel.output) * args.out_plane;
-    if (channel.at_least <= 0)
-        memcpy(out + begin, args.valid + begin, end - begin);
-    else
-        memset(out + begin, 0, end - begin);
+// Stores value(W, position of the input) at every position of `runs`: two vectors side by side as often as they fit,
+// then one, of which the end of a run may take a part.
+template <class Value>
+MBUNET_INLINE void each_position(const Runs& runs, uint8_t* out, const Value& value) {
+    size_t input = runs.input;
+    out += runs.output;
+    for (int i = 0; i < runs.count; ++i, input += runs.input_step, out += runs.output_step) {
+        size_t at = 0;
+        if constexpr (kWide)
+            for (; at + sizeof(Two) <= runs.bytes; at += sizeof(Two)) store_wide(out + at, value(Two{}, input + at));
+        for (; at + sizeof(One) <= runs.bytes; at += sizeof(One)) store_wide(out + at, value(One{}, input + at));
+        if (at < runs.bytes) {
+            const One last = value(One{}, input + at);
+            memcpy(out + at, &last, runs.bytes - at);
+        }
+    }
 }
 
 // Levels of a counter for `inputs` inputs: the top one is 0 for counts below `inputs`.
 inline int levels_of(int inputs) { return inputs > 1 ? 33 - __builtin_clz(static_cast<unsigned>(inputs - 1)) : 1; }
 
-void count(const CountArgs& args, size_t begin, size_t end, int channel, int channel_end) {
+void count(const CountArgs& args, const Runs& runs, int channel, int channel_end) {
     // all positions of a channel before the next one: its branches go the same way each time
     for (; channel < channel_end; ++channel) {
         const CountedChannel& own = args.channels[channel];
         const int inputs = own.list.inputs();
-        if (own.at_least <= 0 || own.at_least > inputs)
-            constant_channel(args, own, begin, end);
-        else
-            with_levels(levels_of(inputs), [&](auto size) {
-                each_position(begin, end, [&](auto w, size_t position) {
-                    count_at<decltype(w), decltype(size)::value>(args, own, position);
-                });
+        uint8_t* out = args.group + own.output;
+        if (own.at_least <= 0 || own.at_least > inputs) {
+            for (int i = 0; i < runs.count; ++i)
+                memset(out + runs.output + i * runs.output_step, own.at_least <= 0 ? 255 : 0, runs.bytes);
+            continue;
+        }
+        with_levels(levels_of(inputs), [&](auto size) {
+            each_position(runs, out, [&](auto w, size_t position) __attribute__((always_inline)) {
+                return count_at<decltype(w), decltype(size)::value>(args, own, position);
             });
+        });
     }
 }
 
@@ -240,8 +243,8 @@ struct Totals {
 };
 
 template <class W, int Levels>
-MBUNET_INLINE void dense_at(const DenseArgs& args, const DenseChannel& channel, const Totals<W, Levels>& totals,
-                            size_t position) {
+MBUNET_INLINE W dense_at(const DenseArgs& args, const DenseChannel& channel, const Totals<W, Levels>& totals,
+                         size_t position) {
     const W* minus = totals.minus[~channel.constant & 1];
     const unsigned plus = static_cast<unsigned>(channel.constant >> 1) + 1;
     W carry = wide<W>(zeros());
@@ -251,23 +254,43 @@ MBUNET_INLINE void dense_at(const DenseArgs& args, const DenseChannel& channel, 
         carry = add<false>(sum, everywhere<W>(plus >> level & 1), carry);
         return sum;
     });
-    add_list(counter, args.arena + position, args.taps + channel.list.first, channel.list);
-    const W reached = flip(counter.top(), everywhere<W>(!channel.negated));  // the sign bit is 0 from 0 on
-    store_wide(args.out + static_cast<size_t>(channel.output) * args.out_plane + position,
-               both(reached, load_wide<W>(args.valid + position)));
+    add_list(counter, args.group + position, args.taps + channel.list.first, channel.list);
+    return flip(counter.top(), everywhere<W>(!channel.negated));  // the sign bit is 0 from 0 on
 }
 
-void count_dense(const DenseArgs& args, size_t begin, size_t end, int channel, int channel_end) {
+// All channels at one position after another: what they share is counted once.
+template <class W, int Levels>
+inline void dense_channels(const DenseArgs& args, size_t position, uint8_t* out, size_t bytes, int channel,
+                           int channel_end) {
+    Counter<W, Levels> all;
+    all.start([](int) __attribute__((always_inline)) { return wide<W>(zeros()); });
+    add_list(all, args.group + position, args.taps + args.all.first, args.all);
+    const Totals<W, Levels> totals(all);
+    for (; channel < channel_end; ++channel) {
+        const DenseChannel& own = args.channels[channel];
+        const W reached = dense_at<W, Levels>(args, own, totals, position);
+        if (bytes == sizeof(W))
+            store_wide(out + own.output, reached);
+        else
+            memcpy(out + own.output, &reached, bytes);
+    }
+}
+
+void count_dense(const DenseArgs& args, const Runs& runs, int channel, int channel_end) {
     with_levels(args.levels, [&](auto size) {
         constexpr int kLevels = decltype(size)::value;
-        each_position(begin, end, [&](auto w, size_t position) {
-            using W = decltype(w);
-            Counter<W, kLevels> all;
-            all.start([](int) __attribute__((always_inline)) { return wide<W>(zeros()); });
-            add_list(all, args.arena + position, args.taps + args.all.first, args.all);
-            const Totals<W, kLevels> totals(all);
-            for (int i = channel; i < channel_end; ++i) dense_at<W, kLevels>(args, args.channels[i], totals, position);
-        });
+        size_t input = runs.input, output = runs.output;
+        for (int i = 0; i < runs.count; ++i, input += runs.input_step, output += runs.output_step) {
+            uint8_t* out = args.group + output;
+            size_t at = 0;
+            if constexpr (kWide)
+                for (; at + sizeof(Two) <= runs.bytes; at += sizeof(Two))
+                    dense_channels<Two, kLevels>(args, input + at, out + at, sizeof(Two), channel, channel_end);
+            for (; at < runs.bytes; at += sizeof(One)) {
+                const size_t bytes = runs.bytes - at < sizeof(One) ? runs.bytes - at : sizeof(One);
+                dense_channels<One, kLevels>(args, input + at, out + at, bytes, channel, channel_end);
+            }
+        }
     });
 }
 

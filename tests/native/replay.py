@@ -17,7 +17,7 @@ from tests.cases import Case
 ROOT = Path(__file__).parents[2]
 OPS = ("pixels3x3", "conv3x3", "pool2x2", "upconv2x2", "head1x1")  # as enum Op numbers them
 
-SESSION = ("bound", "execute", "layout", "lists", "network", "session", "threads", "cpu/probe")
+SESSION = ("bound", "execute", "layout", "lists", "network", "pixels", "session", "threads", "cpu/probe")
 
 Logits = NDArray[np.int32]
 
@@ -30,6 +30,7 @@ def build(compiler: str, kernels: Sequence[str], out: Path, flags: Sequence[str]
         "layout",
         "lists",
         "network",
+        "pixels",
         "session",
         "threads",
         "cpu/probe",
