@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "peak.hpp"
 #include "session.hpp"
 
 namespace nb = nanobind;
@@ -39,6 +40,14 @@ NB_MODULE(_native, module) {
         for (const mbunet::Kernels* kernels : mbunet::available_kernels()) names.emplace_back(kernels->name);
         return names;
     });
+
+    module.def(
+        "peak",
+        [](const std::string& kernel, int threads, size_t bytes) {
+            nb::gil_scoped_release release;
+            return mbunet::peak(mbunet::kernels_named(kernel), threads, bytes);
+        },
+        "kernel"_a, "threads"_a, "bytes"_a);
 
     nb::class_<Session>(module, "Session")
         .def(

@@ -119,7 +119,7 @@ class Tiling:
                 mask[row.kept, column.kept] = own[row.own, column.own]
                 if want_logits and not logits:
                     logits = [np.empty((height, width, own_logits[0].shape[2]), np.int32)]
-                for whole, part in zip(logits, own_logits, strict=True):
+                for whole, part in zip(logits, own_logits, strict=False):  # some give logits unasked
                     whole[row.kept, column.kept] = part[row.own, column.own]
         return mask, logits
 
