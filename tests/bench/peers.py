@@ -147,7 +147,7 @@ class Graph:
 
     def __init__(self, pixels: str) -> None:
         self.constants: dict[str, NDArray[Any]] = {
-            "1/255": np.float32(1 / 255).reshape(()),
+            "1/255": np.array(1 / 255, np.float32),
             "0": np.zeros((), np.float32),
         }
         self.nodes: list[Node] = [
