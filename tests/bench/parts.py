@@ -93,13 +93,21 @@ def shipped(size: int, threads: int) -> list[Contender]:
 
 
 def zeros(size: int, threads: int) -> list[Contender]:
-    return [our(f"width {width}, {percent(share)}", width, size, threads, zeros=share) for width in (FULL, SMALL) for share in ALL_ZEROS]
+    return [
+        our(f"width {width}, {percent(share)}", width, size, threads, zeros=share)
+        for width in (FULL, SMALL)
+        for share in ALL_ZEROS
+    ]
 
 
 def sizes(_: int, threads: int) -> list[Contender]:
     int8 = [replace(openvino(FULL, size, threads)[2], name=f"OpenVINO INT8, width 64, {size}") for size in SIZES]
     return [
-        *(our(f"width {width}, 90 % zeros, {size}", width, size, threads, zeros=0.9) for width in (FULL, SMALL) for size in SIZES),
+        *(
+            our(f"width {width}, 90 % zeros, {size}", width, size, threads, zeros=0.9)
+            for width in (FULL, SMALL)
+            for size in SIZES
+        ),
         *int8,
     ]
 
@@ -107,7 +115,11 @@ def sizes(_: int, threads: int) -> list[Contender]:
 def thread_counts(size: int, threads: int) -> list[Contender]:
     counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < threads] + [threads]
     return [
-        *(our(f"width {width}, 90 % zeros, {n} threads", width, size, n, zeros=0.9) for width in (FULL, SMALL) for n in counts),
+        *(
+            our(f"width {width}, 90 % zeros, {n} threads", width, size, n, zeros=0.9)
+            for width in (FULL, SMALL)
+            for n in counts
+        ),
         *(replace(openvino(FULL, size, n)[2], name=f"OpenVINO INT8, width 64, {n} threads") for n in counts),
     ]
 
