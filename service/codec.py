@@ -1,7 +1,8 @@
 """Bytes to pixels and masks to bytes. Trusts nothing that a client sends; every refusal is a problem with its reason.
 
 Decisions: transparency is laid on white, as a page shows it. 16-bit grey is divided by 257 and rounded, never clipped.
-Of animations and multi-page files the first frame counts. EXIF orientation is applied. Colour profiles are ignored.
+Of animations and multi-page files the first frame counts. EXIF orientation is applied where it can be read. Colour
+profiles are ignored.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ Mask = NDArray[np.uint8]  # [h, w]: 0/1 for one class, class indices for several
 Logits = NDArray[np.int32]  # [h, w, classes], to be multiplied by the head's scale
 
 IMAGE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")  # Pillow reads many more, some by starting programs
+START_OF_SCAN = b"\xff\xda"
+SCANS = 100  # of a JPEG image; a progressive one has about ten, and each may cost as much as the whole image
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -61,6 +64,8 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
         raise NotAnImage(f"the image's header is damaged: {error}") from error
     with image:
         _check_size(image, max_pixels)
+        if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > SCANS:
+            raise NotAnImage(f"the JPEG image has more than {SCANS} scans")
         try:
             image.load()
             return _rgb(_upright(image))
@@ -84,7 +89,10 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says. (Pillow's exif_transpose also rewrites the EXIF, needlessly.)"""
-    method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    try:
+        method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata say nothing about the pixels, which are sound: they are shown as they lie
+        return image
     return image if method is None else image.transpose(method)
 
 
@@ -110,8 +118,8 @@ def _from_16_bits(image: Image.Image) -> Pixels:
 
 
 def to_png(mask: Mask, model: Model) -> bytes:
-    """Single-channel 8-bit PNG: 0/255 for one class, class indices for several."""
-    return png.grey8(mask, scale=255 if len(model.classes) == 1 else 1)
+    """PNG: 0/255 for one class (1-bit greyscale), class indices for several (see `png.indices`)."""
+    return png.black_and_white(mask) if len(model.classes) == 1 else png.indices(mask)
 
 
 def to_npy(mask: Mask, model: Model) -> bytes:

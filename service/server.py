@@ -28,11 +28,12 @@ def serve(settings: Settings) -> int:
     with listen(settings) as listener:
         import uvicorn
 
+        from service import traces
         from service.app import create_app
 
         engines = load(settings)
         logs.configure()
-        app = create_app(engines, settings, load=lambda: load(settings))
+        app = create_app(engines, settings, load=lambda: load(settings), traces=traces.from_environment())
         signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=app.state.service.reload).start())
         print(greeting(engines[0], listener, bool(settings.tls_certificate)), flush=True)
         uvicorn.Server(uvicorn.Config(app, **options(settings))).run([listener])

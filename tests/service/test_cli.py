@@ -58,8 +58,8 @@ def folder_of_images(path: Path, *names: str) -> Path:
 
 def mask_in(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     with Image.open(path) as image:
-        assert image.mode == "L"
-        return np.asarray(image)
+        assert image.mode == "1"
+        return np.asarray(image.convert("L"))
 
 
 # -- segment -------------------------------------------------------------------------------------------------------
