@@ -1,8 +1,7 @@
 """Masks as PNG, in as few bits as they need: an eighth of the data deflates in a tenth of the time.
 
-A reader sees the same 8-bit values whichever depth was written. Deflate looks only for runs (level 1, Z_RLE), which are
-nearly all there is in a mask; rows are written as they are or as changes against the row above, whichever breaks runs
-less often.
+A reader sees the same 8-bit values whichever depth was written. Rows are written as changes against the row above, and
+deflate looks only for runs (level 1, Z_RLE), which are nearly all that is left of a mask then.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ Bytes = NDArray[np.uint8]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, PALETTE = 0, 3  # PNG's colour types
-NONE, UP = 0, 2  # PNG's row filters
+UP = 2  # of PNG's row filters: each byte less the one above it
 MEMORY_LEVEL = 9  # zlib's largest: fewer blocks
 
 
@@ -62,17 +61,11 @@ def _file(rows: Bytes, width: int, bits: int, color: int, palette: bytes = b"") 
 
 def _filtered(rows: Bytes) -> Bytes:
     """The same rows with their filter's number in front."""
-    changes = rows.copy()
-    changes[1:] -= rows[:-1]
-    chosen, number = (changes, UP) if _breaks(changes) < _breaks(rows) else (rows, NONE)
     filtered = np.empty((rows.shape[0], 1 + rows.shape[1]), np.uint8)
-    filtered[:, 0], filtered[:, 1:] = number, chosen
+    filtered[:, 0] = UP
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     return filtered
-
-
-def _breaks(rows: Bytes) -> int:
-    """How often a byte differs from the one before it."""
-    return int(np.count_nonzero(rows[:, 1:] != rows[:, :-1]))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -52,6 +52,8 @@ def options(settings: Settings) -> dict[str, Any]:
     """What uvicorn is told."""
     return {
         "timeout_graceful_shutdown": math.ceil((1 - LAST_SHARE) * settings.drain_ms / 1000),
+        "http": "h11",  # which bounds headers; otherwise what is installed by chance would decide
+        "loop": "asyncio",
         "ws_max_size": settings.max_body_bytes,
         "ws_max_queue": 2,  # a frame that nobody takes stays with the client
         "ssl_certfile": settings.tls_certificate or None,

@@ -117,7 +117,12 @@ def metrics_of(client: httpx.Client) -> str:
 
 def test_a_reload_loses_no_request_and_a_broken_file_changes_nothing() -> None:
     old, new = FakeEngine(), FakeEngine(fake_model(name="new"))
-    loads: list[Sequence[Engine] | Exception] = [[FakeEngine(breaks=lambda image: True)], OSError("broken"), [new, new], [new]]
+    loads: list[Sequence[Engine] | Exception] = [
+        [FakeEngine(breaks=lambda image: True)],
+        OSError("broken"),
+        [new, new],
+        [new],
+    ]
 
     def load() -> Sequence[Engine]:
         loaded = loads.pop(0)
@@ -130,7 +135,9 @@ def test_a_reload_loses_no_request_and_a_broken_file_changes_nothing() -> None:
         service: Any = app.state.service
         for _ in range(3):
             assert not service.reload()
-            assert 'mbunet_model_info{device="fake",family="mbu-net",kernel="fake",name="fake"} 1.0' in metrics_of(client)
+            assert 'mbunet_model_info{device="fake",family="mbu-net",kernel="fake",name="fake"} 1.0' in metrics_of(
+                client
+            )
             assert [entry["name"] for entry in client.get("/models").json()] == ["fake"]
         old.gate.clear()
         old.entered.clear()

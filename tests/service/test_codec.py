@@ -32,6 +32,17 @@ def test_lossless_kinds_keep_every_pixel(kind: str) -> None:
     np.testing.assert_array_equal(codec.decode(images()[kind][0], LIMIT), np.asarray(photo()))
 
 
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_pixels_are_those_of_pillow(subsampling: int, mode: str, progressive: bool) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).convert(mode)
+    data = file_of(image, "JPEG", subsampling=subsampling, progressive=progressive)
+    with Image.open(io.BytesIO(data)) as read:
+        np.testing.assert_array_equal(codec.decode(data, LIMIT), np.asarray(read.convert("RGB")))
+
+
 @pytest.mark.parametrize("kind", damaged())
 def test_refuses_what_is_no_image(kind: str) -> None:
     with pytest.raises(NotAnImage):

@@ -61,7 +61,13 @@ def test_health_metrics_and_pages_need_no_key(guarded: httpx.Client, path: str) 
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [("https://friend.example", 200), ("https://evil.example", 403), ("null", 403), ("http://friend.example", 403), ("http://[", 403)],
+    [
+        ("https://friend.example", 200),
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("http://friend.example", 403),
+        ("http://[", 403),
+    ],
 )
 def test_pages_of_other_origins_are_refused_unless_named(guarded: httpx.Client, origin: str, status: int) -> None:
     answer = guarded.post("/segment", content=file_of(photo()), headers=PNG | {"X-API-Key": KEY, "Origin": origin})
