@@ -3,7 +3,7 @@
 Every contender is a process of its own with the same model and the same threads, measured in turn by one process that
 sends ready-made requests over raw sockets. Only answers with status 200 count. Printed:
 
-* one client on a blocking socket: median request, median of the engine's own time (Server-Timing), what is between;
+* one client: median request, median of the engine's own time (Server-Timing), and what is between them;
 * closed loop of 16 clients: images per second, p50/p95/p99, how busy the machine's cores were;
 * CPU milliseconds per image with an engine that does nothing: all that is not engine;
 * open loop: arrivals at random (Poisson) at a share of the measured capacity, p50/p95/p99 from the time of arrival;
@@ -82,7 +82,7 @@ def main() -> None:
         for name in contenders:
             sent = request(body, name == "litserve")
             with served(name, path) as (port, pid):
-                alone = single(port, sent, args.seconds)
+                alone = asyncio.run(closed(port, pid, [sent], 1, args.seconds))
                 many = asyncio.run(closed(port, pid, [sent], CLIENTS, args.seconds))
                 print(row(name, alone, many), flush=True)
                 if name == "mbunet":
@@ -151,24 +151,6 @@ def failures(load: Load) -> str:
 # -- load ----------------------------------------------------------------------------------------------------------
 
 
-def single(port: int, request: bytes, seconds: float) -> Load:
-    """One client, as lean as can be: what it takes itself would count as the server's."""
-    load = Load()
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        until = time.perf_counter() + seconds
-        while (since := time.perf_counter()) < until:
-            connection.sendall(request)
-            answer = connection.recv(2**20)
-            while b"\r\n\r\n" not in answer:
-                answer += connection.recv(2**20)
-            head, _, body = answer.partition(b"\r\n\r\n")
-            left = content_length(head) - len(body)
-            while left:
-                left -= len(connection.recv(2**20))
-            count(head, since, load)
-    return load
-
-
 async def closed(port: int, pid: int, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
     """Each client sends its next request when the last is answered."""
     load = Load()
@@ -219,19 +201,10 @@ async def ask(
 ) -> None:
     reader, writer = connection
     writer.write(request)
-    head = await reader.readuntil(b"\r\n\r\n")
-    await reader.readexactly(content_length(head))
-    count(head, since, load)
-
-
-def content_length(head: bytes) -> int:
-    length = re.search(rb"(?i)content-length: (\d+)", head)
+    answer = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", answer)
     assert length
-    return int(length[1])
-
-
-def count(answer: bytes, since: float, load: Load) -> None:
-    """Take note of an answer that begins like this; only those with status 200 have a time."""
+    await reader.readexactly(int(length[1]))
     if answer.startswith(b"HTTP/1.1 200"):
         load.seconds.append(time.perf_counter() - since)
         engine = re.search(rb"engine;dur=([\d.]+)", answer)

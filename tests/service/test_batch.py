@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,12 +118,8 @@ def metrics_of(client: httpx.Client) -> str:
 
 def test_a_reload_loses_no_request_and_a_broken_file_changes_nothing() -> None:
     old, new = FakeEngine(), FakeEngine(fake_model(name="new"))
-    loads: list[Sequence[Engine] | Exception] = [
-        [FakeEngine(breaks=lambda image: True)],
-        OSError("broken"),
-        [new, new],
-        [new],
-    ]
+    broken = FakeEngine(breaks=lambda image: True)
+    loads: list[Sequence[Engine] | Exception] = [[broken], OSError("broken"), [new, new], [new]]
 
     def load() -> Sequence[Engine]:
         loaded = loads.pop(0)
@@ -135,9 +132,7 @@ def test_a_reload_loses_no_request_and_a_broken_file_changes_nothing() -> None:
         service: Any = app.state.service
         for _ in range(3):
             assert not service.reload()
-            assert 'mbunet_model_info{device="fake",family="mbu-net",kernel="fake",name="fake"} 1.0' in metrics_of(
-                client
-            )
+            assert re.search(r'mbunet_model_info{.*name="fake"} 1.0', metrics_of(client))
             assert [entry["name"] for entry in client.get("/models").json()] == ["fake"]
         old.gate.clear()
         old.entered.clear()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_a_request_is_a_span_with_one_for_every_stage(kept: Any) -> None:
     *stages, request = kept.get_finished_spans()
     assert [span.name for span in stages] == STAGES
     assert {span.parent.span_id for span in stages} == {request.context.span_id}
-    assert all(before.end_time <= after.start_time for before, after in zip(stages, stages[1:]))
+    assert all(before.end_time <= after.start_time for before, after in pairwise(stages))
     assert request.start_time <= stages[0].start_time
     assert stages[-1].end_time <= request.end_time
     assert (request.name, request.kind.name) == ("POST /segment", "SERVER")
@@ -104,7 +105,7 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
     bodies: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802  (the name that the base class looks for)
+        def do_POST(self) -> None:
             bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(200)
             self.end_headers()
