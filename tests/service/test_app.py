@@ -338,9 +338,10 @@ def test_a_full_queue_answers_429_with_retry_after(held: tuple[FastAPI, FakeEngi
 
 
 def test_the_deadline_fires_while_the_engine_is_busy(held: tuple[FastAPI, FakeEngine, httpx.Client]) -> None:
-    _, engine, client = held
+    app, engine, client = held
     answer = client.post("/segment?timeout_ms=20", content=file_of(photo()), headers=PNG)
     assert_problem(answer, problems.DeadlinePassed)
+    assert app.state.service.batcher.running_s > 0  # still
     engine.gate.set()
     assert_lives_on(client)
     assert [len(batch) for batch in engine.batches] == [1, 1, 1]  # warm-up, the long one, the last: the late never ran
