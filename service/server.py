@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service import logs
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or Ctrl-C; returns 0. Raises OSError when the address is taken, EngineError for the model.
+    """Serve until SIGTERM or Ctrl-C; returns 0.
 
-    The socket listens before anything heavy is imported, so early clients wait instead of being refused. SIGHUP loads
-    the model files anew.
+    Raises OSError when the address is taken or the certificate cannot be read, and EngineError for the model. The
+    socket listens before anything heavy is imported, so early clients wait instead of being refused. SIGHUP loads the
+    model files anew.
     """
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains first, then raises the signal again for us
         signal.signal(number, lambda *_: sys.exit(0))
+    for file in filter(None, (settings.tls_certificate, settings.tls_key)):
+        Path(file).read_bytes()  # whose error names the file; the ssl module's does not
     with listen(settings) as listener:
         import uvicorn
 
