@@ -30,7 +30,7 @@ Logits = NDArray[np.int32]  # [h, w, classes], to be multiplied by the head's sc
 IMAGE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")  # Pillow reads many more, some by starting programs
 JPEG = ("JPEG", "MPO")  # MPO is several JPEG images in one file, of which the first counts
 START_OF_SCAN = b"\xff\xda"
-SCANS = 100  # of a JPEG image; a progressive one has about ten, and each may cost as much as the whole image
+SCANS = 100  # of a JPEG image; ordinary ones have ten at most, and each of a few bytes is a walk over the whole image
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
