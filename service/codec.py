@@ -31,6 +31,7 @@ IMAGE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")  # Pillow reads ma
 JPEG = ("JPEG", "MPO")  # MPO is several JPEG images in one file, of which the first counts
 START_OF_SCAN = b"\xff\xda"
 SCANS = 100  # of a JPEG image; ordinary ones have ten at most, and each of a few bytes is a walk over the whole image
+TILES = 2**17  # or strips, of a TIFF image: each is a call of the decoder
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -66,8 +67,7 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
         raise NotAnImage(f"the image's header is damaged: {error}") from error
     with image:
         _check_size(image, max_pixels)
-        if image.format in JPEG and data.count(START_OF_SCAN) > SCANS:
-            raise NotAnImage(f"the JPEG image has more than {SCANS} scans")
+        _check_work(image, data)
         try:
             pixels = _plain_jpeg(image, data)
             if pixels is None:
@@ -90,6 +90,14 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
             f"{width} x {height}, sides rounded up to multiples of 16, is {pixels} pixels; the limit is {max_pixels}",
             limit=max_pixels,
         )
+
+
+def _check_work(image: Image.Image, data: bytes) -> None:
+    """Raise NotAnImage for files whose few bytes would keep a decoder busy for minutes."""
+    if image.format in JPEG and data.count(START_OF_SCAN) > SCANS:
+        raise NotAnImage(f"the JPEG image has more than {SCANS} scans")
+    if len(getattr(image, "tile", ())) > TILES:
+        raise NotAnImage(f"the {image.format} image is cut into more than {TILES} tiles")
 
 
 def _plain_jpeg(image: Image.Image, data: bytes) -> Pixels | None:

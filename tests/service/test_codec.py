@@ -116,6 +116,14 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
         codec.decode(data[:-2] + repeated + data[last:], LIMIT)
 
 
+def test_a_tiff_of_endless_strips_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = file_of(photo(), "TIFF", tiffinfo={278: 1})  # rows per strip
+    codec.decode(data, LIMIT)
+    monkeypatch.setattr(codec, "TILES", 12)
+    with pytest.raises(NotAnImage, match="tiles"):
+        codec.decode(data, LIMIT)
+
+
 def test_transparency_is_laid_on_white() -> None:
     image = Image.new("RGBA", (3, 1))
     image.putdata([(200, 0, 0, 255), (200, 0, 0, 0), (0, 0, 0, 128)])
