@@ -65,6 +65,8 @@ class Settings:
             _check(setting, getattr(self, setting.name))
         if self.energy not in ENERGY_SOURCES:
             raise SettingsError(f"energy must be one of {', '.join(ENERGY_SOURCES)}, not {self.energy!r}")
+        if self.tls_key and not self.tls_certificate:
+            raise SettingsError("tls_key needs a tls_certificate beside it")
         if self.max_pixels > self.queue_pixels:
             raise SettingsError(f"max_pixels ({self.max_pixels}) must not exceed queue_pixels ({self.queue_pixels})")
 

@@ -151,7 +151,7 @@ def test_the_same_endpoints_are_there(cluster: Running, model: Path, image: byte
     with Image.open(io.BytesIO(image)) as file, Engine.load(model) as engine:
         (expected,), _ = engine.run([np.asarray(file)])
     with Image.open(io.BytesIO(client.segment(cluster.address, image))) as mask:
-        np.testing.assert_array_equal(np.asarray(mask), 255 * expected)
+        np.testing.assert_array_equal(np.asarray(mask.convert("L")), 255 * expected)
 
 
 def test_one_scrape_tells_of_every_replica(cluster: Running) -> None:

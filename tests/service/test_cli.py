@@ -58,8 +58,8 @@ def folder_of_images(path: Path, *names: str) -> Path:
 
 def mask_in(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     with Image.open(path) as image:
-        assert image.mode == "L"
-        return np.asarray(image)
+        assert image.mode == "1"
+        return np.asarray(image.convert("L"))
 
 
 # -- segment -------------------------------------------------------------------------------------------------------
@@ -137,6 +137,8 @@ def test_segment_says_so_when_no_server_answers(tmp_path: Path, capsys: pytest.C
         (["eval", "missing", "missing"], 1, "missing: needs the folders images/ and masks/"),
         (["serve", "--port", "http"], 2, "port must be a whole number"),
         (["serve", "--port", "0", "--model", "missing"], 1, "no model 'missing'"),
+        (["serve", "--tls-key", "key.pem"], 2, "tls_key needs a tls_certificate"),
+        (["serve", "--tls-certificate", "missing.pem"], 1, "missing.pem"),
         (["serve", "--host", "256.0.0.1"], 1, "cannot listen on 256.0.0.1:8080"),
     ],
 )
