@@ -112,6 +112,10 @@ def build(arguments: Arguments) -> Any:
         "min_replicas": arguments.min_replicas,
         "max_replicas": arguments.max_replicas,
         "target_ongoing_requests": settings.batch_images,
+        # a full queue refuses after seconds, so seconds count; Ray's own 30 would come too late
+        "look_back_period_s": 10,
+        "upscale_delay_s": 5,
+        "metrics_interval_s": 2,
     }
     deployment: Any = Replica  # what Ray's decorators have made of the class
     return deployment.options(
