@@ -41,10 +41,7 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def segment(args: argparse.Namespace) -> int:
-    """Write the masks of images and of folders of images: computed here, by a server or by a Ray cluster.
-
-    Masks that are there already stay, so the same command again goes on where it was interrupted.
-    """
+    """Write the masks of images and folders, computed here, by a server or by a Ray cluster; what is there stays."""
     from service import bulk
 
     targets = _targets(_images(args.images), args.out)
@@ -53,13 +50,14 @@ def segment(args: argparse.Namespace) -> int:
         there = f"{len(targets) - len(todo)} of {len(targets)} masks are there already"
         print(f"mbunet: {there}; --overwrite makes them anew", file=sys.stderr)
     failures = []
-    for _, outcome in zip(progress(todo, "image"), _outcomes(args, todo), strict=True):
-        if outcome.failure:
-            failures.append(outcome)
-        else:
-            bulk.write(outcome, targets[outcome.source])
-    for outcome in failures:
-        print(f"mbunet: {outcome.source}: {outcome.failure}", file=sys.stderr)
+    try:
+        for _, outcome in zip(progress(todo, "image"), _outcomes(args, todo), strict=True):
+            if outcome.failure:
+                failures.append(f"mbunet: {outcome.source}: {outcome.failure}")
+            else:
+                bulk.write(outcome, targets[outcome.source])
+    finally:
+        print(*failures, sep="\n", end="\n" if failures else "", file=sys.stderr)
     return 1 if failures else 0
 
 

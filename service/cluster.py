@@ -65,7 +65,8 @@ def _outcomes(rows: Iterable[dict[str, Any]], sources: dict[str, Path]) -> Itera
         for row in rows:
             yield Outcome(**row | {"source": sources[row["source"]]})
     except RayError as error:
-        raise OSError(f"the Ray cluster gave up: {error}") from error
+        reason = str(error).strip().splitlines()[-1]  # of the actor's traceback
+        raise OSError(f"the Ray cluster gave up: {reason}") from error
 
 
 def _for_all_machines(settings: Settings) -> Settings:
