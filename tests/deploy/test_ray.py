@@ -81,6 +81,7 @@ def cluster(model: Path) -> Iterator[Running]:
         patch.setenv("MBUNET_MODEL", str(model))
         patch.setenv("RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING", "0")  # see deploy/ray/app.py
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else it depends on whether this user has a token
         small = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
         first = {**small, "include_dashboard": False, "_system_config": QUICK_TO_NOTICE}
         nodes = Cluster(initialize_head=True, head_node_args=first)
