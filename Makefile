@@ -38,8 +38,7 @@ test-image: $(DEV)/.installed  ## build the images on a Debian made here and run
 test-dashboard: $(DEV)/.installed  ## watch the service under load with a real Prometheus; needs prometheus
 	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_live.py $(ARGS)
 
-test-ray: $(DEV)/.installed  ## serve from a Ray cluster of two nodes and kill one
-	$(DEV)/bin/python $(PIP) install -e '.[ray]'
+test-ray: $(DEV)/.ray  ## segment and serve by a Ray cluster of two nodes and kill one
 	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_ray.py $(ARGS)
 
 trainer: $(DEV)/.installed  ## install what training needs, PyTorch above all, into .venv-dev
@@ -83,6 +82,10 @@ $(DEV)/.torch: | $(DEV)
 
 $(DEV)/.installed: $(BUILD_INPUTS) $(DEV)/.torch
 	$(DEV)/bin/python $(PIP) install -e '.[train,dev]'
+	@touch $@
+
+$(DEV)/.ray: pyproject.toml $(DEV)/.installed
+	$(DEV)/bin/python $(PIP) install -e '.[ray]'
 	@touch $@
 
 $(DEV)/.strict: $(BUILD_INPUTS) | $(DEV)

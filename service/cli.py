@@ -7,8 +7,8 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engine.format import Model
     from engine.runtime import Engine
     from engine.train.evaluate import Segments
+    from service.bulk import Outcome
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
 ENGINE_FLAGS = ("device", "kernel", "threads")
@@ -40,50 +41,43 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def segment(args: argparse.Namespace) -> int:
-    """Write the masks of images and of folders of images, computed here or by a server."""
-    from service.client import Refused
-    from service.problems import Problem
+    """Write the masks of images and folders, computed here, by a server or by a Ray cluster; what is there stays."""
+    from service import bulk
 
-    settings = _settings(args)
     targets = _targets(_images(args.images), args.out)
-    failures = 0
-    with _segments(args, settings) as outputs:
-        for source, target in progress(targets.items(), "image"):
-            try:
-                mask, overlay = outputs(source.read_bytes())
-            except (Problem, Refused) as problem:
-                print(f"mbunet: {source}: {problem}", file=sys.stderr)
-                failures += 1
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(mask)
-            if args.overlay:
-                target.with_suffix(".overlay.png").write_bytes(overlay)
+    todo = [source for source, target in targets.items() if args.overwrite or not bulk.is_done(target, args.overlay)]
+    if len(todo) < len(targets):
+        there = f"{len(targets) - len(todo)} of {len(targets)} masks are there already"
+        print(f"mbunet: {there}; --overwrite makes them anew", file=sys.stderr)
+    failures = []
+    try:
+        for _, outcome in zip(progress(todo, "image"), _outcomes(args, todo), strict=True):
+            if outcome.failure:
+                failures.append(f"mbunet: {outcome.source}: {outcome.failure}")
+            else:
+                bulk.write(outcome, targets[outcome.source])
+    finally:
+        print(*failures, sep="\n", end="\n" if failures else "", file=sys.stderr)
     return 1 if failures else 0
 
 
-@contextmanager
-def _segments(args: argparse.Namespace, settings: Settings) -> Iterator[Callable[[bytes], tuple[bytes, bytes]]]:
-    """What makes mask and overlay (empty where none is asked for), both PNG, of an image file's bytes."""
-    from service import client, codec
+def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Outcome]:
+    """What becomes of the images, from where the flags want it."""
+    from service import bulk
 
-    def remote(data: bytes) -> tuple[bytes, bytes]:
-        formats = ("png", "overlay") if args.overlay else ("png",)
-        mask, *overlay = (client.segment(args.url, data, name, args.threshold, settings.api_key) for name in formats)
-        return mask, b"".join(overlay)
-
+    job = bulk.Job(_settings(args), args.threshold, args.overlay)
+    if not sources:
+        return iter(())
     if args.url:
-        yield remote
-        return
-    with _engine(settings) as engine:
+        return bulk.by_server(job, sources, args.url, args.parallel, args.patience)
+    if not args.ray:
+        return bulk.here(job, sources)
+    from service import cluster
 
-        def local(data: bytes) -> tuple[bytes, bytes]:
-            image = codec.decode(data, settings.max_pixels)
-            (mask,), _ = engine.run([image], args.threshold)
-            overlay = codec.overlay(image, mask, engine.model) if args.overlay else b""
-            return codec.to_png(mask, engine.model), overlay
-
-        yield local
+    try:
+        return cluster.segment(job, sources)
+    except ImportError:
+        raise UserError("--ray needs Ray: pip install 'mbunet[ray]'") from None
 
 
 def train(args: argparse.Namespace) -> int:
@@ -209,7 +203,13 @@ def _segment_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--out", required=True, type=Path, help="folder for NAME.png, or one .png file")
     command.add_argument("--overlay", action="store_true", help="write NAME.overlay.png as well")
     command.add_argument("--threshold", type=_share, help=THRESHOLD_HELP)
-    command.add_argument("--url", help="ask this server instead of computing here, as in http://localhost:8080")
+    command.add_argument("--overwrite", action="store_true", help="make masks anew that are there already")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--url", help="ask this server instead of computing here, as in http://localhost:8080")
+    where.add_argument("--ray", action="store_true", help="compute on a Ray cluster: RAY_ADDRESS, or this machine's")
+    command.add_argument("--parallel", type=_count, default=8, metavar="N", help="requests at a time, to --url (8)")
+    seconds = "seconds for which a server that is lost or full is asked again (60)"
+    command.add_argument("--patience", type=float, default=60.0, metavar="S", help=seconds)
     _setting_flags(command, "model", "max_pixels", "api_key", *ENGINE_FLAGS)
 
 
@@ -300,6 +300,13 @@ def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
     return value
 
 
