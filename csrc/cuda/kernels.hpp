@@ -31,9 +31,9 @@ struct Device {
 // The form of kernels compiled for compute capability `compiled` (10 * major + minor).
 constexpr Form form_of(int compiled) { return compiled < 90 ? Form::kXor : Form::kAnd; }
 
-// The form of the kernels that the current device runs; asks the CUDA runtime what they were compiled for, because
-// code compiled for an older architecture may be what runs. Returns a cudaError_t.
-int loaded_form(Form& form);
+// Compute capability (10 * major + minor) that the kernels which the current device runs were compiled for; it asks the
+// CUDA runtime, because code for an older architecture may be what runs. Returns a cudaError_t.
+int loaded_capability(int& compiled);
 
 // 32-bit words of one pixel: 1, 2, or a multiple of 4, so that a pixel, or several, fill 16 bytes.
 constexpr int pixel_words(int channels) { return channels <= 32 ? 1 : channels <= 64 ? 2 : (channels + 127) / 128 * 4; }
