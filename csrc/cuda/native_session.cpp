@@ -66,7 +66,6 @@ void NativeSession::load() {
         words.resize(round_up(words.size(), kAlign / sizeof(uint32_t)));
         offsets_.push_back(words.size() * sizeof(uint32_t));
         words.insert(words.end(), layer.image.begin(), layer.image.end());
-        layer.image = {};
     }
     weights_.reserve(words.size() * sizeof(uint32_t), "weights");
     check(cudaMemcpy(weights_.data(), words.data(), weights_.size(), cudaMemcpyHostToDevice), "uploading weights");

@@ -47,7 +47,7 @@ class NativeSession : public Session {
     const int compiled_;  // compute capability that the loaded kernels were compiled for
     const Device device_;
     OwnStream stream_;
-    std::vector<Layer> layers_;    // by step; their images are on the device
+    std::vector<Layer> layers_;    // by step
     std::vector<size_t> offsets_;  // by step: where in `weights_` the layer's image begins
     DeviceMemory weights_;
     DeviceMemory arena_;
