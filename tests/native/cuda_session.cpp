@@ -1,8 +1,8 @@
 // The session on a GPU, run on the fake CUDA runtime and the emulated kernels.
 //
-//   cuda_session replay   input: compute capability, integrated (0 or 1), then cases (replay.hpp) until the end;
-//                         output: logits and masks as tests/native/replay.py reads them
-//   cuda_session errors   input: one case; output: a line for every fault, and whether the session works afterwards
+//   cuda_session replay   input: cases (protocol.hpp), the kernel being "xor" or "and", and one thread meaning that GPU
+//                         and host share their memory; output: logits
+//   cuda_session errors   the same for one case; output: a line for every fault, then the logits of a sound run
 #include <algorithm>
 #include <stdexcept>
 #include <string>
@@ -10,7 +10,7 @@
 
 #include "../../csrc/cuda/session.hpp"
 #include "fake_cudart.hpp"
-#include "replay.hpp"
+#include "protocol.hpp"
 
 namespace cuda = mbunet::cuda;
 
@@ -21,7 +21,7 @@ void require(bool holds, const char* what) {
 }
 
 // Every image by itself, and without logits: the masks must be those of the batch.
-void check_single_calls(cuda::Session& session, const replay::Batch& batch) {
+void check_single_calls(cuda::Session& session, const protocol::Images& batch) {
     for (const mbunet::Image& image : batch.images) {
         std::vector<uint8_t> mask(static_cast<size_t>(image.height) * static_cast<size_t>(image.width));
         session.run({{image.pixels, image.height, image.width, 0, mask.data(), nullptr}});
@@ -31,21 +31,24 @@ void check_single_calls(cuda::Session& session, const replay::Batch& batch) {
 
 bool replay_case() {
     const auto session = cuda::make_session(0);
-    if (!replay::read_network(session->network())) return false;
+    if (!protocol::read_network(session->network())) return false;
     session->load();
-    replay::Batch batch(session->network().classes());
+    protocol::Images batch = protocol::read_images(session->network().classes());
     session->run(batch.images);
     const auto first = batch.logits;
+    require(protocol::masks_are_decisions(batch, session->network().classes()), "a mask is not its logits' decision");
     check_single_calls(*session, batch);
     const int graphs = fake_cudart::graphs_launched;
     const size_t memory = session->memory();
     session->poison(0xFF);
-    batch.forget();
+    for (auto& values : batch.logits) std::fill(values.begin(), values.end(), -1);
+    for (auto& values : batch.masks) std::fill(values.begin(), values.end(), uint8_t{0xEE});
     session->run(batch.images);
     require(fake_cudart::graphs_launched == graphs + 1, "a known shape is not run by one graph");
     require(batch.logits == first, "the recorded graph gives other logits");
+    require(protocol::masks_are_decisions(batch, session->network().classes()), "the graph gives another mask");
     require(session->memory() == memory, "memory grows with a known shape");
-    batch.write();
+    protocol::write_logits(batch);
     return true;
 }
 
@@ -71,8 +74,8 @@ std::unique_ptr<cuda::Session> loaded(const mbunet::Network& network) {
 
 void errors() {
     mbunet::Network network;
-    replay::read_network(network);
-    replay::Batch batch(network.classes());
+    protocol::read_network(network);
+    protocol::Images batch = protocol::read_images(network.classes());
     const auto load = [&] { loaded(network); };
     with("no driver", fake_cudart::driver, 0, load);
     with("old driver", fake_cudart::driver, 12020, load);
@@ -89,18 +92,19 @@ void errors() {
     with("a launch fails in recording", fake_cudart::launches_until_failure, steps - 4 + 2,
          run);  // four pools are fused
     with("afterwards", fake_cudart::launches_until_failure, -1, run);
-    batch.write();
+    protocol::write_logits(batch);
 }
 
 }  // namespace
 
 int main(int, char** arguments) {
     try {
+        const protocol::Header header = protocol::read_header();
+        fake_cudart::capability = header.kernel == "xor" ? 80 : 90;
+        fake_cudart::integrated = header.threads == 1;
         if (arguments[1] == std::string("errors")) {
             errors();
         } else {
-            fake_cudart::capability = replay::take_int();
-            fake_cudart::integrated = replay::take_int() != 0;
             while (replay_case()) {
             }
         }

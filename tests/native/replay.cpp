@@ -1,34 +1,27 @@
-// Replays cases on a session outside Python: reads networks and images from standard input, writes logits and masks to
-// standard output. For machines that can run the kernels but not this repository's Python, such as an emulated one.
-//
-// Input: kernel name length and name, threads, then cases (replay.hpp) until the end.
-#include "replay.hpp"
-
-#include <string>
-
+// Replays cases on a session outside Python: reads networks and images from standard input, writes logits to standard
+// output. For machines that can run the kernels but not this repository's Python, such as an emulated one.
 #include "../../csrc/session.hpp"
+#include "protocol.hpp"
 
 namespace {
 
-bool replay_case(const std::string& kernel, int threads) {
-    mbunet::Session session(mbunet::kernels_named(kernel), threads);
-    if (!replay::read_network(session.network())) return false;
-    replay::Batch batch(session.network().classes());
-    session.run(batch.images);
+bool replay_case(const protocol::Header& header) {
+    mbunet::Session session(mbunet::kernels_named(header.kernel), header.threads);
+    if (!protocol::read_network(session.network())) return false;
+    protocol::Images all = protocol::read_images(session.network().classes());
+    session.run(all.images);
     session.poison(0xFF);
-    batch.forget();
-    session.run(batch.images);
-    batch.write();
+    for (auto& values : all.logits) std::fill(values.begin(), values.end(), -1);
+    session.run(all.images);
+    protocol::write_logits(all);
     return true;
 }
 
 }  // namespace
 
 int main() {
-    const auto name = replay::take<char>(static_cast<size_t>(replay::take_int()));
-    const std::string kernel(name.begin(), name.end());
-    const int threads = replay::take_int();
-    while (replay_case(kernel, threads)) {
+    const protocol::Header header = protocol::read_header();
+    while (replay_case(header)) {
     }
     return 0;
 }

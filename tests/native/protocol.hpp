@@ -1,19 +1,20 @@
-// Cases on standard input, as tests/native/replay.py writes them: a network and the images that go through it.
+// What a replaying program reads from standard input: networks and images (see replay.py).
 //
-// Little-endian: slots (count, then channels and stride of each), steps (count, then each as in read_step), images
-// (count, then height, width, pixels). int32 unless an array has another type.
+// Input, little-endian: kernel name length and name, threads, then cases until the end. A case: slots (count, then
+// channels and stride of each), steps (count, then each as in read_step), images (count, then height, width, pixels).
+// int32 unless an array has another type.
 #pragma once
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <list>
+#include <string>
 #include <vector>
 
 #include "../../csrc/image.hpp"
 #include "../../csrc/network.hpp"
 
-namespace replay {
+namespace protocol {
 
 template <class T>
 bool read(std::vector<T>& values, size_t count) {
@@ -29,6 +30,16 @@ std::vector<T> take(size_t count) {
 }
 
 inline int take_int() { return take(1)[0]; }
+
+struct Header {
+    std::string kernel;
+    int threads;
+};
+
+inline Header read_header() {
+    const auto name = take<char>(static_cast<size_t>(take_int()));
+    return {{name.begin(), name.end()}, take_int()};
+}
 
 // Operation, output slot, channels, inputs (count, slots, channels of each), weights, offsets.
 inline void read_step(mbunet::Network& network) {
@@ -57,7 +68,7 @@ inline void read_step(mbunet::Network& network) {
     }
 }
 
-// Whether there is another case: its network is added to `network`.
+// Returns false at the end of the input.
 inline bool read_network(mbunet::Network& network) {
     std::vector<int32_t> slots;
     if (!read(slots, 1)) return false;
@@ -69,34 +80,42 @@ inline bool read_network(mbunet::Network& network) {
     return true;
 }
 
-// The images of a case, with room for their results.
-struct Batch {
+// A batch with the memory that it points to.
+struct Images {
+    std::vector<std::vector<uint8_t>> pixels, masks;
+    std::vector<std::vector<int32_t>> logits;
     std::vector<mbunet::Image> images;
-    std::list<std::vector<uint8_t>> pixels, masks;
-    std::list<std::vector<int32_t>> logits;
-
-    explicit Batch(int classes) {
-        const int count = take_int();
-        for (int i = 0; i < count; ++i) {
-            const int height = take_int(), width = take_int();
-            const size_t size = static_cast<size_t>(height) * static_cast<size_t>(width);
-            pixels.push_back(take<uint8_t>(size * 3));
-            masks.emplace_back(size);
-            logits.emplace_back(size * static_cast<size_t>(classes));
-            images.push_back({pixels.back().data(), height, width, 0, masks.back().data(), logits.back().data()});
-        }
-    }
-
-    void forget() {
-        for (auto& values : masks) std::fill(values.begin(), values.end(), uint8_t{0xEE});
-        for (auto& values : logits) std::fill(values.begin(), values.end(), -1);
-    }
-
-    // Logits of all images, then their masks.
-    void write() const {
-        for (const auto& values : logits) std::fwrite(values.data(), sizeof(int32_t), values.size(), stdout);
-        for (const auto& values : masks) std::fwrite(values.data(), 1, values.size(), stdout);
-    }
 };
 
-}  // namespace replay
+inline Images read_images(int classes) {
+    Images all;
+    for (int count = take_int(); count > 0; --count) {
+        const int height = take_int(), width = take_int();
+        const size_t size = static_cast<size_t>(height) * static_cast<size_t>(width);
+        all.pixels.push_back(take<uint8_t>(size * 3));
+        all.masks.emplace_back(size);
+        all.logits.emplace_back(size * static_cast<size_t>(classes));
+        all.images.push_back(
+            {all.pixels.back().data(), height, width, 0, all.masks.back().data(), all.logits.back().data()});
+    }
+    return all;
+}
+
+// Whether every mask is what its logits decide.
+inline bool masks_are_decisions(const Images& all, int classes) {
+    for (const mbunet::Image& image : all.images) {
+        const int32_t* logits = image.logits;
+        for (int p = 0; p < image.height * image.width; ++p, logits += classes) {
+            const auto decided =
+                classes == 1 ? *logits >= image.threshold : std::max_element(logits, logits + classes) - logits;
+            if (image.mask[p] != decided) return false;
+        }
+    }
+    return true;
+}
+
+inline void write_logits(const Images& all) {
+    for (const auto& values : all.logits) std::fwrite(values.data(), sizeof(int32_t), values.size(), stdout);
+}
+
+}  // namespace protocol
