@@ -57,6 +57,9 @@ endif()
 if(with_cuda)
   set(CMAKE_CUDA_ARCHITECTURES OFF)  # set below: which there are, nvcc tells
   enable_language(CUDA)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.25.2 does not know that nvcc can
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  endif()
   find_package(CUDAToolkit 12.2 REQUIRED)
   if(NOT architectures)
     keep_known(architectures "${every_architecture}")
@@ -64,7 +67,7 @@ if(with_cuda)
   message(STATUS "mbunet: CUDA ${CUDAToolkit_VERSION} for ${architectures}")
   target_sources(_native PRIVATE cuda/gpus.cpp cuda/kernels.cu cuda/layer.cpp cuda/memory.cpp cuda/native_session.cpp
                                  cuda/places.cpp)
-  target_compile_options(_native PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --threads=0>)
+  target_compile_options(_native PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--threads=0>)
   set_target_properties(_native PROPERTIES CUDA_ARCHITECTURES "${architectures}" CUDA_VISIBILITY_PRESET hidden)
   target_link_libraries(_native PRIVATE CUDA::cudart_static)
 else()

@@ -42,8 +42,7 @@ def build(compiler: str, kernels: Sequence[str], out: Path, flags: Sequence[str]
 
 def replay(command: Sequence[str], kernel: str, threads: int, cases: Sequence[Case]) -> list[list[Logits]]:
     """Logits int32 [h, w, classes] of every image of every case, all images of a case having one padded shape."""
-    name = kernel.encode()
-    data = ints(len(name)) + name + ints(threads) + b"".join(map(_case, cases))
+    data = written(kernel, threads, cases)
     answer = subprocess.run(list(command), input=data, stdout=subprocess.PIPE, check=True).stdout
     flat = np.frombuffer(answer, np.int32)
     results = []
@@ -56,6 +55,12 @@ def replay(command: Sequence[str], kernel: str, threads: int, cases: Sequence[Ca
         results.append(logits)
     assert not flat.size
     return results
+
+
+def written(kernel: str, threads: int, cases: Sequence[Case]) -> bytes:
+    """What a replaying program reads (protocol.hpp)."""
+    name = kernel.encode()
+    return ints(len(name)) + name + ints(threads) + b"".join(map(_case, cases))
 
 
 def ints(*values: int) -> bytes:
