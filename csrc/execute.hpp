@@ -7,20 +7,11 @@
 #include "bound.hpp"
 #include "buffer.hpp"
 #include "cpu/kernels.hpp"
+#include "image.hpp"
 #include "network.hpp"
 #include "threads.hpp"
 
 namespace mbunet {
-
-// One image of a batch. All images of a batch have the same padded shape.
-struct Image {
-    const uint8_t* pixels;  // [height][width][3]
-    int height;
-    int width;
-    int32_t threshold;  // one class: mask = logit >= threshold
-    uint8_t* mask;      // [height][width]
-    int32_t* logits;    // [height][width][classes], or null
-};
 
 // Holds references only; made anew for every run.
 class Executor {

@@ -119,7 +119,8 @@ void check_masks(const protocol::Images& all, int classes) {
     for (size_t i = 0; i < all.images.size(); ++i)
         for (size_t p = 0; p < all.masks[i].size(); ++p) {
             const auto logits = all.logits[i].begin() + static_cast<ptrdiff_t>(p) * n;
-            const auto expected = n == 1 ? *logits >= all.images[i].threshold : std::max_element(logits, logits + n) - logits;
+            const auto expected =
+                n == 1 ? *logits >= all.images[i].threshold : std::max_element(logits, logits + n) - logits;
             if (all.masks[i][p] != expected) emulation::fail("a mask is not its logits' decision");
         }
 }

@@ -10,8 +10,8 @@ namespace {
 // Declares the memory that the launch may touch: exactly what its shape says.
 void declare_memory(const Launch& launch) {
     const Layer& layer = *launch.layer;
-    const auto pixels = static_cast<size_t>(launch.images) * static_cast<size_t>(launch.height) *
-                        static_cast<size_t>(launch.width);
+    const auto pixels =
+        static_cast<size_t>(launch.images) * static_cast<size_t>(launch.height) * static_cast<size_t>(launch.width);
     const auto bits = [&](const uint32_t* tensor, size_t count, int channels, bool writable) {
         emulation::declare(tensor, count * static_cast<size_t>(pixel_words(channels)) * 4, writable);
     };
@@ -46,8 +46,8 @@ void check_writes(const Launch& launch) {
     if (launch.layer->op == Op::kHead) {
         size_t pixels = 0;
         for (int i = 0; i < launch.images; ++i)
-            pixels += static_cast<size_t>(launch.batch.frames[i].height) *
-                      static_cast<size_t>(launch.batch.frames[i].width);
+            pixels +=
+                static_cast<size_t>(launch.batch.frames[i].height) * static_cast<size_t>(launch.batch.frames[i].width);
         all = pixels * (launch.batch.logits ? 1 + 4 * static_cast<size_t>(launch.layer->channels) : 1);
     }
     if (written != all || once != all) emulation::fail("an output is not written exactly once");

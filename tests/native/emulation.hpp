@@ -39,7 +39,8 @@ constexpr size_t kStack = 64 * 1024;
 
 [[noreturn]] inline void fail(const std::string& what) { throw std::runtime_error("emulation: " + what); }
 
-// -- global memory -----------------------------------------------------------------------------------------------------
+// -- global memory
+// -----------------------------------------------------------------------------------------------------
 
 struct Range {
     uintptr_t begin, end;
@@ -76,7 +77,8 @@ void store(T* to, T value) {
     *to = value;
 }
 
-// -- the block that runs -----------------------------------------------------------------------------------------------
+// -- the block that runs
+// -----------------------------------------------------------------------------------------------
 
 struct Copy {
     uint32_t to;
@@ -218,7 +220,8 @@ inline void run_grid(Index grid, int threads, size_t shared_bytes, unsigned seed
     }
 }
 
-// -- shared memory -----------------------------------------------------------------------------------------------------
+// -- shared memory
+// -----------------------------------------------------------------------------------------------------
 
 inline uint8_t* shared_at(uint32_t address, size_t bytes) {
     if (address % bytes) fail("misaligned access to shared memory");
@@ -233,7 +236,9 @@ T load_shared(uint32_t from) {
     return value;
 }
 
-inline void store_shared(uint32_t to, uint32_t value) { std::memcpy(shared_at(to, sizeof value), &value, sizeof value); }
+inline void store_shared(uint32_t to, uint32_t value) {
+    std::memcpy(shared_at(to, sizeof value), &value, sizeof value);
+}
 
 inline void cp_async(uint32_t to, const void* from, int bytes, bool real) {
     const auto size = static_cast<size_t>(bytes);
@@ -268,7 +273,8 @@ inline void cp_async_wait(int pending, const Site& site) {
     }
 }
 
-// -- collectives -------------------------------------------------------------------------------------------------------
+// -- collectives
+// -------------------------------------------------------------------------------------------------------
 
 inline void barrier(const Site& site) {
     if (!left_out(site)) wait_as(Fiber::kAtBarrier);

@@ -5,12 +5,13 @@
 // int32 unless an array has another type.
 #pragma once
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
-#include "../../csrc/execute.hpp"
+#include "../../csrc/image.hpp"
 #include "../../csrc/network.hpp"
 
 namespace protocol {
@@ -98,6 +99,19 @@ inline Images read_images(int classes) {
             {all.pixels.back().data(), height, width, 0, all.masks.back().data(), all.logits.back().data()});
     }
     return all;
+}
+
+// Whether every mask is what its logits decide.
+inline bool masks_are_decisions(const Images& all, int classes) {
+    for (const mbunet::Image& image : all.images) {
+        const int32_t* logits = image.logits;
+        for (int p = 0; p < image.height * image.width; ++p, logits += classes) {
+            const auto decided =
+                classes == 1 ? *logits >= image.threshold : std::max_element(logits, logits + classes) - logits;
+            if (image.mask[p] != decided) return false;
+        }
+    }
+    return true;
 }
 
 inline void write_logits(const Images& all) {
