@@ -9,7 +9,7 @@ import pytest
 
 from tests.cases import CASES, Case, same
 from tests.native import cuda
-from tests.native.replay import replay, written
+from tests.native.replay import encode, replay
 
 ROOT = Path(__file__).parents[2]
 # several images, several classes, sizes that must be padded, input channels that fill more than one word
@@ -35,7 +35,7 @@ def test_logits_equal_the_reference(program: Path, form: str, memory: str) -> No
 
 def test_errors_say_what_and_leave_the_session_sound(program: Path) -> None:
     case: Case = SOME[0]
-    answer = subprocess.run([program, "errors"], input=written("xor", 0, [case]), stdout=subprocess.PIPE, check=True)
+    answer = subprocess.run([program, "errors"], input=encode("xor", 0, [case]), stdout=subprocess.PIPE, check=True)
     *lines, logits = answer.stdout.split(b"\n", 10)
     said = dict(line.decode().split(": ", 1) for line in lines)
     assert said == {
