@@ -12,8 +12,7 @@ MBUNET_DEVICE uint32_t push_sign(uint32_t bits, int32_t sum) { return bits << 1 
 template <class Value>
 MBUNET_DEVICE uint32_t sign_byte(int lane, Value value) {
     uint32_t bits = 0;
-    MBUNET_UNROLL
-    for (int k = 7; k >= 0; --k) bits = push_sign(bits, value(k));
+    repeat<8>([&](int k) { bits = push_sign(bits, value(7 - k)); });
     return (bits ^ 0xFF) << (lane % 4 * 8);
 }
 
@@ -36,8 +35,7 @@ MBUNET_DEVICE void load_limits(int32_t (&limits)[8], const int32_t* word, int la
     const auto* from = reinterpret_cast<const Words4*>(word + lane % 4 * 8);
     const Words4 low = load(from), high = load(from + 1);
     const uint32_t all[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-    MBUNET_UNROLL
-    for (int k = 0; k < 8; ++k) limits[k] = static_cast<int32_t>(all[k]);
+    repeat<8>([&](int k) { limits[k] = static_cast<int32_t>(all[k]); });
 }
 
 MBUNET_DEVICE Frame load_frame(const Frame* frame) {
@@ -50,6 +48,12 @@ MBUNET_DEVICE size_t pixel_index(int image, int y, int x, int height, int width)
     return (static_cast<size_t>(image) * static_cast<size_t>(height) + static_cast<size_t>(y)) *
                static_cast<size_t>(width) +
            static_cast<size_t>(x);
+}
+
+// A word of a pixel of a tensor of bits.
+template <class T>
+MBUNET_DEVICE T* word_at(T* tensor, size_t pixel, int pixel_words, int word) {
+    return tensor + pixel * static_cast<size_t>(pixel_words) + static_cast<size_t>(word);
 }
 
 }  // namespace mbunet::cuda

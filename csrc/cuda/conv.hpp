@@ -23,12 +23,12 @@ struct ConvArgs {
     const uint32_t* units;    // [step][2]
     Source sources[2];
     uint32_t* output;
-    uint32_t* pooled;    // or null
-    int height, width;   // of the sources
+    uint32_t* pooled;   // or null
+    int height, width;  // of the sources
     int steps;
-    int output_words;    // words of an output pixel
-    int columns;         // output words computed for one pixel of the sources: four times output_words if upsampling
-    int ring;            // offset of the ring of weights in shared memory, bytes
+    int output_words;  // words of an output pixel
+    int columns;       // output words computed for one pixel of the sources: four times output_words if upsampling
+    int ring;          // offset of the ring of weights in shared memory, bytes
 };
 
 template <bool masked, int kWords, bool upsamples>  // kWords: output words of a block
@@ -45,14 +45,18 @@ struct Conv {
         const int y = block.y * kTileHeight, x = block.x * kTileWidth;
         copy_patch(args, args.sources[0], image, y, x);
         if (args.sources[1].words) copy_patch(args, args.sources[1], image, y, x);
-        for (int step = 0; step < kStages - 1; ++step) copy_weights(args, step, word);  // the patch is in the first group
+        for (int step = 0; step < kStages - 1; ++step)
+            copy_weights(args, step, word);  // the patch is in the first group
 
         Sums<form> sums(args, word);
+        Words2 units = load_units(args, 0);
         for (int step = 0; step < args.steps; ++step) {
+            const Words2 next = load_units(args, step + 1 < args.steps ? step + 1 : step);
             cp_async_wait<kStages - 2>();
             barrier();  // everyone's copies of this step are there, and nobody reads the last step's weights any more
             copy_weights(args, step + kStages - 1, word);
-            sums.add(args, step);
+            sums.add(args, step, units);
+            units = next;
         }
         store_bits(args, sums, image, y, x, word);
     }
@@ -72,8 +76,8 @@ struct Conv {
         constexpr bool kNarrow = kBytes < 16;
         const int pieces = kNarrow ? 16 / kBytes : source.pixel_words / 4;
         const int pixels_on = kThreads / pieces, pieces_on = kThreads % pieces;
-        const uint32_t* words = source.words + pixel_index(image, 0, 0, args.height, args.width) *
-                                                   static_cast<size_t>(source.pixel_words);
+        const uint32_t* words =
+            word_at(source.words, pixel_index(image, 0, 0, args.height, args.width), source.pixel_words, 0);
         const uint32_t patch = shared_memory() + static_cast<uint32_t>(source.offset);
         int pixel = thread_index() / pieces, piece = thread_index() % pieces;
         while (pixel < kPatch.pixels) {
@@ -81,9 +85,9 @@ struct Conv {
             const int column = x - kPatch.halo + pixel % kPatch.width + (kNarrow ? piece : 0);
             const bool real = row >= 0 && row < args.height && column >= 0 && column < args.width;
             const int from = (row * args.width + column) * source.pixel_words + (kNarrow ? 0 : piece * 4);
-            cp_async<kBytes>(patch + static_cast<uint32_t>(
-                                         piece_offset(pixel, piece, kNarrow ? kBytes / 4 : 4, source.pitch)),
-                             words + (real ? from : 0), real);
+            cp_async<kBytes>(
+                patch + static_cast<uint32_t>(piece_offset(pixel, piece, kNarrow ? kBytes / 4 : 4, source.pitch)),
+                words + (real ? from : 0), real);
             pixel += pixels_on;
             piece += pieces_on;
             if (piece >= pieces) {
@@ -99,10 +103,18 @@ struct Conv {
             const uint32_t* from =
                 args.weights + static_cast<size_t>(step * args.columns + word) * (kPlanes * kSliceWords);
             const uint32_t to = shared_memory() + static_cast<uint32_t>(args.ring + step % kStages * kSliceBytes);
-            for (int at = thread_index() * 16; at < kSliceBytes; at += kThreads * 16)
-                cp_async<16>(to + static_cast<uint32_t>(at), from + at / 4, true);
+            constexpr int kRound = kThreads * 16;
+            repeat<divide_up(kSliceBytes, kRound)>([&](int round) {
+                const int at = round * kRound + thread_index() * 16;
+                if (kSliceBytes % kRound == 0 || at < kSliceBytes)
+                    cp_async<16>(to + static_cast<uint32_t>(at), from + at / 4, true);
+            });
         }
         cp_async_commit();
+    }
+
+    MBUNET_DEVICE static Words2 load_units(const ConvArgs& args, int step) {
+        return load(reinterpret_cast<const Words2*>(args.units) + step);
     }
 
     // What a thread has of the sums of its warp's pixels and the block's output channels.
@@ -115,51 +127,48 @@ struct Conv {
         int warp, lane;
 
         MBUNET_DEVICE Sums(const ConvArgs& args, int word) : warp(thread_index() / 32), lane(thread_index() % 32) {
-            for (int w = 0; w < kWords; ++w) load_limits(limits[w], args.limits + (word + w) * 32, lane);
-            for (int f = 0; f < kFragments; ++f)
-                for (int i = 0; i < 4; ++i) {
+            repeat<kWords>([&](int w) { load_limits(limits[w], args.limits + (word + w) * 32, lane); });
+            repeat<kFragments>([&](int f) {
+                repeat<4>([&](int i) {
                     ones[f][i] = 0;
-                    for (int n = 0; n < kWords * 4; ++n)
-                        of[f][n][i] = kCountsOnes ? 0 : limits[n / 4][n % 4 * 2 + i % 2];
-                }
+                    repeat<kWords * 4>(
+                        [&](int n) { of[f][n][i] = kCountsOnes ? 0 : limits[n / 4][n % 4 * 2 + i % 2]; });
+                });
+            });
         }
 
-        MBUNET_DEVICE void add(const ConvArgs& args, int step) {
-            const Words2 units = load(reinterpret_cast<const Words2*>(args.units) + step);
+        MBUNET_DEVICE void add(const ConvArgs& args, int step, const Words2& units) {
             const uint32_t pixels = shared_memory() + static_cast<uint32_t>(row_offset(warp, lane, kPatch.width)) +
                                     ((lane < 16 ? units.x : units.y) & ~kUnitWords);
             // all ones where the thread's word of the first and of the second unit belongs to the layer
             const uint32_t taps[2] = {0 - (units.x >> lane % 4 & 1), 0 - (units.y >> lane % 4 & 1)};
             uint32_t a[kFragments][4];
-            for (int f = 0; f < kFragments; ++f) {
+            repeat<kFragments>([&](int f) {
                 ldmatrix(a[f], pixels + static_cast<uint32_t>(f * kNextFragment));
                 if constexpr (kCountsOnes) bmma_and(ones[f], a[f], taps);
-                if constexpr (form == Form::kXor && !masked)
-                    for (int i = 0; i < 4; ++i) a[f][i] &= taps[i / 2];
-            }
-            const uint32_t slice = shared_memory() +
-                                   static_cast<uint32_t>(args.ring + step % kStages * kSliceBytes + lane * 16);
+                if constexpr (form == Form::kXor && !masked) repeat<4>([&](int i) { a[f][i] &= taps[i / 2]; });
+            });
+            const uint32_t slice =
+                shared_memory() + static_cast<uint32_t>(args.ring + step % kStages * kSliceBytes + lane * 16);
             multiply<0>(a, slice);
             if constexpr (masked) {
                 if constexpr (form == Form::kAnd)
-                    for (int f = 0; f < kFragments; ++f)
-                        for (int i = 0; i < 4; ++i) a[f][i] = ~a[f][i];
+                    repeat<kFragments>([&](int f) { repeat<4>([&](int i) { a[f][i] = ~a[f][i]; }); });
                 multiply<1>(a, slice);
             }
         }
 
         template <int kPlane>
         MBUNET_DEVICE void multiply(const uint32_t (&a)[kFragments][4], uint32_t slice) {
-            for (int w = 0; w < kWords; ++w)
-                for (int pair = 0; pair < 2; ++pair) {
-                    const Words4 b = load_shared4(
-                        slice + static_cast<uint32_t>(((w * kPlanes + kPlane) * 2 + pair) * kSliceWords * 2));
-                    const uint32_t even[2] = {b.x, b.y}, odd[2] = {b.z, b.w};
-                    for (int f = 0; f < kFragments; ++f) {
-                        product(of[f][w * 4 + pair * 2], a[f], even);
-                        product(of[f][w * 4 + pair * 2 + 1], a[f], odd);
-                    }
-                }
+            repeat<kWords * 2>([&](int pair) {
+                const int at = (pair / 2 * kPlanes + kPlane) * 2 + pair % 2;
+                const Words4 b = load_shared4(slice + static_cast<uint32_t>(at * kSliceWords * 2));
+                const uint32_t even[2] = {b.x, b.y}, odd[2] = {b.z, b.w};
+                repeat<kFragments>([&](int f) {
+                    product(of[f][pair * 2], a[f], even);
+                    product(of[f][pair * 2 + 1], a[f], odd);
+                });
+            });
         }
 
         MBUNET_DEVICE static void product(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
@@ -184,30 +193,26 @@ struct Conv {
         y += pixel.y;
         x += pixel.x;
         const bool real = y < args.height && x < args.width;
-        for (int w = 0; w < kWords; ++w) {
+        repeat<kWords>([&](int w) {
             uint32_t bytes[4];
-            for (int i = 0; i < 4; ++i)
-                bytes[i] = sign_byte(sums.lane, [&](int k) { return sums.value(i / 2, i % 2, w, k); });
+            repeat<4>(
+                [&](int i) { bytes[i] = sign_byte(sums.lane, [&](int k) { return sums.value(i / 2, i % 2, w, k); }); });
             const uint32_t bits = exchange(bytes, sums.lane);
             if (real) store(output_word(args, image, y, x, word + w), bits);
-            if (upsamples || !args.pooled) continue;
+            if (upsamples || !args.pooled) return;
             const uint32_t pooled = pool(bits);
-            if (real && y % 2 == 0 && x % 2 == 0)
-                store(args.pooled + pixel_index(image, y / 2, x / 2, args.height / 2, args.width / 2) *
-                                        static_cast<size_t>(args.output_words) + static_cast<size_t>(word + w),
-                      pooled);
-        }
+            const size_t at = pixel_index(image, y / 2, x / 2, args.height / 2, args.width / 2);
+            if (real && y % 2 == 0 && x % 2 == 0) store(word_at(args.pooled, at, args.output_words, word + w), pooled);
+        });
     }
 
     MBUNET_DEVICE static uint32_t* output_word(const ConvArgs& args, int image, int y, int x, int word) {
         if constexpr (upsamples) {  // columns are [tap][output word]
             const int tap = word / args.output_words;
-            word %= args.output_words;
-            return args.output + pixel_index(image, 2 * y + tap / 2, 2 * x + tap % 2, 2 * args.height, 2 * args.width) *
-                                     static_cast<size_t>(args.output_words) + static_cast<size_t>(word);
+            const size_t at = pixel_index(image, 2 * y + tap / 2, 2 * x + tap % 2, 2 * args.height, 2 * args.width);
+            return word_at(args.output, at, args.output_words, word % args.output_words);
         } else {
-            return args.output + pixel_index(image, y, x, args.height, args.width) *
-                                     static_cast<size_t>(args.output_words) + static_cast<size_t>(word);
+            return word_at(args.output, pixel_index(image, y, x, args.height, args.width), args.output_words, word);
         }
     }
 };

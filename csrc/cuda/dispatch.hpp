@@ -47,7 +47,8 @@ int dispatch_conv(const Launch& launch, const Device& device, Run&& run) {
     const Walk walk(launch.layer->input_channels, upsamples);
     const ConvArgs args = conv_args(launch, walk);
     const auto grid = [&](int words) {
-        return tile_grid(launch, args.columns / words, static_cast<size_t>(walk.patch_bytes + ring_bytes(masked, words)));
+        return tile_grid(launch, args.columns / words,
+                         static_cast<size_t>(walk.patch_bytes + ring_bytes(masked, words)));
     };
     const Grid two = grid(2);
     if (args.columns % 2 == 0 && two.x * two.y * two.z >= device.multiprocessors)

@@ -23,10 +23,10 @@ struct Head {
         const int y = at / args.width, x = at % args.width;
         const Frame frame = load_frame(args.batch.frames + image);
         if (y >= frame.height || x >= frame.width) return;
-        const size_t pixel = pixel_index(image, 0, 0, args.height, args.width) +
-                             pixel_index(0, y, x, frame.height, frame.width);
-        const uint32_t* words = args.input + pixel_index(image, y, x, args.height, args.width) *
-                                                 static_cast<size_t>(args.input_words);
+        const size_t pixel =
+            pixel_index(image, 0, 0, args.height, args.width) + pixel_index(0, y, x, frame.height, frame.width);
+        const uint32_t* words =
+            word_at(args.input, pixel_index(image, y, x, args.height, args.width), args.input_words, 0);
         int best = 0;
         int32_t largest = 0;
         for (int c = 0; c < args.classes; ++c) {
@@ -48,13 +48,11 @@ struct Head {
         uint32_t sum = static_cast<uint32_t>(load(args.bases + c));
         for (int word = 0; word < args.input_words; ++word) {
             const uint32_t bits = load(words + word);
-            MBUNET_UNROLL
-            for (int i = 0; i < 8; ++i) {
+            repeat<8>([&](int i) {
                 const Words4 w = load(weights + word * 8 + i);
                 const uint32_t four[4] = {w.x, w.y, w.z, w.w};
-                MBUNET_UNROLL
-                for (int k = 0; k < 4; ++k) sum += bits >> (4 * i + k) & 1 ? four[k] : 0;
-            }
+                repeat<4>([&](int k) { sum += bits >> (4 * i + k) & 1 ? four[k] : 0; });
+            });
         }
         return static_cast<int32_t>(sum);
     }
@@ -76,11 +74,10 @@ struct Pool {
         const int x = at / args.words, word = at % args.words;
         if (x >= args.width) return;
         const auto input = [&](int i, int j) {
-            return load(args.input + pixel_index(image, 2 * y + i, 2 * x + j, 2 * args.height, 2 * args.width) *
-                                         static_cast<size_t>(args.words) + static_cast<size_t>(word));
+            const size_t at = pixel_index(image, 2 * y + i, 2 * x + j, 2 * args.height, 2 * args.width);
+            return load(word_at(args.input, at, args.words, word));
         };
-        store(args.output + pixel_index(image, y, x, args.height, args.width) * static_cast<size_t>(args.words) +
-                  static_cast<size_t>(word),
+        store(word_at(args.output, pixel_index(image, y, x, args.height, args.width), args.words, word),
               input(0, 0) | input(0, 1) | input(1, 0) | input(1, 1));
     }
 };

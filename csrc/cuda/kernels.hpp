@@ -66,8 +66,8 @@ struct Frame {
     int32_t unused;
 };
 
-// A batch's images and results in device memory. Image i of a batch of shape [images, height, width] starts at pixel i *
-// height * width of each array and is as compact as it came: rows of frames[i].width pixels follow each other.
+// A batch's images and results in device memory. Image i of a batch of shape [images, height, width] starts at pixel i
+// * height * width of each array and is as compact as it came: rows of frames[i].width pixels follow each other.
 struct Batch {
     const Frame* frames;
     const uint8_t* pixels;  // [..][3]
@@ -79,7 +79,7 @@ struct Batch {
 struct Launch {
     const Layer* layer;
     const uint32_t* image;      // the uploaded layer.image
-    int images, height, width;  // of what the step reads: the padded image, or its inputs' tensors
+    int images, height, width;  // of what the step reads: the padded image, or its inputs' tensors; at most 1000 images
     const uint32_t* inputs[2];  // tensors of bits; the second only where two are concatenated; none for pixels
     uint32_t* output;           // tensor of bits; none for the head
     uint32_t* pooled;           // kConv, even height and width: the output after a 2x2 OR-pool, or null
@@ -88,5 +88,9 @@ struct Launch {
 
 // Enqueues the step's kernel; may be captured in a graph. Returns a cudaError_t.
 int launch(const Launch& launch, const Device& device, Stream stream);
+
+// Enqueues `iterations` rounds of products of bits from registers, in the device's form, on all multiprocessors; sets
+// `operations`, two to a multiplication and addition of bits. Returns a cudaError_t.
+int peak(const Device& device, int iterations, double& operations, Stream stream);
 
 }  // namespace mbunet::cuda

@@ -37,8 +37,8 @@ int total(const std::vector<int>& channels) {
 // ceil(n / 2) for either sign
 int half_up(int n) { return (n >> 1) + (n & 1); }
 
-// A bit convolution's weights as its products see them: columns are output words of 32 channels, of every tap in turn if
-// it upsamples, where only that tap counts.
+// A bit convolution's weights as its products see them: columns are output words of 32 channels, of every tap in turn
+// if it upsamples, where only that tap counts.
 class Columns {
   public:
     explicit Columns(const Step& step)
@@ -125,9 +125,8 @@ void prepare_bits(Layer& layer, const Step& step) {
         for (int bit = 0; bit < 32; ++bit) {
             const int channel = columns.channel(column, bit);
             layer.image.push_back(static_cast<uint32_t>(
-                channel < step.channels
-                    ? limit(layer, columns, column, bit, step.offsets[static_cast<size_t>(channel)])
-                    : kNever));
+                channel < step.channels ? limit(layer, columns, column, bit, step.offsets[static_cast<size_t>(channel)])
+                                        : kNever));
         }
     layer.units = layer.image.size();
     for (const Unit& unit : walk.units) {
@@ -143,8 +142,8 @@ int pixel_weight(const Step& step, int channel, int factor) {
     if (channel >= step.channels || (byte == 3 && word >= 3)) return 0;
     const int tap = byte == 3 ? 8 : word, colour = byte == 3 ? word : byte, column = tap % 3;
     const int pair = colour < 2 ? column : 3 + column / 2, half = colour < 2 ? colour : column % 2;
-    const auto bits = static_cast<uint32_t>(
-        step.weights[static_cast<size_t>(channel * kPixelStride + tap / 3 * 5 + pair)]);
+    const auto bits =
+        static_cast<uint32_t>(step.weights[static_cast<size_t>(channel * kPixelStride + tap / 3 * 5 + pair)]);
     return static_cast<int16_t>(bits >> (16 * half) & 0xFFFF);
 }
 
@@ -164,8 +163,8 @@ void prepare_pixels(Layer& layer, const Step& step) {
                 }
     layer.limits = layer.image.size();
     for (int channel = 0; channel < words * 32; ++channel)
-        layer.image.push_back(static_cast<uint32_t>(
-            channel < step.channels ? -step.offsets[static_cast<size_t>(channel)] : kNever));
+        layer.image.push_back(
+            static_cast<uint32_t>(channel < step.channels ? -step.offsets[static_cast<size_t>(channel)] : kNever));
 }
 
 void prepare_head(Layer& layer, const Step& step) {
@@ -219,7 +218,8 @@ size_t shared_bytes(const Layer& layer) {
 std::string kernel_name(const Layer& layer, int compiled) {
     const bool turing = compiled < 80;
     switch (layer.op) {
-        case Op::kPixels: return turing ? "imma m8n8k16, two bytes to a weight" : "imma m16n8k32, two bytes to a weight";
+        case Op::kPixels:
+            return turing ? "imma m8n8k16, two bytes to a weight" : "imma m16n8k32, two bytes to a weight";
         case Op::kPool: return "or of four words";
         case Op::kHead: return "integer sums and decision";
         default: break;

@@ -1,8 +1,8 @@
 // A layer's image in device memory, and the geometry that its kernel and its weights must agree on.
 //
 // Of a bit convolution: weights [step][output word][plane][pair of blocks][lane][4], the limits at word `limits`, the
-// table of units at word `units`. Of the first layer: weights as PixelArgs has them, and limits. Of the head: weights as
-// HeadArgs has them, and at `limits` the bases.
+// table of units at word `units`. Of the first layer: weights as PixelArgs has them, and limits. Of the head: weights
+// as HeadArgs has them, and at `limits` the bases.
 #pragma once
 
 #include <array>

@@ -30,15 +30,13 @@ struct Pixels {
         copy_patch(args, image, y, x);
         barrier();
         uint32_t a[kFragments][4];
-        for (int f = 0; f < kFragments; ++f)
-            for (int i = 0; i < 4; ++i) a[f][i] = factors(warp, lane, f, i % 2, i / 2);
+        repeat<kFragments>([&](int f) { repeat<4>([&](int i) { a[f][i] = factors(warp, lane, f, i % 2, i / 2); }); });
         const Pixel pixel = pixel_of(warp, lane);
         const bool real = y + pixel.y < args.height && x + pixel.x < args.width;
-        uint32_t* output = args.output + pixel_index(image, y + pixel.y, x + pixel.x, args.height, args.width) *
-                                             static_cast<size_t>(args.output_words);
+        const size_t at = pixel_index(image, y + pixel.y, x + pixel.x, args.height, args.width);
         for (int word = 0; word < args.output_words; ++word) {
             const uint32_t bits = output_word(args, a, lane, word);
-            if (real) store(output + word, bits);
+            if (real) store(word_at(args.output, at, args.output_words, word), bits);
         }
     }
 
@@ -76,25 +74,23 @@ struct Pixels {
     MBUNET_DEVICE static uint32_t output_word(const PixelArgs& args, const uint32_t (&a)[kFragments][4], int lane,
                                               int word) {
         int32_t high[kFragments][4][4] = {}, low[kFragments][4][4] = {};
-        MBUNET_UNROLL
-        for (int block = 0; block < 4; ++block) {
+        repeat<4>([&](int block) {
             const Words4 b = load(reinterpret_cast<const Words4*>(args.weights) + (word * 4 + block) * 32 + lane);
             const uint32_t b_high[2] = {b.x, b.y}, b_low[2] = {b.z, b.w};
-            MBUNET_UNROLL
-            for (int f = 0; f < kFragments; ++f) {
+            repeat<kFragments>([&](int f) {
                 imma_u8s8(high[f][block], a[f], b_high);
                 imma_u8u8(low[f][block], a[f], b_low);
-            }
-        }
+            });
+        });
         int32_t limits[8];
         load_limits(limits, args.limits + word * 32, lane);
         uint32_t bytes[4];
-        MBUNET_UNROLL
-        for (int i = 0; i < 4; ++i)
+        repeat<4>([&](int i) {
             bytes[i] = sign_byte(lane, [&](int k) {
                 const int f = i / 2, c = i % 2 * 2 + k % 2;
                 return 256 * high[f][k / 2][c] + low[f][k / 2][c] + limits[k];
             });
+        });
         return exchange(bytes, lane);
     }
 };

@@ -7,20 +7,27 @@
 #ifdef __CUDACC__
 #define MBUNET_DEVICE __device__ __forceinline__
 #define MBUNET_BOTH __host__ __device__ constexpr
-#define MBUNET_UNROLL _Pragma("unroll")
 #define MBUNET_SITE
 #else
 #include <emulation.hpp>
 #define MBUNET_DEVICE inline
 #define MBUNET_BOTH constexpr
-#define MBUNET_UNROLL
 // where a barrier or a wait stands, so that a test can leave it out
 #define MBUNET_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #endif
 
 namespace mbunet::cuda {
 
-// -- who and where -----------------------------------------------------------------------------------------------------
+// body(0), body(1), … without a loop, so that arrays indexed by it can be registers.
+template <int kCount, class Body>
+MBUNET_DEVICE void repeat(const Body& body) {
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+    for (int i = 0; i < kCount; ++i) body(i);
+}
+
+// -- who and where
 
 MBUNET_DEVICE int thread_index() {
 #ifdef __CUDACC__
@@ -43,7 +50,7 @@ MBUNET_DEVICE Block block_index() {
 #endif
 }
 
-// -- memory ------------------------------------------------------------------------------------------------------------
+// -- memory
 
 // Address of the block's dynamic shared memory; addresses of shared memory are 32-bit byte addresses throughout.
 MBUNET_DEVICE uint32_t shared_memory() {
@@ -171,7 +178,7 @@ MBUNET_DEVICE void cp_async_wait(MBUNET_SITE) {
 #endif
 }
 
-// -- collectives of a block and of a warp ------------------------------------------------------------------------------
+// -- collectives of a block and of a warp
 
 MBUNET_DEVICE void barrier(MBUNET_SITE) {
 #ifdef __CUDACC__
@@ -202,12 +209,12 @@ MBUNET_DEVICE void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
 #endif
 }
 
-// -- matrix products ---------------------------------------------------------------------------------------------------
+// -- matrix products
 //
 // c[16][8] += a[16][K] * b[K][8]. Lane l = 4 g + t holds, counting words of 32 bits along K:
-//   a[0] = row g, word t        a[1] = row g + 8, word t        a[2] = row g, word t + 4      a[3] = row g + 8, word t + 4
-//   b[0] = column g, word t     b[1] = column g, word t + 4
-//   c[0], c[1] = row g, columns 2 t and 2 t + 1                 c[2], c[3] = row g + 8, the same columns
+//   a[0] = row g, word t        a[1] = row g + 8, word t        a[2] = row g, word t + 4      a[3] = row g + 8, word t
+//   + 4 b[0] = column g, word t     b[1] = column g, word t + 4 c[0], c[1] = row g, columns 2 t and 2 t + 1 c[2], c[3]
+//   = row g + 8, the same columns
 // Turing has quarters of it, m8n8 with half the K, and its fragments are single words of these.
 
 #if defined(__CUDACC__)

@@ -39,7 +39,8 @@ void tiles() {
             for (int f = 0; f < kFragments && lane < 16; ++f)
                 rows.insert(row_offset(warp, lane, patch.width) + f * kNextFragment);
             const Pixel pixel = pixel_of(warp, lane);
-            require(pixel.y >= 0 && pixel.y < kTileHeight && pixel.x >= 0 && pixel.x < kTileWidth, "pixels in the tile");
+            require(pixel.y >= 0 && pixel.y < kTileHeight && pixel.x >= 0 && pixel.x < kTileWidth,
+                    "pixels in the tile");
             stored.insert(pixel.y * kTileWidth + pixel.x);
             // what a thread stores it also computed, as fragment f and half r of word index 2 f + r = lane % 4
             const int owner = row_offset(warp, lane / 4 + lane % 2 * 8, patch.width) + lane % 4 / 2 * kNextFragment;
@@ -119,10 +120,10 @@ void units() {
                     // the first pixel of the tile: pixel + i is what lies as piece i of a narrow pixel's unit
                     const int pixel = word.tap / side * patch.width + word.tap % side;
                     const int unit = at.offset - walk.offsets[input];
-                    const bool same =
-                        words < 4 ? unit / 16 + w / words == pixel && w % words * 32 == channel
-                                  : unit == piece_offset(pixel, channel / 128, words, walk.pitches[input]) &&
-                                        w * 32 == channel % 128;
+                    const bool same = words < 4
+                                          ? unit / 16 + w / words == pixel && w % words * 32 == channel
+                                          : unit == piece_offset(pixel, channel / 128, words, walk.pitches[input]) &&
+                                                w * 32 == channel % 128;
                     require(same, "a unit's word lies where its tap was copied to", word.tap);
                     for (int i = word.channel; i < std::min(word.channel + 32, word.end); ++i)
                         ++seen[static_cast<size_t>(word.tap * total + i)];

@@ -114,15 +114,8 @@ class Run {
     std::vector<cuda::Layer> layers_;
 };
 
-void check_masks(const protocol::Images& all, int classes) {
-    const auto n = static_cast<ptrdiff_t>(classes);
-    for (size_t i = 0; i < all.images.size(); ++i)
-        for (size_t p = 0; p < all.masks[i].size(); ++p) {
-            const auto logits = all.logits[i].begin() + static_cast<ptrdiff_t>(p) * n;
-            const auto expected =
-                n == 1 ? *logits >= all.images[i].threshold : std::max_element(logits, logits + n) - logits;
-            if (all.masks[i][p] != expected) emulation::fail("a mask is not its logits' decision");
-        }
+void require_decisions(const protocol::Images& all, int classes) {
+    if (!protocol::masks_are_decisions(all, classes)) emulation::fail("a mask is not its logits' decision");
 }
 
 void mutate(Run& run, protocol::Images& all) {
@@ -158,10 +151,10 @@ int main(int count, char** arguments) {
         protocol::Images all = protocol::read_images(network.classes());
         Run run(network, all, form);
         run.run(all, true, 1);
-        check_masks(all, network.classes());
+        require_decisions(all, network.classes());
         const auto first = all.logits;
         run.run(all, false, 1 << 20);
-        check_masks(all, network.classes());
+        require_decisions(all, network.classes());
         if (all.logits != first) emulation::fail("two runs differ");
         if (emulation::state.bank_conflicts) emulation::fail("ldmatrix has bank conflicts");
         mutates ? mutate(run, all) : protocol::write_logits(all);

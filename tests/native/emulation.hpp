@@ -40,7 +40,6 @@ constexpr size_t kStack = 64 * 1024;
 [[noreturn]] inline void fail(const std::string& what) { throw std::runtime_error("emulation: " + what); }
 
 // -- global memory
-// -----------------------------------------------------------------------------------------------------
 
 struct Range {
     uintptr_t begin, end;
@@ -78,7 +77,6 @@ void store(T* to, T value) {
 }
 
 // -- the block that runs
-// -----------------------------------------------------------------------------------------------
 
 struct Copy {
     uint32_t to;
@@ -221,7 +219,6 @@ inline void run_grid(Index grid, int threads, size_t shared_bytes, unsigned seed
 }
 
 // -- shared memory
-// -----------------------------------------------------------------------------------------------------
 
 inline uint8_t* shared_at(uint32_t address, size_t bytes) {
     if (address % bytes) fail("misaligned access to shared memory");
@@ -274,7 +271,6 @@ inline void cp_async_wait(int pending, const Site& site) {
 }
 
 // -- collectives
-// -------------------------------------------------------------------------------------------------------
 
 inline void barrier(const Site& site) {
     if (!left_out(site)) wait_as(Fiber::kAtBarrier);
