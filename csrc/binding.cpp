@@ -108,5 +108,6 @@ NB_MODULE(_native, module) {
         .def("load", &cuda::Session::load, nb::call_guard<nb::gil_scoped_release>())
         .def("seconds", &cuda::Session::seconds, "begin"_a, "end"_a, "repeats"_a,
              nb::call_guard<nb::gil_scoped_release>())
+        .def("peak", &cuda::Session::peak, nb::call_guard<nb::gil_scoped_release>())
         .def_prop_ro("kernels", &cuda::Session::kernels);
 }

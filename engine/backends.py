@@ -61,7 +61,9 @@ class CpuBackend:
 
     def explain(self, index: int, step: Step) -> tuple[str, str]:
         """See `Backend`."""
-        why = "bit-sliced counting: only non-zero weights are visited" if _is_product(step) else _EXPLAINED[step.layer.op]
+        why = (
+            "bit-sliced counting: only non-zero weights are visited" if _is_product(step) else _EXPLAINED[step.layer.op]
+        )
         return self.kernel, why
 
 
@@ -90,7 +92,11 @@ class CudaBackend:
 
     def explain(self, index: int, step: Step) -> tuple[str, str]:
         """See `Backend`."""
-        why = "the products of bits that this architecture has natively" if _is_product(step) else _EXPLAINED[step.layer.op]
+        why = (
+            "the products of bits that this architecture has natively"
+            if _is_product(step)
+            else _EXPLAINED[step.layer.op]
+        )
         return self._kernels[index], why
 
 

@@ -105,6 +105,22 @@ double NativeSession::seconds(int begin, int end, int repeats) {
     return ended.since(started) / repeats;
 }
 
+double NativeSession::peak() {
+    constexpr int kIterations = 1 << 14;
+    use(gpu_);
+    double operations = 0;
+    const auto enqueue_peak = [&] {
+        check(cuda::peak(device_, kIterations, operations, stream_.get()), "measuring the peak");
+    };
+    Event started, ended;
+    enqueue_peak();  // warms up
+    started.record(stream_);
+    enqueue_peak();
+    ended.record(stream_);
+    stream_.wait("measuring the peak");
+    return operations / ended.since(started);
+}
+
 std::vector<std::string> NativeSession::kernels() const {
     std::vector<std::string> names;
     for (size_t i = 0; i < layers_.size(); ++i)

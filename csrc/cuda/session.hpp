@@ -41,6 +41,8 @@ class Session {
     virtual void run(const std::vector<Image>& images) = 0;
     // Device seconds of the steps [begin, end) on the last run's images, the mean of `repeats` in one graph.
     virtual double seconds(int begin, int end, int repeats) = 0;
+    // Operations per second of products of bits alone, two to a multiplication and addition: what the device can reach.
+    virtual double peak() = 0;
     // By step: what runs it. Empty before `load`.
     virtual std::vector<std::string> kernels() const = 0;
     // Bytes of device memory and of pinned host memory.

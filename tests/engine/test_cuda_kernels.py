@@ -47,7 +47,9 @@ def test_logits_equal_the_reference(program: Path, form: str) -> None:
 def test_every_barrier_and_every_wait_is_needed(program: Path) -> None:
     """Left out of the kernels, each gives wrong bits or an error under some order of threads."""
     case = Case("masked", ((32, 32),), width=8, masked=MIXED)
-    answer = subprocess.run([str(program), "mutate"], input=encode("and", 1, [case]), stdout=subprocess.PIPE, check=True)
+    answer = subprocess.run(
+        [str(program), "mutate"], input=encode("and", 1, [case]), stdout=subprocess.PIPE, check=True
+    )
     caught = {}
     for line in answer.stdout.decode().splitlines():
         site, count, *_ = line.split()
