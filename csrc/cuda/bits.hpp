@@ -18,8 +18,8 @@ MBUNET_DEVICE uint32_t sign_byte(int lane, Value value) {
     return (bits ^ 0xFF) << (lane % 4 * 8);
 }
 
-// The bits of `a` where `mask` has ones, those of `b` elsewhere. Not ?:, which the compiler may turn into branches around
-// the exchanges of a warp.
+// The bits of `a` where `mask` has ones, those of `b` elsewhere. Not ?:, which the compiler may turn into branches
+// around the exchanges of a warp.
 MBUNET_DEVICE uint32_t select(uint32_t mask, uint32_t a, uint32_t b) { return (a & mask) | (b & ~mask); }
 
 // Every thread of a quad has its byte of four words; thread t gets all of word t.
