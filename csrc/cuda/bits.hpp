@@ -2,6 +2,8 @@
 #pragma once
 
 #include "geometry.hpp"
+#include "kernels.hpp"
+#include "ptx.hpp"
 
 namespace mbunet::cuda {
 
@@ -16,12 +18,17 @@ MBUNET_DEVICE uint32_t sign_byte(int lane, Value value) {
     return (bits ^ 0xFF) << (lane % 4 * 8);
 }
 
+// The bits of `a` where `mask` has ones, those of `b` elsewhere. Not ?:, which the compiler may turn into branches
+// around the exchanges of a warp.
+MBUNET_DEVICE uint32_t select(uint32_t mask, uint32_t a, uint32_t b) { return (a & mask) | (b & ~mask); }
+
 // Every thread of a quad has its byte of four words; thread t gets all of word t.
 MBUNET_DEVICE uint32_t exchange(const uint32_t (&words)[4], int lane) {
-    const bool odd = lane % 2, high = lane / 2 % 2;
-    const uint32_t low_pair = (odd ? words[1] : words[0]) | shuffle_xor(odd ? words[0] : words[1], 1);
-    const uint32_t high_pair = (odd ? words[3] : words[2]) | shuffle_xor(odd ? words[2] : words[3], 1);
-    return (high ? high_pair : low_pair) | shuffle_xor(high ? low_pair : high_pair, 2);
+    const auto t = static_cast<uint32_t>(lane);
+    const uint32_t odd = 0 - (t & 1), high = 0 - (t >> 1 & 1);
+    const uint32_t low_pair = select(odd, words[1], words[0]) | shuffle_xor(select(odd, words[0], words[1]), 1);
+    const uint32_t high_pair = select(odd, words[3], words[2]) | shuffle_xor(select(odd, words[2], words[3]), 1);
+    return select(high, high_pair, low_pair) | shuffle_xor(select(high, low_pair, high_pair), 2);
 }
 
 // OR of the 2x2 pixels that the thread's own (see pixel_of) belongs to.

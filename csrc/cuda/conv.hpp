@@ -192,18 +192,19 @@ struct Conv {
         const Pixel pixel = pixel_of(sums.warp, sums.lane);
         y += pixel.y;
         x += pixel.x;
-        const bool real = y < args.height && x < args.width;
-        repeat<kWords>([&](int w) {
+        uint32_t bits[kWords], pooled[kWords];
+        repeat<kWords>([&](int w) {  // lanes part only after the last exchange
             uint32_t bytes[4];
             repeat<4>(
                 [&](int i) { bytes[i] = sign_byte(sums.lane, [&](int k) { return sums.value(i / 2, i % 2, w, k); }); });
-            const uint32_t bits = exchange(bytes, sums.lane);
-            if (real) store(output_word(args, image, y, x, word + w), bits);
-            if (upsamples || !args.pooled) return;
-            const uint32_t pooled = pool(bits);
-            const size_t at = pixel_index(image, y / 2, x / 2, args.height / 2, args.width / 2);
-            if (real && y % 2 == 0 && x % 2 == 0) store(word_at(args.pooled, at, args.output_words, word + w), pooled);
+            bits[w] = exchange(bytes, sums.lane);
+            pooled[w] = upsamples ? 0 : pool(bits[w]);
         });
+        if (y >= args.height || x >= args.width) return;
+        repeat<kWords>([&](int w) { store(output_word(args, image, y, x, word + w), bits[w]); });
+        if (upsamples || !args.pooled || y % 2 || x % 2) return;
+        const size_t at = pixel_index(image, y / 2, x / 2, args.height / 2, args.width / 2);
+        repeat<kWords>([&](int w) { store(word_at(args.pooled, at, args.output_words, word + w), pooled[w]); });
     }
 
     MBUNET_DEVICE static uint32_t* output_word(const ConvArgs& args, int image, int y, int x, int word) {

@@ -67,7 +67,6 @@ if(with_cuda)
   message(STATUS "mbunet: CUDA ${CUDAToolkit_VERSION} for ${architectures}")
   target_sources(_native PRIVATE cuda/gpus.cpp cuda/kernels.cu cuda/layer.cpp cuda/memory.cpp cuda/native_session.cpp
                                  cuda/places.cpp)
-  set_source_files_properties(cuda/layer.cpp PROPERTIES LANGUAGE CUDA)  # it shares functions with the kernels
   target_compile_options(_native PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--threads=0>)
   set_target_properties(_native PROPERTIES CUDA_ARCHITECTURES "${architectures}" CUDA_VISIBILITY_PRESET hidden)
   target_link_libraries(_native PRIVATE CUDA::cudart_static)

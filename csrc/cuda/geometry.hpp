@@ -4,8 +4,11 @@
 
 #include <cstdint>
 
-#include "kernels.hpp"
-#include "ptx.hpp"
+#ifdef __CUDACC__
+#define MBUNET_BOTH __host__ __device__ constexpr
+#else
+#define MBUNET_BOTH constexpr
+#endif
 
 namespace mbunet::cuda {
 

@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kBoundShapes = 16;                // batch shapes whose graphs are kept
 constexpr int64_t kMostPixels = int64_t{1} << 26;  // of one launch: the kernels count pixels in int
+constexpr int64_t kMostImages = 512;               // of one launch: a grid has 65535 in its third dimension
 constexpr size_t kAlign = 256;                     // bytes, of a layer's image
 
 void use(int gpu) { check(cudaSetDevice(gpu), "choosing GPU " + std::to_string(gpu)); }
@@ -80,7 +81,7 @@ void NativeSession::run(const std::vector<Image>& images) {
     const int width = static_cast<int>(round_up(static_cast<size_t>(images[0].width), fit));
     const int64_t pixels = int64_t{height} * width;
     if (pixels > kMostPixels) throw std::length_error("an image of more than 64 Mi pixels");
-    const auto together = static_cast<size_t>(kMostPixels / pixels);
+    const auto together = static_cast<size_t>(std::min(kMostPixels / pixels, kMostImages));
     for (std::span<const Image> rest(images); !rest.empty();) {
         const auto some = rest.first(std::min(together, rest.size()));
         rest = rest.subspan(some.size());

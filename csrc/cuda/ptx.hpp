@@ -6,12 +6,10 @@
 
 #ifdef __CUDACC__
 #define MBUNET_DEVICE __device__ __forceinline__
-#define MBUNET_BOTH __host__ __device__ constexpr
 #define MBUNET_SITE
 #else
 #include <emulation.hpp>
 #define MBUNET_DEVICE inline
-#define MBUNET_BOTH constexpr
 // where a barrier or a wait stands, so that a test can leave it out
 #define MBUNET_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #endif

@@ -10,7 +10,7 @@ import pytest
 from tests.cases import CASES, MIXED, Case, same
 from tests.native.replay import NATIVE, ROOT, encode, replay
 
-# one batch of one padded shape each, and nothing that takes emulation minutes; the last has tensors of 64 to 512 channels
+# one batch of one padded shape each, and nothing that takes emulation long; the last has tensors of 64 to 512 channels
 LARGE = ("512 x 512", "wide", "batch over eight lanes", "batch of mixed shapes", "sixteen channels, dense")
 EMULATED = [
     *(case for case in CASES if case.name not in LARGE),
@@ -47,10 +47,9 @@ def test_logits_equal_the_reference(program: Path, form: str) -> None:
 def test_every_barrier_and_every_wait_is_needed(program: Path) -> None:
     """Left out of the kernels, each gives wrong bits or an error under some order of threads."""
     case = Case("masked", ((32, 32),), width=8, masked=MIXED)
-    answer = subprocess.run(
-        [str(program), "mutate"], input=encode("and", 1, [case]), stdout=subprocess.PIPE, check=True
-    )
-    caught = {}
+    command, data = [str(program), "mutate"], encode("and", 1, [case])
+    answer = subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True)
+    caught: dict[str, int] = {}
     for line in answer.stdout.decode().splitlines():
         site, count, *_ = line.split()
         caught[site] = int(count)

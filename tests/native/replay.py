@@ -1,4 +1,4 @@
-"""Builds and feeds tests/native/replay.cpp, the session without Python for emulated machines and sanitizers, and its like."""
+"""Builds and feeds replay.cpp, the session without Python: for emulated machines, sanitizers and programs like it."""
 
 from __future__ import annotations
 
