@@ -11,8 +11,7 @@ BUILD_INPUTS := pyproject.toml $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' -o -name '*.cu')
 PIP := -m pip --disable-pip-version-check
 # where there are nvcc and no GPU, tests and checks get CUDA for one architecture: to link it, and to import it
-CUDA_HERE := $(shell command -v nvcc >/dev/null && ! command -v nvidia-smi >/dev/null && echo \
-	--config-settings=cmake.define.MBUNET_CUDA=ON --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES=90-real)
+CUDA_HERE := $(shell command -v nvcc >/dev/null && ! command -v nvidia-smi >/dev/null && echo CUDAARCHS=90-real)
 
 # a Python that can make virtual environments and compile modules; PYTHON=... chooses another
 SUITABLE := import ensurepip, os, sys, sysconfig, venv; \
@@ -88,10 +87,10 @@ $(DEV)/.torch: | $(DEV)
 	@touch $@
 
 $(DEV)/.installed: $(BUILD_INPUTS) $(DEV)/.torch
-	$(DEV)/bin/python $(PIP) install -e '.[train,dev]' $(CUDA_HERE)
+	$(CUDA_HERE) $(DEV)/bin/python $(PIP) install -e '.[train,dev]'
 	@touch $@
 
 $(DEV)/.strict: $(BUILD_INPUTS) | $(DEV)
-	$(DEV)/bin/python $(PIP) wheel . --no-deps --wheel-dir $(DEV)/wheel --config-settings=cmake.define.MBUNET_WERROR=ON \
-		$(CUDA_HERE)
+	$(CUDA_HERE) $(DEV)/bin/python $(PIP) wheel . --no-deps --wheel-dir $(DEV)/wheel \
+		--config-settings=cmake.define.MBUNET_WERROR=ON
 	@touch $@

@@ -61,10 +61,7 @@ class CpuBackend:
 
     def explain(self, index: int, step: Step) -> tuple[str, str]:
         """See `Backend`."""
-        why = (
-            "bit-sliced counting: only non-zero weights are visited" if _is_product(step) else _EXPLAINED[step.layer.op]
-        )
-        return self.kernel, why
+        return self.kernel, _EXPLAINED.get(step.layer.op, "bit-sliced counting: only non-zero weights are visited")
 
 
 class CudaBackend:
@@ -92,12 +89,7 @@ class CudaBackend:
 
     def explain(self, index: int, step: Step) -> tuple[str, str]:
         """See `Backend`."""
-        why = (
-            "the products of bits that this architecture has natively"
-            if _is_product(step)
-            else _EXPLAINED[step.layer.op]
-        )
-        return self._kernels[index], why
+        return self._kernels[index], _EXPLAINED.get(step.layer.op, "the products of bits that its architecture has")
 
 
 class ReferenceBackend:
@@ -153,10 +145,6 @@ _EXPLAINED = {
     "pool2x2": "OR of four bits",
     "head1x1": "int16 fixed point, exact in int32",
 }
-
-
-def _is_product(step: Step) -> bool:
-    return step.layer.weights in ("binary", "masked")
 
 
 @contextmanager

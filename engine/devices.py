@@ -30,7 +30,8 @@ def gpus() -> list[_native.Gpu]:
 def choose(model: Model, device: str, threads: int, kernel: str) -> tuple[str, Backend]:
     """The device's full name and the backend that runs `model` on it. Raises EngineError.
 
-    "auto" is the first GPU, and the CPU where the user named a CPU kernel or where no GPU can be used: the log says why.
+    "auto" is the first GPU; it is the CPU where the user named a CPU kernel or where no GPU can be used: the log and
+    `Engine.describe` say why.
     """
     if device == "auto":
         return _choose_automatically(model, threads, kernel)

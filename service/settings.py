@@ -8,9 +8,9 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 PREFIX = "MBUNET_"
-NOT_SETTINGS = frozenset(
-    {"MBUNET_REQUIRE_NEON", "MBUNET_REQUIRE_CHROMIUM", "MBUNET_REQUIRE_NVCC", "MBUNET_WERROR"}
-)  # of tests and build
+NOT_SETTINGS = frozenset(  # of tests and build
+    {"MBUNET_REQUIRE_NEON", "MBUNET_REQUIRE_CHROMIUM", "MBUNET_REQUIRE_NVCC", "MBUNET_CUDA", "MBUNET_WERROR"}
+)
 
 LAST_SHARE = 0.1  # of drain_ms, for the last run of an engine when all requests are answered or given up
 ENERGY_SOURCES = ("auto", "nvml", "ina3221", "rapl", "none")

@@ -130,7 +130,6 @@ def torch_row(name: str, index: int, bus: str, batch: int, width: int, size: int
 
         device_s = statistics.median(events(replay) for _ in range(CALLS))
         row = Row(f"PyTorch {name}", batch, device_s, timed(call), joules_per_image(bus, replays, REPEATS * batch))
-        del replay, call
     torch.cuda.empty_cache()
     torch.compiler.reset()
     return row

@@ -1,4 +1,4 @@
-"""Which device an engine runs on, and what it says where that cannot be. A stand-in for a GPU's session counts on the CPU."""
+"""Which device an engine runs on, and what it says where that cannot be; a GPU's stand-in counts on the CPU."""
 
 from __future__ import annotations
 

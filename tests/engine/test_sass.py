@@ -156,9 +156,10 @@ def _disassemble(source: Path, architecture: int, folder: Path) -> list[Code]:
 def _resources(said: str) -> dict[str, tuple[int, int]]:
     """(registers, bytes of stack and spills) by symbol, from what `ptxas -v` said."""
     used = {}
-    pattern = r"Compiling entry function '(\w+)' for .*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) .*?Used (\d+) reg"
-    for symbol, *stack, registers in re.findall(pattern, said, re.DOTALL):
-        used[symbol] = (int(registers), sum(map(int, stack)))
+    stack = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+    pattern = rf"Compiling entry function '(\w+)' for .*?{stack}.*?Used (\d+) registers"
+    for symbol, *sizes, registers in re.findall(pattern, said, re.DOTALL):
+        used[symbol] = (int(registers), sum(map(int, sizes)))
     return used
 
 

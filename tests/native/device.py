@@ -1,7 +1,7 @@
 """`python -m tests.native.device look|cases`: the engine on the device named by DEVICE, for tests/gpu.sh.
 
-"look" says what it is; "cases" runs small cases, each as a batch, one by one and again, and compares with the reference.
-Without pytest, so that little else runs under compute-sanitizer.
+"look" says what it is; "cases" runs small cases, each as a batch, one by one and again, and compares with the
+reference: without pytest, so that little else runs under compute-sanitizer.
 """
 
 from __future__ import annotations
