@@ -205,7 +205,7 @@ def joules_per_image(bus: str, load: Callable[[], Any], images: int) -> float | 
         before, started, done = read(), time.perf_counter(), 0
         if before is None:
             return None
-        while time.perf_counter() - started < LOAD_S:
+        while not done or time.perf_counter() - started < LOAD_S:
             load()
             done += images
         after = read()
