@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 
 # what an installation depends on: Python files are used where they lie, the native module is compiled
 BUILD_INPUTS := pyproject.toml $(shell find csrc -type f)
-CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inl')
+CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' -o -name '*.cu')
 PIP := -m pip --disable-pip-version-check
 
 # a Python that can make virtual environments and compile modules; PYTHON=... chooses another
