@@ -130,15 +130,16 @@ def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
 
 
 def info(args: argparse.Namespace) -> int:
-    """Print a model's layers, weights, share of zeros, classes and provenance."""
-    from engine.format import load
-    from engine.runtime import resolve
-
-    model = load(resolve(args.model))
+    """Print a model's layers, weights, share of zeros, classes and provenance, and what would run them."""
+    settings = _settings(args)
+    with _engine(settings) as engine:
+        model, rows = engine.model, engine.describe()
     print(f"{model.name} ({model.family}), threshold {model.threshold:g}")
     print(f"classes: {', '.join(entry.name for entry in model.classes)}")
     print(f"preprocessing: {model.preprocessing}\n")
     print(table(_layer_rows(model)))
+    print(f"\non {engine.device}:\n")
+    print(table([{name: row[name] for name in ("layer", "kernel", "why")} for row in rows]))
     print(f"\nprovenance: {json.dumps(model.provenance, indent=2, sort_keys=True)}")
     return 0
 
@@ -177,9 +178,9 @@ def parser() -> argparse.ArgumentParser:
     _train_flags(_command(commands, train))
     _export_flags(_command(commands, export))
     _evaluate_flags(_command(commands, evaluate, "eval"))
-    _command(commands, info).add_argument("model", help=MODEL_HELP)
+    _info_flags(_command(commands, info))
     kernels = _command(commands, selftest)
-    kernels.add_argument("kernels", nargs="*", metavar="KERNEL", help="by default all that this machine can run")
+    kernels.add_argument("kernels", nargs="*", metavar="KERNEL", help="or cuda:0; by default all that this machine has")
     return top
 
 
@@ -211,6 +212,11 @@ def _segment_flags(command: argparse.ArgumentParser) -> None:
     seconds = "seconds for which a server that is lost or full is asked again (60)"
     command.add_argument("--patience", type=float, default=60.0, metavar="S", help=seconds)
     _setting_flags(command, "model", "max_pixels", "api_key", *ENGINE_FLAGS)
+
+
+def _info_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", help=MODEL_HELP)
+    _setting_flags(command, *ENGINE_FLAGS)
 
 
 def _train_flags(command: argparse.ArgumentParser) -> None:

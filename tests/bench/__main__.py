@@ -8,6 +8,7 @@ import statistics
 from pathlib import Path
 
 from engine.runtime import available_kernels
+from tests.bench import cuda
 from tests.bench.contenders import Contender
 from tests.bench.turns import measure
 
@@ -15,6 +16,9 @@ from tests.bench.turns import measure
 def main() -> None:
     """Measure, print a table."""
     args = arguments()
+    if args.device != "cpu":
+        cuda.main(args.device, args.width, args.size, out=args.json)
+        return
     contenders = contenders_of(args.width, args.size, args.threads)
     print(f"{cpu()}, {args.threads} threads, width {args.width}, {args.size} x {args.size}, one image,")
     print(f"medians of {args.rounds} alternating rounds")
@@ -46,6 +50,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--width", type=int, default=64, help="channels of the first layer (64: the paper's network)")
     parser.add_argument("--size", type=int, default=512, help="sides of the image")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 and so on (the default is cpu)")
+    parser.add_argument("--json", type=Path, help="of a GPU: write all that was measured to this file")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
     return parser.parse_args()
