@@ -86,6 +86,11 @@ class Engine:
         """Integer logits int32 [h, w, classes] of one image; `model.layers[-1].scale` times them is the real logit."""
         return self._run([image], None, want_logits=True)[1][0]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes whose indices the masks hold; none for one class, where masks are 0 and 1."""
+        return tuple(info.name for info in self.model.classes) if len(self.model.classes) > 1 else ()
+
     def describe(self) -> list[dict[str, Any]]:
         """One row per layer: name, op, weights, output channels, weight count, zeros share, kernel and why."""
         rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -12,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import fit, format, reference, selftest, unet
+from engine import fit, format, reference, selftest
 from engine.format import ClassInfo, Layer, Model, Preprocessing
-from engine.train import folder, log
+from engine.train import folder, layouts, log, quantise
 from engine.train.config import Config
 from engine.train.network import Integers, Network
 from engine.train.trainer import predict, prepare
@@ -47,9 +48,9 @@ def export(
     network, config, step = restore(checkpoint)
     scores = scores or logged_scores(Path(checkpoint).with_name("log.csv"), step)
     provenance = {"crops": step * config.batch, **describe(config), "scores": dict(scores)}
-    model = to_model(
-        network, config, name=name or out.stem, classes=[ClassInfo(class_name, color)], provenance=provenance
-    )
+    classes = [ClassInfo(n, c) for n, c in zip(config.classes, colors(len(config.classes)), strict=True)]
+    classes = classes or [ClassInfo(class_name, color)]
+    model = to_model(network, config, name=name or out.stem, classes=classes, provenance=provenance)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
     try:
@@ -61,13 +62,19 @@ def export(
     return out
 
 
+def colors(count: int) -> list[tuple[int, int, int]]:
+    """`count` colors to tell classes apart: black for the background, then hues the golden ratio apart."""
+    hues = [colorsys.hsv_to_rgb(0.35 + 0.618034 * k, 0.7, 0.9) for k in range(count - 1)]
+    return [(0, 0, 0), *((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues)][:count]
+
+
 def restore(checkpoint: str | Path) -> tuple[Network, Config, int]:
     """(network in evaluation mode, its run's configuration, step) of a trainer's checkpoint."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     config = Config(**state["config"])
-    network = Network(unet.layers(config.width, masked=config.masked), config.floating)
+    network = Network(config.layers(), config.floating)
     network.load_state_dict(state["network"])
-    network.set_zeros(config.zeros_at(state["step"]))
+    network.set_zeros(config.zeros_at(state["step"]), config.zeros_by)
     return network.eval(), config, state["step"]
 
 
@@ -77,8 +84,13 @@ class CheckpointEngine:
     def __init__(self, checkpoint: str | Path) -> None:
         self._network, self._config, _ = restore(checkpoint)
 
-    def run(self, images: Sequence[Pixels], threshold: float | None = None) -> tuple[list[NDArray[np.bool_]], None]:
-        """Masks bool [h, w] of `images`, by torch; `threshold` is a probability, 0.5 by default."""
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of index masks."""
+        return self._config.classes
+
+    def run(self, images: Sequence[Pixels], threshold: float | None = None) -> tuple[list[NDArray[Any]], None]:
+        """Masks [h, w] of `images`, by torch: bool, or class indices; `threshold` is a probability, 0.5 by default."""
         probability = 0.5 if threshold is None else threshold
         return [predict(self._network, image, self._config, probability) for image in images], None
 
@@ -94,6 +106,9 @@ def to_model(
     """The model of `network`, which `config` has trained; `provenance` (JSON) gains the share of zeros reached."""
     if network.floating:
         raise ExportError("a network in full precision has no bits to export; train it with floating=False")
+    for layer in network.layers:
+        if layer.weights in quantise.INTEGERS:
+            raise ExportError(f"{layer.name}: weights of {layer.weights} are a baseline that no kernel runs")
     integers = network.integers()
     layers: list[Layer] = []
     tensors: dict[str, NDArray[Any]] = {}
@@ -102,6 +117,8 @@ def to_model(
             inputs = [network.channels[name] for name in layer.inputs]
             parts = _tensors(layer, integers[layer.name], inputs)
             tensors |= {f"{layer.name}.{part}": array for part, array in parts.items()}
+        if layer.weights in quantise.TERNARY:
+            layer = replace(layer, weights="masked")
         layers.append(replace(layer, scale=integers[layer.name].scale) if layer.op == "head1x1" else layer)
     return Model(
         name=name,
@@ -155,7 +172,7 @@ def proof_images(config: Config) -> list[Pixels]:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in PROOF_SIZES]
     if Path(config.data).is_dir():
-        _, held = folder.split(folder.pairs(config.data), config.validation, config.seed)
+        _, held = folder.split(layouts.pairs(config.data), config.validation, config.seed)
         images += [prepare(pair.load()[0], config.contrast) for pair in sorted(held, key=lambda p: p.size)[:2]]
     return images
 
@@ -163,7 +180,7 @@ def proof_images(config: Config) -> list[Pixels]:
 def describe(config: Config) -> dict[str, Any]:
     """How a model came to be, as JSON without paths: data, split, budget, code."""
     data = Path(config.data)
-    pairs = {"pairs": len(folder.pairs(data))} if data.is_dir() else {}
+    pairs = {"pairs": len(layouts.pairs(data))} if data.is_dir() else {}
     split = {"validation": config.validation, "seed": config.seed}
     init = {"init": Path(config.init).parent.name} if config.init else {}
     run = {"width": config.width, "soften": config.soften, **init}
@@ -184,10 +201,10 @@ def _tensors(layer: Layer, integers: Integers, inputs: Sequence[int]) -> dict[st
     if layer.weights == "int16":
         return {"weight": weights, "theta": offsets[:, None]}
     planes: dict[str, NDArray[Any]] = {"pos": format.pack(weights > 0, inputs), "theta": offsets[:, None]}
-    return planes | ({"neg": format.pack(weights < 0, inputs)} if layer.weights == "masked" else {})
+    return planes | ({"neg": format.pack(weights < 0, inputs)} if layer.weights != "binary" else {})
 
 
 def _zeros(layers: Iterable[Layer], integers: Mapping[str, Integers]) -> float:
     """Share of zeros among the weights of all masked layers, rounded to four digits."""
-    weights = [integers[layer.name].weights for layer in layers if layer.weights == "masked"]
+    weights = [integers[layer.name].weights for layer in layers if layer.weights in quantise.TERNARY]
     return round(sum(np.count_nonzero(w == 0) for w in weights) / sum(w.size for w in weights), 4)

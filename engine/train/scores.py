@@ -46,8 +46,16 @@ def count(predicted: NDArray[np.generic], true: NDArray[np.generic]) -> Counts:
     return Counts(int((a & b).sum()), int((a & ~b).sum()), int((b & ~a).sum()))
 
 
+def by_class(predicted: NDArray[np.generic], true: NDArray[np.generic], classes: int = 0) -> list[Counts]:
+    """Counts of every class but the background (0); of binary masks, `classes` being 0, of the foreground."""
+    return [count(predicted == k, true == k) for k in range(1, classes)] if classes else [count(predicted, true)]
+
+
 def summarise(counts: Iterable[Counts]) -> Scores:
-    """Scores over the images behind `counts`; raises ValueError when there are none."""
+    """Scores over the images behind `counts`; raises ValueError when there are none.
+
+    With several classes there are counts for each image and class: Dice and IoU are then also means over the classes.
+    """
     items = list(counts)
     if not items:
         raise ValueError("no images to score")

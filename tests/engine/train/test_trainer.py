@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine import fit, format, reference, selftest
 from engine.runtime import Engine
-from engine.train import export, folder, log, trainer
+from engine.train import export, folder, layouts, log, trainer
 from engine.train.config import Config
 from engine.train.trainer import ResumeError, Trainer
 
@@ -24,7 +24,7 @@ torch.set_num_threads(1)  # the networks are tiny
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "NORM_BATCHES", 2)
+    monkeypatch.setattr(trainer, "NORM_CROPS", 4)
     monkeypatch.setattr(trainer, "LOG_EVERY", 2)
 
 
@@ -79,14 +79,14 @@ def test_a_finished_run_that_is_started_again_changes_nothing(data: Path, tmp_pa
 
 def test_another_run_in_the_same_folder_is_refused_by_field(data: Path, tmp_path: Path) -> None:
     config = tiny(data, tmp_path / "out")
-    Trainer(config)._save()
+    Trainer(config).save()
     with pytest.raises(ResumeError, match=r"rate \(0.001 there, 0.01 here\), zeros \(0.9 there, 0.5 here\)"):
         Trainer(dataclasses.replace(config, rate=0.01, zeros=0.5))
 
 
 def test_a_checkpoint_moves_with_its_folder(data: Path, tmp_path: Path) -> None:
     config = tiny(data, tmp_path / "out")
-    Trainer(config)._save()
+    Trainer(config).save()
     (tmp_path / "out").rename(tmp_path / "moved")
     Trainer(dataclasses.replace(config, out=str(tmp_path / "moved")))
 
@@ -142,7 +142,7 @@ def test_the_exported_file_tells_where_it_comes_from_but_no_paths(data: Path, tm
 def test_export_derives_the_zeros_from_the_step_and_needs_no_data(data: Path, tmp_path: Path) -> None:
     run = Trainer(tiny(data, tmp_path / "out"))
     run.step = 2
-    run._save()
+    run.save()
     data.rename(tmp_path / "elsewhere")
     network, config, step = export.restore(run.checkpoint)
     assert step == 2
@@ -154,7 +154,7 @@ def test_export_derives_the_zeros_from_the_step_and_needs_no_data(data: Path, tm
 
 def test_a_failed_proof_leaves_no_file(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Trainer(tiny(data, tmp_path / "out"))
-    run._save()
+    run.save()
     monkeypatch.setattr(fit, "pad", lambda image: np.zeros((16, 16, 3), np.uint8))
     monkeypatch.setattr(reference, "pool2x2", lambda levels: ~levels[::2, ::2])
     with pytest.raises(export.ExportError, match=r"down1\.pool"):
@@ -185,7 +185,7 @@ def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(data: 
     run = Trainer(tiny(data, tmp_path / "run", contrast="stretch"))
     run.run()
     path = export.export(run.checkpoint, tmp_path / "discs.safetensors")
-    images = [pair.load()[0] for pair in folder.pairs(data)[:2]]
+    images = [pair.load()[0] for pair in layouts.pairs(data)[:2]]
     pairs = selftest.read_golden(export.golden(run.checkpoint, images, tmp_path / "golden.safetensors"))
     checkpoint = export.CheckpointEngine(run.checkpoint)
     by_torch, _ = checkpoint.run(images)
@@ -201,7 +201,7 @@ def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(data: 
 def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -> None:
     run = Trainer(tiny(data, tmp_path / "run", floating=True, crops=4))
     run.run()
-    (mask,), _ = export.CheckpointEngine(run.checkpoint).run([folder.pairs(data)[0].load()[0]])
+    (mask,), _ = export.CheckpointEngine(run.checkpoint).run([layouts.pairs(data)[0].load()[0]])
     assert mask.dtype == np.bool_
     with pytest.raises(export.ExportError, match="full precision"):
         export.export(run.checkpoint, tmp_path / "no.safetensors")
