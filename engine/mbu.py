@@ -172,6 +172,15 @@ def fixed_point(
     return np.rint(weights / step).astype(np.int16), step
 
 
+def probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of real logits [..., classes]: a sigmoid with one class, shared out among several (softmax)."""
+    if logits.shape[-1] == 1:
+        return 0.5 * (1 + np.tanh(0.5 * logits))
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
+    return shares
+
+
 def integer_threshold(probability: float, scale: float) -> int:
     """Smallest integer logit whose probability sigmoid(scale * logit) reaches `probability`, clipped to int32.
 

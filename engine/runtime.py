@@ -86,6 +86,10 @@ class Engine:
         """Integer logits int32 [h, w, classes] of one image; `model.layers[-1].scale` times them is the real logit."""
         return self._run([image], None, want_logits=True)[1][0]
 
+    def probabilities(self, image: Pixels) -> NDArray[np.float64]:
+        """Of every pixel and class, float64 [h, w, classes], from the logits; with one class the foreground's."""
+        return mbu.probabilities(self.logits(image) * self._scale)
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes whose indices the masks hold; none for one class, where masks are 0 and 1."""

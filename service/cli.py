@@ -115,21 +115,34 @@ def export(args: argparse.Namespace) -> int:
     _require_torch()
     from engine.train.export import export
 
-    print(export(args.checkpoint, args.out, name=args.name, class_name=args.class_name))
+    path = export(args.checkpoint, args.out, name=args.name, class_name=args.class_name)
+    print(_model(str(path)).provenance["removed"], path, sep="\n")
     return 0
 
 
 def evaluate(args: argparse.Namespace) -> int:
     """Print mean Dice, IoU and F1 of a model on a folder of images/ and masks/."""
-    from engine.train import evaluate, layouts
+    from engine.train import card, evaluate, layouts
 
     pairs = evaluate.select(layouts.pairs(args.data), args.part, args.share, args.seed)
     with _scored(args) as engine:
-        rows = evaluate.evaluate(engine, progress(pairs, "image"), args.threshold, args.otsu, engine.class_names)
+        rows = evaluate.evaluate(
+            engine, progress(pairs, "image"), args.threshold, args.otsu, engine.class_names, calibration=True
+        )
     if args.csv:
         evaluate.write_csv(rows, args.csv)
+    if args.card:
+        args.card.write_text(card.write(_model(args.model), rows, args.part), encoding="utf-8")
     print(evaluate.table(rows))
+    print(f"expected calibration error of the probabilities: {evaluate.calibration_error(rows):.4f}")
     return 0
+
+
+def _model(name: str) -> Model:
+    from engine.format import load
+    from engine.runtime import resolve
+
+    return load(resolve(name))
 
 
 def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
@@ -144,10 +157,7 @@ def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
 
 def info(args: argparse.Namespace) -> int:
     """Print a model's layers, weights, share of zeros, classes and provenance."""
-    from engine.format import load
-    from engine.runtime import resolve
-
-    model = load(resolve(args.model))
+    model = _model(args.model)
     print(f"{model.name} ({model.family}), threshold {model.threshold:g}")
     print(f"classes: {', '.join(entry.name for entry in model.classes)}")
     print(f"preprocessing: {model.preprocessing}\n")
@@ -278,6 +288,7 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threshold", type=_share, help=THRESHOLD_HELP)
     command.add_argument("--otsu", action="store_true", help="score Otsu's threshold beside the model")
     command.add_argument("--csv", type=Path, help="write the scores of every image to this file")
+    command.add_argument("--card", type=Path, help="write a model card (Markdown) to this file; not for checkpoints")
     _setting_flags(command, *ENGINE_FLAGS)
 
 

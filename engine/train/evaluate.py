@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,9 @@ class Segments(Protocol):
     def run(self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None) -> tuple[list[Any], Any]:
         """(masks, timings) of `images`."""
 
+    def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Of every pixel and class, [h, w, classes]; with one class the foreground's."""
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Of index masks, the background first; none where masks are binary."""
@@ -32,7 +35,8 @@ class Segments(Protocol):
 class Row:
     """One image's pixel counts for one class: of the model's mask and, where asked for, of Otsu's.
 
-    `label` names the class where there are several; the background has no rows.
+    `label` names the class where there are several; the background has no rows. The image's `reliability`
+    (`scores.reliability`) stands in its first row.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Row:
     counts: Counts
     otsu: Counts | None = None
     label: str = ""
+    reliability: NDArray[np.float64] | None = field(default=None, compare=False)
 
 
 def select(items: list[folder.Pair], part: str, share: float = 0.2, seed: int = 0) -> list[folder.Pair]:
@@ -56,11 +61,13 @@ def evaluate(
     threshold: float | None = None,
     otsu: bool = False,
     classes: Sequence[str] = (),
+    calibration: bool = False,
 ) -> list[Row]:
     """Run every image of `pairs` (wrap them for a progress bar) and count its pixels against its mask.
 
     `threshold` is a probability, by default the model's own; with `otsu` Otsu's masks are counted too. `classes` names
-    the classes of index masks; there Otsu has nothing to say. Raises DataError for a pair that cannot be used.
+    the classes of index masks; there Otsu has nothing to say. With `calibration` probabilities are looked at as well.
+    Raises DataError for a pair that cannot be used.
     """
     labels = list(classes[1:]) or [""]
     rows = []
@@ -68,9 +75,17 @@ def evaluate(
         image, mask = pair.load(len(classes))
         (predicted,), _ = engine.run([image], threshold)
         baseline = scores.count(scores.otsu(image), mask) if otsu and not classes else None
+        trust = scores.reliability(engine.probabilities(image), mask) if calibration else None
         for label, counts in zip(labels, scores.by_class(predicted, mask, len(classes)), strict=True):
-            rows.append(Row(pair.name, pair.group, counts, baseline, label))
+            rows.append(Row(pair.name, pair.group, counts, baseline, label, trust))
+            trust = None
     return rows
+
+
+def calibration_error(rows: Iterable[Row]) -> float | None:
+    """Expected calibration error over all pixels of `rows`; None where probabilities were not looked at."""
+    found = [row.reliability for row in rows if row.reliability is not None]
+    return scores.calibration_error(np.sum(found, axis=0)) if found else None
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import fit, format, reference, selftest
+from engine import fit, format, mbu, reference, selftest
 from engine.format import ClassInfo, Layer, Model, Preprocessing
-from engine.train import folder, layouts, log, quantise
+from engine.runtime import Engine
+from engine.shrink import shrink
+from engine.train import calibrate, folder, layouts, log, quantise
 from engine.train.config import Config
 from engine.train.network import Integers, Network
-from engine.train.trainer import predict, prepare
+from engine.train.trainer import logits_of, predict, prepare
 
 Pixels = NDArray[np.uint8]
 
@@ -40,9 +42,10 @@ def export(
 ) -> Path:
     """Write the model file of `checkpoint` to `out`, read it back and prove it; returns its path.
 
-    `name` is the file's stem by default. `scores` (JSON) go into the provenance, by default those that the trainer
-    logged for this checkpoint. The proof runs random images and, where the training data is at hand, some of it. A
-    file that fails is not left behind.
+    Channels that can never change a result are left out, and where the training data is at hand the probabilities are
+    calibrated on its validation images. `name` is the file's stem by default. `scores` (JSON) go into the provenance,
+    by default those that the trainer logged for this checkpoint. The proof runs random images and, where the training
+    data is at hand, some of it. A file that fails is not left behind.
     """
     out = Path(out)
     network, config, step = restore(checkpoint)
@@ -53,9 +56,12 @@ def export(
     model = to_model(network, config, name=name or out.stem, classes=classes, provenance=provenance)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
+    small = shrink(model)
+    small = replace(small, model=replace(small.model, provenance={**model.provenance, "removed": small.report(model)}))
     try:
-        format.save(model, part)
-        prove(network, format.load(part), proof_images(config))
+        format.save(small.model, part)
+        prove(network, format.load(part), proof_images(config), small.kept)
+        format.save(calibrated(small.model, config), part)
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
@@ -93,6 +99,10 @@ class CheckpointEngine:
         """Masks [h, w] of `images`, by torch: bool, or class indices; `threshold` is a probability, 0.5 by default."""
         probability = 0.5 if threshold is None else threshold
         return [predict(self._network, image, self._config, probability) for image in images], None
+
+    def probabilities(self, image: Pixels) -> NDArray[np.float64]:
+        """Of every pixel and class, float64 [h, w, classes]."""
+        return mbu.probabilities(logits_of(self._network, image, self._config).double().movedim(0, 2).cpu().numpy())
 
 
 def to_model(
@@ -132,10 +142,27 @@ def to_model(
     )
 
 
-def prove(network: Network, model: Model, images: Iterable[Pixels]) -> None:
+def calibrated(model: Model, config: Config) -> Model:
+    """`model` with the temperature that suits the validation images, where those are at hand."""
+    held = validation_pairs(config)
+    if not held:
+        return model
+    classes, scale = len(config.classes), model.layers[-1].scale
+    with Engine.load(model) as engine:
+        loaded = (pair.load(classes) for pair in held)
+        samples = [calibrate.sample(engine.logits(image) * scale, mask) for image, mask in loaded]
+    t = calibrate.temperature(samples)
+    provenance = {**model.provenance, "temperature": round(t, 4)}
+    return calibrate.with_temperature(replace(model, provenance=provenance), t)
+
+
+def prove(
+    network: Network, model: Model, images: Iterable[Pixels], kept: Mapping[str, NDArray[np.intp]] | None = None
+) -> None:
     """Check that `network` and the reference on `model` agree in every bit of every layer.
 
-    `images` are uint8 [h, w, 3] of any sizes. Raises ExportError naming the first layer that differs.
+    `images` are uint8 [h, w, 3] of any sizes; `kept` names the channels that a shrunk model has left of each layer.
+    Raises ExportError naming the first layer that differs.
     """
     for image in images:
         fitted = fit.pad(image)
@@ -144,6 +171,7 @@ def prove(network: Network, model: Model, images: Iterable[Pixels]) -> None:
         result = reference.run(model, fitted)
         for layer in model.layers:
             theirs = expected[layer.name][0].permute(1, 2, 0).numpy()
+            theirs = theirs[..., kept[layer.name]] if kept else theirs
             head = layer.op == "head1x1"
             ours = result.logits if head else result.trace[layer.name]
             wrong = np.count_nonzero(ours != (np.rint(theirs / layer.scale) if head else theirs))
@@ -171,10 +199,15 @@ def proof_images(config: Config) -> list[Pixels]:
     """Random images of odd sizes and, where the data folder is at hand, the two smallest of the validation images."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in PROOF_SIZES]
-    if Path(config.data).is_dir():
-        _, held = folder.split(layouts.pairs(config.data), config.validation, config.seed)
-        images += [prepare(pair.load()[0], config.contrast) for pair in sorted(held, key=lambda p: p.size)[:2]]
-    return images
+    smallest = sorted(validation_pairs(config), key=lambda pair: pair.size)[:2]
+    return images + [prepare(pair.load(len(config.classes))[0], config.contrast) for pair in smallest]
+
+
+def validation_pairs(config: Config) -> list[folder.Pair]:
+    """The validation images of a run; none where its data is not at hand."""
+    if not Path(config.data).is_dir():
+        return []
+    return folder.split(layouts.pairs(config.data), config.validation, config.seed)[1]
 
 
 def describe(config: Config) -> dict[str, Any]:

@@ -222,11 +222,18 @@ def prepare(image: Pixels, contrast: str) -> Pixels:
 
 
 @torch.no_grad()
-def predict(network: Network, image: Pixels, config: Config, threshold: float = 0.5) -> NDArray[Any]:
-    """Mask [h, w] of one image [h, w, 3] by the network's evaluation mode: bool, or class indices uint8."""
+def logits_of(network: Network, image: Pixels, config: Config) -> Tensor:
+    """Real logits [classes, h, w] of one image [h, w, 3] by the network's evaluation mode."""
     height, width = image.shape[:2]
     pixels = torch.from_numpy(fit.pad(prepare(image, config.contrast)).transpose(2, 0, 1).copy())
-    logits = network(pixels[None].to(config.device))[0, :, :height, :width]
+    logits: Tensor = network(pixels[None].to(config.device))[0, :, :height, :width]
+    return logits
+
+
+@torch.no_grad()
+def predict(network: Network, image: Pixels, config: Config, threshold: float = 0.5) -> NDArray[Any]:
+    """Mask [h, w] of one image [h, w, 3] by the network's evaluation mode: bool, or class indices uint8."""
+    logits = logits_of(network, image, config)
     if len(logits) > 1:  # numpy's argmax, unlike torch's, promises the lowest class on ties
         return logits.cpu().numpy().argmax(0).astype(np.uint8)
     mask: NDArray[np.bool_] = (torch.sigmoid(logits[0]) >= threshold).cpu().numpy()

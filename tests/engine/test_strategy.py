@@ -77,7 +77,7 @@ def test_what_is_no_choice_is_refused(wanted: list[str], fault: str) -> None:
         strategy.choose(wanted, CostModel(), 64)
 
 
-def sweep_csv(path: Path, *rows: tuple[str, str, float, float]) -> Path:
+def sweep_csv(path: Path, *rows: tuple[object, ...]) -> Path:
     lines = ["masked,dice,bmma_products,cpu_products", *(",".join(map(str, row)) for row in rows)]
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -86,7 +86,7 @@ def sweep_csv(path: Path, *rows: tuple[str, str, float, float]) -> Path:
 def test_auto_takes_the_cheapest_configuration_near_the_fully_masked_one(tmp_path: Path) -> None:
     everything = " ".join(unet.BLOCKS)
     rows = [(everything, "0.80", 24, 2.4), ("Up1 Up2", "0.795", 14, 10), ("Up1", "0.78", 13, 11), ("", "", 12, 12)]
-    file = sweep_csv(tmp_path / "sweep.csv", *rows)  # type: ignore[arg-type]
+    file = sweep_csv(tmp_path / "sweep.csv", *rows)
     assert strategy.choose(["auto"], CostModel("bmma"), 64, file) == ("Up1", "Up2")
     assert strategy.choose(["auto"], CostModel("bmma"), 64, file, within=0.03) == ("Up1",)
     assert strategy.choose(["auto"], CostModel("bmma"), 64, file, within=0.001) == unet.BLOCKS
@@ -94,6 +94,6 @@ def test_auto_takes_the_cheapest_configuration_near_the_fully_masked_one(tmp_pat
 
 
 def test_auto_needs_the_fully_masked_configuration(tmp_path: Path) -> None:
-    file = sweep_csv(tmp_path / "sweep.csv", ("Up1", "0.8", 1.0, 1.0))  # type: ignore[arg-type]
+    file = sweep_csv(tmp_path / "sweep.csv", ("Up1", "0.8", 1.0, 1.0))
     with pytest.raises(ValueError, match="no fully masked"):
         strategy.choose(["auto"], CostModel(), 64, file)

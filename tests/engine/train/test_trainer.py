@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from torch import Tensor
 
 from engine import fit, format, reference, selftest
 from engine.runtime import Engine
-from engine.train import export, folder, layouts, log, trainer
+from engine.train import evaluate, export, folder, layouts, log, trainer
 from engine.train.config import Config
 from engine.train.trainer import ResumeError, Trainer
+from service.app import create_app
+from service.settings import Settings
+from tests.service.fakes import serving
 
 torch.set_num_threads(1)  # the networks are tiny
 
@@ -196,6 +200,61 @@ def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(data: 
             assert np.array_equal(image, golden_image)
             assert np.array_equal(engine.logits(image), logits)
             assert np.array_equal(ours, theirs)
+
+
+def with_classes(data: Path) -> None:
+    """Turn the masks of `data` into index masks: background, the left and the right half of each disc."""
+    for path in (data / "masks").iterdir():
+        with Image.open(path) as file:
+            mask = np.asarray(file.convert("L")) > 0
+        halves = mask * np.where(np.arange(mask.shape[1]) < mask.shape[1] // 2, 1, 2)
+        Image.fromarray(halves.astype(np.uint8)).save(path)
+
+
+def test_several_classes_from_training_to_the_mask_that_is_served(data: Path, tmp_path: Path) -> None:
+    with_classes(data)
+    names = ("ground", "left", "right")
+    run = Trainer(tiny(data, tmp_path / "run", classes=names, width=4, crops=200, rate=0.01, zeros=0.5))
+    assert run.run().images == len(run.validation)
+    path = export.export(run.checkpoint, tmp_path / "halves.safetensors")
+    with Engine.load(path) as engine:
+        assert engine.class_names == names
+        assert len({info.color for info in engine.model.classes}) == 3
+        rows = evaluate.evaluate(engine, run.validation, classes=names, calibration=True)
+        parts = evaluate.parts(rows)
+        assert {title: len(chosen) for title, chosen in parts.items() if title.startswith("class")} == {
+            "class left": len(run.validation),
+            "class right": len(run.validation),
+        }
+        assert 0 <= (evaluate.calibration_error(rows) or 0) < 1
+        image, _ = run.validation[0].load(3)
+        (mask,), _ = engine.run([image])
+        np.testing.assert_array_equal(mask, trainer.predict(run.network, image, run.config))
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        with serving(create_app(engine, Settings())) as client:
+            answer = client.post("/segment", content=buffer.getvalue(), headers={"Content-Type": "image/png"})
+        with Image.open(io.BytesIO(answer.content)) as served:
+            np.testing.assert_array_equal(np.asarray(served), mask)
+
+
+def test_classes_beyond_those_named_are_refused(data: Path, tmp_path: Path) -> None:
+    with_classes(data)
+    with pytest.raises(folder.DataError, match="holds class 2, but the 2 classes are 0 to 1"):
+        Trainer(tiny(data, tmp_path / "run", classes=("ground", "disc"))).run()
+
+
+def test_the_exported_file_is_calibrated_and_says_what_was_removed(data: Path, tmp_path: Path) -> None:
+    run = Trainer(tiny(data, tmp_path / "run", crops=40, rate=0.01, zeros=0.95))
+    run.run()
+    model = format.load(export.export(run.checkpoint, tmp_path / "discs.safetensors"))
+    scale = run.network.integers()["head"].scale
+    assert model.layers[-1].scale * model.provenance["temperature"] == pytest.approx(scale, rel=1e-3)
+    assert "can never change a result" in model.provenance["removed"]
+    with Engine.load(tmp_path / "discs.safetensors") as engine:
+        for pair in run.validation:
+            image, _ = pair.load()
+            np.testing.assert_array_equal(engine.run([image])[0][0], trainer.predict(run.network, image, run.config))
 
 
 def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -> None:
