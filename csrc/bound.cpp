@@ -1,5 +1,6 @@
 #include "bound.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace mbunet {
@@ -28,13 +29,16 @@ Bound::Bound(const Network& network, int height, int width, int bands) : height(
             levels.emplace(stride, Geometry(height / stride, width / stride, bands, rows / stride));
         slot_offsets.push_back(arena_bytes);
         arena_bytes += level(slot).plane * static_cast<size_t>(slot.channels);
+        zero_bytes = std::max(zero_bytes, level(slot).span());
     }
+    zero = arena_bytes;
+    arena_bytes += zero_bytes;
     if (arena_bytes > UINT32_MAX) throw std::length_error("the image needs more than 4 GiB of activations");
     for (const Step& step : network.steps()) {
         lists.emplace_back();
         if (step.op == Op::kConv || step.op == Op::kUpconv)
-            lists.back() =
-                list_taps(step, input_planes(network, *this, step), level(network.slot(step.inputs[0])).stride);
+            lists.back() = list_taps(step, input_planes(network, *this, step), static_cast<uint32_t>(zero),
+                                     level(network.slot(step.inputs[0])).stride);
     }
 }
 

@@ -14,7 +14,8 @@ struct Bound {
     int height, width, bands;        // padded image, bands per image
     std::map<int, Geometry> levels;  // by stride
     std::vector<size_t> slot_offsets;
-    std::vector<Lists> lists;  // by step, empty for what is no bit convolution
+    std::vector<Lists> lists;         // by step, empty for what is no bit convolution
+    size_t zero = 0, zero_bytes = 0;  // arena offset and size of an input that is 0 at every position
     size_t arena_bytes = 0;
 
     // Throws std::length_error for a shape whose activations exceed what an offset can address.

@@ -11,6 +11,7 @@ namespace {
 constexpr size_t kTile = 4096;            // positions of one convolution task: neighbouring rows, read once
 constexpr size_t kUpTile = 256;           // the same of a transposed convolution, which also keeps its results at hand
 constexpr int kUpChannels = kSorted / 4;  // output channels of one transposed convolution task
+constexpr int kPoolRows = 4;              // rows of one pooling task
 constexpr int kHeadRows = 4;              // band rows of one task of the last layer
 constexpr int kTasksPerThread = 16;       // enough that the threads end together
 
@@ -37,6 +38,7 @@ struct UpconvTiles {
 }  // namespace
 
 void Executor::run(const Image* images, int count, std::vector<double>& seconds) {
+    std::memset(arena_ + bound_.zero, 0, bound_.zero_bytes);
     for (size_t s = 0; s < network_.steps().size(); ++s) {
         const auto start = std::chrono::steady_clock::now();
         const Step& step = network_.steps()[s];
@@ -69,26 +71,15 @@ size_t Executor::scratch_bytes(const Network& network, const Bound& bound) {
 
 namespace {
 
-// One image row as the pairs of PixelRows, columns -1 ... width (0 there): edges replicated to the padded shape, zero
-// outside it. `red_green` and `blue` point at column 0.
-void pair_row(const Image& image, int y, int height, int width, int32_t* red_green, int32_t* blue) {
-    if (y < 0 || y >= height) {
-        std::fill(red_green - 1, red_green + width + 1, 0);
-        std::fill(blue - 1, blue + width + 1, 0);
-        return;
-    }
-    const uint8_t* row =
-        image.pixels + static_cast<size_t>(std::min(y, image.height - 1)) * static_cast<size_t>(image.width) * 3;
-    for (int x = 0; x < image.width; ++x) {
-        red_green[x] = row[3 * x] | row[3 * x + 1] << 16;
-        blue[x] = row[3 * x + 2];
-    }
-    for (int x = image.width; x < width; ++x) {
-        red_green[x] = red_green[image.width - 1];
-        blue[x] = blue[image.width - 1];
-    }
-    red_green[-1] = red_green[width] = blue[-1] = blue[width] = 0;
-    for (int x = -1; x < width; ++x) blue[x] |= blue[x + 1] << 16;
+// Pairs of columns -1 and behind `columns`, where the row's own end: its last pixel is repeated up to `width`, and what
+// lies outside is 0.
+void pair_edges(int columns, int width, int32_t* red_green, int32_t* blue) {
+    const int32_t last = blue[columns - 1];
+    std::fill(red_green + columns, red_green + width, red_green[columns - 1]);
+    std::fill(blue + columns - 1, blue + width, last | last << 16);
+    blue[width - 1] = last;
+    blue[-1] = static_cast<int32_t>(static_cast<uint32_t>(blue[0]) << 16);
+    red_green[-1] = red_green[width] = blue[width] = 0;
 }
 
 }  // namespace
@@ -105,8 +96,8 @@ void Executor::run_pixels(const Step& step, const Image* images, int count) {
         for (int lane = 0; lane < lanes; ++lane)
             for (int row = first - 1; row <= last; ++row) {
                 int32_t* red_green = pairs + sizes.row(lane, row - first + 1);
-                pair_row(images[lane / bound_.bands], lane % bound_.bands * geometry.rows + row, geometry.height,
-                         geometry.width, red_green, red_green + sizes.row_ints);
+                pair_row(images[lane / bound_.bands], lane % bound_.bands * geometry.rows + row, geometry, red_green,
+                         red_green + sizes.row_ints);
             }
         for (int row = first; row < last; ++row) {
             std::memset(bits, 0, sizes.bits_bytes);
@@ -118,33 +109,41 @@ void Executor::run_pixels(const Step& step, const Image* images, int count) {
     });
 }
 
+// One image row as the pairs of PixelRows, columns -1 ... width: edges replicated to the padded shape, zero outside
+// it. `red_green` and `blue` point at column 0.
+void Executor::pair_row(const Image& image, int y, const Geometry& geometry, int32_t* red_green, int32_t* blue) {
+    if (y < 0 || y >= geometry.height) {
+        std::fill(red_green - 1, red_green + geometry.width + 1, 0);
+        std::fill(blue - 1, blue + geometry.width + 1, 0);
+        return;
+    }
+    const size_t bytes = static_cast<size_t>(image.width) * 3;
+    const uint8_t* row = image.pixels + static_cast<size_t>(std::min(y, image.height - 1)) * bytes;
+    kernels_.pairs(row, image.width, red_green, blue);
+    pair_edges(image.width, geometry.width, red_green, blue);
+}
+
 // First layer on one row of one lane, from the pairs of the row above it on.
 void Executor::pixel_row(const Step& step, const PixelScratch& sizes, const int32_t* pairs, int lane, uint8_t* bits) {
     const PixelArgs args{step.weights.data(), step.offsets.data(), step.channels};
-    for (size_t block = 0; block < sizes.blocks; ++block, pairs += kColumns, bits += sizes.block_bytes) {
+    bits += lane;
+    for (size_t block = 0; block < sizes.blocks; ++block, pairs += kColumns, bits += kColumns) {
         PixelRows rows;
         for (size_t i = 0; i < 3; ++i) {
             rows.red_green[i] = pairs + i * 2 * sizes.row_ints;
             rows.blue[i] = rows.red_green[i] + sizes.row_ints;
         }
-        kernels_.pixels(args, rows, lane, bits);
+        kernels_.pixels(args, rows, bits, sizes.channel_bytes);
     }
 }
 
 // Turns one row's bits, eight columns of a lane to the byte, into bytes of eight lanes of a column.
 void Executor::store_row(const Step& step, const PixelScratch& sizes, const uint8_t* bits, size_t position) {
-    const size_t plane = level(step.output).plane;
-    for (int channel = 0; channel < step.channels; ++channel) {
-        uint8_t* line = row0(step.output) + static_cast<size_t>(channel) * plane + position;
-        const uint8_t* own = bits + channel * kColumns;
-        for (size_t block = 0; block < sizes.blocks; ++block, own += sizes.block_bytes)
-            for (int half = 0; half < kColumns; half += 8, line += 8) {
-                uint64_t lanes;
-                std::memcpy(&lanes, own + half, 8);
-                lanes = transpose8x8(lanes);
-                std::memcpy(line, &lanes, 8);
-            }
-        *line = 0;  // the border byte
+    const Geometry& geometry = level(step.output);
+    uint8_t* line = row0(step.output) + position;
+    for (int channel = 0; channel < step.channels; ++channel, bits += sizes.channel_bytes, line += geometry.plane) {
+        kernels_.columns(bits, line, geometry.width);
+        line[geometry.width] = 0;  // the border byte
     }
 }
 
@@ -179,13 +178,16 @@ void Executor::run_pool(const Step& step) {
     const Geometry& to = level(step.output);
     const uint8_t* in = row0(step.inputs[0]);
     uint8_t* out = row0(step.output);
-    pool_.run(step.channels, [&](int channel, int) {
-        const uint8_t* upper = in + static_cast<size_t>(channel) * from.plane;
-        uint8_t* line = out + static_cast<size_t>(channel) * to.plane;
-        for (int row = 0; row < to.rows; ++row, upper += 2 * from.stride, line += to.stride) {
-            kernels_.pool(upper, upper + from.stride, line, to.width);
-            line[to.width] = 0;
-        }
+    pool_.run(divide_up(to.rows, kPoolRows), [&](int task, int) {
+        const int begin = task * kPoolRows, end = std::min(begin + kPoolRows, to.rows);
+        for (int channel = 0; channel < step.channels; ++channel)
+            for (int row = begin; row < end; ++row) {
+                const uint8_t* upper =
+                    in + static_cast<size_t>(channel) * from.plane + static_cast<size_t>(2 * row) * from.stride;
+                uint8_t* line = out + static_cast<size_t>(channel) * to.plane + static_cast<size_t>(row) * to.stride;
+                kernels_.pool(upper, upper + from.stride, line, to.width);
+                line[to.width] = 0;
+            }
     });
 }
 
@@ -268,8 +270,11 @@ void Executor::run_head(const Step& step, const Image* images, int count) {
 
 void Executor::fill_halos(int slot) {
     const Geometry& geometry = level(slot);
-    for (int channel = 0; channel < network_.slot(slot).channels; ++channel)
-        kernels_.halo(geometry, row0(slot) + static_cast<size_t>(channel) * geometry.plane);
+    const int channels = network_.slot(slot).channels, tasks = pool_.size();
+    pool_.run(tasks, [&](int task, int) {
+        for (int channel = channels * task / tasks; channel < channels * (task + 1) / tasks; ++channel)
+            kernels_.halo(geometry, row0(slot) + static_cast<size_t>(channel) * geometry.plane);
+    });
 }
 
 }  // namespace mbunet

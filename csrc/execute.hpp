@@ -39,14 +39,14 @@ class Executor {
     // row more above and below, then the bits of one row of all lanes.
     struct PixelScratch {
         static constexpr int kRows = 4;  // band rows of a task
-        size_t row_ints, pairs_bytes, blocks, block_bytes, bits_bytes;
+        size_t row_ints, pairs_bytes, blocks, channel_bytes, bits_bytes;
 
         PixelScratch(int width, int channels)
             : row_ints(static_cast<size_t>(width) + 2),
               pairs_bytes(kLanes * (kRows + 2) * 2 * row_ints * sizeof(int32_t)),
               blocks(static_cast<size_t>(width / kColumns)),
-              block_bytes(static_cast<size_t>(channels) * kColumns),
-              bits_bytes(blocks * block_bytes) {}
+              channel_bytes(round_up(static_cast<size_t>(width), kLine) + kLine),
+              bits_bytes(static_cast<size_t>(channels) * channel_bytes) {}
 
         // Index of column 0 of a lane's row, counted from the row above the task's first.
         size_t row(int lane, int row) const { return static_cast<size_t>(lane * (kRows + 2) + row) * 2 * row_ints + 1; }
@@ -55,6 +55,7 @@ class Executor {
 
   private:
     void run_pixels(const Step& step, const Image* images, int count);
+    void pair_row(const Image& image, int y, const Geometry& geometry, int32_t* red_green, int32_t* blue);
     void pixel_row(const Step& step, const PixelScratch& sizes, const int32_t* pairs, int lane, uint8_t* bits);
     void store_row(const Step& step, const PixelScratch& sizes, const uint8_t* bits, size_t position);
     void run_conv(const Step& step, const Lists& lists);

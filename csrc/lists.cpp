@@ -8,28 +8,36 @@ namespace mbunet {
 
 namespace {
 
-// Appends the list of inputs of weight +1 and -1.
+// Fills a list up to whole quads with `zero`; returns how many inputs that took.
+int fill(std::vector<uint32_t>& inputs, uint32_t zero) {
+    const size_t before = inputs.size();
+    inputs.resize(round_up(before, 4), zero);
+    return static_cast<int>(inputs.size() - before);
+}
+
+// Appends the list of inputs of weight +1 and -1, whole quads of either.
 TapList append(std::vector<uint32_t>& taps, const std::vector<uint32_t>& positive,
                const std::vector<uint32_t>& negative) {
     if (positive.size() + negative.size() > UINT16_MAX)
         throw std::length_error("more than 65535 weights for one output");
-    const size_t rest_positive = positive.size() % 16, rest_negative = negative.size() % 16;
-    const TapList list{static_cast<uint32_t>(taps.size()), static_cast<uint16_t>(rest_positive + rest_negative),
-                       static_cast<uint16_t>(positive.size() / 16), static_cast<uint16_t>(negative.size() / 16)};
+    const size_t positive_rest = positive.size() % 16, negative_rest = negative.size() % 16;
+    const TapList list{static_cast<uint32_t>(taps.size()), static_cast<uint8_t>(positive_rest / 4),
+                       static_cast<uint8_t>(negative_rest / 4), static_cast<uint16_t>(positive.size() / 16),
+                       static_cast<uint16_t>(negative.size() / 16)};
     const auto add = [&](const std::vector<uint32_t>& from, size_t begin, size_t end) {
         taps.insert(taps.end(), from.begin() + static_cast<ptrdiff_t>(begin),
                     from.begin() + static_cast<ptrdiff_t>(end));
     };
-    add(positive, 0, rest_positive);
-    add(negative, 0, rest_negative);
-    taps.insert(taps.end(), rest_positive, 0);
-    taps.insert(taps.end(), rest_negative, UINT32_MAX);
-    add(positive, rest_positive, positive.size());
-    add(negative, rest_negative, negative.size());
+    add(positive, 0, positive_rest);
+    add(negative, 0, negative_rest);
+    add(positive, positive_rest, positive.size());
+    add(negative, negative_rest, negative.size());
     return list;
 }
 
-auto shape(const TapList& list) { return std::tuple(list.rest, list.positive, list.negative); }
+auto shape(const TapList& list) {
+    return std::tuple(list.positive_quads, list.negative_quads, list.positive_blocks, list.negative_blocks);
+}
 
 template <class Channel>
 void sort_groups(std::vector<Channel>& channels) {
@@ -43,7 +51,7 @@ int bit_width(unsigned n) { return n ? 32 - __builtin_clz(n) : 0; }
 
 }  // namespace
 
-Lists list_taps(const Step& step, const std::vector<uint32_t>& planes, size_t stride) {
+Lists list_taps(const Step& step, const std::vector<uint32_t>& planes, uint32_t zero, size_t stride) {
     Lists lists;
     const int taps = step.taps(), channels = static_cast<int>(planes.size());
     // a transposed convolution's taps are output planes of their own and read the input where it is
@@ -59,8 +67,9 @@ Lists list_taps(const Step& step, const std::vector<uint32_t>& planes, size_t st
         std::vector<uint32_t> all;
         for (int channel = 0; channel < channels; ++channel)
             for (int tap = 0; tap < part_taps; ++tap) all.push_back(address(tap, channel));
+        fill(all, zero);
         lists.all = append(lists.taps, all, {});
-        lists.levels = std::max(bit_width(4u * static_cast<unsigned>(inputs) + 4u) + 1, 6);
+        lists.levels = bit_width(2u * static_cast<unsigned>(inputs) + 8u) + 1;
     }
     std::vector<uint32_t> positive, negative;
     for (int plane = 0; plane < step.channels * parts; ++plane) {
@@ -76,8 +85,10 @@ Lists list_taps(const Step& step, const std::vector<uint32_t>& planes, size_t st
         // 2 c - (plus + minus) >= theta, rounded up for either sign of the sum
         const int32_t sum = step.offsets[static_cast<size_t>(plane / parts)] + plus + minus;
         const int32_t at_least = (sum >> 1) + (sum & 1);
+        fill(positive, zero);
+        const int filled = fill(negative, zero);  // zeros among -1 inputs count
         if (!dense) {
-            lists.sparse.push_back({append(lists.taps, positive, negative), at_least, plane});
+            lists.sparse.push_back({append(lists.taps, positive, negative), at_least + filled, plane});
         } else if (plus <= minus) {  // c = 2 S - A + minus >= at_least
             lists.dense.push_back({append(lists.taps, positive, {}), minus - at_least + 1, plane, false});
         } else {  // c = A - 2 S + minus >= at_least

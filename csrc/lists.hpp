@@ -24,7 +24,8 @@ struct Lists {
 // foreseen.
 constexpr int kSorted = 128;
 
-// Lists of `step`, whose input channels have their position 0 at `planes`, with rows `stride` bytes apart.
-Lists list_taps(const Step& step, const std::vector<uint32_t>& planes, size_t stride);
+// Lists of `step`, whose input channels have their position 0 at `planes`, with rows `stride` bytes apart; at `zero`
+// stands an input that is 0 at every position.
+Lists list_taps(const Step& step, const std::vector<uint32_t>& planes, uint32_t zero, size_t stride);
 
 }  // namespace mbunet

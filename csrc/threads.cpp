@@ -28,7 +28,7 @@ T wait_for_change(const std::atomic<T>& value, T old) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : shares_(static_cast<size_t>(threads)) {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
 }
 
@@ -42,7 +42,9 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::run(int tasks, const std::function<void(int, int)>& work) {
     work_ = &work;
     left_.store(tasks, std::memory_order_relaxed);
-    ticket_.store(static_cast<uint64_t>(tasks) << 32, std::memory_order_release);
+    const auto count = static_cast<uint64_t>(tasks), threads = shares_.size();
+    for (uint64_t t = 0; t < threads; ++t)
+        shares_[t].ticket.store(count * (t + 1) / threads << 32 | count * t / threads, std::memory_order_release);
     if (tasks > 1 && !workers_.empty()) {
         loop_.fetch_add(1, std::memory_order_release);
         loop_.notify_all();
@@ -59,10 +61,15 @@ void ThreadPool::serve(int thread) {
 }
 
 void ThreadPool::take_tasks(int thread) {
+    const size_t own = static_cast<size_t>(thread);
+    for (size_t i = 0; i < shares_.size(); ++i) take_share((own + i) % shares_.size(), thread);
+}
+
+void ThreadPool::take_share(size_t share, int thread) {
     for (;;) {
-        const uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
-        const uint32_t task = static_cast<uint32_t>(ticket), tasks = static_cast<uint32_t>(ticket >> 32);
-        if (task >= tasks) return;
+        const uint64_t ticket = shares_[share].ticket.fetch_add(1, std::memory_order_acq_rel);
+        const uint32_t task = static_cast<uint32_t>(ticket), end = static_cast<uint32_t>(ticket >> 32);
+        if (task >= end) return;
         (*work_)(static_cast<int>(task), thread);
         if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1) left_.notify_all();
     }

@@ -33,7 +33,7 @@ class Settings:
     port: int = _setting(8080, "TCP port; 0 lets the system choose", high=65535)
     model: str = _setting("nuclei-small", "model files or names of shipped models, by commas; the first is the default")
     device: str = _setting("auto", "where the engine runs: auto, cpu or reference")
-    kernel: str = _setting("auto", "kernel of the CPU engine: auto, portable, avx2, avx512 or neon")
+    kernel: str = _setting("auto", "kernel of the CPU engine: auto, portable, avx2, avx512, avx512vnni or neon")
     threads: int = _setting(0, "threads of the engine; 0 means one per core", high=4096)
     max_body_bytes: int = _setting(32 * 2**20, "largest request body in bytes", low=1)
     max_pixels: int = _setting(32 * 2**20, "largest image in pixels", low=256)

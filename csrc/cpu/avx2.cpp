@@ -19,7 +19,6 @@ inline V both(V a, V b) { return _mm256_and_si256(a, b); }
 inline V flip(V a, V b) { return _mm256_xor_si256(a, b); }
 inline V zeros() { return _mm256_setzero_si256(); }
 inline V spread(int32_t mask) { return _mm256_set1_epi32(mask); }
-inline V majority(V a, V b, V c) { return flip(both(flip(a, c), flip(a, b)), a); }
 
 template <bool Inverted>
 inline V add(V& sum, V x, V y) {
@@ -30,13 +29,19 @@ inline V add(V& sum, V x, V y) {
     return flip(Inverted ? _mm256_andnot_si256(change, differ) : both(change, differ), x);
 }
 
+inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
+    const auto load16 = [](const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); };
+    _mm_storeu_si128(static_cast<__m128i*>(to), _mm_shuffle_epi8(load16(from), load16(order)));
+}
+
 #include "edges.inl"
+#include "pairs.inl"
 #include "sliced.inl"
 #include "table_head.inl"
 
 inline V load_pairs(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const V*>(p)); }
 
-void pixels(const PixelArgs& args, const PixelRows& rows, int lane, uint8_t* bits) {
+void pixels(const PixelArgs& args, const PixelRows& rows, uint8_t* bits, size_t stride) {
     for (int half = 0; half < 2; ++half) {
         for (int channel = 0; channel < args.channels; ++channel) {
             const int32_t* weights = args.weights + channel * kPixelStride;
@@ -51,7 +56,7 @@ void pixels(const PixelArgs& args, const PixelRows& rows, int lane, uint8_t* bit
             }
             const V sum = _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), sums[2]);
             const V below = _mm256_cmpgt_epi32(_mm256_set1_epi32(args.theta[channel]), sum);
-            bits[channel * kColumns + half * 8 + lane] =
+            bits[static_cast<size_t>(channel) * stride + static_cast<size_t>(half) * kLanes] =
                 static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(below)));
         }
     }
@@ -59,7 +64,7 @@ void pixels(const PixelArgs& args, const PixelRows& rows, int lane, uint8_t* bit
 
 }  // namespace
 
-const Kernels kernels = {"avx2", count, count_dense, pixels, head, pool, interleave, halo};
+const Kernels kernels = {"avx2", count, count_dense, pixels, head, pairs, columns, pool, interleave, halo};
 
 }  // namespace mbunet::avx2
 MBUNET_TARGET_END

@@ -13,43 +13,37 @@ namespace {
 using V = __m512i;
 constexpr bool kWide = true;
 
-inline V load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+inline V load(const uint8_t* p) {
+    V v = _mm512_loadu_si512(p);
+    asm("" : "+v"(v));  // a register: compilers would read memory again for each of the two uses
+    return v;
+}
 inline void store(uint8_t* p, V v) { _mm512_storeu_si512(p, v); }
 inline V both(V a, V b) { return _mm512_and_si512(a, b); }
 inline V flip(V a, V b) { return _mm512_xor_si512(a, b); }
 inline V zeros() { return _mm512_setzero_si512(); }
 inline V spread(int32_t mask) { return _mm512_set1_epi32(mask); }
-inline V majority(V a, V b, V c) { return _mm512_ternarylogic_epi32(a, b, c, 0xE8); }
 
 template <bool Inverted>
 inline V add(V& sum, V x, V y) {
-    constexpr int kMajority = 0xE8, kInvertedMajority = 0x8E;  // the latter: ~majority(sum, ~x, ~y)
-    const V carry = _mm512_ternarylogic_epi32(sum, x, y, Inverted ? kInvertedMajority : kMajority);
+    // the carry from the new sum, in the place of x, which nobody needs any more: nothing has to be copied
+    constexpr int kCarry = 0xD4, kInvertedCarry = 0xE8;  // x where x == y, else the complement of the sum, or the sum
     sum = _mm512_ternarylogic_epi32(sum, x, y, 0x96);
-    return carry;
+    return _mm512_ternarylogic_epi32(x, y, sum, Inverted ? kInvertedCarry : kCarry);
+}
+
+inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
+    const auto load16 = [](const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); };
+    _mm_storeu_si128(static_cast<__m128i*>(to), _mm_shuffle_epi8(load16(from), load16(order)));
 }
 
 #include "edges.inl"
+#include "pairs.inl"
 #include "sliced.inl"
 
-void pixels(const PixelArgs& args, const PixelRows& rows, int lane, uint8_t* bits) {
-    V x[kPixelPairs];
-    for (int row = 0; row < 3; ++row) {
-        for (int i = 0; i < 3; ++i) x[row * 5 + i] = _mm512_loadu_si512(rows.red_green[row] - 1 + i);
-        x[row * 5 + 3] = _mm512_loadu_si512(rows.blue[row] - 1);
-        x[row * 5 + 4] = _mm512_loadu_si512(rows.blue[row] + 1);
-    }
-    for (int channel = 0; channel < args.channels; ++channel) {
-        const int32_t* weights = args.weights + channel * kPixelStride;
-        V sums[3] = {zeros(), zeros(), zeros()};
-        for (int i = 0; i < kPixelPairs; ++i)
-            sums[i % 3] = _mm512_add_epi32(sums[i % 3], _mm512_madd_epi16(x[i], _mm512_set1_epi32(weights[i])));
-        const V sum = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), sums[2]);
-        const unsigned fired = _mm512_cmpge_epi32_mask(sum, _mm512_set1_epi32(args.theta[channel]));
-        bits[channel * kColumns + lane] = static_cast<uint8_t>(fired);
-        bits[channel * kColumns + 8 + lane] = static_cast<uint8_t>(fired >> 8);
-    }
-}
+inline V add_pairs(V sums, V pixels, V weights) { return _mm512_add_epi32(sums, _mm512_madd_epi16(pixels, weights)); }
+
+#include "avx512_pixels.inl"
 
 void head(const HeadArgs& args, size_t at, int32_t* logits) {
     for (int c = 0; c < args.classes; ++c) {
@@ -71,7 +65,26 @@ void head(const HeadArgs& args, size_t at, int32_t* logits) {
 
 }  // namespace
 
-const Kernels kernels = {"avx512", count, count_dense, pixels, head, pool, interleave, halo};
+const Kernels kernels = {"avx512", count, count_dense, pixels, head, pairs, columns, pool, interleave, halo};
 
 }  // namespace mbunet::avx512
+MBUNET_TARGET_END
+
+// With VNNI the first layer's products are added by the instruction that makes them; all else is the same.
+MBUNET_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512vnni")
+namespace mbunet::avx512vnni {
+namespace {
+
+inline __m512i add_pairs(__m512i sums, __m512i pixels, __m512i weights) {
+    return _mm512_dpwssd_epi32(sums, pixels, weights);
+}
+
+#include "avx512_pixels.inl"
+
+}  // namespace
+
+const Kernels kernels = {"avx512vnni",    avx512::count, avx512::count_dense, pixels,      avx512::head, avx512::pairs,
+                         avx512::columns, avx512::pool,  avx512::interleave,  avx512::halo};
+
+}  // namespace mbunet::avx512vnni
 MBUNET_TARGET_END

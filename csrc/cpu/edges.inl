@@ -1,5 +1,14 @@
 // What stands around the counting, in loops that every compiler vectorises for the target region they are included in.
 
+void columns(const uint8_t* bits, uint8_t* out, int count) {
+    for (int x = 0; x < count; x += 8) {
+        uint64_t lanes;
+        memcpy(&lanes, bits + x, 8);
+        lanes = transpose8x8(lanes);
+        memcpy(out + x, &lanes, 8);
+    }
+}
+
 void pool(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns) {
     for (int x = 0; x < columns; ++x) {
         uint16_t a, b;

@@ -4,23 +4,28 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "../layout.hpp"
 
 namespace mbunet {
 
-// The inputs that one output channel counts, as offsets into the arena: first `rest` inputs of either sign, followed by
-// as many masks (-1 for weight -1, else 0), then blocks of 16 of weight +1, then blocks of 16 of weight -1.
+// The inputs that one output channel counts, as offsets into the arena: quads (of four) of weight +1, then of weight
+// -1, fewer than four of each, then blocks of 16 of weight +1, then of weight -1. Quads are filled up with an input
+// that is 0 everywhere.
 struct TapList {
     uint32_t first;  // index of the first among the taps
-    uint16_t rest, positive, negative;
+    uint8_t positive_quads, negative_quads;
+    uint16_t positive_blocks, negative_blocks;
+
+    int inputs() const { return 4 * (positive_quads + negative_quads) + 16 * (positive_blocks + negative_blocks); }
 };
 
 // One output channel of a bit convolution.
 struct CountedChannel {
     TapList list;
-    int32_t at_least;  // bit = (ones among the +1 inputs + zeros among the -1 inputs) >= at_least
+    int32_t at_least;  // bit = (ones among the +1 inputs + zeros among the -1 inputs, filling included) >= at_least
     int32_t output;    // index of its plane
 };
 
@@ -48,7 +53,7 @@ struct DenseArgs {
     const uint32_t* taps;
     const DenseChannel* channels;
     TapList all;  // every input, as +1
-    int levels;   // bits that hold 2 S + constant - A with its sign
+    int levels;   // bits that hold S + constant / 2 - A / 2 with its sign
     const uint8_t* valid;
     uint8_t* out;
     size_t out_plane;
@@ -89,11 +94,15 @@ struct Kernels {
     // Bits of output channels [channel, channel_end) at positions [begin, end), both multiples of kLine.
     void (*count)(const CountArgs& args, size_t begin, size_t end, int channel, int channel_end);
     void (*count_dense)(const DenseArgs& args, size_t begin, size_t end, int channel, int channel_end);
-    // First layer at kColumns columns of one lane: bit i of bits[channel * kColumns + lane] is column i, and of
-    // bits[channel * kColumns + 8 + lane] column 8 + i.
-    void (*pixels)(const PixelArgs& args, const PixelRows& rows, int lane, uint8_t* bits);
+    // First layer at kColumns columns of one lane, a byte for eight columns: of channel c the first byte is
+    // bits[c * stride], the second kLanes behind it.
+    void (*pixels)(const PixelArgs& args, const PixelRows& rows, uint8_t* bits, size_t stride);
     // Last layer at the kColumns positions from `at`: logits[class][lane][column].
     void (*head)(const HeadArgs& args, size_t at, int32_t* logits);
+    // Pixels [columns][3] as red_green[x] = (R, G) of column x, blue[x] = B of (x, x + 1), 0 behind the last.
+    void (*pairs)(const uint8_t* row, int columns, int32_t* red_green, int32_t* blue);
+    // Turns bytes of eight columns, one for each lane, into bytes of eight lanes, one for each of `count` columns.
+    void (*columns)(const uint8_t* bits, uint8_t* out, int count);
     // out[x] = OR of the 2x2 input bytes, for `columns` output columns.
     void (*pool)(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns);
     // out = a[0], b[0], a[1], b[1], ... for `columns` bytes of each.

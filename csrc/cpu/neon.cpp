@@ -17,7 +17,6 @@ inline V both(V a, V b) { return vandq_u8(a, b); }
 inline V flip(V a, V b) { return veorq_u8(a, b); }
 inline V zeros() { return vdupq_n_u8(0); }
 inline V spread(int32_t mask) { return vreinterpretq_u8_s32(vdupq_n_s32(mask)); }
-inline V majority(V a, V b, V c) { return vbslq_u8(flip(a, b), c, a); }
 
 template <bool Inverted>
 inline V add(V& sum, V x, V y) {
@@ -28,7 +27,12 @@ inline V add(V& sum, V x, V y) {
     return vbslq_u8(differ, old, x);
 }
 
+inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
+    vst1q_u8(static_cast<uint8_t*>(to), vqtbl1q_u8(vld1q_u8(from), vld1q_u8(order)));
+}
+
 #include "edges.inl"
+#include "pairs.inl"
 #include "sliced.inl"
 #include "table_head.inl"
 
@@ -39,8 +43,8 @@ inline int32x4_t add_pairs(int32x4_t sum, const int32_t* pixels, int32_t weights
     return vaddq_s32(sum, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(w)), vmull_high_s16(x, w)));
 }
 
-void pixels(const PixelArgs& args, const PixelRows& rows, int lane, uint8_t* bits) {
-    for (int channel = 0; channel < args.channels; ++channel) {
+void pixels(const PixelArgs& args, const PixelRows& rows, uint8_t* bits, size_t stride) {
+    for (int channel = 0; channel < args.channels; ++channel, bits += stride) {
         unsigned fired = 0;
         for (int at = 0; at < kColumns; at += 4) {
             const int32_t* weights = args.weights + channel * kPixelStride;
@@ -55,13 +59,13 @@ void pixels(const PixelArgs& args, const PixelRows& rows, int lane, uint8_t* bit
             const uint32x4_t reached = vcgeq_s32(sum, vdupq_n_s32(args.theta[channel]));
             fired |= vaddvq_u32(vandq_u32(reached, vld1q_u32(kBits))) << at;
         }
-        bits[channel * kColumns + lane] = static_cast<uint8_t>(fired);
-        bits[channel * kColumns + 8 + lane] = static_cast<uint8_t>(fired >> 8);
+        bits[0] = static_cast<uint8_t>(fired);
+        bits[kLanes] = static_cast<uint8_t>(fired >> 8);
     }
 }
 
 }  // namespace
 
-const Kernels kernels = {"neon", count, count_dense, pixels, head, pool, interleave, halo};
+const Kernels kernels = {"neon", count, count_dense, pixels, head, pairs, columns, pool, interleave, halo};
 
 }  // namespace mbunet::neon

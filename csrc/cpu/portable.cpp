@@ -19,7 +19,6 @@ inline V both(V a, V b) { return a & b; }
 inline V flip(V a, V b) { return a ^ b; }
 inline V zeros() { return 0; }
 inline V spread(int32_t mask) { return static_cast<V>(static_cast<int64_t>(mask)); }
-inline V majority(V a, V b, V c) { return ((a ^ c) & (a ^ b)) ^ a; }
 
 template <bool Inverted>
 inline V add(V& sum, V x, V y) {
@@ -29,13 +28,20 @@ inline V add(V& sum, V x, V y) {
     return (((Inverted ? ~old : old) ^ x) & differ) ^ x;
 }
 
+inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
+    uint8_t bytes[16];
+    for (int i = 0; i < 16; ++i) bytes[i] = order[i] < 16 ? from[order[i]] : 0;
+    memcpy(to, bytes, sizeof bytes);
+}
+
 #include "edges.inl"
+#include "pairs.inl"
 #include "scalar_pixels.inl"
 #include "sliced.inl"
 #include "table_head.inl"
 
 }  // namespace
 
-const Kernels kernels = {"portable", count, count_dense, pixels, head, pool, interleave, halo};
+const Kernels kernels = {"portable", count, count_dense, pixels, head, pairs, columns, pool, interleave, halo};
 
 }  // namespace mbunet::portable

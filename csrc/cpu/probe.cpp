@@ -9,8 +9,10 @@ std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> found;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+        if (__builtin_cpu_supports("avx512vnni")) found.push_back(&avx512vnni::kernels);
         found.push_back(&avx512::kernels);
+    }
     if (__builtin_cpu_supports("avx2")) found.push_back(&avx2::kernels);
 #elif defined(__aarch64__)
     found.push_back(&neon::kernels);  // part of the architecture

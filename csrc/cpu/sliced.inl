@@ -3,7 +3,6 @@
 //   load, store                       unaligned
 //   spread(mask)                      an int32 (0 or -1) in every element
 //   zeros(), flip(a, b), both(a, b)   constant, exclusive or, and
-//   majority(a, b, c)                 of three bits
 //   add<Inverted>(sum, x, y)          carry-save addition, see below
 //   kWide                             whether two vectors side by side are worth their registers
 //
@@ -42,8 +41,6 @@ inline One flip(One x, One y) { return {flip(x.a, y.a)}; }
 inline Two flip(Two x, Two y) { return {flip(x.a, y.a), flip(x.b, y.b)}; }
 inline One both(One x, One y) { return {both(x.a, y.a)}; }
 inline Two both(Two x, Two y) { return {both(x.a, y.a), both(x.b, y.b)}; }
-inline One majority(One x, One y, One z) { return {majority(x.a, y.a, z.a)}; }
-inline Two majority(Two x, Two y, Two z) { return {majority(x.a, y.a, z.a), majority(x.b, y.b, z.b)}; }
 template <bool Inverted>
 inline One add(One& sum, One x, One y) {
     return {add<Inverted>(sum.a, x.a, y.a)};
@@ -54,205 +51,224 @@ inline Two add(Two& sum, Two x, Two y) {
     return {a, add<Inverted>(sum.b, x.b, y.b)};
 }
 
-// Loops over high levels stay loops: unrolled, compilers spread the levels over registers that they do not have.
-#define MBUNET_ROLLED _Pragma("GCC unroll 1")
+#define MBUNET_INLINE inline __attribute__((always_inline))
 
-constexpr int kHigh = 13;  // levels 16 ... 65536 of a count
-
-// The count of the inputs at W's positions, one bit per level: 1, 2, 4 and 8 in registers, from 16 on in memory. A high
-// level holds a sum and, where its bit of `sixteens` is set, a second bit that waits to be added with a third.
 template <class W>
+MBUNET_INLINE W everywhere(bool bit) {
+    return wide<W>(spread(-static_cast<int32_t>(bit)));
+}
+template <class W>
+MBUNET_INLINE W complement(W x) {
+    return flip(x, everywhere<W>(true));
+}
+
+// The count of the inputs at W's positions: bit i of the count is level[i].
+template <class W, int Levels>
 struct Counter {
-    W one, two, four, eight;
-    W high[kHigh], pending[kHigh];
-    unsigned sixteens = 0;
+    W level[Levels];
 
-    explicit Counter(int levels) : one(wide<W>(zeros())), two(one), four(one), eight(one) {
-        MBUNET_ROLLED
-        for (int i = 0; i < levels; ++i) high[i] = one;
+    // Sets every level to a function of its number.
+    template <class Value>
+    MBUNET_INLINE void start(const Value& value) {
+#pragma GCC unroll 32
+        for (int i = 0; i < Levels; ++i) level[i] = value(i);
     }
-
-    // Adds one bit of weight 16; carries run up the levels as in a binary counter.
-    inline __attribute__((always_inline)) void add_sixteen(W carry) {
-        int level = 0;
-        MBUNET_ROLLED
-        for (unsigned n = sixteens++; n & 1; n >>= 1, ++level) carry = add<false>(high[level], pending[level], carry);
-        pending[level] = carry;
+    // Adds one bit of weight 2^From.
+    template <int From>
+    MBUNET_INLINE void add_bit(W carry) {
+#pragma GCC unroll 32
+        for (int i = From; i < Levels; ++i) {
+            const W up = both(level[i], carry);
+            level[i] = flip(level[i], carry);
+            carry = up;
+        }
     }
+    // Adds two bits of weight 2^From; costs hardly more than one.
+    template <int From>
+    MBUNET_INLINE void add_bits(W x, W y) {
+        add_bit<From + 1>(add<false>(level[From], x, y));
+    }
+    MBUNET_INLINE W top() const { return level[Levels - 1]; }
 };
 
-// Inputs at one position: taps[i] is the address of input i.
-template <class W>
-struct Inputs {
+// Adds 4 inputs (8, 16) to the levels below; returns the carry of that weight, complemented if Inverted.
+template <bool Inverted, class C>
+MBUNET_INLINE auto add_4(C& c, const uint8_t* at, const uint32_t* taps) {
+    using W = decltype(c.top());
+    const W first = add<Inverted>(c.level[0], load_wide<W>(at + taps[0]), load_wide<W>(at + taps[1]));
+    const W second = add<Inverted>(c.level[0], load_wide<W>(at + taps[2]), load_wide<W>(at + taps[3]));
+    return add<Inverted>(c.level[1], first, second);
+}
+template <bool Inverted, class C>
+MBUNET_INLINE auto add_8(C& c, const uint8_t* at, const uint32_t* taps) {
+    const auto first = add_4<Inverted>(c, at, taps);
+    return add<Inverted>(c.level[2], first, add_4<Inverted>(c, at, taps + 4));
+}
+template <bool Inverted, class C>
+MBUNET_INLINE auto add_16(C& c, const uint8_t* at, const uint32_t* taps) {
+    const auto first = add_8<Inverted>(c, at, taps);
+    return add<Inverted>(c.level[3], first, add_8<Inverted>(c, at, taps + 8));
+}
+
+// A list being added: `positive` units of weight +1 come first, all others are of weight -1. Which it is goes the same
+// way at every position of a channel, so the branch is foreseen.
+struct Taps {
     const uint8_t* at;
-    inline __attribute__((always_inline)) W operator()(const uint32_t* taps, int i) const {
-        return load_wide<W>(at + taps[i]);
+    const uint32_t* next;
+
+    template <class C>
+    MBUNET_INLINE auto quad(C& c, int& positive) {
+        const uint32_t* taps = next;
+        next += 4;
+        return positive-- > 0 ? add_4<false>(c, at, taps) : complement(add_4<true>(c, at, taps));
+    }
+    template <class C>
+    MBUNET_INLINE auto block(C& c, int& positive) {
+        const uint32_t* taps = next;
+        next += 16;
+        return positive-- > 0 ? add_16<false>(c, at, taps) : complement(add_16<true>(c, at, taps));
     }
 };
 
-// The same for inputs of either sign: behind their `count` addresses stand as many masks, -1 for weight -1.
-template <class W>
-struct SignedInputs {
-    const uint8_t* at;
-    int count;
-    inline __attribute__((always_inline)) W operator()(const uint32_t* taps, int i) const {
-        return flip(load_wide<W>(at + taps[i]), wide<W>(spread(static_cast<int32_t>(taps[i + count]))));
+// Adds all inputs of `list`.
+template <class C>
+MBUNET_INLINE void add_list(C& c, const uint8_t* at, const uint32_t* taps, const TapList& list) {
+    Taps in{at, taps};
+    int positive = list.positive_quads;
+    const int quads = positive + list.negative_quads;
+    if (quads & 1) c.template add_bit<2>(in.quad(c, positive));
+    if (quads & 2) {
+        const auto first = in.quad(c, positive);
+        c.template add_bits<2>(first, in.quad(c, positive));
     }
-};
-
-template <bool Inverted, class W, class In>
-inline __attribute__((always_inline)) W add_2(Counter<W>& c, const In& in, const uint32_t* taps) {
-    return add<Inverted>(c.one, in(taps, 0), in(taps, 1));
-}
-template <bool Inverted, class W, class In>
-inline __attribute__((always_inline)) W add_4(Counter<W>& c, const In& in, const uint32_t* taps) {
-    const W first = add_2<Inverted>(c, in, taps);
-    return add<Inverted>(c.two, first, add_2<Inverted>(c, in, taps + 2));
-}
-template <bool Inverted, class W, class In>
-inline __attribute__((always_inline)) W add_8(Counter<W>& c, const In& in, const uint32_t* taps) {
-    const W first = add_4<Inverted>(c, in, taps);
-    return add<Inverted>(c.four, first, add_4<Inverted>(c, in, taps + 4));
-}
-template <bool Inverted, class W, class In>
-inline __attribute__((always_inline)) W add_16(Counter<W>& c, const In& in, const uint32_t* taps) {
-    const W first = add_8<Inverted>(c, in, taps);
-    const W carry = add<Inverted>(c.eight, first, add_8<Inverted>(c, in, taps + 8));
-    if constexpr (Inverted) return flip(carry, wide<W>(spread(-1)));
-    return carry;
-}
-
-// The first inputs of a list, fewer than 32, of either sign. They come first because the levels are still empty: the
-// carry of two inputs is the level of 2, that of four the level of 4, nothing has to run up.
-template <class W>
-inline __attribute__((always_inline)) void add_rest(Counter<W>& c, const uint8_t* at, const uint32_t* taps, int count) {
-    const SignedInputs<W> in{at, count};
-    if (count & 1) c.one = in(taps++, 0);
-    if (count & 2) {
-        c.two = add_2<false>(c, in, taps);
-        taps += 2;
+    if (quads & 4) {
+        auto first = in.quad(c, positive);
+        first = add<false>(c.level[2], first, in.quad(c, positive));
+        auto second = in.quad(c, positive);
+        second = add<false>(c.level[2], second, in.quad(c, positive));
+        c.template add_bits<3>(first, second);
     }
-    if (count & 4) {
-        c.four = add_4<false>(c, in, taps);
-        taps += 4;
-    }
-    if (count & 8) {
-        c.eight = add_8<false>(c, in, taps);
-        taps += 8;
-    }
-    if (count & 16) c.add_sixteen(add_16<false>(c, in, taps));
-}
-
-template <class W>
-inline __attribute__((always_inline)) void add_all(Counter<W>& c, const uint8_t* at, const uint32_t* taps,
-                                                   const TapList& list) {
-    add_rest(c, at, taps, list.rest);
-    taps += 2 * list.rest;
-    const Inputs<W> in{at};
-    for (int i = 0; i < list.positive; ++i, taps += 16) c.add_sixteen(add_16<false>(c, in, taps));
-    for (int i = 0; i < list.negative; ++i, taps += 16) c.add_sixteen(add_16<true>(c, in, taps));
-}
-
-// The levels of the settled count, from the lowest up.
-template <class W, class Level>
-inline __attribute__((always_inline)) void each_level(Counter<W>& c, int high_levels, const Level& level) {
-    level(c.one);
-    level(c.two);
-    level(c.four);
-    level(c.eight);
-    W carry = wide<W>(zeros());
-    MBUNET_ROLLED
-    for (int i = 0; i < high_levels; ++i) {
-        W sum = c.high[i];
-        const W second = c.sixteens >> i & 1 ? c.pending[i] : wide<W>(zeros());
-        carry = add<false>(sum, second, carry);
-        level(sum);
+    positive = list.positive_blocks;
+    const int blocks = positive + list.negative_blocks;
+    if (blocks & 1) c.template add_bit<4>(in.block(c, positive));
+    for (int i = blocks / 2; i; --i) {
+        const auto first = in.block(c, positive);
+        c.template add_bits<4>(first, in.block(c, positive));
     }
 }
 
-// Levels from 16 on that a count of up to `inputs` needs.
-inline int high_levels(int inputs) {
-    const int levels = 32 - __builtin_clz(static_cast<unsigned>(inputs) | 1u);
-    return levels > 4 ? levels - 4 : 0;
+// Calls `run` with the smallest size of a counter, of the few there are, that has `levels` levels.
+template <class Run>
+inline void with_levels(int levels, const Run& run) {
+    if (levels <= 7)
+        run(std::integral_constant<int, 7>{});
+    else if (levels <= 9)
+        run(std::integral_constant<int, 9>{});
+    else if (levels <= 11)
+        run(std::integral_constant<int, 11>{});
+    else
+        run(std::integral_constant<int, 18>{});
 }
 
-inline int list_inputs(const TapList& list) { return list.rest + 16 * (list.positive + list.negative); }
-
-template <class W>
-inline void count_channel(const CountArgs& args, const CountedChannel& channel, size_t position) {
-    uint8_t* out = args.out + static_cast<size_t>(channel.output) * args.out_plane + position;
-    const W valid = load_wide<W>(args.valid + position);
-    const int inputs = list_inputs(channel.list);
-    if (channel.at_least <= 0 || channel.at_least > inputs) {
-        store_wide(out, channel.at_least <= 0 ? valid : wide<W>(zeros()));
-        return;
-    }
-    const int levels = high_levels(inputs);
-    Counter<W> counter(levels);
-    add_all(counter, args.arena + position, args.taps + channel.list.first, channel.list);
-    // count >= at_least, from the lowest bit up: the higher bit decides where it differs from the constant's
-    W reached = wide<W>(spread(-1));
-    unsigned below = ~static_cast<unsigned>(channel.at_least);
-    each_level(counter, levels, [&](W sum) __attribute__((always_inline)) {
-        reached = majority(sum, wide<W>(spread(-static_cast<int32_t>(below & 1))), reached);
-        below >>= 1;
-    });
-    store_wide(out, both(reached, valid));
+// The counter starts at 2^top - at_least, so that its top bit says whether the count has reached at_least.
+template <class W, int Levels>
+MBUNET_INLINE void count_at(const CountArgs& args, const CountedChannel& channel, size_t position) {
+    const unsigned start = (1u << (Levels - 1)) - static_cast<unsigned>(channel.at_least);
+    Counter<W, Levels> counter;
+    counter.start([&](int level) __attribute__((always_inline)) { return everywhere<W>(start >> level & 1); });
+    add_list(counter, args.arena + position, args.taps + channel.list.first, channel.list);
+    store_wide(args.out + static_cast<size_t>(channel.output) * args.out_plane + position,
+               both(counter.top(), load_wide<W>(args.valid + position)));
 }
+
+// Calls `at` for two vectors side by side as often as they fit, then for one.
+template <class At>
+MBUNET_INLINE void each_position(size_t begin, size_t end, const At& at) {
+    if constexpr (kWide)
+        for (; begin + sizeof(Two) <= end; begin += sizeof(Two)) at(Two{}, begin);
+    for (; begin < end; begin += sizeof(One)) at(One{}, begin);
+}
+
+// A channel whose bit is everywhere the same.
+void constant_channel(const CountArgs& args, const CountedChannel& channel, size_t begin, size_t end) {
+    uint8_t* out = args.out + static_cast<size_t>(channel.output) * args.out_plane;
+    if (channel.at_least <= 0)
+        memcpy(out + begin, args.valid + begin, end - begin);
+    else
+        memset(out + begin, 0, end - begin);
+}
+
+// Levels of a counter for `inputs` inputs: the top one is 0 for counts below `inputs`.
+inline int levels_of(int inputs) { return inputs > 1 ? 33 - __builtin_clz(static_cast<unsigned>(inputs - 1)) : 1; }
 
 void count(const CountArgs& args, size_t begin, size_t end, int channel, int channel_end) {
     // all positions of a channel before the next one: its branches go the same way each time
     for (; channel < channel_end; ++channel) {
-        size_t position = begin;
-        if constexpr (kWide)
-            for (; position + sizeof(Two) <= end; position += sizeof(Two))
-                count_channel<Two>(args, args.channels[channel], position);
-        for (; position < end; position += sizeof(One)) count_channel<One>(args, args.channels[channel], position);
+        const CountedChannel& own = args.channels[channel];
+        const int inputs = own.list.inputs();
+        if (own.at_least <= 0 || own.at_least > inputs)
+            constant_channel(args, own, begin, end);
+        else
+            with_levels(levels_of(inputs), [&](auto size) {
+                each_position(begin, end, [&](auto w, size_t position) {
+                    count_at<decltype(w), decltype(size)::value>(args, own, position);
+                });
+            });
     }
 }
 
 // Without zeros: with S the ones among the inputs of one sign and A those among all, the dot product is
-// 2 (2 S - A) + const for the positive sign and its negative for the other, so the shorter list is enough.
-template <class W>
-inline void dense_channel(const DenseArgs& args, const DenseChannel& channel, const W* total, size_t position) {
-    const int levels = high_levels(list_inputs(channel.list));
-    Counter<W> counter(levels);
-    add_all(counter, args.arena + position, args.taps + channel.list.first, channel.list);
-    // sign bit of 2 S + constant - A over args.levels bits: two carry chains, one of them a level behind
-    W carry = wide<W>(zeros()), chain = carry, sign = carry;
-    unsigned constant = static_cast<unsigned>(channel.constant);
-    int level = 0;
-    const auto next = [&](W doubled) __attribute__((always_inline)) {
-        W sum = flip(total[level++], wide<W>(spread(-1)));
-        const W up = add<false>(sum, doubled, wide<W>(spread(-static_cast<int32_t>(constant & 1))));
-        chain = add<false>(sum, carry, chain);
-        carry = up;
-        sign = sum;
-        constant >>= 1;
-    };
-    next(wide<W>(zeros()));
-    each_level(counter, levels, next);
-    while (level < args.levels) next(wide<W>(zeros()));
-    const W flipped = wide<W>(spread(channel.negated ? 0 : -1));
-    store_wide(args.out + static_cast<size_t>(channel.output) * args.out_plane + position,
-               both(flip(sign, flipped), load_wide<W>(args.valid + position)));
-}
+// 2 (2 S - A) + const for the positive sign and its negative for the other, so the shorter list is enough:
+// bit = 2 S + constant > A, that is S + floor(constant / 2) >= ceil((A + even) / 2) with even = 1 for even constants.
+// The right side is the same for all channels of either kind, so counters start at floor(constant / 2) minus it.
+template <class W, int Levels>
+struct Totals {
+    W minus[2][Levels];  // -ceil((A + even) / 2) - 1 in two's complement, by `even`
 
-template <class W>
-inline void dense_tile(const DenseArgs& args, size_t position, int channel, int channel_end) {
-    Counter<W> counter(high_levels(list_inputs(args.all)));
-    add_all(counter, args.arena + position, args.taps + args.all.first, args.all);
-    W total[32];
-    int level = 0;
-    each_level(counter, high_levels(list_inputs(args.all)), [&](W sum) { total[level++] = sum; });
-    while (level < args.levels) total[level++] = wide<W>(zeros());
-    for (; channel < channel_end; ++channel) dense_channel<W>(args, args.channels[channel], total, position);
+    explicit Totals(const Counter<W, Levels>& all) {
+        const W carry[2] = {all.level[0], everywhere<W>(true)};  // ceil(x / 2) is floor(x / 2), and 1 where x is odd
+        for (int even = 0; even < 2; ++even) {
+            W up = carry[even];
+#pragma GCC unroll 1
+            for (int i = 0; i + 1 < Levels; ++i) {
+                minus[even][i] = complement(flip(all.level[i + 1], up));
+                up = both(all.level[i + 1], up);
+            }
+            minus[even][Levels - 1] = everywhere<W>(true);
+        }
+    }
+};
+
+template <class W, int Levels>
+MBUNET_INLINE void dense_at(const DenseArgs& args, const DenseChannel& channel, const Totals<W, Levels>& totals,
+                            size_t position) {
+    const W* minus = totals.minus[~channel.constant & 1];
+    const unsigned plus = static_cast<unsigned>(channel.constant >> 1) + 1;
+    W carry = wide<W>(zeros());
+    Counter<W, Levels> counter;
+    counter.start([&](int level) __attribute__((always_inline)) {
+        W sum = minus[level];
+        carry = add<false>(sum, everywhere<W>(plus >> level & 1), carry);
+        return sum;
+    });
+    add_list(counter, args.arena + position, args.taps + channel.list.first, channel.list);
+    const W reached = flip(counter.top(), everywhere<W>(!channel.negated));  // the sign bit is 0 from 0 on
+    store_wide(args.out + static_cast<size_t>(channel.output) * args.out_plane + position,
+               both(reached, load_wide<W>(args.valid + position)));
 }
 
 void count_dense(const DenseArgs& args, size_t begin, size_t end, int channel, int channel_end) {
-    if constexpr (kWide)
-        for (; begin + sizeof(Two) <= end; begin += sizeof(Two)) dense_tile<Two>(args, begin, channel, channel_end);
-    for (; begin < end; begin += sizeof(One)) dense_tile<One>(args, begin, channel, channel_end);
+    with_levels(args.levels, [&](auto size) {
+        constexpr int kLevels = decltype(size)::value;
+        each_position(begin, end, [&](auto w, size_t position) {
+            using W = decltype(w);
+            Counter<W, kLevels> all;
+            all.start([](int) __attribute__((always_inline)) { return wide<W>(zeros()); });
+            add_list(all, args.arena + position, args.taps + args.all.first, args.all);
+            const Totals<W, kLevels> totals(all);
+            for (int i = channel; i < channel_end; ++i) dense_at<W, kLevels>(args, args.channels[i], totals, position);
+        });
+    });
 }
 
-#undef MBUNET_ROLLED
+#undef MBUNET_INLINE

@@ -15,6 +15,9 @@ extern const Kernels kernels;
 namespace avx512 {
 extern const Kernels kernels;
 }
+namespace avx512vnni {
+extern const Kernels kernels;
+}
 #elif defined(__aarch64__)
 namespace neon {
 extern const Kernels kernels;

@@ -13,7 +13,7 @@ from engine.runtime import Engine
 from tests.cases import CASES, Case, same
 
 # of this architecture; NEON is also emulated elsewhere (test_neon.py)
-KERNELS = ("neon", "portable") if platform.machine() in ("aarch64", "arm64") else ("avx512", "avx2", "portable")
+KERNELS = ("neon", "portable") if platform.machine() in ("aarch64", "arm64") else ("avx512vnni", "avx512", "avx2", "portable")
 
 
 @pytest.fixture(params=KERNELS)
