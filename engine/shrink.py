@@ -241,7 +241,8 @@ def _rebuilt(model: Model, nodes: Nodes, origins: Mapping[str, str]) -> Model:
         if layer.weights:
             node = nodes[layer.name]
             inputs = [len(nodes[name].kept) for name in node.sources] or [IMAGE_CHANNELS]
-            tensors |= {f"{layer.name}.{part}": array for part, array in _tensors(node, inputs).items()}
+            parts = _tensors(node, inputs)
+            tensors |= {f"{layer.name}.{part}": np.ascontiguousarray(array) for part, array in parts.items()}
     return replace(model, layers=tuple(layers), tensors=tensors)
 
 

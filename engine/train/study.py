@@ -104,9 +104,10 @@ def perform(job: Job, out: Path, device: str) -> Row:
     run.network.eval()
     rows: list[Row] = [{"name": job.name, **dict(job.labels)}]
     if exportable(run.network):
-        model = _model(run.network, config, job.name)
         (out / "models").mkdir(exist_ok=True)
-        format.save(model, out / "models" / f"{job.name}.safetensors")
+        path = out / "models" / f"{job.name}.safetensors"
+        format.save(_model(run.network, config, job.name), path)
+        model = format.load(path)
         rows[0] |= {**_scores(score(model, run.validation, config)), **counts(model)}
     else:
         rows[0] |= _scores(trainer.validate(run.network, run.validation, config))

@@ -24,6 +24,7 @@ def image(height: int = 48, width: int = 32) -> NDArray[np.uint8]:
 
 def assert_same(old: Model, small: Shrunk, pixels: NDArray[np.uint8]) -> None:
     check.check(small.model)
+    assert all(array.flags.c_contiguous for array in small.model.tensors.values())
     before, after = reference.run(old, pixels), reference.run(small.model, pixels)
     for name, bits in after.trace.items():
         np.testing.assert_array_equal(bits, before.trace[name][..., small.kept[name]], name)
