@@ -172,10 +172,11 @@ def fixed_point(
     return np.rint(weights / step).astype(np.int16), step
 
 
-def probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def probabilities(logits: Floats) -> NDArray[np.float64]:
     """Of real logits [..., classes]: a sigmoid with one class, shared out among several (softmax)."""
     if logits.shape[-1] == 1:
-        return 0.5 * (1 + np.tanh(0.5 * logits))
+        sigmoid: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
+        return sigmoid
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     shares: NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
     return shares

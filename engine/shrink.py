@@ -167,16 +167,14 @@ def _bound(node: _Node) -> Integers:
 def _absorbable(node: _Node, values: Integers) -> Bools:
     """Where a channel (row) can take a constant input (column) into its threshold, bool [channels, inputs]."""
     weights = node.weights
-    anywhere = np.ones((weights.shape[0], weights.shape[3]), np.bool_)
+    able: Bools = np.broadcast_to(values != 0, (weights.shape[0], weights.shape[3]))
     if node.layer.op == "upconv2x2":
-        equal: Bools = np.all(weights == weights[:, :1, :1], axis=(1, 2))
-        return equal & (values != 0)
-    if node.layer.op == "head1x1":
-        return anywhere & (values != 0)
-    off_centre = weights.copy()
-    off_centre[:, 1, 1] = 0
-    central = ~np.any(off_centre != 0, axis=(1, 2))
-    return np.where(values == 1, central, anywhere & (values == -1))
+        able = able & np.all(weights == weights[:, :1, :1], axis=(1, 2))
+    elif node.layer.op == "conv3x3":
+        off_centre = weights.copy()
+        off_centre[:, 1, 1] = 0
+        able = able & ((values == -1) | ~np.any(off_centre != 0, axis=(1, 2)))
+    return able
 
 
 def _absorb(node: _Node, values: Integers, able: Bools) -> None:
@@ -235,7 +233,8 @@ def _by_source(nodes: Nodes, node: _Node, inputs: Bools) -> list[tuple[str, Bool
 
 
 def _rebuilt(model: Model, nodes: Nodes, origins: Mapping[str, str]) -> Model:
-    layers, tensors = [], {}
+    layers: list[Layer] = []
+    tensors: dict[str, NDArray[Any]] = {}
     for layer in model.layers:
         layers.append(replace(layer, channels=len(nodes[origins[layer.name]].kept)))
         if layer.weights:
@@ -252,7 +251,7 @@ def _tensors(node: _Node, inputs: list[int]) -> dict[str, NDArray[Any]]:
     theta = {"theta": node.offsets.astype(np.int32)[:, None]}
     if node.layer.weights == "int16":
         return {"weight": node.weights.astype(np.int16), **theta}
-    planes = {"pos": pack(node.weights > 0, inputs), **theta}
+    planes: dict[str, NDArray[Any]] = {"pos": pack(node.weights > 0, inputs), **theta}
     return planes | ({"neg": pack(node.weights < 0, inputs)} if node.layer.weights == "masked" else {})
 
 

@@ -96,7 +96,8 @@ def train(args: argparse.Namespace) -> int:
     from engine.train.trainer import Trainer
 
     names = {field.name for field in fields(Config)}
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items() if name in names}
+    given: dict[str, Any] = {name: value for name, value in vars(args).items() if name in names}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     if "masked" in given:
         default = Config(args.data, args.out)
         cost = strategy.CostModel(args.cost_model, args.w_op, args.w_param, given.get("zeros", default.zeros))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def data(args: argparse.Namespace) -> int:
@@ -83,5 +84,5 @@ def _number(command: argparse.ArgumentParser, flag: str, meaning: str) -> None:
     command.add_argument(flag, type=int, metavar="N", default=argparse.SUPPRESS, help=meaning)
 
 
-def _given(args: argparse.Namespace, *names: str) -> dict[str, object]:
+def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: value for name, value in vars(args).items() if name in names}

@@ -21,10 +21,10 @@ Sample = tuple[NDArray[np.float64], NDArray[np.integer]]
 """(real logits [pixels, classes], class indices [pixels]) of one image."""
 
 
-def sample(logits: NDArray[np.float64], mask: NDArray[np.uint8]) -> Sample:
+def sample(logits: NDArray[np.floating], mask: NDArray[np.uint8]) -> Sample:
     """Evenly spread pixels of real logits [h, w, classes] and a mask [h, w]."""
     step = -(-mask.size // PIXELS)
-    return logits.reshape(mask.size, -1)[::step], mask.reshape(-1)[::step]
+    return logits.reshape(mask.size, -1)[::step].astype(np.float64), mask.reshape(-1)[::step]
 
 
 def temperature(samples: Iterable[Sample]) -> float:

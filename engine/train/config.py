@@ -76,7 +76,8 @@ class Config:
     def layers(self) -> list[Layer]:
         """The network's layers; `weights` of a masked layer names the quantiser that it is trained with."""
         flat = unet.layers(self.width, max(len(self.classes), 1), self.masked)
-        kinds = dict(entry.split("=", 1) if "=" in entry else ("", entry) for entry in self.weights)
+        parts = [entry.rpartition("=") for entry in self.weights]
+        kinds = {block: kind for block, _, kind in parts}
         for block, kind in kinds.items():
             if kind not in (*quantise.TERNARY, *quantise.INTEGERS):
                 known = ", ".join((*quantise.TERNARY, *quantise.INTEGERS))

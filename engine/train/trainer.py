@@ -235,7 +235,8 @@ def predict(network: Network, image: Pixels, config: Config, threshold: float = 
     """Mask [h, w] of one image [h, w, 3] by the network's evaluation mode: bool, or class indices uint8."""
     logits = logits_of(network, image, config)
     if len(logits) > 1:  # numpy's argmax, unlike torch's, promises the lowest class on ties
-        return logits.cpu().numpy().argmax(0).astype(np.uint8)
+        classes: NDArray[np.uint8] = logits.cpu().numpy().argmax(0).astype(np.uint8)
+        return classes
     mask: NDArray[np.bool_] = (torch.sigmoid(logits[0]) >= threshold).cpu().numpy()
     return mask
 
