@@ -112,7 +112,7 @@ class Trainer:
             self._set_zeros()
         self.network.set_hardness(self.config.hardness_at(self.step))
         self.network.train()
-        with torch.autocast(self.config.device, torch.bfloat16):
+        with torch.autocast(torch.device(self.config.device).type, torch.bfloat16):
             logits = self.network(pixels)
             target = None
             if self.teacher is not None:
@@ -152,7 +152,7 @@ class Trainer:
                 module.reset_running_stats()
                 module.momentum = None
         for pixels, _ in self.as_they_are():
-            with torch.autocast(self.config.device, torch.bfloat16):
+            with torch.autocast(torch.device(self.config.device).type, torch.bfloat16):
                 self.network(pixels)
 
     def as_they_are(self) -> Iterator[tuple[Tensor, Tensor]]:
