@@ -75,6 +75,15 @@ class Engine:
         """Integer logits int32 [h, w, classes] of one image; `model.layers[-1].scale` times them is the real logit."""
         return self._run([image], None, want_logits=True)[1][0]
 
+    def probabilities(self, image: Pixels) -> NDArray[np.float64]:
+        """Of every pixel and class, float64 [h, w, classes], from the logits; with one class the foreground's."""
+        return mbu.probabilities(self.logits(image) * self._scale)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes whose indices the masks hold; none for one class, where masks are 0 and 1."""
+        return tuple(info.name for info in self.model.classes) if len(self.model.classes) > 1 else ()
+
     def describe(self) -> list[dict[str, Any]]:
         """One row per layer: name, op, weights, output channels, share of zeros, device, kernel and why that."""
         rows = []

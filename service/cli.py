@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -13,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from service import studies
 from service.settings import Settings, SettingsError, load
 from service.terminal import progress, table
 
@@ -83,13 +85,19 @@ def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Out
 def train(args: argparse.Namespace) -> int:
     """Train on a folder of images/ and masks/; resumes where an interrupted run stopped."""
     _require_torch()
+    from engine import strategy
     from engine.train.config import Config
     from engine.train.trainer import Trainer
 
     names = {field.name for field in fields(Config)}
-    given = {name: value for name, value in vars(args).items() if name in names}
+    given: dict[str, Any] = {name: value for name, value in vars(args).items() if name in names}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     if "masked" in given:
-        given["masked"] = tuple(given["masked"])
+        default = Config(args.data, args.out)
+        cost = strategy.CostModel(args.cost_model, args.w_op, args.w_param, given.get("zeros", default.zeros))
+        width = given.get("width", default.width)
+        given["masked"] = strategy.choose(given["masked"], cost, width, args.sweep_csv, args.within)
+        print(f"masked blocks: {' '.join(given['masked']) or 'none'}")
     trainer = Trainer(Config(**given))
     scores = trainer.run()
     print(f"validation: Dice {scores.dice:.4f}, IoU {scores.iou:.4f}, F1 {scores.f1:.4f} over {scores.images} images")
@@ -102,21 +110,34 @@ def export(args: argparse.Namespace) -> int:
     _require_torch()
     from engine.train.export import export
 
-    print(export(args.checkpoint, args.out, name=args.name, class_name=args.class_name))
+    path = export(args.checkpoint, args.out, name=args.name, class_name=args.class_name)
+    print(_model(str(path)).provenance["removed"], path, sep="\n")
     return 0
 
 
 def evaluate(args: argparse.Namespace) -> int:
     """Print mean Dice, IoU and F1 of a model on a folder of images/ and masks/."""
-    from engine.train import evaluate, folder
+    from engine.train import card, evaluate, layouts
 
-    pairs = evaluate.select(folder.pairs(args.data), args.part, args.share, args.seed)
+    pairs = evaluate.select(layouts.pairs(args.data), args.part, args.share, args.seed)
     with _scored(args) as engine:
-        rows = evaluate.evaluate(engine, progress(pairs, "image"), args.threshold, args.otsu)
+        rows = evaluate.evaluate(
+            engine, progress(pairs, "image"), args.threshold, args.otsu, engine.class_names, calibration=True
+        )
     if args.csv:
         evaluate.write_csv(rows, args.csv)
+    if args.card:
+        args.card.write_text(card.write(_model(args.model), rows, args.part), encoding="utf-8")
     print(evaluate.table(rows))
+    print(f"expected calibration error of the probabilities: {evaluate.calibration_error(rows):.4f}")
     return 0
+
+
+def _model(name: str) -> Model:
+    from engine.format import load
+    from engine.runtime import resolve
+
+    return load(resolve(name))
 
 
 def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
@@ -178,6 +199,9 @@ def parser() -> argparse.ArgumentParser:
     _train_flags(_command(commands, train))
     _export_flags(_command(commands, export))
     _evaluate_flags(_command(commands, evaluate, "eval"))
+    studies.data_flags(_command(commands, studies.data))
+    studies.sweep_flags(_command(commands, _with_torch(studies.sweep)))
+    studies.table_flags(_command(commands, _with_torch(studies.table)))
     _info_flags(_command(commands, info))
     kernels = _command(commands, selftest)
     kernels.add_argument("kernels", nargs="*", metavar="KERNEL", help="or cuda:0; by default all that this machine has")
@@ -229,7 +253,8 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
         "batch": (int, "crops in one step"),
         "crop": (int, "side of a crop in pixels"),
         "rate": (float, "highest learning rate"),
-        "zeros": (float, "share of zero weights in masked layers at the end"),
+        "zeros": (float, "share of zeros in masked layers at the end"),
+        "zeros_by": (str, "layer: zero weights, alike in every layer; cost: zero products of all layers together"),
         "soften": (float, "share of the run in which activations harden from a line to bits"),
         "contrast": (str, "none, or stretch every image to its own grey range"),
         "validation": (float, "share of the pairs that no training step sees"),
@@ -242,8 +267,19 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
     for name, (kind, meaning) in kinds.items():
         flag = "--" + name.replace("_", "-")
         command.add_argument(flag, type=kind, metavar="X", default=argparse.SUPPRESS, help=meaning)
-    command.add_argument("--masked", nargs="*", metavar="BLOCK", default=argparse.SUPPRESS, help="masked blocks")
+    lists = {
+        "masked": "masked blocks: all, none, their names, the N cheapest to mask, or auto (needs --sweep-csv)",
+        "weights": "quantiser of masked weights, or BLOCK=QUANTISER: masked, twn, max-abs, seq, int8, int4",
+        "classes": "names of the classes of index masks, the background first",
+    }
+    for name, meaning in lists.items():
+        command.add_argument(f"--{name}", nargs="*", metavar="X", default=argparse.SUPPRESS, help=meaning)
     command.add_argument("--floating", action="store_true", help="a full-precision network: a teacher")
+    command.add_argument("--cost-model", default="bmma", help="for --masked: bmma (default) or cpu")
+    command.add_argument("--w-op", type=float, default=0.5, metavar="X", help="equation 2's weight of operations (0.5)")
+    command.add_argument("--w-param", type=float, default=0.5, metavar="X", help="its weight of parameters (0.5)")
+    command.add_argument("--sweep-csv", type=Path, help="for --masked auto: the table that mbunet sweep has written")
+    command.add_argument("--within", type=float, default=0.01, metavar="X", help="Dice that auto may lose (0.01)")
 
 
 def _export_flags(command: argparse.ArgumentParser) -> None:
@@ -262,6 +298,7 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threshold", type=_share, help=THRESHOLD_HELP)
     command.add_argument("--otsu", action="store_true", help="score Otsu's threshold beside the model")
     command.add_argument("--csv", type=Path, help="write the scores of every image to this file")
+    command.add_argument("--card", type=Path, help="write a model card (Markdown) to this file; not for checkpoints")
     _setting_flags(command, *ENGINE_FLAGS)
 
 
@@ -332,6 +369,15 @@ def _layer_rows(model: Model) -> list[dict[str, Any]]:
 def _require_torch() -> None:
     if importlib.util.find_spec("torch") is None:
         raise UserError("this command needs PyTorch: pip install 'mbunet[train]'")
+
+
+def _with_torch(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    @functools.wraps(command)
+    def run(args: argparse.Namespace) -> int:
+        _require_torch()
+        return command(args)
+
+    return run
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
