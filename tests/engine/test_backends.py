@@ -14,7 +14,9 @@ from engine.runtime import Engine
 from tests.cases import CASES, Case, same
 
 # of this architecture; NEON is also emulated elsewhere (test_neon.py)
-KERNELS = ("neon", "portable") if platform.machine() in ("aarch64", "arm64") else ("avx512", "avx2", "portable")
+KERNELS: tuple[str, ...] = (
+    ("neon", "portable") if platform.machine() in ("aarch64", "arm64") else ("avx512", "avx2", "portable")
+)
 KERNELS += ("cuda:0",) if devices.gpus() else ()  # `make test-gpu`; without a GPU, emulated (test_cuda_session.py)
 
 
