@@ -39,8 +39,8 @@ def replay(golden: Path, kernel: str) -> dict[str, Any]:
     """One row of `run`."""
     is_device = kernel == "reference" or kernel.startswith("cuda")
     pairs = read_golden(golden)
-    where = {"device": kernel} if is_device else {"device": "cpu", "kernel": kernel}
-    with Engine.load(golden.stem, **where) as engine:
+    device, kernel_of_cpu = (kernel, "auto") if is_device else ("cpu", kernel)
+    with Engine.load(golden.stem, device=device, kernel=kernel_of_cpu) as engine:
         started = time.perf_counter()
         wrong = sum(_differences(engine.logits(image), logits) for image, logits in pairs)
         elapsed = 1e3 * (time.perf_counter() - started)

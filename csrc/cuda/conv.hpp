@@ -123,18 +123,21 @@ struct Conv {
         static constexpr bool kCountsOnes = form == Form::kAnd && !masked;
         int32_t of[kFragments][kWords * 4][4];
         int32_t ones[kFragments][4];  // where needed: ones among the inputs, the same for every channel
-        int32_t limits[kWords][8];
         int warp, lane;
 
         MBUNET_DEVICE Sums(const ConvArgs& args, int word) : warp(thread_index() / 32), lane(thread_index() % 32) {
-            repeat<kWords>([&](int w) { load_limits(limits[w], args.limits + (word + w) * 32, lane); });
+            int32_t limits[kWords][8] = {};
+            if constexpr (!kCountsOnes) load_all(limits, args, word);
             repeat<kFragments>([&](int f) {
                 repeat<4>([&](int i) {
                     ones[f][i] = 0;
-                    repeat<kWords * 4>(
-                        [&](int n) { of[f][n][i] = kCountsOnes ? 0 : limits[n / 4][n % 4 * 2 + i % 2]; });
+                    repeat<kWords * 4>([&](int n) { of[f][n][i] = limits[n / 4][n % 4 * 2 + i % 2]; });
                 });
             });
+        }
+
+        MBUNET_DEVICE void load_all(int32_t (&limits)[kWords][8], const ConvArgs& args, int word) const {
+            repeat<kWords>([&](int w) { load_limits(limits[w], args.limits + (word + w) * 32, lane); });
         }
 
         MBUNET_DEVICE void add(const ConvArgs& args, int step, const Words2& units) {
@@ -178,11 +181,11 @@ struct Conv {
                 bmma_and(c, a, b);
         }
 
-        // Negative where channel k (see sign_byte) of output word w does not fire at the upper or lower (row 0 or 1)
-        // pixel of fragment f.
+        // With `late` added, which holds the limits that sums could not start at, negative where channel k (see
+        // sign_byte) of output word w does not fire at the upper or lower (row 0 or 1) pixel of fragment f.
         MBUNET_DEVICE int32_t value(int f, int row, int w, int k) const {
             const int32_t sum = of[f][w * 4 + k / 2][row * 2 + k % 2];
-            return kCountsOnes ? 2 * sum - ones[f][row * 2] + limits[w][k] : sum;
+            return kCountsOnes ? 2 * sum - ones[f][row * 2] : sum;
         }
     };
 
@@ -192,11 +195,14 @@ struct Conv {
         const Pixel pixel = pixel_of(sums.warp, sums.lane);
         y += pixel.y;
         x += pixel.x;
+        int32_t late[kWords][8] = {};
+        if constexpr (Sums<form>::kCountsOnes) sums.load_all(late, args, word);
         uint32_t bits[kWords], pooled[kWords];
         repeat<kWords>([&](int w) {  // lanes part only after the last exchange
             uint32_t bytes[4];
-            repeat<4>(
-                [&](int i) { bytes[i] = sign_byte(sums.lane, [&](int k) { return sums.value(i / 2, i % 2, w, k); }); });
+            repeat<4>([&](int i) {
+                bytes[i] = sign_byte(sums.lane, [&](int k) { return sums.value(i / 2, i % 2, w, k) + late[w][k]; });
+            });
             bits[w] = exchange(bytes, sums.lane);
             pooled[w] = upsamples ? 0 : pool(bits[w]);
         });

@@ -15,7 +15,7 @@ from tests.cases import CASES, Case, same
 
 # of this architecture; NEON is also emulated elsewhere (test_neon.py)
 ARM = platform.machine() in ("aarch64", "arm64")
-KERNELS = ("neon", "portable") if ARM else ("avx512vnni", "avx512", "avx2", "portable")
+KERNELS: tuple[str, ...] = ("neon", "portable") if ARM else ("avx512vnni", "avx512", "avx2", "portable")
 KERNELS += ("cuda:0",) if devices.gpus() else ()  # `make test-gpu`; without a GPU, emulated (test_cuda_session.py)
 
 

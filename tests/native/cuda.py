@@ -11,7 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SESSION = ("network", "cuda/gpus", "cuda/layer", "cuda/memory", "cuda/native_session", "cuda/places")
-RENAMED = ("-Dlaunch=emulate", "-Dloaded_capability=emulated_capability_of")  # fake_cudart.cpp has these on top
 
 
 def require(what: str) -> Path:
@@ -31,10 +30,7 @@ def build_session(headers: Path, out: Path) -> Path:
     """Compile tests/native/cuda_session.cpp with the session, the fake runtime and the emulated kernels to `out`."""
     flags = ["-std=c++20", "-O2", "-march=native", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror"]
     flags += [f"-I{ROOT / 'tests/native'}", f"-isystem{headers}"]
-    emulated = out.with_suffix(".o")
-    source = str(ROOT / "tests/native/emulated_launch.cpp")
-    subprocess.run(["g++", *flags, *RENAMED, "-c", source, "-o", str(emulated)], check=True)
     sources = [str(ROOT / f"csrc/{name}.cpp") for name in SESSION]
-    sources += [str(ROOT / f"tests/native/{name}.cpp") for name in ("fake_cudart", "cuda_session")]
-    subprocess.run(["g++", *flags, "-o", str(out), *sources, str(emulated)], check=True)
+    sources += [str(ROOT / f"tests/native/{name}.cpp") for name in ("fake_cudart", "cuda_session", "emulated_launch")]
+    subprocess.run(["g++", *flags, "-o", str(out), *sources], check=True)
     return out

@@ -1,4 +1,3 @@
-// mbunet::cuda::launch on the CPU: the kernels' own source under the emulation of emulation.hpp, on host memory.
 #include "emulated_launch.hpp"
 
 #include "../../csrc/cuda/dispatch.hpp"
@@ -55,12 +54,7 @@ void check_writes(const Launch& launch) {
 
 }  // namespace
 
-int loaded_capability(int& compiled) {
-    compiled = emulated_capability;
-    return 0;
-}
-
-int launch(const Launch& launch, const Device& device, Stream) {
+int emulate(const Launch& launch, const Device& device, Stream) {
     declare_memory(launch);
     dispatch(launch, device, [&]<class Kernel>(const Grid& grid, const typename Kernel::Args& args) {
         emulation::run_grid({grid.x, grid.y, grid.z}, kThreads, grid.shared_bytes, ++emulated_seed, [&] {

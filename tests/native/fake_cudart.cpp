@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "../../csrc/cuda/kernels.hpp"
+#include "emulated_launch.hpp"
 
 using Work = std::vector<std::function<void()>>;
 
@@ -27,12 +28,6 @@ struct CUgraphExec_st {
     Work work;
 };
 struct CUevent_st {};
-
-namespace mbunet::cuda {
-
-int emulate(const Launch& launch, const Device& device, Stream stream);  // emulated_launch.cpp
-
-}  // namespace mbunet::cuda
 
 namespace {
 
