@@ -59,7 +59,8 @@ format: $(DEV)/.installed  ## format all sources
 	$(DEV)/bin/ruff format
 	$(DEV)/bin/clang-format -i $(CXX_FILES)
 
-bench: $(DEV)/.installed  ## measure the engine against PyTorch
+bench: $(DEV)/.installed  ## measure the engine beside PyTorch, ONNX Runtime and OpenVINO (about ten minutes)
+	$(DEV)/bin/python $(PIP) install -e '.[train,dev,peers]'
 	$(DEV)/bin/python -m tests.bench $(ARGS)
 
 sanitize: $(DEV)/.installed  ## replay every case under the address, undefined-behaviour and thread sanitizers

@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "cuda/session.hpp"
+#include "peak.hpp"
 #include "session.hpp"
 
 namespace nb = nanobind;
@@ -83,6 +84,14 @@ NB_MODULE(_native, module) {
         for (const mbunet::Kernels* kernels : mbunet::available_kernels()) names.emplace_back(kernels->name);
         return names;
     });
+
+    module.def(
+        "peak",
+        [](const std::string& kernel, int threads, size_t bytes) {
+            nb::gil_scoped_release release;
+            return mbunet::peak(mbunet::kernels_named(kernel), threads, bytes);
+        },
+        "kernel"_a, "threads"_a, "bytes"_a);
 
     session_class<Session>(module, "Session")
         .def(

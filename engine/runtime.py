@@ -17,6 +17,7 @@ from engine import devices, fit, mbu
 from engine.backends import Backend, ClosedBackend, EngineError, available_kernels
 from engine.format import Model, load
 from engine.plan import compile_plan
+from engine.tiling import PIXELS, Tiling
 
 __all__ = ["Engine", "EngineError", "Timings", "available_kernels", "resolve"]
 
@@ -39,26 +40,35 @@ class Timings:
 class Engine:
     """A loaded model and the backend that runs it. Thread-safe: calls take turns."""
 
-    def __init__(self, model: Model, device: str, backend: Backend) -> None:
+    def __init__(self, model: Model, device: str, backend: Backend, tile_pixels: int = PIXELS) -> None:
         self.model = model
         self.device = device
         self.kernel = backend.kernel
         self.plan = compile_plan(model)
+        self.tiling = Tiling(self.plan, tile_pixels)
         self._backend = backend
         self._lock = threading.Lock()
         self._scale = model.layers[-1].scale
 
     @classmethod
-    def load(cls, model: str | Path | Model, device: str = "auto", threads: int = 0, kernel: str = "auto") -> Engine:
+    def load(
+        cls,
+        model: str | Path | Model,
+        device: str = "auto",
+        threads: int = 0,
+        kernel: str = "auto",
+        tile_pixels: int = PIXELS,
+    ) -> Engine:
         """Load a model file, or a shipped model by name.
 
         `device` is "cpu", "cuda" or "cuda:1" and so on (a GPU), "reference" (numpy, slow), or "auto": a GPU where one
         can be used, else the CPU. For the CPU, `threads` 0 means one per available core, and `kernel` is "auto" or one
-        of `available_kernels()`. Raises EngineError, or ModelFileError for a file that is not sound.
+        of `available_kernels()`. Images of more than `tile_pixels` pixels run in tiles, with the same bits and in the
+        memory of one tile. Raises EngineError, or ModelFileError for a file that is not sound.
         """
         if not isinstance(model, Model):
             model = load(resolve(model))
-        return cls(model, *devices.choose(model, device, threads, kernel))
+        return cls(model, *devices.choose(model, device, threads, kernel), tile_pixels)
 
     def run(
         self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
@@ -121,8 +131,8 @@ class Engine:
         logits: dict[int, Logits] = {}
         with self._lock:
             for indices in group_by_shape(fitted, self.plan.stride):
-                some, some_logits = self._backend.run(
-                    [fitted[i] for i in indices], [thresholds[i] for i in indices], want_logits
+                some, some_logits = self.tiling.run(
+                    self._backend, [fitted[i] for i in indices], [thresholds[i] for i in indices], want_logits
                 )
                 masks |= zip(indices, some, strict=True)
                 if want_logits:

@@ -174,6 +174,25 @@ def selftest(args: argparse.Namespace) -> int:
     return 0 if all(row.get("ok", True) for row in rows) else 1
 
 
+def bench(args: argparse.Namespace) -> int:
+    """Time every layer of a model on this machine's CPU; with --peak beside the measured ceiling of the machine."""
+    from engine import roofline
+    from engine.backends import CpuBackend, available_cores
+    from engine.format import load
+    from engine.runtime import resolve
+
+    settings = _settings(args)
+    model, threads = load(resolve(settings.model)), settings.threads or available_cores()
+    kernel = CpuBackend(model, settings.kernel, threads).kernel
+    print(f"{model.name}, kernel {kernel}, {threads} threads, {args.size} x {args.size}, medians of {args.runs} runs\n")
+    ceilings = roofline.ceilings(kernel, threads) if args.peak else {}
+    rows = roofline.layer_times(model, kernel, threads, args.size, args.runs)
+    print(table(roofline.report(rows, ceilings.get("L1"))))
+    for source, rate in ceilings.items():
+        print(f"carry-save additions fed from {source}: {rate / 1e9:.0f} non-zero GMAC/s, {rate / 8e9:.0f} GB/s read")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status: 0, 1 for work that failed, 2 for wrong usage."""
     args = parser().parse_args(arguments)
@@ -203,6 +222,7 @@ def parser() -> argparse.ArgumentParser:
     studies.sweep_flags(_command(commands, _with_torch(studies.sweep)))
     studies.table_flags(_command(commands, _with_torch(studies.table)))
     _info_flags(_command(commands, info))
+    _bench_flags(_command(commands, bench))
     kernels = _command(commands, selftest)
     kernels.add_argument("kernels", nargs="*", metavar="KERNEL", help="or cuda:0; by default all that this machine has")
     return top
@@ -300,6 +320,13 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--csv", type=Path, help="write the scores of every image to this file")
     command.add_argument("--card", type=Path, help="write a model card (Markdown) to this file; not for checkpoints")
     _setting_flags(command, *ENGINE_FLAGS)
+
+
+def _bench_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--peak", action="store_true", help="measure what the machine can do at best as well")
+    command.add_argument("--size", type=int, default=512, help="sides of the image in pixels (default: 512)")
+    command.add_argument("--runs", type=int, default=30, help="how often the image is run (default: 30)")
+    _setting_flags(command, "model", "kernel", "threads")
 
 
 def _settings(args: argparse.Namespace) -> Settings:

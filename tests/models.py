@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,11 +22,11 @@ def random_model(
     width: int = 4,
     classes: int = 1,
     masked: Collection[str] = unet.BLOCKS,
-    zeros: float = 0.5,
+    zeros: float | Mapping[str, float] = 0.5,
     seed: int = 0,
     layers: Sequence[Layer] | None = None,
 ) -> Model:
-    """A valid model with random weights; `zeros` is the share of zeros in masked layers.
+    """A valid model with random weights; `zeros` is the share of zeros in masked layers, or that of each.
 
     The layers are `layers`, or else the U-Net of that `width`, with the blocks in `masked` masked. Thresholds lie in
     the middle of what the sums reach, so bits vary; a few stand at -B and B + 1, the constants.
@@ -46,7 +46,8 @@ def random_model(
     )
     for layer in model.layers:
         if layer.weights:
-            model.tensors.update(_tensors(model, layer, zeros, rng))
+            share = zeros if isinstance(zeros, (int, float)) else zeros.get(layer.name, 0.0)
+            model.tensors.update(_tensors(model, layer, share, rng))
     check.check(model)
     return model
 

@@ -39,6 +39,7 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 
 #include "edges.inl"
 #include "pairs.inl"
+#include "peak.inl"
 #include "sliced.inl"
 
 inline V add_pairs(V sums, V pixels, V weights) { return _mm512_add_epi32(sums, _mm512_madd_epi16(pixels, weights)); }
@@ -62,7 +63,7 @@ void head(const HeadArgs& args, const uint8_t* bits, int32_t* logits) {
 
 }  // namespace
 
-const Kernels kernels = {"avx512", count, count_dense, pixels, head, pairs, pool, halo};
+const Kernels kernels = {"avx512", count, count_dense, pixels, head, pairs, pool, halo, peak};
 
 }  // namespace mbunet::avx512
 MBUNET_TARGET_END
@@ -80,8 +81,8 @@ inline __m512i add_pairs(__m512i sums, __m512i pixels, __m512i weights) {
 
 }  // namespace
 
-const Kernels kernels = {"avx512vnni", avx512::count, avx512::count_dense, pixels,
-                         avx512::head, avx512::pairs, avx512::pool,        avx512::halo};
+const Kernels kernels = {"avx512vnni",  avx512::count, avx512::count_dense, pixels,      avx512::head,
+                         avx512::pairs, avx512::pool,  avx512::halo,        avx512::peak};
 
 }  // namespace mbunet::avx512vnni
 MBUNET_TARGET_END

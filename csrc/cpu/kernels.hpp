@@ -84,6 +84,8 @@ struct HeadArgs {
     const int32_t* base;     // [classes]: bias - sum of w
 };
 
+constexpr size_t kPeakBlock = 32 * kLine;
+
 struct Kernels {
     const char* name;
     // Bits of output channels [channel, channel_end) at `runs`.
@@ -100,6 +102,9 @@ struct Kernels {
     void (*pool)(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns, size_t bytes);
     // Fills the border of one channel, whose planes in the groups are `group_bytes` apart. halo_bytes() of scratch.
     void (*halo)(const Grid& grid, const Plane& plane, uint8_t* first, size_t group_bytes, uint8_t* scratch);
+    // Counts `bytes` aligned bytes (a multiple of kPeakBlock) `rounds` times, with nothing to wait for; something of
+    // the result goes to the kLine bytes at `sink`.
+    void (*peak)(const uint8_t* data, size_t bytes, int rounds, uint8_t* sink);
 };
 
 // Scratch of Kernels::halo: a position's lanes of all groups, with room for the longest way to a neighbour around.

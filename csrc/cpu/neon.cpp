@@ -33,6 +33,7 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 
 #include "edges.inl"
 #include "pairs.inl"
+#include "peak.inl"
 #include "sliced.inl"
 #include "table_head.inl"
 
@@ -61,6 +62,6 @@ void pixels(const PixelArgs& args, const int32_t* const* pairs, uint8_t* bits) {
 
 }  // namespace
 
-const Kernels kernels = {"neon", count, count_dense, pixels, head, pairs, pool, halo};
+const Kernels kernels = {"neon", count, count_dense, pixels, head, pairs, pool, halo, peak};
 
 }  // namespace mbunet::neon

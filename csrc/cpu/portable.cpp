@@ -36,12 +36,13 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 
 #include "edges.inl"
 #include "pairs.inl"
+#include "peak.inl"
 #include "scalar_pixels.inl"
 #include "sliced.inl"
 #include "table_head.inl"
 
 }  // namespace
 
-const Kernels kernels = {"portable", count, count_dense, pixels, head, pairs, pool, halo};
+const Kernels kernels = {"portable", count, count_dense, pixels, head, pairs, pool, halo, peak};
 
 }  // namespace mbunet::portable

@@ -1,15 +1,26 @@
-"""What is compared: each contender is a function that prepares one network and returns a call that runs one image."""
+"""What is compared: each contender prepares one network and returns a call that segments one image."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from engine.model import Model
+
 Call = Callable[[], Any]
+NEEDS = {
+    "ours": (),
+    "torch": ("torch",),
+    "openvino": ("openvino", "nncf", "onnx"),
+    "onnxruntime": ("onnxruntime", "onnx"),
+}
 
 
 @dataclass(frozen=True)
@@ -17,17 +28,29 @@ class Contender:
     """A way to run the U-Net of `width` on one `size` x `size` image with `threads` threads."""
 
     name: str
-    kind: str  # "ours" or "torch"
-    width: int
-    size: int
-    threads: int
-    zeros: float = 0.0
+    kind: str  # a key of NEEDS
+    width: int = 64
+    size: int = 512
+    threads: int = 2
+    blocks: str = "masked"  # ours: "binary", "masked", "cost-aware", "shipped", or "random as shipped"
+    zeros: float = 0.0  # share among the masked weights; peers: the same weights are zero
     kernel: str = "auto"
-    dtype: str = "float32"
+    precision: str = "fp32"  # peers: "fp32", "bf16" or "int8"
+    highest: str = ""  # the best instruction set that oneDNN may use, as it names it
+
+    def missing(self) -> tuple[str, ...]:
+        """Packages that it needs and that are not installed."""
+        return tuple(name for name in NEEDS[self.kind] if importlib.util.find_spec(name) is None)
 
     def prepare(self) -> Call:
-        """The call to time; everything that is done once is done here."""
-        return _ours(self) if self.kind == "ours" else _torch(self)
+        """The call to time; everything that is done once is done here. For a process of its own."""
+        if self.highest:
+            os.environ["ONEDNN_MAX_CPU_ISA"] = self.highest  # read when the library is first used
+        from tests.bench import peers
+
+        return {"ours": _ours, "torch": _torch, "openvino": peers.openvino, "onnxruntime": peers.onnxruntime}[
+            self.kind
+        ](self)
 
 
 def image(size: int) -> NDArray[np.uint8]:
@@ -35,38 +58,69 @@ def image(size: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
-def _ours(contender: Contender) -> Call:
-    """The whole engine call, from decoded pixels to the mask. No zeros means binary blocks, else all masked."""
-    from engine import unet
-    from engine.runtime import Engine
+def our_model(contender: Contender) -> Model:
+    """The network that `blocks`, `width` and `zeros` ask for."""
+    from engine import format, unet
+    from engine.runtime import resolve
     from tests.models import random_model
 
-    masked = unet.BLOCKS if contender.zeros else ()
-    model = random_model(contender.width, masked=masked, zeros=contender.zeros)
-    engine = Engine.load(model, device="cpu", threads=contender.threads, kernel=contender.kernel)
+    if "shipped" not in contender.blocks:
+        masked = {"binary": (), "masked": unet.BLOCKS, "cost-aware": cheapest_half(contender.width)}[contender.blocks]
+        return random_model(contender.width, masked=masked, zeros=contender.zeros)
+    shipped = format.load(resolve("nuclei-small"))
+    if contender.blocks == "shipped":
+        return shipped
+    zeros = {
+        layer.name: float(np.mean(shipped.signs(layer) == 0)) for layer in shipped.layers if layer.weights == "masked"
+    }
+    return replace(random_model(layers=shipped.layers, zeros=zeros), preprocessing=shipped.preprocessing)
+
+
+def cheapest_half(width: int) -> tuple[str, ...]:
+    """The six blocks that the cost-aware strategy masks first (equation 2); the others are binary."""
+    from engine import mbu, unet
+
+    costs = unet.block_costs(unet.layers(width), 512, 512)
+    scores = mbu.cost_scores([cost.operations for cost in costs], [cost.parameters for cost in costs])
+    return tuple(costs[i].block for i in np.argsort(scores)[:6])
+
+
+def _ours(contender: Contender) -> Call:
+    """The whole engine call, from decoded pixels to the mask."""
+    from engine.runtime import Engine
+
+    engine = Engine.load(our_model(contender), device="cpu", threads=contender.threads, kernel=contender.kernel)
     pixels = image(contender.size)
-    return lambda: engine.run([pixels])
+    return lambda: engine.run([pixels])[0][0]
 
 
-def _torch(contender: Contender) -> Call:
-    """The full-precision network of the same shape, batch norm folded away, channels last."""
+def folded(width: int) -> Any:
+    """The full-precision torch network of the same shape with random weights, batch norm folded away."""
     import torch
 
     from engine import unet
     from engine.train.network import Network
 
-    torch.set_num_threads(contender.threads)
-    network = Network(unet.layers(contender.width), floating=True).eval()
+    torch.manual_seed(0)
+    network = Network(unet.layers(width), floating=True).eval()
     for stage in network.stages.values():
         if hasattr(stage, "norm"):
             fold_norm(stage)
-    dtype = getattr(torch, contender.dtype)
-    network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def _torch(contender: Contender) -> Call:
+    """PyTorch, channels last."""
+    import torch
+
+    torch.set_num_threads(contender.threads)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[contender.precision]
+    network = folded(contender.width).to(dtype=dtype, memory_format=torch.channels_last)
     pixels = torch.from_numpy(image(contender.size)).permute(2, 0, 1)[None]
 
     def call() -> Any:
         with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            return network(pixels)[0, 0] >= 0
+            return (network(pixels)[0, 0] >= 0).numpy()
 
     return call
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import format
+from engine import format, roofline
 from engine.runtime import Engine
 from service import cli
 from service.server import greeting, listen
@@ -351,3 +351,18 @@ def test_progress_passes_everything_on(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_tables_are_as_wide_as_they_must_be() -> None:
     assert table([{"a": 1, "long": "x"}, {"a": "wide", "long": ""}]) == "a     long\n1     x\nwide"
+
+
+# -- bench ---------------------------------------------------------------------------------------------------------
+
+
+def test_bench_lists_every_layer_and_the_ceiling(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roofline, "SOURCES", {"L1": 2**14})
+    assert cli.main(["bench", "--model", str(model), "--size", "32", "--runs", "2", "--threads", "1", "--peak"]) == 0
+    printed = capsys.readouterr().out
+    for layer in format.load(model).layers:
+        assert re.search(rf"^{layer.name} ", printed, re.MULTILINE)
+    assert re.search(r"^convolutions .*%$", printed, re.MULTILINE)
+    assert re.search(r"additions fed from L1: \d+ non-zero GMAC/s", printed)

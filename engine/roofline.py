@@ -1,0 +1,100 @@
+"""How near the CPU engine comes to what the machine can do: measured ceilings, and every layer beside them.
+
+Bit-sliced counting spends one carry-save addition on every non-zero weight and vector of positions, so its ceiling is
+the rate of those additions when vectors come from L1 (at best), from L2 (deep layers), or from memory.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine import _native
+from engine.backends import CpuBackend
+from engine.format import Model
+from engine.plan import Plan, Step, compile_plan
+
+SOURCES = {"L1": 16 * 2**10, "L2": 512 * 2**10, "memory": 256 * 2**20}
+"""Where vectors come from, and bytes of every thread that lie there on any machine of today."""
+
+KINDS = {"pixels3x3": "first layer", "pool2x2": "pooling", "head1x1": "head"}
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """A layer's median milliseconds, its border's included, and the non-zero products it computes (0: none counted)."""
+
+    layer: str
+    kind: str  # "convolution", "first layer", "pooling", "head" or "all else"
+    ms: float
+    products: int
+
+    @property
+    def rate(self) -> float:
+        """Non-zero multiply-accumulates per second."""
+        return 1e3 * self.products / self.ms
+
+
+def ceilings(kernel: str, threads: int) -> dict[str, float]:
+    """Non-zero multiply-accumulates per second of `threads` threads by SOURCES; an eighth of it is bytes per second."""
+    return {source: _native.peak(kernel, threads, size) for source, size in SOURCES.items()}
+
+
+def layer_times(model: Model, kernel: str, threads: int, size: int, runs: int) -> list[LayerTime]:
+    """Every layer of `model` on one `size` x `size` image, and what one whole run takes beyond them."""
+    backend, plan = CpuBackend(model, kernel, threads), compile_plan(model)
+    size = -(-size // plan.stride) * plan.stride
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    backend.run([image], [0], want_logits=False)
+    steps, whole = [], []
+    for _ in range(runs):
+        started = time.perf_counter()
+        backend.run([image], [0], want_logits=False)
+        whole.append(time.perf_counter() - started)
+        steps.append(backend.session.step_seconds)
+    rows = [
+        LayerTime(
+            step.layer.name,
+            KINDS.get(step.layer.op, "convolution"),
+            1e3 * statistics.median(seconds),
+            _products(model, plan, step, size),
+        )
+        for step, seconds in zip(plan.steps, zip(*steps, strict=True), strict=True)
+    ]
+    rest = statistics.median(total - sum(seconds) for total, seconds in zip(whole, steps, strict=True))
+    return [*rows, LayerTime("all else", "all else", 1e3 * rest, 0)]
+
+
+def report(rows: Sequence[LayerTime], ceiling: float | None = None) -> list[dict[str, str]]:
+    """`rows` and their totals as a table; with a `ceiling` (products per second) also the part of it reached."""
+    convolutions = [row for row in rows if row.kind == "convolution"]
+    others = [row for row in rows if row.kind != "convolution"]
+    total = sum(row.ms for row in rows)
+    lines = [
+        *rows,
+        *(_sum(kind, some) for kind, some in (("convolutions", convolutions), ("not convolutions", others))),
+    ]
+    table = []
+    for row in [*lines, LayerTime("whole image", "", total, 0)]:
+        cells = {"layer": row.layer, "kind": row.kind, "ms": f"{row.ms:.3f}", "time": f"{row.ms / total:.1%}"}
+        cells["non-zero GMAC/s"] = f"{row.rate / 1e9:.0f}" if row.products else ""
+        if ceiling:
+            cells["of ceiling"] = f"{row.rate / ceiling:.0%}" if row.products else ""
+        table.append(cells)
+    return table
+
+
+def _sum(name: str, rows: Sequence[LayerTime]) -> LayerTime:
+    return LayerTime(name, "sum", sum(row.ms for row in rows), sum(row.products for row in rows))
+
+
+def _products(model: Model, plan: Plan, step: Step, size: int) -> int:
+    """Non-zero weights times the positions at which each is used: the input's of a transposed convolution."""
+    if step.layer.weights not in ("binary", "masked") or step.output is None:
+        return 0
+    stride = plan.slots[step.output].stride * (2 if step.layer.op == "upconv2x2" else 1)
+    return int(np.count_nonzero(model.signs(step.layer))) * (size // stride) ** 2
