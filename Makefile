@@ -8,8 +8,10 @@ TORCH ?= torch==2.13.0
 
 # what an installation depends on: Python files are used where they lie, the native module is compiled
 BUILD_INPUTS := pyproject.toml $(shell find csrc -type f)
-CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inl')
+CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' -o -name '*.cu')
 PIP := -m pip --disable-pip-version-check
+# where there are nvcc and no GPU, tests and checks get CUDA for one architecture: to link it, and to import it
+CUDA_HERE := $(shell command -v nvcc >/dev/null && ! command -v nvidia-smi >/dev/null && echo CUDAARCHS=90-real)
 
 # a Python that can make virtual environments and compile modules; PYTHON=... chooses another
 SUITABLE := import ensurepip, os, sys, sysconfig, venv; \
@@ -19,7 +21,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-ray test-dashboard test-image trainer check format bench sanitize clean
+.PHONY: help setup serve test test-ray test-dashboard test-image test-gpu trainer check format bench sanitize clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -38,9 +40,11 @@ test-image: $(DEV)/.installed  ## build the images on a Debian made here and run
 test-dashboard: $(DEV)/.installed  ## watch the service under load with a real Prometheus; needs prometheus
 	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_live.py $(ARGS)
 
-test-ray: $(DEV)/.installed  ## serve from a Ray cluster of two nodes and kill one
-	$(DEV)/bin/python $(PIP) install -e '.[ray]'
+test-ray: $(DEV)/.ray  ## segment and serve by a Ray cluster of two nodes and kill one
 	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_ray.py $(ARGS)
+
+test-gpu:  ## build, test and measure on this machine's GPU with the Python that is there; needs no network
+	tests/gpu.sh $(ARGS)
 
 trainer: $(DEV)/.installed  ## install what training needs, PyTorch above all, into .venv-dev
 
@@ -83,9 +87,14 @@ $(DEV)/.torch: | $(DEV)
 	@touch $@
 
 $(DEV)/.installed: $(BUILD_INPUTS) $(DEV)/.torch
-	$(DEV)/bin/python $(PIP) install -e '.[train,dev]'
+	$(CUDA_HERE) $(DEV)/bin/python $(PIP) install -e '.[train,dev]'
+	@touch $@
+
+$(DEV)/.ray: pyproject.toml $(DEV)/.installed
+	$(DEV)/bin/python $(PIP) install -e '.[ray]'
 	@touch $@
 
 $(DEV)/.strict: $(BUILD_INPUTS) | $(DEV)
-	$(DEV)/bin/python $(PIP) wheel . --no-deps --wheel-dir $(DEV)/wheel --config-settings=cmake.define.MBUNET_WERROR=ON
+	$(CUDA_HERE) $(DEV)/bin/python $(PIP) wheel . --no-deps --wheel-dir $(DEV)/wheel \
+		--config-settings=cmake.define.MBUNET_WERROR=ON
 	@touch $@

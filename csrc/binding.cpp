@@ -2,8 +2,10 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include "cuda/session.hpp"
 #include "peak.hpp"
 #include "session.hpp"
 
@@ -11,6 +13,7 @@ namespace nb = nanobind;
 using namespace nb::literals;
 using mbunet::Op;
 using mbunet::Session;
+namespace cuda = mbunet::cuda;
 
 namespace {
 
@@ -22,7 +25,8 @@ using Logits = nb::ndarray<int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 int size(const auto& array, size_t axis) { return static_cast<int>(array.shape(axis)); }
 
-void run(Session& session, const std::vector<Pixels>& pixels, const std::vector<int32_t>& thresholds,
+template <class AnySession>
+void run(AnySession& session, const std::vector<Pixels>& pixels, const std::vector<int32_t>& thresholds,
          const std::vector<Mask>& masks, const std::vector<Logits>& logits) {
     std::vector<mbunet::Image> images;
     for (size_t i = 0; i < pixels.size(); ++i)
@@ -30,6 +34,46 @@ void run(Session& session, const std::vector<Pixels>& pixels, const std::vector<
                           masks.at(i).data(), logits.empty() ? nullptr : logits.at(i).data()});
     nb::gil_scoped_release release;
     session.run(images);
+}
+
+// What every session offers: to build a network, to run it, to poison what it holds.
+template <class AnySession>
+nb::class_<AnySession> session_class(nb::module_& module, const char* name) {
+    return nb::class_<AnySession>(module, name)
+        .def(
+            "add_slot",
+            [](AnySession& self, int channels, int stride) { return self.network().add_slot(channels, stride); },
+            "channels"_a, "stride"_a)
+        .def(
+            "add_pixels",
+            [](AnySession& self, int output, Array<int16_t, 4> weights, Array<int32_t, 1> theta) {
+                self.network().add_pixels(output, size(weights, 0), weights.data(), theta.data());
+            },
+            "output"_a, "weights"_a.noconvert(), "theta"_a.noconvert())
+        .def(
+            "add_convolution",
+            [](AnySession& self, bool upsamples, std::vector<int> inputs, std::vector<int> input_channels, int output,
+               Array<int8_t, 4> signs, Array<int32_t, 1> theta) {
+                self.network().add_convolution(upsamples ? Op::kUpconv : Op::kConv, std::move(inputs),
+                                               std::move(input_channels), output, size(signs, 0), signs.data(),
+                                               theta.data());
+            },
+            "upsamples"_a, "inputs"_a, "input_channels"_a, "output"_a, "signs"_a.noconvert(), "theta"_a.noconvert())
+        .def(
+            "add_pool",
+            [](AnySession& self, int input, int output, int channels) {
+                self.network().add_pool(input, output, channels);
+            },
+            "input"_a, "output"_a, "channels"_a)
+        .def(
+            "add_head",
+            [](AnySession& self, int input, Array<int16_t, 2> weights, Array<int32_t, 1> bias) {
+                self.network().add_head(input, size(weights, 1), size(weights, 0), weights.data(), bias.data());
+            },
+            "input"_a, "weights"_a.noconvert(), "bias"_a.noconvert())
+        .def("run", &run<AnySession>, "pixels"_a, "thresholds"_a, "masks"_a, "logits"_a)
+        .def("poison", &AnySession::poison, "value"_a)
+        .def_prop_ro("memory", &AnySession::memory);
 }
 
 }  // namespace
@@ -49,48 +93,29 @@ NB_MODULE(_native, module) {
         },
         "kernel"_a, "threads"_a, "bytes"_a);
 
-    nb::class_<Session>(module, "Session")
+    session_class<Session>(module, "Session")
         .def(
             "__init__",
             [](Session* self, const std::string& kernel, int threads) {
                 new (self) Session(mbunet::kernels_named(kernel), threads);
             },
             "kernel"_a, "threads"_a)
-        .def(
-            "add_slot",
-            [](Session& self, int channels, int stride) { return self.network().add_slot(channels, stride); },
-            "channels"_a, "stride"_a)
-        .def(
-            "add_pixels",
-            [](Session& self, int output, Array<int16_t, 4> weights, Array<int32_t, 1> theta) {
-                self.network().add_pixels(output, size(weights, 0), weights.data(), theta.data());
-            },
-            "output"_a, "weights"_a.noconvert(), "theta"_a.noconvert())
-        .def(
-            "add_convolution",
-            [](Session& self, bool upsamples, std::vector<int> inputs, std::vector<int> input_channels, int output,
-               Array<int8_t, 4> signs, Array<int32_t, 1> theta) {
-                self.network().add_convolution(upsamples ? Op::kUpconv : Op::kConv, std::move(inputs),
-                                               std::move(input_channels), output, size(signs, 0), signs.data(),
-                                               theta.data());
-            },
-            "upsamples"_a, "inputs"_a, "input_channels"_a, "output"_a, "signs"_a.noconvert(), "theta"_a.noconvert())
-        .def(
-            "add_pool",
-            [](Session& self, int input, int output, int channels) {
-                self.network().add_pool(input, output, channels);
-            },
-            "input"_a, "output"_a, "channels"_a)
-        .def(
-            "add_head",
-            [](Session& self, int input, Array<int16_t, 2> weights, Array<int32_t, 1> bias) {
-                self.network().add_head(input, size(weights, 1), size(weights, 0), weights.data(), bias.data());
-            },
-            "input"_a, "weights"_a.noconvert(), "bias"_a.noconvert())
-        .def("run", &run, "pixels"_a, "thresholds"_a, "masks"_a, "logits"_a)
-        .def("poison", &Session::poison, "value"_a)
         .def_prop_ro("kernel", [](const Session& self) { return std::string(self.kernels().name); })
         .def_prop_ro("threads", &Session::threads)
-        .def_prop_ro("memory", &Session::memory)
         .def_prop_ro("step_seconds", &Session::step_seconds);
+
+    nb::exception<cuda::Error>(module, "CudaError", PyExc_RuntimeError);
+    nb::class_<cuda::Gpu>(module, "Gpu")
+        .def_ro("name", &cuda::Gpu::name)
+        .def_ro("bus", &cuda::Gpu::bus)
+        .def_ro("capability", &cuda::Gpu::capability)
+        .def_ro("memory", &cuda::Gpu::memory);
+    module.def("gpus", &cuda::gpus);
+    session_class<cuda::Session>(module, "CudaSession")
+        .def(nb::new_(&cuda::make_session), "gpu"_a)
+        .def("load", &cuda::Session::load, nb::call_guard<nb::gil_scoped_release>())
+        .def("seconds", &cuda::Session::seconds, "begin"_a, "end"_a, "repeats"_a,
+             nb::call_guard<nb::gil_scoped_release>())
+        .def("peak", &cuda::Session::peak, nb::call_guard<nb::gil_scoped_release>())
+        .def_prop_ro("kernels", &cuda::Session::kernels);
 }

@@ -1,11 +1,11 @@
-// What a session is given to run.
+// One image of a batch, as every session takes it.
 #pragma once
 
 #include <cstdint>
 
 namespace mbunet {
 
-// One image of a batch. All images of a batch have the same padded shape.
+// All images of a batch have the same padded shape.
 struct Image {
     const uint8_t* pixels;  // [height][width][3]
     int height;

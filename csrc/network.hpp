@@ -46,7 +46,7 @@ class Network {
     const std::vector<Slot>& slots() const { return slots_; }
     const Slot& slot(int index) const { return slots_.at(static_cast<size_t>(index)); }
     int classes() const { return steps_.empty() ? 0 : steps_.back().channels; }
-    // The largest stride: what sides and bands must be multiples of for pooling to stay inside a band.
+    // The largest stride: what the sides of an image must be multiples of, and the side of a tile.
     int multiple() const;
 
   private:

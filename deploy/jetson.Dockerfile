@@ -4,9 +4,9 @@
 # JetPack 7.2 takes plain arm64 images of CUDA 13; there say
 #     --build-arg BUILD_IMAGE=nvidia/cuda:13.0.1-devel-ubuntu24.04 --build-arg BASE_IMAGE=ubuntu:24.04
 #
-# The build runs where nvcc is, for sm_87 alone. The native module has no CUDA kernels yet, so the engine of this image
-# counts bits on the CPU's NEON units. CUDA's runtime will be linked statically: BASE_IMAGE stays a plain Ubuntu, of the
-# same release as BUILD_IMAGE, and the driver comes in by `runtime: nvidia`.
+# The build runs where nvcc is, for Orin's sm_87 alone. CUDA's runtime is linked statically: BASE_IMAGE stays a plain
+# Ubuntu, of the same release as BUILD_IMAGE, and the driver comes in by `runtime: nvidia`. Without it the engine counts
+# bits on the CPU's NEON units, and says so.
 ARG BUILD_IMAGE=nvcr.io/nvidia/l4t-jetpack:r36.4.0
 ARG BASE_IMAGE=ubuntu:22.04
 
@@ -17,7 +17,8 @@ RUN apt-get update && \
     apt-get install -y --no-install-recommends build-essential python3 python3-venv python3-dev && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 ENV PATH=/usr/local/cuda/bin:$PATH \
-    CUDAARCHS=87
+    CUDAARCHS=87-real \
+    SKBUILD_CMAKE_DEFINE=MBUNET_CUDA=ON
 RUN python3 -m venv /opt/mbunet
 WORKDIR /source
 COPY . .

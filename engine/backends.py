@@ -1,8 +1,10 @@
-"""What computes a plan: the native session on the CPU, or the numpy reference. All give the same bits."""
+"""What computes a plan: a native session on the CPU or a GPU, or the numpy reference. All give the same bits."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine import _native, fit, reference
 from engine.format import Model
-from engine.plan import Plan, compile_plan
+from engine.plan import Plan, Step, compile_plan
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -25,13 +27,20 @@ class Backend(Protocol):
     """What computes: fitted images of one padded shape in, masks and on request logits out."""
 
     kernel: str
+    note: str
+    """Why it is this backend, where it was not asked for by name."""
 
     def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
         """Masks uint8 [h, w] and logits int32 [h, w, classes] (or none) of uint8 images [h, w, 3]."""
 
+    def explain(self, index: int, step: Step) -> tuple[str, str]:
+        """(kernel, why) of the plan's step `index`."""
+
 
 class CpuBackend:
     """Bit-sliced counting on the CPU, by the native session."""
+
+    note = ""
 
     def __init__(self, model: Model, kernel: str, threads: int) -> None:
         if threads < 1:
@@ -50,11 +59,44 @@ class CpuBackend:
         self.session.run(images, thresholds, masks, logits)
         return masks, logits
 
+    def explain(self, index: int, step: Step) -> tuple[str, str]:
+        """See `Backend`."""
+        return self.kernel, _EXPLAINED.get(step.layer.op, "bit-sliced counting: only non-zero weights are visited")
+
+
+class CudaBackend:
+    """Binary Tensor Cores of one GPU, by the native session. The session pads by itself."""
+
+    note = ""
+
+    def __init__(self, model: Model, gpu: int) -> None:
+        self._classes = model.layers[-1].channels
+        with _cuda_errors(f"cuda:{gpu}"):
+            self.session = _native.CudaSession(gpu)
+            _build(self.session, model, compile_plan(model))
+            self.session.load()
+            self._kernels = self.session.kernels
+        self.kernel = "cuda"
+        self._gpu = gpu
+
+    def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
+        """See `Backend`. Raises EngineError where the GPU's memory does not suffice."""
+        masks = [np.empty(image.shape[:2], np.uint8) for image in images]
+        logits = [np.empty((*image.shape[:2], self._classes), np.int32) for image in images if want_logits]
+        with _cuda_errors(f"cuda:{self._gpu}"):
+            self.session.run(images, thresholds, masks, logits)
+        return masks, logits
+
+    def explain(self, index: int, step: Step) -> tuple[str, str]:
+        """See `Backend`."""
+        return self._kernels[index], _EXPLAINED.get(step.layer.op, "the products of bits that its architecture has")
+
 
 class ReferenceBackend:
     """`engine.reference` in the place of a fast backend."""
 
     kernel = "reference"
+    note = ""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -68,13 +110,22 @@ class ReferenceBackend:
             logits.append(reference.run(self._model, fit.pad(image, stride)).logits[:height, :width])
         return [reference.decide(some, t) for some, t in zip(logits, thresholds, strict=True)], logits
 
+    def explain(self, index: int, step: Step) -> tuple[str, str]:
+        """See `Backend`."""
+        return self.kernel, "numpy: the specification"
+
 
 class ClosedBackend:
     """What is left of an engine after `close`."""
 
     kernel = "closed"
+    note = ""
 
     def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
+        """Raises EngineError."""
+        raise EngineError("the engine is closed")
+
+    def explain(self, index: int, step: Step) -> tuple[str, str]:
         """Raises EngineError."""
         raise EngineError("the engine is closed")
 
@@ -89,7 +140,23 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _build(session: _native.Session, model: Model, plan: Plan) -> None:
+_EXPLAINED = {
+    "pixels3x3": "int16 fixed point, exact in int32",
+    "pool2x2": "OR of four bits",
+    "head1x1": "int16 fixed point, exact in int32",
+}
+
+
+@contextmanager
+def _cuda_errors(device: str) -> Iterator[None]:
+    """What the native session says of a GPU, as an EngineError."""
+    try:
+        yield
+    except _native.CudaError as error:
+        raise EngineError(f"{device}: {error}") from error
+
+
+def _build(session: _native.Session | _native.CudaSession, model: Model, plan: Plan) -> None:
     """Hand `plan` with its weights to a native session."""
     for slot in plan.slots:
         session.add_slot(slot.channels, slot.stride)

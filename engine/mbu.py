@@ -6,7 +6,7 @@ them, and the tests check them against their definitions. Equation and table num
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +33,38 @@ def zero_threshold(weights: Floats, zeros: float) -> float:
     return float(np.partition(magnitudes, count - 1)[count - 1])
 
 
-def mask(weights: Floats, threshold: float) -> NDArray[np.int8]:
-    """Masked weights: sign(w) where |w| > threshold, otherwise 0. Same shape as `weights`, int8 in {-1, 0, +1}."""
+def zeros_by_cost(weights: Mapping[str, Floats], products: Mapping[str, float], zeros: float) -> dict[str, float]:
+    """Share of zeros for each layer so that `zeros` of all `products` (per image, by layer) are products with zero.
+
+    Masking the weight w of layer l saves products_l / size_l and loses a share of what the layer computes that is
+    w^2 / sum(w^2). Keeping most for the products spent means keeping the weights with
+    |w| / rms_l > bound * sqrt(products_l), with one bound for all layers, found by bisection.
+    """
+    if not 0.0 <= zeros < 1.0:
+        raise ValueError(f"the share of zeros must lie in [0, 1), not {zeros}")
+    total = sum(products.values())
+    magnitudes = {}
+    for name, latent in weights.items():
+        rms = max(float(np.sqrt(np.mean(np.square(latent, dtype=np.float64)))), 1e-30)
+        magnitudes[name] = np.sort(np.abs(latent).ravel()) / (rms * np.sqrt(products[name] / total))
+
+    def shares(bound: float) -> dict[str, float]:
+        return {name: float(np.searchsorted(m, bound, side="right")) / m.size for name, m in magnitudes.items()}
+
+    low, high = 0.0, max((float(m[-1]) for m in magnitudes.values()), default=0.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        reached = sum(share * products[name] for name, share in shares(middle).items())
+        low, high = (low, middle) if reached >= zeros * total else (middle, high)
+    most = {name: 1 - 1 / m.size for name, m in magnitudes.items()}  # a layer keeps one weight at least
+    return {name: min(share, most[name]) for name, share in shares(high).items()}
+
+
+def mask(weights: Floats, threshold: float | Floats) -> NDArray[np.int8]:
+    """Masked weights: sign(w) where |w| > threshold, otherwise 0. Same shape as `weights`, int8 in {-1, 0, +1}.
+
+    A `threshold` per channel must broadcast against `weights`.
+    """
     return np.where(np.abs(weights) > threshold, binarize(weights), 0).astype(np.int8)
 
 
@@ -129,15 +159,27 @@ def fold(norm: BatchNorm, bound: NDArray[np.int64]) -> tuple[NDArray[np.int32], 
 # -- the two layers that stay in fixed point --------------------------------------------------------------------------
 
 
-def fixed_point(weights: Floats, axis: tuple[int, ...] | None) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Round `weights` to int16 so that the largest magnitude along `axis` becomes 32767.
+def fixed_point(
+    weights: Floats, axis: tuple[int, ...] | None, limit: int = FIXED_POINT_MAX
+) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Round `weights` to int16 so that the largest magnitude along `axis` becomes `limit` (32767).
 
     Returns (integers of the same shape, float64 step with `axis` kept): weights ~ integers * step. All-zero groups
     get step 1. `axis=None` uses one step for the whole array.
     """
     largest = np.max(np.abs(weights.astype(np.float64)), axis=axis, keepdims=True)
-    step = np.where(largest > 0, largest / FIXED_POINT_MAX, 1.0)
+    step = np.where(largest > 0, largest / limit, 1.0)
     return np.rint(weights / step).astype(np.int16), step
+
+
+def probabilities(logits: Floats) -> NDArray[np.float64]:
+    """Of real logits [..., classes]: a sigmoid with one class, shared out among several (softmax)."""
+    if logits.shape[-1] == 1:
+        sigmoid: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
+        return sigmoid
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
+    return shares
 
 
 def integer_threshold(probability: float, scale: float) -> int:

@@ -13,16 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import fit, mbu
-from engine.backends import (
-    Backend,
-    ClosedBackend,
-    CpuBackend,
-    EngineError,
-    ReferenceBackend,
-    available_cores,
-    available_kernels,
-)
+from engine import devices, fit, mbu
+from engine.backends import Backend, ClosedBackend, EngineError, available_kernels
 from engine.format import Model, load
 from engine.plan import compile_plan
 from engine.tiling import PIXELS, Tiling
@@ -69,17 +61,14 @@ class Engine:
     ) -> Engine:
         """Load a model file, or a shipped model by name.
 
-        `device` is "cpu", "reference" (numpy, slow) or "auto"; `threads` 0 means one per available core; `kernel` is
-        "auto" or one of `available_kernels()`; images of more than `tile_pixels` pixels run in tiles, with the same
-        bits and in the memory of one tile. Raises EngineError, or ModelFileError for a file that is not sound.
+        `device` is "cpu", "cuda" or "cuda:1" and so on (a GPU), "reference" (numpy, slow), or "auto": a GPU where one
+        can be used, else the CPU. For the CPU, `threads` 0 means one per available core, and `kernel` is "auto" or one
+        of `available_kernels()`. Images of more than `tile_pixels` pixels run in tiles, with the same bits and in the
+        memory of one tile. Raises EngineError, or ModelFileError for a file that is not sound.
         """
         if not isinstance(model, Model):
             model = load(resolve(model))
-        if device in ("auto", "cpu"):
-            return cls(model, "cpu", CpuBackend(model, kernel, threads or available_cores()), tile_pixels)
-        if device == "reference":
-            return cls(model, device, ReferenceBackend(model), tile_pixels)
-        raise EngineError(f"no device '{device}'; there are auto, cpu, reference")
+        return cls(model, *devices.choose(model, device, threads, kernel), tile_pixels)
 
     def run(
         self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
@@ -96,19 +85,26 @@ class Engine:
         """Integer logits int32 [h, w, classes] of one image; `model.layers[-1].scale` times them is the real logit."""
         return self._run([image], None, want_logits=True)[1][0]
 
+    def probabilities(self, image: Pixels) -> NDArray[np.float64]:
+        """Of every pixel and class, float64 [h, w, classes], from the logits; with one class the foreground's."""
+        return mbu.probabilities(self.logits(image) * self._scale)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes whose indices the masks hold; none for one class, where masks are 0 and 1."""
+        return tuple(info.name for info in self.model.classes) if len(self.model.classes) > 1 else ()
+
     def describe(self) -> list[dict[str, Any]]:
-        """One row per layer: name, op, weights, output channels, weight count, zeros share, kernel and why."""
+        """One row per layer: name, op, weights, output channels, share of zeros, device, kernel and why that."""
         rows = []
-        for step in self.plan.steps:
+        for i, step in enumerate(self.plan.steps):
             layer = step.layer
+            kernel, why = self._backend.explain(i, step)
             row: dict[str, Any] = {"layer": layer.name, "op": layer.op, "weights": layer.weights}
-            row |= {"channels": layer.channels, "kernel": self.kernel, "zeros": None}
+            row |= {"channels": layer.channels, "zeros": None, "device": self.device, "kernel": kernel}
             if layer.weights in ("binary", "masked"):
                 row["zeros"] = 1 - np.count_nonzero(self.model.signs(layer)) / self.model.signs(layer).size
-                row["why"] = "bit-sliced counting: only non-zero weights are visited"
-            else:
-                row["why"] = "OR of four bits" if layer.op == "pool2x2" else "int16 fixed point, exact in int32"
-            rows.append(row)
+            rows.append(row | {"why": why + self._backend.note})
         return rows
 
     def close(self) -> None:

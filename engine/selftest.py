@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from engine import runtime
+from engine import devices, runtime
 from engine.runtime import Engine, EngineError, available_kernels
 
 GOLDEN = runtime.MODELS / "golden"
@@ -21,20 +21,26 @@ GOLDEN = runtime.MODELS / "golden"
 def run(kernels: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """One row per shipped model and backend: images, logits compared, how many differ, milliseconds, ok.
 
-    `kernels` are CPU kernels by name, or "reference"; by default all that this machine can run. Raises EngineError
-    where there is nothing to replay.
+    `kernels` are CPU kernels by name, GPUs as in "cuda:0", or "reference"; by default all that this machine has. Raises
+    EngineError where there is nothing to replay.
     """
     files = sorted(GOLDEN.glob("*.safetensors"))
     if not files:
         raise EngineError(f"no golden files in {GOLDEN.name}/")
-    return [replay(file, kernel) for file in files for kernel in kernels or [*available_kernels(), "reference"]]
+    return [replay(file, kernel) for file in files for kernel in kernels or available()]
+
+
+def available() -> list[str]:
+    """What `run` replays by default."""
+    return [*available_kernels(), *(device for device in devices.available() if device != "cpu")]
 
 
 def replay(golden: Path, kernel: str) -> dict[str, Any]:
     """One row of `run`."""
-    device = "reference" if kernel == "reference" else "cpu"
+    is_device = kernel == "reference" or kernel.startswith("cuda")
     pairs = read_golden(golden)
-    with Engine.load(golden.stem, device=device, kernel="auto" if kernel == "reference" else kernel) as engine:
+    device, kernel_of_cpu = (kernel, "auto") if is_device else ("cpu", kernel)
+    with Engine.load(golden.stem, device=device, kernel=kernel_of_cpu) as engine:
         started = time.perf_counter()
         wrong = sum(_differences(engine.logits(image), logits) for image, logits in pairs)
         elapsed = 1e3 * (time.perf_counter() - started)

@@ -15,6 +15,7 @@ from service import envelope, guard, problems, routes, stream, v2
 from service.batcher import Engine
 from service.service import Service
 from service.settings import Settings
+from service.traces import Traces, Tracing
 
 
 def create_app(
@@ -22,12 +23,14 @@ def create_app(
     settings: Settings,
     clock: Callable[[], float] = time.monotonic,
     load: Callable[[], Sequence[Engine]] | None = None,
+    traces: Traces | None = None,
 ) -> FastAPI:
     """An ASGI application that segments with `engines`; its lifespan starts the worker and drains the queue.
 
     The first engine's model is the default one. `load` gives the engines anew, for `app.state.service.reload()`.
+    `traces` takes a span of every request.
     """
-    service = Service(engines if isinstance(engines, Sequence) else [engines], settings, clock, load)
+    service = Service(engines if isinstance(engines, Sequence) else [engines], settings, clock, load, traces)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,7 +57,9 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["Retry-After", "Server-Timing", "X-Joules-Per-Image", "X-Request-Id"],
         )
-    app.add_middleware(envelope.Envelope, metrics=service.metrics)  # the outermost
+    app.add_middleware(envelope.Envelope, metrics=service.metrics)
+    if traces:
+        app.add_middleware(Tracing, traces=traces)
     for router in (routes.router, stream.router, v2.router):
         app.include_router(router)
     _explain_problems(app)

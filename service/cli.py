@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from service import studies
 from service.settings import Settings, SettingsError, load
 from service.terminal import progress, table
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from engine.format import Model
     from engine.runtime import Engine
     from engine.train.evaluate import Segments
+    from service.bulk import Outcome
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
 ENGINE_FLAGS = ("device", "kernel", "threads")
@@ -40,62 +43,61 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def segment(args: argparse.Namespace) -> int:
-    """Write the masks of images and of folders of images, computed here or by a server."""
-    from service.client import Refused
-    from service.problems import Problem
+    """Write the masks of images and folders, computed here, by a server or by a Ray cluster; what is there stays."""
+    from service import bulk
 
-    settings = _settings(args)
     targets = _targets(_images(args.images), args.out)
-    failures = 0
-    with _segments(args, settings) as outputs:
-        for source, target in progress(targets.items(), "image"):
-            try:
-                mask, overlay = outputs(source.read_bytes())
-            except (Problem, Refused) as problem:
-                print(f"mbunet: {source}: {problem}", file=sys.stderr)
-                failures += 1
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(mask)
-            if args.overlay:
-                target.with_suffix(".overlay.png").write_bytes(overlay)
+    todo = [source for source, target in targets.items() if args.overwrite or not bulk.is_done(target, args.overlay)]
+    if len(todo) < len(targets):
+        there = f"{len(targets) - len(todo)} of {len(targets)} masks are there already"
+        print(f"mbunet: {there}; --overwrite makes them anew", file=sys.stderr)
+    failures = []
+    try:
+        for _, outcome in zip(progress(todo, "image"), _outcomes(args, todo), strict=True):
+            if outcome.failure:
+                failures.append(f"mbunet: {outcome.source}: {outcome.failure}")
+            else:
+                bulk.write(outcome, targets[outcome.source])
+    finally:
+        print(*failures, sep="\n", end="\n" if failures else "", file=sys.stderr)
     return 1 if failures else 0
 
 
-@contextmanager
-def _segments(args: argparse.Namespace, settings: Settings) -> Iterator[Callable[[bytes], tuple[bytes, bytes]]]:
-    """What makes mask and overlay (empty where none is asked for), both PNG, of an image file's bytes."""
-    from service import client, codec
+def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Outcome]:
+    """What becomes of the images, from where the flags want it."""
+    from service import bulk
 
-    def remote(data: bytes) -> tuple[bytes, bytes]:
-        formats = ("png", "overlay") if args.overlay else ("png",)
-        mask, *overlay = (client.segment(args.url, data, name, args.threshold, settings.api_key) for name in formats)
-        return mask, b"".join(overlay)
-
+    job = bulk.Job(_settings(args), args.threshold, args.overlay)
+    if not sources:
+        return iter(())
     if args.url:
-        yield remote
-        return
-    with _engine(settings) as engine:
+        return bulk.by_server(job, sources, args.url, args.parallel, args.patience)
+    if not args.ray:
+        return bulk.here(job, sources)
+    from service import cluster
 
-        def local(data: bytes) -> tuple[bytes, bytes]:
-            image = codec.decode(data, settings.max_pixels)
-            (mask,), _ = engine.run([image], args.threshold)
-            overlay = codec.overlay(image, mask, engine.model) if args.overlay else b""
-            return codec.to_png(mask, engine.model), overlay
-
-        yield local
+    try:
+        return cluster.segment(job, sources)
+    except ImportError:
+        raise UserError("--ray needs Ray: pip install 'mbunet[ray]'") from None
 
 
 def train(args: argparse.Namespace) -> int:
     """Train on a folder of images/ and masks/; resumes where an interrupted run stopped."""
     _require_torch()
+    from engine import strategy
     from engine.train.config import Config
     from engine.train.trainer import Trainer
 
     names = {field.name for field in fields(Config)}
-    given = {name: value for name, value in vars(args).items() if name in names}
+    given: dict[str, Any] = {name: value for name, value in vars(args).items() if name in names}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     if "masked" in given:
-        given["masked"] = tuple(given["masked"])
+        default = Config(args.data, args.out)
+        cost = strategy.CostModel(args.cost_model, args.w_op, args.w_param, given.get("zeros", default.zeros))
+        width = given.get("width", default.width)
+        given["masked"] = strategy.choose(given["masked"], cost, width, args.sweep_csv, args.within)
+        print(f"masked blocks: {' '.join(given['masked']) or 'none'}")
     trainer = Trainer(Config(**given))
     scores = trainer.run()
     print(f"validation: Dice {scores.dice:.4f}, IoU {scores.iou:.4f}, F1 {scores.f1:.4f} over {scores.images} images")
@@ -108,21 +110,34 @@ def export(args: argparse.Namespace) -> int:
     _require_torch()
     from engine.train.export import export
 
-    print(export(args.checkpoint, args.out, name=args.name, class_name=args.class_name))
+    path = export(args.checkpoint, args.out, name=args.name, class_name=args.class_name)
+    print(_model(str(path)).provenance["removed"], path, sep="\n")
     return 0
 
 
 def evaluate(args: argparse.Namespace) -> int:
     """Print mean Dice, IoU and F1 of a model on a folder of images/ and masks/."""
-    from engine.train import evaluate, folder
+    from engine.train import card, evaluate, layouts
 
-    pairs = evaluate.select(folder.pairs(args.data), args.part, args.share, args.seed)
+    pairs = evaluate.select(layouts.pairs(args.data), args.part, args.share, args.seed)
     with _scored(args) as engine:
-        rows = evaluate.evaluate(engine, progress(pairs, "image"), args.threshold, args.otsu)
+        rows = evaluate.evaluate(
+            engine, progress(pairs, "image"), args.threshold, args.otsu, engine.class_names, calibration=True
+        )
     if args.csv:
         evaluate.write_csv(rows, args.csv)
+    if args.card:
+        args.card.write_text(card.write(_model(args.model), rows, args.part), encoding="utf-8")
     print(evaluate.table(rows))
+    print(f"expected calibration error of the probabilities: {evaluate.calibration_error(rows):.4f}")
     return 0
+
+
+def _model(name: str) -> Model:
+    from engine.format import load
+    from engine.runtime import resolve
+
+    return load(resolve(name))
 
 
 def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
@@ -136,15 +151,16 @@ def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
 
 
 def info(args: argparse.Namespace) -> int:
-    """Print a model's layers, weights, share of zeros, classes and provenance."""
-    from engine.format import load
-    from engine.runtime import resolve
-
-    model = load(resolve(args.model))
+    """Print a model's layers, weights, share of zeros, classes and provenance, and what would run them."""
+    settings = _settings(args)
+    with _engine(settings) as engine:
+        model, rows = engine.model, engine.describe()
     print(f"{model.name} ({model.family}), threshold {model.threshold:g}")
     print(f"classes: {', '.join(entry.name for entry in model.classes)}")
     print(f"preprocessing: {model.preprocessing}\n")
     print(table(_layer_rows(model)))
+    print(f"\non {engine.device}:\n")
+    print(table([{name: row[name] for name in ("layer", "kernel", "why")} for row in rows]))
     print(f"\nprovenance: {json.dumps(model.provenance, indent=2, sort_keys=True)}")
     return 0
 
@@ -202,10 +218,13 @@ def parser() -> argparse.ArgumentParser:
     _train_flags(_command(commands, train))
     _export_flags(_command(commands, export))
     _evaluate_flags(_command(commands, evaluate, "eval"))
-    _command(commands, info).add_argument("model", help=MODEL_HELP)
+    studies.data_flags(_command(commands, studies.data))
+    studies.sweep_flags(_command(commands, _with_torch(studies.sweep)))
+    studies.table_flags(_command(commands, _with_torch(studies.table)))
+    _info_flags(_command(commands, info))
     _bench_flags(_command(commands, bench))
     kernels = _command(commands, selftest)
-    kernels.add_argument("kernels", nargs="*", metavar="KERNEL", help="by default all that this machine can run")
+    kernels.add_argument("kernels", nargs="*", metavar="KERNEL", help="or cuda:0; by default all that this machine has")
     return top
 
 
@@ -229,8 +248,19 @@ def _segment_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--out", required=True, type=Path, help="folder for NAME.png, or one .png file")
     command.add_argument("--overlay", action="store_true", help="write NAME.overlay.png as well")
     command.add_argument("--threshold", type=_share, help=THRESHOLD_HELP)
-    command.add_argument("--url", help="ask this server instead of computing here, as in http://localhost:8080")
+    command.add_argument("--overwrite", action="store_true", help="make masks anew that are there already")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--url", help="ask this server instead of computing here, as in http://localhost:8080")
+    where.add_argument("--ray", action="store_true", help="compute on a Ray cluster: RAY_ADDRESS, or this machine's")
+    command.add_argument("--parallel", type=_count, default=8, metavar="N", help="requests at a time, to --url (8)")
+    seconds = "seconds for which a server that is lost or full is asked again (60)"
+    command.add_argument("--patience", type=float, default=60.0, metavar="S", help=seconds)
     _setting_flags(command, "model", "max_pixels", "api_key", *ENGINE_FLAGS)
+
+
+def _info_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", help=MODEL_HELP)
+    _setting_flags(command, *ENGINE_FLAGS)
 
 
 def _train_flags(command: argparse.ArgumentParser) -> None:
@@ -243,7 +273,8 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
         "batch": (int, "crops in one step"),
         "crop": (int, "side of a crop in pixels"),
         "rate": (float, "highest learning rate"),
-        "zeros": (float, "share of zero weights in masked layers at the end"),
+        "zeros": (float, "share of zeros in masked layers at the end"),
+        "zeros_by": (str, "layer: zero weights, alike in every layer; cost: zero products of all layers together"),
         "soften": (float, "share of the run in which activations harden from a line to bits"),
         "contrast": (str, "none, or stretch every image to its own grey range"),
         "validation": (float, "share of the pairs that no training step sees"),
@@ -256,8 +287,19 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
     for name, (kind, meaning) in kinds.items():
         flag = "--" + name.replace("_", "-")
         command.add_argument(flag, type=kind, metavar="X", default=argparse.SUPPRESS, help=meaning)
-    command.add_argument("--masked", nargs="*", metavar="BLOCK", default=argparse.SUPPRESS, help="masked blocks")
+    lists = {
+        "masked": "masked blocks: all, none, their names, the N cheapest to mask, or auto (needs --sweep-csv)",
+        "weights": "quantiser of masked weights, or BLOCK=QUANTISER: masked, twn, max-abs, seq, int8, int4",
+        "classes": "names of the classes of index masks, the background first",
+    }
+    for name, meaning in lists.items():
+        command.add_argument(f"--{name}", nargs="*", metavar="X", default=argparse.SUPPRESS, help=meaning)
     command.add_argument("--floating", action="store_true", help="a full-precision network: a teacher")
+    command.add_argument("--cost-model", default="bmma", help="for --masked: bmma (default) or cpu")
+    command.add_argument("--w-op", type=float, default=0.5, metavar="X", help="equation 2's weight of operations (0.5)")
+    command.add_argument("--w-param", type=float, default=0.5, metavar="X", help="its weight of parameters (0.5)")
+    command.add_argument("--sweep-csv", type=Path, help="for --masked auto: the table that mbunet sweep has written")
+    command.add_argument("--within", type=float, default=0.01, metavar="X", help="Dice that auto may lose (0.01)")
 
 
 def _export_flags(command: argparse.ArgumentParser) -> None:
@@ -276,6 +318,7 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threshold", type=_share, help=THRESHOLD_HELP)
     command.add_argument("--otsu", action="store_true", help="score Otsu's threshold beside the model")
     command.add_argument("--csv", type=Path, help="write the scores of every image to this file")
+    command.add_argument("--card", type=Path, help="write a model card (Markdown) to this file; not for checkpoints")
     _setting_flags(command, *ENGINE_FLAGS)
 
 
@@ -330,6 +373,13 @@ def _share(text: str) -> float:
     return value
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return value
+
+
 def _layer_rows(model: Model) -> list[dict[str, Any]]:
     rows = []
     for layer in model.layers:
@@ -346,6 +396,15 @@ def _layer_rows(model: Model) -> list[dict[str, Any]]:
 def _require_torch() -> None:
     if importlib.util.find_spec("torch") is None:
         raise UserError("this command needs PyTorch: pip install 'mbunet[train]'")
+
+
+def _with_torch(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    @functools.wraps(command)
+    def run(args: argparse.Namespace) -> int:
+        _require_torch()
+        return command(args)
+
+    return run
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

@@ -36,6 +36,8 @@ class Envelope:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        if scope.get("method") == "HEAD":  # as GET; the HTTP server leaves the body out
+            scope = {**scope, "method": "GET"}
         started = time.perf_counter()
         request_id = _request_id(Headers(scope=scope).get("x-request-id", ""))
         state = scope.setdefault("state", {})
@@ -74,9 +76,10 @@ def _log_line(scope: Scope, status: int, seconds: float) -> None:
     """One line a request. The client's own path and query stay out: a query may hold what is not the log's business."""
     state = scope["state"]
     fields = {"request_id": state["request_id"], "method": scope.get("method", "WEBSOCKET"), "route": _route(scope)}
-    traced = TRACE.fullmatch(Headers(scope=scope).get("traceparent", ""))
-    if traced:
-        fields["trace_id"] = traced[1]
+    given = TRACE.fullmatch(Headers(scope=scope).get("traceparent", ""))
+    trace_id = state.get("trace_id") or (given and given[1])
+    if trace_id:
+        fields["trace_id"] = trace_id
     fields |= {"status": status, "outcome": _outcome(status), "ms": round(1e3 * seconds, 2)} | state["log"]
     log.info("request", extra={"fields": fields})
 

@@ -7,11 +7,14 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.problems import BadForm, TooManyImages
 
+OTHERS = 100
+
 
 class FormFiles:
     """The bytes of the files in `field` of a multipart/form-data body; other fields are read past.
 
     Feed the body by `write`, then ask for `contents`. Both raise BadForm; a file beyond `most` raises TooManyImages.
+    No more than OTHERS other fields are read past, since every one costs time.
     """
 
     def __init__(self, content_type: str, field: str, most: int) -> None:
@@ -24,10 +27,12 @@ class FormFiles:
         self._chunks: list[bytes] = []  # of the file that is arriving
         self._header: tuple[bytes, bytes] = (b"", b"")  # name and value of the part's header so far
         self._inside = False
+        self._parts = 0
         try:
             self._parser = MultipartParser(
                 boundary,
                 {
+                    "on_part_begin": self._on_part_begin,
                     "on_header_begin": self._on_header_begin,
                     "on_header_field": self._on_header_field,
                     "on_header_value": self._on_header_value,
@@ -52,6 +57,11 @@ class FormFiles:
             found = "ends in the middle of its file" if self._inside else f"has no file in the field `{self._field}`"
             raise BadForm(f"the form {found}; send it as in: curl -F {self._field}=@FILE")
         return self._files
+
+    def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > self._most + OTHERS:
+            raise BadForm(f"the form has more than {OTHERS} fields besides `{self._field}`")
 
     def _on_header_begin(self) -> None:
         self._header = (b"", b"")

@@ -41,15 +41,23 @@ class Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         origin = headers.get("origin")
-        if origin and origin not in self._origins and urlsplit(origin).netloc != headers.get("host"):
+        if origin and origin not in self._origins and _host(origin) != headers.get("host"):
             return ForeignOrigin(f"the server's setting `origins` does not hold {origin[:100]!r}")
         return None
 
 
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
 def _key(headers: Headers) -> bytes:
+    """The key that is offered, as the very bytes that came."""
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return bearer.strip().encode()
+        return bearer.strip().encode("latin-1")
     offered = [text.strip() for text in headers.get("sec-websocket-protocol", "").split(",")]
     keys = [text.removeprefix(WEBSOCKET_KEY) for text in offered if text.startswith(WEBSOCKET_KEY)]
-    return (keys or [headers.get("x-api-key", "")])[0].encode()
+    return (keys or [headers.get("x-api-key", "")])[0].encode("latin-1")

@@ -1,4 +1,8 @@
-"""Masks as PNG. Twice as fast as Pillow, which tries all five row filters; a mask needs none of them."""
+"""Masks as PNG, in as few bits as they need: an eighth of the data deflates in a tenth of the time.
+
+A reader sees the same 8-bit values whichever depth was written. Rows are written as changes against the row above, and
+deflate looks only for runs (level 1, Z_RLE), which are nearly all that is left of a mask then.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +12,60 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+Bytes = NDArray[np.uint8]
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, PALETTE = 0, 3  # PNG's colour types
+UP = 2  # of PNG's row filters: each byte less the one above it
 MEMORY_LEVEL = 9  # zlib's largest: fewer blocks
 
 
-def grey8(mask: NDArray[np.uint8], scale: int = 1) -> bytes:
-    """Single-channel 8-bit PNG of `mask`, uint8 [h, w], each value times `scale`.
+def black_and_white(mask: Bytes) -> bytes:
+    """1-bit greyscale PNG of `mask`, uint8 [h, w]: 0 is black (0), everything else white (255)."""
+    return _file(np.packbits(mask, axis=1), mask.shape[1], 1, GREY)
 
-    Runs of equal pixels are nearly all there is, so zlib looks for nothing else (level 1, Z_RLE): 0.4 ms for
-    512 x 512 where Pillow's default takes 1.5 ms, at about the same size.
+
+def indices(mask: Bytes) -> bytes:
+    """PNG with the very values of `mask`, uint8 [h, w]: up to 15 by a palette of 1, 2 or 4 bits, else 8-bit greyscale.
+
+    The palette's colour number i is the grey (i, i, i): who reads indices and who reads colours finds the same number.
+    (Greyscale of 2 or 4 bits would not do: readers stretch it to 0 ... 255.)
     """
+    most = int(mask.max())
+    bits = next(bits for bits in (1, 2, 4, 8) if most < 1 << bits)
+    if bits == 8:
+        return _file(mask, mask.shape[1], 8, GREY)
+    greys = bytes(value for value in range(most + 1) for _ in range(3))
+    return _file(_packed(mask, bits), mask.shape[1], bits, PALETTE, _chunk(b"PLTE", greys))
+
+
+def _packed(mask: Bytes, bits: int) -> Bytes:
+    """Rows of `mask`, uint8 [h, w], with 8 / bits pixels a byte, the leftmost in the highest bits."""
+    count = 8 // bits
     height, width = mask.shape
-    rows = np.zeros((height, 1 + width), np.uint8)  # every row begins with its filter: 0, none
-    np.multiply(mask, np.uint8(scale), out=rows[:, 1:])
+    padded = np.zeros((height, -(-width // count) * count), np.uint8)
+    padded[:, :width] = mask
+    packed = padded[:, ::count]
+    for place in range(1, count):
+        packed = (packed << bits) | padded[:, place::count]
+    return packed
+
+
+def _file(rows: Bytes, width: int, bits: int, color: int, palette: bytes = b"") -> bytes:
+    """The file of `rows`, uint8 [h, bytes of a row]."""
     deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, MEMORY_LEVEL, zlib.Z_RLE)
-    data = deflate.compress(rows.data) + deflate.flush()
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grey, no interlacing
-    return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+    data = deflate.compress(_filtered(rows).data) + deflate.flush()
+    header = struct.pack(">IIBBBBB", width, rows.shape[0], bits, color, 0, 0, 0)  # no interlacing
+    return SIGNATURE + _chunk(b"IHDR", header) + palette + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+
+
+def _filtered(rows: Bytes) -> Bytes:
+    """The same rows with their filter's number in front."""
+    filtered = np.empty((rows.shape[0], 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0] = UP
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    return filtered
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service import logs
@@ -18,21 +19,25 @@ if TYPE_CHECKING:
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or Ctrl-C; returns 0. Raises OSError when the address is taken, EngineError for the model.
+    """Serve until SIGTERM or Ctrl-C; returns 0.
 
-    The socket listens before anything heavy is imported, so early clients wait instead of being refused. SIGHUP loads
-    the model files anew.
+    Raises OSError when the address is taken or the certificate cannot be read, and EngineError for the model. The
+    socket listens before anything heavy is imported, so early clients wait instead of being refused. SIGHUP loads the
+    model files anew.
     """
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains first, then raises the signal again for us
         signal.signal(number, lambda *_: sys.exit(0))
+    for file in filter(None, (settings.tls_certificate, settings.tls_key)):
+        Path(file).read_bytes()  # whose error names the file; the ssl module's does not
     with listen(settings) as listener:
         import uvicorn
 
+        from service import traces
         from service.app import create_app
 
         engines = load(settings)
         logs.configure()
-        app = create_app(engines, settings, load=lambda: load(settings))
+        app = create_app(engines, settings, load=lambda: load(settings), traces=traces.from_environment())
         signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=app.state.service.reload).start())
         print(greeting(engines[0], listener, bool(settings.tls_certificate)), flush=True)
         uvicorn.Server(uvicorn.Config(app, **options(settings))).run([listener])
@@ -51,6 +56,8 @@ def options(settings: Settings) -> dict[str, Any]:
     """What uvicorn is told."""
     return {
         "timeout_graceful_shutdown": math.ceil((1 - LAST_SHARE) * settings.drain_ms / 1000),
+        "http": "h11",  # which bounds headers; otherwise what is installed by chance would decide
+        "loop": "asyncio",
         "ws_max_size": settings.max_body_bytes,
         "ws_max_queue": 2,  # a frame that nobody takes stays with the client
         "ssl_certfile": settings.tls_certificate or None,

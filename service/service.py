@@ -19,6 +19,7 @@ from service.codec import Encoder, Pixels, Result
 from service.metrics import Metrics
 from service.problems import BadParameter, NotFound, Problem, TooManyPixels, Unavailable
 from service.settings import LAST_SHARE, Settings
+from service.traces import Traces
 
 State = Literal["loading", "ready", "draining", "failed", "hanging"]
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class Answer:
 class Service:
     """Engines, queue, codec threads and metrics of one application; `start` and `stop` bracket its life.
 
-    `load` gives the engines anew, for `reload`.
+    `load` gives the engines anew, for `reload`; `traces` takes spans.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Service:
         settings: Settings,
         clock: Callable[[], float] = time.monotonic,
         load: Callable[[], Sequence[Engine]] | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -77,6 +79,7 @@ class Service:
         self.energy = self._monitor()
         self._state: State = "loading"
         self._load = load
+        self._traces = traces
         self._finished = 0  # images that engines have run
         self._pool = ThreadPoolExecutor(os.cpu_count(), "codec")
 
@@ -121,7 +124,10 @@ class Service:
 
     async def run(self, images: Sequence[Pixels], work: Work) -> list[Reply]:
         """Only the queue and the engine: all of `images` or none."""
-        return await asyncio.gather(*map(asyncio.wrap_future, self.batcher.submit_all(images, work)))
+        replies = await asyncio.gather(*map(asyncio.wrap_future, self.batcher.submit_all(images, work)))
+        for reply in replies:
+            self._observe({"queue": reply.queue_s, "engine": reply.engine_s})
+        return replies
 
     def engine(self, name: str | None) -> Engine:
         """The engine of the model `name`, or of the first; raises NotFound."""
@@ -167,31 +173,32 @@ class Service:
             log.error("the engine hangs: what was under way is given up")
         if self.energy:
             self.energy.stop()
+        if self._traces:
+            self._traces.stop()
         self._pool.shutdown(wait=False)
 
     def reload(self) -> bool:
         """Load the models anew and serve them; what is queued runs on the old ones. On failure those stay: False."""
         try:
-            engines = self._load() if self._load else []
+            engines = self._load() if self._load else list(self.engines.values())
             for engine in engines:
                 engine.run([_black()], [engine.model.threshold])
+            self.engines = self._by_name(engines)
         except Exception:  # a broken model file must not end a working server
             log.exception("the models could not be loaded anew; the old ones stay")
             self.metrics.reloads.labels("failed").inc()
             return False
-        self.engines = self._by_name(engines) if engines else self.engines
         self.metrics.reloads.labels("ok").inc()
         log.info("serving %s", ", ".join(self.engines))
         return True
 
     def _by_name(self, engines: Sequence[Engine]) -> dict[str, Engine]:
-        self.metrics.model_info.clear()
-        for engine in engines:
-            model = engine.model
-            self.metrics.model_info.labels(model.name, model.family, engine.device, engine.kernel).set(1)
         named = {engine.model.name: engine for engine in engines}
         if len(named) < len(engines):
             raise ValueError(f"two of the models have one name: {', '.join(engine.model.name for engine in engines)}")
+        self.metrics.model_info.clear()
+        for name, engine in named.items():
+            self.metrics.model_info.labels(name, engine.model.family, engine.device, engine.kernel).set(1)
         return named
 
     def _monitor(self) -> energy.Monitor | None:
@@ -238,8 +245,14 @@ class Service:
         body = await self.off_the_loop(lambda: wish.encoder.encode(result))
         seconds = {"decode": decode_s, "queue": reply.queue_s, "engine": reply.engine_s}
         seconds["encode"] = self.clock() - started
-        self.metrics.observe(seconds)
+        self._observe(seconds)
         return Answer(body, seconds)
+
+    def _observe(self, seconds: dict[str, float]) -> None:
+        """One image is done, after so many seconds by stage."""
+        self.metrics.observe(seconds)
+        if self._traces:
+            self._traces.stages(seconds)
 
     async def _decode(self, data: bytes) -> Pixels:
         return await self.off_the_loop(lambda: codec.decode(data, self.settings.max_pixels))

@@ -8,7 +8,9 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 PREFIX = "MBUNET_"
-NOT_SETTINGS = frozenset({"MBUNET_REQUIRE_NEON", "MBUNET_REQUIRE_CHROMIUM", "MBUNET_WERROR"})  # of tests and build
+NOT_SETTINGS = frozenset(  # of tests and build
+    {"MBUNET_REQUIRE_NEON", "MBUNET_REQUIRE_CHROMIUM", "MBUNET_REQUIRE_NVCC", "MBUNET_CUDA", "MBUNET_WERROR"}
+)
 
 LAST_SHARE = 0.1  # of drain_ms, for the last run of an engine when all requests are answered or given up
 ENERGY_SOURCES = ("auto", "nvml", "ina3221", "rapl", "none")
@@ -32,7 +34,7 @@ class Settings:
     host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 means every interface")
     port: int = _setting(8080, "TCP port; 0 lets the system choose", high=65535)
     model: str = _setting("nuclei-small", "model files or names of shipped models, by commas; the first is the default")
-    device: str = _setting("auto", "where the engine runs: auto, cpu or reference")
+    device: str = _setting("auto", "where the engine runs: auto, cpu, cuda, cuda:1 and so on, or reference")
     kernel: str = _setting("auto", "kernel of the CPU engine: auto, portable, avx2, avx512, avx512vnni or neon")
     threads: int = _setting(0, "threads of the engine; 0 means one per core", high=4096)
     max_body_bytes: int = _setting(32 * 2**20, "largest request body in bytes", low=1)
@@ -65,6 +67,8 @@ class Settings:
             _check(setting, getattr(self, setting.name))
         if self.energy not in ENERGY_SOURCES:
             raise SettingsError(f"energy must be one of {', '.join(ENERGY_SOURCES)}, not {self.energy!r}")
+        if self.tls_key and not self.tls_certificate:
+            raise SettingsError("tls_key needs a tls_certificate beside it")
         if self.max_pixels > self.queue_pixels:
             raise SettingsError(f"max_pixels ({self.max_pixels}) must not exceed queue_pixels ({self.queue_pixels})")
 

@@ -21,6 +21,7 @@ from service.routes import milliseconds
 from service.service import RETRY, Service, Wish
 from service.wishes import SegmentQuery, wish
 
+UNSUPPORTED_DATA = 1003  # RFC 6455, 7.4.1
 PROTOCOL = "mbunet"  # the subprotocol that is accepted when a client offers it
 
 router = APIRouter()
@@ -68,6 +69,11 @@ async def stream(socket: WebSocket) -> None:
         service.metrics.refusals.labels(problem.reason()).inc()
         await socket.send_denial_response(problem.response(socket.state.request_id))
         return
+    with service.metrics.streams.track_inprogress():  # at once, so that no more can begin than may
+        await _serve(socket, service, wanted)
+
+
+async def _serve(socket: WebSocket, service: Service, wanted: Wish) -> None:
     offered = [text.strip() for text in socket.headers.get("sec-websocket-protocol", "").split(",")]
     await socket.accept(PROTOCOL if PROTOCOL in offered else None)
     frames = Newest(1 / service.settings.stream_fps, service.clock)
@@ -75,8 +81,7 @@ async def stream(socket: WebSocket) -> None:
         asyncio.create_task(_receive(socket, frames)),
         asyncio.create_task(_answer(socket, frames, service, wanted)),
     }
-    with service.metrics.streams.track_inprogress():
-        done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()
     await asyncio.wait(tasks)
@@ -101,8 +106,13 @@ def _wish(socket: WebSocket, service: Service) -> Wish:
 
 
 async def _receive(socket: WebSocket, frames: Newest) -> None:
-    while True:
-        frames.put(await socket.receive_bytes())
+    """Take in frames until the client leaves, or sends a text."""
+    while (message := await socket.receive())["type"] == "websocket.receive":
+        frame = message.get("bytes")
+        if frame is None:
+            await socket.close(UNSUPPORTED_DATA, "a frame is a binary message: the bytes of an image file")
+            return
+        frames.put(frame)
 
 
 async def _answer(socket: WebSocket, frames: Newest, service: Service, wanted: Wish) -> None:

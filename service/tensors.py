@@ -17,6 +17,38 @@ from service.problems import BadTensor
 
 INPUT, OUTPUT = "image", "mask"
 LENGTH_HEADER = "Inference-Header-Content-Length"
+COUNT = {"type": "integer", "minimum": 1}
+SCHEMA = {  # of a request, for OpenAPI
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "threshold": {"type": "number", "minimum": 0, "maximum": 1},
+                "timeout": COUNT | {"description": "microseconds"},
+                "priority": {"type": "integer", "minimum": 0, "description": "2 and above is low"},
+            },
+        },
+        "inputs": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["name", "datatype", "shape", "data"],
+                "properties": {
+                    "name": {"enum": [INPUT]},
+                    "datatype": {"enum": ["UINT8"]},
+                    "shape": {"type": "array", "items": COUNT, "minItems": 4, "maxItems": 4},
+                    "data": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}},
+                },
+            },
+        },
+    },
+    "example": {"inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [255, 0, 0]}]},
+}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from service import codec, tensors, upload
 from service.batcher import Engine, Work
 from service.problems import BadParameter, BadTensor, NotFound, TooManyImages, TooManyPixels, Unavailable
-from service.routes import Running, documented, in_time, joules_header
+from service.routes import BYTES, Running, documented, in_time, joules_header
 from service.service import RETRY, Service
 from service.tensors import INPUT, OUTPUT, InferRequest
 
@@ -20,6 +20,15 @@ EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 REFUSALS = documented(401, 403, 404, 422)
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": tensors.SCHEMA},
+            "application/octet-stream": {"schema": BYTES},  # the binary tensor extension
+        },
+    }
+}
 
 
 def known(name: str, service: Running, version: str = VERSION) -> Engine:
@@ -94,8 +103,10 @@ async def model_ready(engine: Known, service: Running) -> JSONResponse:
     return JSONResponse({"name": engine.model.name, "ready": True})
 
 
-@router.post("/models/{name}/infer", response_class=Response, responses=documented())
-@router.post("/models/{name}/versions/{version}/infer", response_class=Response, responses=documented())
+@router.post("/models/{name}/infer", response_class=Response, responses=documented(), openapi_extra=BODY)
+@router.post(
+    "/models/{name}/versions/{version}/infer", response_class=Response, responses=documented(), openapi_extra=BODY
+)
 async def infer(engine: Known, request: Request, service: Running) -> Response:
     """Masks uint8 [n, h, w] of images uint8 [n, h, w, 3]: what /segment gives, 0/255 or class indices.
 

@@ -84,6 +84,11 @@ def test_only_training_imports_torch() -> None:
         assert in_train(module) or "torch" not in top(imports(path)), module
 
 
+def test_only_one_module_imports_ray() -> None:
+    importers = [m for m, path in {**modules("engine"), **modules("service")}.items() if "ray" in top(imports(path))]
+    assert importers == ["service.cluster"]
+
+
 def test_no_import_cycles() -> None:
     known = {**modules("engine"), **modules("service")}
     graph = {module: _dependencies(imports(path), known) - {module} for module, path in known.items()}
@@ -107,8 +112,8 @@ def test_python_headers_stand_in_one_file() -> None:
 
 
 @pytest.mark.parametrize("module", ["service.app", "service.cli"])
-def test_starting_the_server_imports_no_torch(module: str) -> None:
-    heavy = {"torch", "matplotlib", "engine.train"}
+def test_starting_the_server_imports_nothing_heavy(module: str) -> None:
+    heavy = {"torch", "matplotlib", "ray", "engine.train"}
     code = f"import sys, {module}; print(*{heavy!r}.intersection(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "", "")

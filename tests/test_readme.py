@@ -20,7 +20,11 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-SHORT = shlex.split("--crops 8 --batch 4 --width 4 --crop 32 --validate-every 1000")  # two steps
+SHORT = {  # two steps a run
+    "train": shlex.split("--crops 8 --batch 4 --width 4 --crop 32 --validate-every 1000"),
+    "table": shlex.split("--crops 12 --batch 4 --width 4 --crop 32 --seeds 1"),
+    "sweep": shlex.split("--crops 8 --batch 4 --width 4 --crop 32 --start-crops 8 --configurations 3"),
+}
 
 
 def chosen(*programs: str) -> list[list[str]]:
@@ -66,7 +70,7 @@ def test_mbunet_commands_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "DATA").symlink_to(ROOT / "tests/data/nuclei")
     monkeypatch.chdir(tmp_path)
     for line in chosen("mbunet"):
-        arguments = line[1:] + (SHORT if line[1] == "train" else [])
+        arguments = line[1:] + SHORT.get(line[1], [])
         if line[1] == "serve":  # is run in tests/service
             cli.parser().parse_args(arguments)
         else:

@@ -1,4 +1,4 @@
-// What one instruction set offers: a table of functions on byte-planes (layout.hpp). Pointers and plain structs only.
+// What one instruction set offers: a table of functions on lane tiles (layout.hpp). Pointers and plain structs only.
 #pragma once
 
 #include <cstddef>

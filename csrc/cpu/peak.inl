@@ -1,5 +1,6 @@
 // The ceiling of bit-sliced counting: about one carry-save addition for every vector read, in the order in which they
-// lie, for counters that do not wait for each other. Included like sliced.inl, with V, load, store, zeros, flip, add.
+// lie, for counters that do not wait for each other. Included like sliced.inl, with V, load, store, zeros, flip and
+// add.
 
 // Adds 2^(Level + 1) vectors to the levels up to `Level`; returns the carry.
 template <int Level>

@@ -5,8 +5,10 @@
     serve start --http-host 0.0.0.0         # from here on the first again, in the folder of this file
     serve run --working-dir . app:build cpus=4 min_replicas=2 max_replicas=8
 
-Before `ray start`, RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING=0 in the environment of every machine lets a proxy share
-its requests among all replicas; without it they go to the replica of the proxy's own machine first.
+Whoever reaches Ray's ports can run code: before `ray start`, set RAY_AUTH_MODE=token on every machine and give all of
+them the same ~/.ray/auth_token (`ray get-auth-token --generate` makes one). RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING=0
+in the environment of every `ray start` lets a proxy share its requests among all replicas; without it they go to the
+replica of the proxy's own machine first.
 
 Every machine needs the project installed with its extra: pip install '.[ray]'. Every proxy (port 8000) leads to every
 replica, and its /metrics tells of all of them: let Prometheus ask one. Settings are the MBUNET_* variables of whoever
@@ -112,6 +114,10 @@ def build(arguments: Arguments) -> Any:
         "min_replicas": arguments.min_replicas,
         "max_replicas": arguments.max_replicas,
         "target_ongoing_requests": settings.batch_images,
+        # a full queue refuses after seconds, so seconds count; Ray's own 30 would come too late
+        "look_back_period_s": 10,
+        "upscale_delay_s": 5,
+        "metrics_interval_s": 2,
     }
     deployment: Any = Replica  # what Ray's decorators have made of the class
     return deployment.options(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from engine import unet
+from engine.format import Layer
+from engine.train import quantise
+
+ZEROS_BY = ("layer", "cost")
 
 
 @dataclass(frozen=True)
@@ -16,14 +20,23 @@ class Config:
 
     `data` holds images/ and masks/, `out` receives checkpoint, log and pictures. `init` and `teacher` are checkpoints:
     weights to start from, and a full-precision network of the same width to learn from. `validation` is the share of
-    pairs that no training step sees, `zeros` the final share of zero weights in masked layers, `soften` the share of
-    the run in which activations harden from a line to bits; `*_every` count steps.
+    pairs that no training step sees, `zeros` the final share of zero weights in masked layers: the same in each of
+    them (`zeros_by` "layer"), or of all their products, most where an output pixel's products are many ("cost").
+    `soften` is the share of the run in which activations harden from a line to bits; `*_every` count steps.
+
+    `seed` decides on the split, the weights and the crops; another `repeat` changes the latter two alone.
+
+    `weights` says how masked layers are quantised in place of our masking: one KIND (of `quantise.TERNARY` or
+    `quantise.INTEGERS`) for all, or BLOCK=KIND for some. `classes` names the classes of index masks, the background
+    first; without any, masks are binary.
     """
 
     data: str
     out: str
     width: int = 32
     masked: tuple[str, ...] = unet.BLOCKS
+    weights: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     floating: bool = False
     crops: int = 24000
     batch: int = 4
@@ -31,10 +44,12 @@ class Config:
     rate: float = 1e-3
     zeros: float = 0.9
     zeros_from: float = 0.5
+    zeros_by: str = "layer"
     soften: float = 0.4
     contrast: str = "none"
     validation: float = 0.2
     seed: int = 0
+    repeat: int = 0
     init: str = ""
     teacher: str = ""
     validate_every: int = 2000
@@ -52,6 +67,29 @@ class Config:
             raise ValueError(f"the share of the run that hardens activations lies in [0, 1), not {self.soften}")
         if not 0 < self.validation < 1:
             raise ValueError(f"the share held for validation lies between 0 and 1, not {self.validation}")
+        if self.zeros_by not in ZEROS_BY:
+            raise ValueError(f"zeros are shared out by {' or '.join(ZEROS_BY)}, not by {self.zeros_by!r}")
+        if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes are two or more different names, not {', '.join(self.classes)}")
+        self.layers()
+
+    def layers(self) -> list[Layer]:
+        """The network's layers; `weights` of a masked layer names the quantiser that it is trained with."""
+        flat = unet.layers(self.width, max(len(self.classes), 1), self.masked)
+        parts = [entry.rpartition("=") for entry in self.weights]
+        kinds = {block: kind for block, _, kind in parts}
+        for block, kind in kinds.items():
+            if kind not in (*quantise.TERNARY, *quantise.INTEGERS):
+                known = ", ".join((*quantise.TERNARY, *quantise.INTEGERS))
+                raise ValueError(f"no quantiser {kind!r} for weights; there are {known}")
+            if block and block not in self.masked:
+                raise ValueError(f"{block!r} is no masked block, so its weights cannot be {kind!r}")
+        return [
+            replace(layer, weights=kinds.get(layer.block, kinds.get("", "masked")))
+            if layer.weights == "masked"
+            else layer
+            for layer in flat
+        ]
 
     @property
     def steps(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,15 +23,28 @@ class Segments(Protocol):
     def run(self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None) -> tuple[list[Any], Any]:
         """(masks, timings) of `images`."""
 
+    def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Of every pixel and class, [h, w, classes]; with one class the foreground's."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of index masks, the background first; none where masks are binary."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """One image's pixel counts: of the model's mask and, where asked for, of Otsu's."""
+    """One image's pixel counts for one class: of the model's mask and, where asked for, of Otsu's.
+
+    `label` names the class where there are several; the background has no rows. The image's `reliability`
+    (`scores.reliability`) stands in its first row.
+    """
 
     name: str
     group: str
     counts: Counts
     otsu: Counts | None = None
+    label: str = ""
+    reliability: NDArray[np.float64] | None = field(default=None, compare=False)
 
 
 def select(items: list[folder.Pair], part: str, share: float = 0.2, seed: int = 0) -> list[folder.Pair]:
@@ -43,47 +56,72 @@ def select(items: list[folder.Pair], part: str, share: float = 0.2, seed: int = 
 
 
 def evaluate(
-    engine: Segments, pairs: Iterable[folder.Pair], threshold: float | None = None, otsu: bool = False
+    engine: Segments,
+    pairs: Iterable[folder.Pair],
+    threshold: float | None = None,
+    otsu: bool = False,
+    classes: Sequence[str] = (),
+    calibration: bool = False,
 ) -> list[Row]:
     """Run every image of `pairs` (wrap them for a progress bar) and count its pixels against its mask.
 
-    `threshold` is a probability, by default the model's own; with `otsu` Otsu's masks are counted too. Raises
-    DataError for a pair that cannot be used.
+    `threshold` is a probability, by default the model's own; with `otsu` Otsu's masks are counted too. `classes` names
+    the classes of index masks; there Otsu has nothing to say. With `calibration` probabilities are looked at as well.
+    Raises DataError for a pair that cannot be used.
     """
+    labels = list(classes[1:]) or [""]
     rows = []
     for pair in pairs:
-        image, mask = pair.load()
+        image, mask = pair.load(len(classes))
         (predicted,), _ = engine.run([image], threshold)
-        baseline = scores.count(scores.otsu(image), mask) if otsu else None
-        rows.append(Row(pair.name, pair.group, scores.count(predicted, mask), baseline))
+        baseline = scores.count(scores.otsu(image), mask) if otsu and not classes else None
+        trust = scores.reliability(engine.probabilities(image), mask) if calibration else None
+        for label, counts in zip(labels, scores.by_class(predicted, mask, len(classes)), strict=True):
+            rows.append(Row(pair.name, pair.group, counts, baseline, label, trust))
+            trust = None
     return rows
 
 
+def calibration_error(rows: Iterable[Row]) -> float | None:
+    """Expected calibration error over all pixels of `rows`; None where probabilities were not looked at."""
+    found = [row.reliability for row in rows if row.reliability is not None]
+    return scores.calibration_error(np.sum(found, axis=0)) if found else None
+
+
 def table(rows: Sequence[Row]) -> str:
-    """Text table of mean Dice, IoU and F1 over all `rows` and by group, with Otsu's beside them where counted."""
+    """Text table of mean Dice, IoU and F1 over all `rows`, by group and by class, Otsu's beside them where counted."""
     with_otsu = all(row.otsu for row in rows)
     heads = ["Dice", "IoU", "F1"]
     lines = [f"{'group':<16}{'images':>8}" + "".join(f"{head:>8}" for head in heads)]
     if with_otsu:
         lines[0] += "".join(f"{'Otsu ' + head:>11}" for head in heads)
-    groups = sorted({row.group for row in rows} - {""})
-    for title, chosen in [("all", list(rows)), *((group, [r for r in rows if r.group == group]) for group in groups)]:
+    for title, chosen in parts(rows).items():
         own = scores.summarise(row.counts for row in chosen)
-        line = f"{title:<16}{own.images:>8}" + _cells(own, 8)
+        line = f"{title:<16}{len({row.name for row in chosen}):>8}" + _cells(own, 8)
         if with_otsu:
             line += _cells(scores.summarise(row.otsu for row in chosen if row.otsu), 11)
         lines.append(line)
     return "\n".join(lines)
 
 
+def parts(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """`rows` whole, under "all", and by group and by class, where there are any."""
+    found = {"all": list(rows)}
+    for group in sorted({row.group for row in rows} - {""}):
+        found[group] = [row for row in rows if row.group == group]
+    for label in dict.fromkeys(row.label for row in rows if row.label):
+        found[f"class {label}"] = [row for row in rows if row.label == label]
+    return found
+
+
 def write_csv(rows: Iterable[Row], path: str | Path) -> None:
-    """Write one line per image: name, group, Dice and IoU of the model and of Otsu (empty where not counted)."""
+    """Write a line per image and class: their names, Dice and IoU of the model and of Otsu, where counted."""
     with Path(path).open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["name", "group", "dice", "iou", "otsu_dice", "otsu_iou"])
+        writer.writerow(["name", "group", "class", "dice", "iou", "otsu_dice", "otsu_iou"])
         for row in rows:
             both = [*_pair(row.counts), *(_pair(row.otsu) if row.otsu else ("", ""))]
-            writer.writerow([row.name, row.group, *both])
+            writer.writerow([row.name, row.group, row.label, *both])
 
 
 def _cells(result: scores.Scores, width: int) -> str:

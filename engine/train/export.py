@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -12,12 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import fit, format, reference, selftest, unet
+from engine import fit, format, mbu, reference, selftest
 from engine.format import ClassInfo, Layer, Model, Preprocessing
-from engine.train import folder, log
+from engine.runtime import Engine
+from engine.shrink import shrink
+from engine.train import calibrate, folder, layouts, log, quantise
 from engine.train.config import Config
 from engine.train.network import Integers, Network
-from engine.train.trainer import predict, prepare
+from engine.train.trainer import logits_of, predict, prepare
 
 Pixels = NDArray[np.uint8]
 
@@ -39,35 +42,45 @@ def export(
 ) -> Path:
     """Write the model file of `checkpoint` to `out`, read it back and prove it; returns its path.
 
-    `name` is the file's stem by default. `scores` (JSON) go into the provenance, by default those that the trainer
-    logged for this checkpoint. The proof runs random images and, where the training data is at hand, some of it. A
-    file that fails is not left behind.
+    Channels that can never change a result are left out, and where the training data is at hand the probabilities are
+    calibrated on its validation images. `name` is the file's stem by default. `scores` (JSON) go into the provenance,
+    by default those that the trainer logged for this checkpoint. The proof runs random images and, where the training
+    data is at hand, some of it. A file that fails is not left behind.
     """
     out = Path(out)
     network, config, step = restore(checkpoint)
     scores = scores or logged_scores(Path(checkpoint).with_name("log.csv"), step)
     provenance = {"crops": step * config.batch, **describe(config), "scores": dict(scores)}
-    model = to_model(
-        network, config, name=name or out.stem, classes=[ClassInfo(class_name, color)], provenance=provenance
-    )
+    classes = [ClassInfo(n, c) for n, c in zip(config.classes, colors(len(config.classes)), strict=True)]
+    classes = classes or [ClassInfo(class_name, color)]
+    model = to_model(network, config, name=name or out.stem, classes=classes, provenance=provenance)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
+    small = shrink(model)
+    small = replace(small, model=replace(small.model, provenance={**model.provenance, "removed": small.report(model)}))
     try:
-        format.save(model, part)
-        prove(network, format.load(part), proof_images(config))
+        format.save(small.model, part)
+        prove(network, format.load(part), proof_images(config), small.kept)
+        format.save(calibrated(small.model, config), part)
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
     return out
 
 
+def colors(count: int) -> list[tuple[int, int, int]]:
+    """`count` colors to tell classes apart: black for the background, then hues the golden ratio apart."""
+    hues = [colorsys.hsv_to_rgb(0.35 + 0.618034 * k, 0.7, 0.9) for k in range(count - 1)]
+    return [(0, 0, 0), *((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues)][:count]
+
+
 def restore(checkpoint: str | Path) -> tuple[Network, Config, int]:
     """(network in evaluation mode, its run's configuration, step) of a trainer's checkpoint."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     config = Config(**state["config"])
-    network = Network(unet.layers(config.width, masked=config.masked), config.floating)
+    network = Network(config.layers(), config.floating)
     network.load_state_dict(state["network"])
-    network.set_zeros(config.zeros_at(state["step"]))
+    network.set_zeros(config.zeros_at(state["step"]), config.zeros_by)
     return network.eval(), config, state["step"]
 
 
@@ -77,10 +90,19 @@ class CheckpointEngine:
     def __init__(self, checkpoint: str | Path) -> None:
         self._network, self._config, _ = restore(checkpoint)
 
-    def run(self, images: Sequence[Pixels], threshold: float | None = None) -> tuple[list[NDArray[np.bool_]], None]:
-        """Masks bool [h, w] of `images`, by torch; `threshold` is a probability, 0.5 by default."""
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of index masks."""
+        return self._config.classes
+
+    def run(self, images: Sequence[Pixels], threshold: float | None = None) -> tuple[list[NDArray[Any]], None]:
+        """Masks [h, w] of `images`, by torch: bool, or class indices; `threshold` is a probability, 0.5 by default."""
         probability = 0.5 if threshold is None else threshold
         return [predict(self._network, image, self._config, probability) for image in images], None
+
+    def probabilities(self, image: Pixels) -> NDArray[np.float64]:
+        """Of every pixel and class, float64 [h, w, classes]."""
+        return mbu.probabilities(logits_of(self._network, image, self._config).double().movedim(0, 2).cpu().numpy())
 
 
 def to_model(
@@ -94,6 +116,9 @@ def to_model(
     """The model of `network`, which `config` has trained; `provenance` (JSON) gains the share of zeros reached."""
     if network.floating:
         raise ExportError("a network in full precision has no bits to export; train it with floating=False")
+    for layer in network.layers:
+        if layer.weights in quantise.INTEGERS:
+            raise ExportError(f"{layer.name}: weights of {layer.weights} are a baseline that no kernel runs")
     integers = network.integers()
     layers: list[Layer] = []
     tensors: dict[str, NDArray[Any]] = {}
@@ -102,6 +127,8 @@ def to_model(
             inputs = [network.channels[name] for name in layer.inputs]
             parts = _tensors(layer, integers[layer.name], inputs)
             tensors |= {f"{layer.name}.{part}": array for part, array in parts.items()}
+        if layer.weights in quantise.TERNARY:
+            layer = replace(layer, weights="masked")
         layers.append(replace(layer, scale=integers[layer.name].scale) if layer.op == "head1x1" else layer)
     return Model(
         name=name,
@@ -115,10 +142,27 @@ def to_model(
     )
 
 
-def prove(network: Network, model: Model, images: Iterable[Pixels]) -> None:
+def calibrated(model: Model, config: Config) -> Model:
+    """`model` with the temperature that suits the validation images, where those are at hand."""
+    held = validation_pairs(config)
+    if not held:
+        return model
+    classes, scale = len(config.classes), model.layers[-1].scale
+    with Engine.load(model) as engine:
+        loaded = (pair.load(classes) for pair in held)
+        samples = [calibrate.sample(engine.logits(image) * scale, mask) for image, mask in loaded]
+    t = calibrate.temperature(samples)
+    provenance = {**model.provenance, "temperature": round(t, 4)}
+    return calibrate.with_temperature(replace(model, provenance=provenance), t)
+
+
+def prove(
+    network: Network, model: Model, images: Iterable[Pixels], kept: Mapping[str, NDArray[np.intp]] | None = None
+) -> None:
     """Check that `network` and the reference on `model` agree in every bit of every layer.
 
-    `images` are uint8 [h, w, 3] of any sizes. Raises ExportError naming the first layer that differs.
+    `images` are uint8 [h, w, 3] of any sizes; `kept` names the channels that a shrunk model has left of each layer.
+    Raises ExportError naming the first layer that differs.
     """
     for image in images:
         fitted = fit.pad(image)
@@ -127,6 +171,7 @@ def prove(network: Network, model: Model, images: Iterable[Pixels]) -> None:
         result = reference.run(model, fitted)
         for layer in model.layers:
             theirs = expected[layer.name][0].permute(1, 2, 0).numpy()
+            theirs = theirs[..., kept[layer.name]] if kept else theirs
             head = layer.op == "head1x1"
             ours = result.logits if head else result.trace[layer.name]
             wrong = np.count_nonzero(ours != (np.rint(theirs / layer.scale) if head else theirs))
@@ -154,16 +199,21 @@ def proof_images(config: Config) -> list[Pixels]:
     """Random images of odd sizes and, where the data folder is at hand, the two smallest of the validation images."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in PROOF_SIZES]
-    if Path(config.data).is_dir():
-        _, held = folder.split(folder.pairs(config.data), config.validation, config.seed)
-        images += [prepare(pair.load()[0], config.contrast) for pair in sorted(held, key=lambda p: p.size)[:2]]
-    return images
+    smallest = sorted(validation_pairs(config), key=lambda pair: pair.size)[:2]
+    return images + [prepare(pair.load(len(config.classes))[0], config.contrast) for pair in smallest]
+
+
+def validation_pairs(config: Config) -> list[folder.Pair]:
+    """The validation images of a run; none where its data is not at hand."""
+    if not Path(config.data).is_dir():
+        return []
+    return folder.split(layouts.pairs(config.data), config.validation, config.seed)[1]
 
 
 def describe(config: Config) -> dict[str, Any]:
     """How a model came to be, as JSON without paths: data, split, budget, code."""
     data = Path(config.data)
-    pairs = {"pairs": len(folder.pairs(data))} if data.is_dir() else {}
+    pairs = {"pairs": len(layouts.pairs(data))} if data.is_dir() else {}
     split = {"validation": config.validation, "seed": config.seed}
     init = {"init": Path(config.init).parent.name} if config.init else {}
     run = {"width": config.width, "soften": config.soften, **init}
@@ -184,10 +234,10 @@ def _tensors(layer: Layer, integers: Integers, inputs: Sequence[int]) -> dict[st
     if layer.weights == "int16":
         return {"weight": weights, "theta": offsets[:, None]}
     planes: dict[str, NDArray[Any]] = {"pos": format.pack(weights > 0, inputs), "theta": offsets[:, None]}
-    return planes | ({"neg": format.pack(weights < 0, inputs)} if layer.weights == "masked" else {})
+    return planes | ({"neg": format.pack(weights < 0, inputs)} if layer.weights != "binary" else {})
 
 
 def _zeros(layers: Iterable[Layer], integers: Mapping[str, Integers]) -> float:
     """Share of zeros among the weights of all masked layers, rounded to four digits."""
-    weights = [integers[layer.name].weights for layer in layers if layer.weights == "masked"]
+    weights = [integers[layer.name].weights for layer in layers if layer.weights in quantise.TERNARY]
     return round(sum(np.count_nonzero(w == 0) for w in weights) / sum(w.size for w in weights), 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine import mbu
+from engine import mbu, strategy
 from engine.format import IMAGE, Layer
 from engine.train import quantise
 
@@ -53,6 +53,10 @@ class BitConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(*pair, size, size))
         nn.init.normal_(self.weight, std=(2 / (channels_in * (1 if self.upsamples else 9))) ** 0.5)
         self.norm = nn.BatchNorm2d(layer.channels)
+        self.scale: nn.Parameter | None = None
+        if self.kind == "seq":
+            self.scale = nn.Parameter(torch.empty(layer.channels))
+            self.reset_scale()
         self.register_buffer("frozen_weight", None, persistent=False)
         self.register_buffer("frozen_theta", None, persistent=False)
 
@@ -76,30 +80,57 @@ class BitConv(nn.Module):
 
     def refresh_threshold(self) -> None:
         """Take the masking threshold anew from the latent weights (a partial sort: not for every step)."""
+        latent = self.weight.detach()
         if self.kind == "masked":
-            self.threshold = mbu.zero_threshold(self.weight.detach().cpu().numpy(), self.zeros)
+            self.threshold = mbu.zero_threshold(latent.cpu().numpy(), self.zeros)
+        elif self.kind == "twn":
+            self.threshold = 0.7 * float(latent.abs().mean())
+        elif self.kind == "max-abs":  # round(w / max |w|) is zero up to there
+            self.threshold = 0.5 * float(latent.abs().max())
+
+    def reset_scale(self) -> None:
+        """SEQ's scale begins where nothing is clipped: at every output channel's largest weight."""
+        if self.scale is not None:
+            self.scale.data = self.weight.detach().abs().amax(self._inputs)
+
+    @property
+    def _inputs(self) -> tuple[int, ...]:
+        """The axes of `weight` that an output channel sums over."""
+        return (0, 2, 3) if self.upsamples else (1, 2, 3)
 
     def integers(self) -> Integers:
         """The layer's integers, by `engine.mbu` alone; raises ValueError for a layer in full precision."""
-        latent = self.weight.detach().cpu().numpy()
-        latent = latent.transpose((1, 2, 3, 0) if self.upsamples else (0, 2, 3, 1))  # [out, kh, kw, in]
+        weights, step = self._quantised()
         if self.kind == "int16":
-            weights, step = mbu.fixed_point(latent, (1, 2, 3))
-            scale, bound = step.reshape(-1) / 255, 255 * np.abs(weights.astype(np.int64)).sum((1, 2, 3))
-            bias = np.zeros_like(scale)
-        elif self.kind in ("binary", "masked"):
-            weights = (mbu.binarize(latent) if self.kind == "binary" else mbu.mask(latent, self.threshold)).astype(
-                np.int16
-            )
+            bound = 255 * np.abs(weights.astype(np.int64)).sum((1, 2, 3))
+            scale, bias = step / 255, np.zeros_like(step)
+        else:
             taps = np.abs(weights.astype(np.int64)).sum(3)
             bound = taps.max((1, 2)) if self.upsamples else taps.sum((1, 2))
             # acc = sum w (2 b - 1), and batch norm saw acc itself when upsampling, else sum w b = (acc + sum w) / 2
-            scale = np.full(len(weights), 1.0 if self.upsamples else 0.5)
-            bias = np.zeros(len(weights)) if self.upsamples else 0.5 * weights.sum((1, 2, 3), dtype=np.float64)
-        else:
-            raise ValueError("a layer in full precision has no integers")
+            scale = step * (1.0 if self.upsamples else 0.5)
+            bias = np.zeros_like(step) if self.upsamples else 0.5 * step * weights.sum((1, 2, 3), dtype=np.float64)
         theta, flip = mbu.fold(self._batch_norm(scale, bias), bound)
         return Integers(np.where(flip[:, None, None, None], -weights, weights), theta)
+
+    def _quantised(self) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+        """(weights int16 [out, kh, kw, in], step float64 [out]): what batch norm has seen is weights * step."""
+        latent = self.weight.detach().cpu().numpy()
+        latent = latent.transpose((1, 2, 3, 0) if self.upsamples else (0, 2, 3, 1))
+        if self.kind == "float":
+            raise ValueError("a layer in full precision has no integers")
+        if self.kind == "int16" or self.kind in quantise.INTEGERS:
+            limit = quantise.INTEGERS.get(self.kind, mbu.FIXED_POINT_MAX)
+            weights, steps = mbu.fixed_point(latent, (1, 2, 3), limit)
+            return weights, steps.reshape(-1)
+        step = np.ones(len(latent))
+        if self.kind == "binary":
+            return mbu.binarize(latent).astype(np.int16), step
+        if self.scale is None:
+            return mbu.mask(latent, self.threshold).astype(np.int16), step
+        scale = self.scale.detach().cpu().clamp(min=quantise.SMALLEST_SCALE)
+        threshold = (scale / 3).numpy()[:, None, None, None]
+        return mbu.mask(latent, threshold).astype(np.int16), scale.double().numpy() * (2 / 3)
 
     def _batch_norm(self, scale: NDArray[np.float64], bias: NDArray[np.float64]) -> mbu.BatchNorm:
         def array(tensor: Tensor) -> NDArray[np.float64]:
@@ -112,9 +143,14 @@ class BitConv(nn.Module):
         return mbu.BatchNorm(array(norm.weight), array(norm.bias), mean, var, scale, bias, norm.eps)
 
     def _fake_quantised(self) -> Tensor:
-        if self.kind == "masked":
+        if self.kind == "binary":
+            return quantise.binary(self.weight)
+        if self.kind == "int16" or self.kind in quantise.INTEGERS:
+            limit = quantise.INTEGERS.get(self.kind, mbu.FIXED_POINT_MAX)
+            return quantise.fixed_point(self.weight, self._inputs, limit)
+        if self.scale is None:
             return quantise.masked(self.weight, self.threshold)
-        return quantise.binary(self.weight) if self.kind == "binary" else quantise.fixed_point(self.weight, (1, 2, 3))
+        return quantise.stretched(self.weight, self.scale.view((1, -1, 1, 1) if self.upsamples else (-1, 1, 1, 1)))
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.upsamples:  # taps do not overlap and nothing is padded, but their weight sums differ: enter as +-1
@@ -199,9 +235,17 @@ class Network(nn.Module):
                     del values[name]
         return values
 
+    def begin_with(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of another network of this shape, however it was quantised; learned scales begin anew."""
+        own = self.state_dict()
+        shared = {name: tensor for name, tensor in state.items() if not name.endswith(".scale")}
+        self.load_state_dict(shared | {name: own[name] for name in own if name.endswith(".scale")})
+        for stage in self.bit_convolutions().values():
+            stage.reset_scale()
+
     def bit_convolutions(self) -> dict[str, BitConv]:
-        """The layers whose weights are single bits or masked, by layer name."""
-        found = {layer.name: self.stages[key(layer)] for layer in self.layers if layer.weights in ("binary", "masked")}
+        """The layers that take bits, all but the first and the last, by layer name."""
+        found = {layer.name: self.stages[key(layer)] for layer in self.layers if layer.weights not in ("", "int16")}
         return {name: stage for name, stage in found.items() if isinstance(stage, BitConv)}
 
     def integers(self) -> dict[str, Integers]:
@@ -215,11 +259,24 @@ class Network(nn.Module):
             if isinstance(stage, BitConv):
                 stage.hardness = hardness
 
-    def set_zeros(self, zeros: float) -> None:
-        """Ask every masked layer for this share of zero weights, and take their thresholds anew."""
+    def set_zeros(self, zeros: float, by: str = "layer") -> None:
+        """Ask the masked layers for this share of zeros, and take their thresholds anew.
+
+        By "layer" each has that share of zero weights. By "cost" it is the share of all their products that is zero:
+        what the CPU engine saves. A product is worth most where a pixel needs few, so a weight is kept if its
+        magnitude, over its layer's root mean square, exceeds a common bound times the root of the layer's products.
+        """
+        masked = {name: stage for name, stage in self.bit_convolutions().items() if stage.kind == "masked"}
+        shares = self._zeros_by_cost(masked, zeros) if by == "cost" else dict.fromkeys(masked, zeros)
+        for name, stage in masked.items():
+            stage.zeros = shares[name]
         for stage in self.bit_convolutions().values():
-            stage.zeros = zeros
             stage.refresh_threshold()
+
+    def _zeros_by_cost(self, masked: dict[str, BitConv], zeros: float) -> dict[str, float]:
+        visits = dict(zip([layer.name for layer in self.layers], strategy.weight_visits(self.layers), strict=True))
+        latents = {name: stage.weight.detach().cpu().numpy() for name, stage in masked.items()}
+        return mbu.zeros_by_cost(latents, {name: visits[name] for name in masked}, zeros)
 
 
 def key(layer: Layer) -> str:

@@ -9,6 +9,15 @@ from torch import Tensor
 
 from engine import mbu
 
+INTEGERS = {"int8": 127, "int4": 7}
+"""Weights of several bits, per output channel: the largest integer. Baselines; no kernel runs them."""
+
+TERNARY = ("masked", "twn", "max-abs", "seq")
+"""Ways to choose which weights become zero: a share of them (ours), the thresholds of TWN and max-abs, SEQ's own."""
+
+SMALLEST_SCALE = 1e-4
+"""SEQ's learned scale stays positive."""
+
 
 def at_least(x: Tensor, bound: Tensor | float) -> Tensor:
     """x >= bound as 0 and 1 of x's dtype, without the detour over bool: that takes twenty times as long on CPUs."""
@@ -56,16 +65,32 @@ def binary(latent: Tensor) -> Tensor:
     return straight_through(latent, 2 * at_least(latent, 0) - 1)
 
 
-def masked(latent: Tensor, threshold: float) -> Tensor:
-    """`mbu.mask` for torch."""
+def ternary(latent: Tensor, threshold: float | Tensor) -> Tensor:
+    """`mbu.mask` for torch, without a gradient: -1, 0 and +1 of latent's dtype."""
     with torch.no_grad():
         keep = torch.gt(latent.abs(), threshold, out=torch.empty_like(latent))
-    return straight_through(latent, (2 * at_least(latent, 0) - 1) * keep)
+        return (2 * at_least(latent, 0) - 1) * keep
 
 
-def fixed_point(latent: Tensor, axis: tuple[int, ...] | None) -> Tensor:
+def masked(latent: Tensor, threshold: float) -> Tensor:
+    """`mbu.mask` for torch."""
+    return straight_through(latent, ternary(latent, threshold))
+
+
+def stretched(latent: Tensor, scale: Tensor) -> Tensor:
+    """SEQ, the stretched elastic quantiser (ParetoQ): three equal bins of +-scale become scale * {-2, 0, 2} / 3.
+
+    `scale` broadcasts against `latent` and learns: inside its range a weight passes its gradient on, outside it moves
+    the scale alone.
+    """
+    scale = scale.clamp(min=SMALLEST_SCALE)
+    x = (latent / scale).clamp(-1, 1)
+    return scale * straight_through(x, ternary(latent, scale.detach() / 3) * (2 / 3))
+
+
+def fixed_point(latent: Tensor, axis: tuple[int, ...] | None, limit: int = mbu.FIXED_POINT_MAX) -> Tensor:
     """`mbu.fixed_point` for torch: the rounded weights at their own scale."""
     magnitude = latent.detach().abs()
     largest = magnitude.amax(axis, keepdim=True) if axis is not None else magnitude.max()
-    step = torch.where(largest > 0, largest / mbu.FIXED_POINT_MAX, 1.0)
+    step = torch.where(largest > 0, largest / limit, 1.0)
     return straight_through(latent, torch.round(latent / step) * step)

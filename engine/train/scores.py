@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+BINS = 15
+"""Equal bins of probability for the expected calibration error."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -46,8 +49,16 @@ def count(predicted: NDArray[np.generic], true: NDArray[np.generic]) -> Counts:
     return Counts(int((a & b).sum()), int((a & ~b).sum()), int((b & ~a).sum()))
 
 
+def by_class(predicted: NDArray[np.generic], true: NDArray[np.generic], classes: int = 0) -> list[Counts]:
+    """Counts of every class but the background (0); of binary masks, `classes` being 0, of the foreground."""
+    return [count(predicted == k, true == k) for k in range(1, classes)] if classes else [count(predicted, true)]
+
+
 def summarise(counts: Iterable[Counts]) -> Scores:
-    """Scores over the images behind `counts`; raises ValueError when there are none."""
+    """Scores over the images behind `counts`; raises ValueError when there are none.
+
+    With several classes there are counts for each image and class: Dice and IoU are then also means over the classes.
+    """
     items = list(counts)
     if not items:
         raise ValueError("no images to score")
@@ -55,6 +66,26 @@ def summarise(counts: Iterable[Counts]) -> Scores:
     return Scores(
         len(items), float(np.mean([c.dice for c in items])), float(np.mean([c.iou for c in items])), pooled.dice
     )
+
+
+def reliability(probabilities: NDArray[np.float64], true: NDArray[np.generic]) -> NDArray[np.float64]:
+    """A reliability diagram of one image, float64 [3, BINS]: pixels, sum of probabilities, pixels it holds of.
+
+    `probabilities` [h, w, classes] are the foreground's with one class; with several, the largest one counts, and it
+    holds where its class is the true one.
+    """
+    if probabilities.shape[2] == 1:
+        claimed, holds = probabilities[..., 0].ravel(), (true != 0).ravel()
+    else:
+        claimed, holds = probabilities.max(2).ravel(), (probabilities.argmax(2) == true).ravel()
+    bins = np.minimum((claimed * BINS).astype(np.intp), BINS - 1)
+    return np.stack([np.bincount(bins, w, minlength=BINS) for w in (np.ones_like(claimed), claimed, holds)])
+
+
+def calibration_error(total: NDArray[np.float64]) -> float:
+    """Expected calibration error of summed `reliability`: mean |claimed - true| share over bins, by their pixels."""
+    count, claimed, holds = total
+    return float(np.abs(claimed - holds).sum() / count.sum())
 
 
 def otsu(image: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from engine import fit, unet
+from engine import fit
 from engine.format import Layer
-from engine.train import augment, figures, folder, log, scores
+from engine.train import augment, figures, folder, layouts, log, scores
 from engine.train.config import Config
-from engine.train.loss import segmentation_loss
+from engine.train.loss import probabilities, segmentation_loss
 from engine.train.network import Network
 from engine.train.prefetch import prefetch
 
 REFRESH_EVERY = 16  # steps between two looks at the masking thresholds
 LOG_EVERY = 25  # steps
-NORM_BATCHES = 64  # batches over which batch norm is estimated anew at the end
+NORM_CROPS = 256  # over which batch norm is estimated anew at the end
 SAMPLES = 6  # validation images on the sheet of examples
 FREE_FIELDS = ("out", "device")  # a run may move to another folder or device and go on
 
 
 Pixels = NDArray[np.uint8]
 Cut = Callable[[Pixels, Pixels, int, np.random.Generator], tuple[Pixels, Pixels]]
+Load = Callable[[folder.Pair, int, str], tuple[Pixels, Pixels]]
+
+
+def load(pair: folder.Pair, classes: int, contrast: str) -> tuple[Pixels, Pixels]:
+    """(image with its contrast stretched where asked for, mask) of `pair`: what crops are taken from."""
+    image, mask = pair.load(classes)
+    return prepare(image, contrast), mask
 
 
 class ResumeError(ValueError):
@@ -42,21 +49,24 @@ class Trainer:
 
     A checkpoint holds no masking thresholds: they follow from its weights and from the share of zeros at its step.
     They are taken anew before every save, so a resumed run gives the same bits as one that was never interrupted.
+    Who trains many networks passes a `load` that remembers, and asks for `quiet`: no progress bar.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, load: Load = load, quiet: bool = False) -> None:
         self.config = config
+        self._load = load
+        self._quiet = quiet
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed + (config.repeat << 32))
         torch.set_flush_denormal(True)  # vanishing gradients would cost a fifth of the time on CPUs
-        self.training, self.validation = folder.split(folder.pairs(config.data), config.validation, config.seed)
+        self.training, self.validation = folder.split(layouts.pairs(config.data), config.validation, config.seed)
         if not self.training or not self.validation:
             raise folder.DataError(f"{config.data}: too few pairs to hold {config.validation:.0%} for validation")
-        layers = unet.layers(config.width, masked=config.masked)
+        layers = config.layers()
         self.network = _placed(Network(layers, config.floating), config.device)
         if config.init:
-            self.network.load_state_dict(torch.load(config.init, map_location="cpu", weights_only=True)["network"])
+            self.network.begin_with(torch.load(config.init, map_location="cpu", weights_only=True)["network"])
         self.teacher = _load_teacher(config, layers) if config.teacher else None
         self.optimizer = torch.optim.Adam(self.network.parameters(), config.rate)
         self.step = 0
@@ -73,9 +83,14 @@ class Trainer:
 
     def run(self) -> scores.Scores:
         """Train what is left of the budget, re-estimate batch norm, save; returns the validation scores."""
+        self.fit()
+        return self._validate_and_save()
+
+    def fit(self) -> None:
+        """Train what is left of the budget and re-estimate batch norm; the end of it is neither scored nor saved."""
         config = self.config
         self._set_zeros()
-        with tqdm(total=config.steps, initial=self.step, unit="step", dynamic_ncols=True) as bar:
+        with tqdm(total=config.steps, initial=self.step, unit="step", dynamic_ncols=True, disable=self._quiet) as bar:
             reported, losses = time.monotonic(), []
             for pixels, labels in prefetch(self._batches(self.step, config.steps)):
                 losses.append(self._train_step(pixels, labels))
@@ -89,7 +104,6 @@ class Trainer:
                     self._save_when_due()
         self._set_zeros()
         self._estimate_norms()
-        return self._validate_and_save()
 
     def _train_step(self, pixels: Tensor, labels: Tensor) -> float:
         for group in self.optimizer.param_groups:
@@ -98,12 +112,12 @@ class Trainer:
             self._set_zeros()
         self.network.set_hardness(self.config.hardness_at(self.step))
         self.network.train()
-        with torch.autocast(self.config.device, torch.bfloat16):
+        with torch.autocast(torch.device(self.config.device).type, torch.bfloat16):
             logits = self.network(pixels)
             target = None
             if self.teacher is not None:
                 with torch.no_grad():
-                    target = torch.sigmoid(self.teacher(pixels).float())
+                    target = probabilities(self.teacher(pixels).float())
         loss = segmentation_loss(logits.float(), labels, target)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -112,16 +126,16 @@ class Trainer:
         return float(loss.detach())
 
     def _set_zeros(self) -> None:
-        self.network.set_zeros(self.config.zeros_at(self.step))
+        self.network.set_zeros(self.config.zeros_at(self.step), self.config.zeros_by)
 
     def _batches(self, start: int, stop: int, cut: Cut = augment.crop) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the steps start … stop - 1; each depends on seed and step alone, so a resumed run is the same."""
         config = self.config
-        items = [(prepare(image, config.contrast), mask) for image, mask in (pair.load() for pair in self.training)]
+        items = [self._load(pair, len(config.classes), config.contrast) for pair in self.training]
         weights = np.sqrt([mask.size for _, mask in items])
         weights /= weights.sum()
         for step in range(start, stop):
-            rng = np.random.default_rng((config.seed, step))
+            rng = np.random.default_rng((config.seed, step, config.repeat)[: 3 if config.repeat else 2])
             chosen = rng.choice(len(items), config.batch, p=weights)
             crops = [cut(image, mask, config.crop, rng) for image, mask in (items[i] for i in chosen)]
             pixels = np.stack([image.transpose(2, 0, 1) for image, _ in crops])
@@ -137,26 +151,32 @@ class Trainer:
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.reset_running_stats()
                 module.momentum = None
-        for pixels, _ in prefetch(self._batches(self.config.steps, self.config.steps + NORM_BATCHES, augment.window)):
-            with torch.autocast(self.config.device, torch.bfloat16):
+        for pixels, _ in self.as_they_are():
+            with torch.autocast(torch.device(self.config.device).type, torch.bfloat16):
                 self.network(pixels)
+
+    def as_they_are(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of NORM_CROPS training crops that nothing has been done to."""
+        start, count = self.config.steps, -(-NORM_CROPS // self.config.batch)
+        return prefetch(self._batches(start, start + count, augment.window))
 
     def _save_when_due(self) -> None:
         if self.step % self.config.validate_every == 0:
             self._validate_and_save()
         elif self.step % self.config.save_every == 0:
-            self._save()
+            self.save()
 
     def _validate_and_save(self) -> scores.Scores:
         self._set_zeros()
         result = validate(self.network, self.validation, self.config)
         self.best = max(self.best, result.dice)
         self._log(dice=result.dice, iou=result.iou, f1=result.f1)
-        self._save()
+        self.save()
         self._draw()
         return result
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the checkpoint."""
         self._set_zeros()
         state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
         part = self.checkpoint.with_suffix(".part")
@@ -191,34 +211,45 @@ class Trainer:
         """The run in pictures: its curves so far, and examples spread over the validation images."""
         figures.curves(self.log, self.out / "curves.png")
         chosen = self.validation[:: -(-len(self.validation) // SAMPLES)]
-        images, masks = zip(*(pair.load() for pair in chosen), strict=True)
+        images, masks = zip(*(pair.load(len(self.config.classes)) for pair in chosen), strict=True)
         predictions = [predict(self.network, image, self.config) for image in images]
         figures.samples(images, masks, predictions, self.out / "samples.png")
 
 
-def prepare(image: NDArray[np.uint8], contrast: str) -> NDArray[np.uint8]:
+def prepare(image: Pixels, contrast: str) -> Pixels:
     """The model file's preprocessing of one image before crops are taken."""
     return fit.stretch(image) if contrast == "stretch" else image
 
 
 @torch.no_grad()
-def predict(network: Network, image: NDArray[np.uint8], config: Config, threshold: float = 0.5) -> NDArray[np.bool_]:
-    """Mask bool [h, w] of one image [h, w, 3] by the network's evaluation mode."""
+def logits_of(network: Network, image: Pixels, config: Config) -> Tensor:
+    """Real logits [classes, h, w] of one image [h, w, 3] by the network's evaluation mode."""
     height, width = image.shape[:2]
     pixels = torch.from_numpy(fit.pad(prepare(image, config.contrast)).transpose(2, 0, 1).copy())
-    logits = network(pixels[None].to(config.device))
-    mask: NDArray[np.bool_] = (torch.sigmoid(logits[0, 0, :height, :width]) >= threshold).cpu().numpy()
+    logits: Tensor = network(pixels[None].to(config.device))[0, :, :height, :width]
+    return logits
+
+
+@torch.no_grad()
+def predict(network: Network, image: Pixels, config: Config, threshold: float = 0.5) -> NDArray[Any]:
+    """Mask [h, w] of one image [h, w, 3] by the network's evaluation mode: bool, or class indices uint8."""
+    logits = logits_of(network, image, config)
+    if len(logits) > 1:  # numpy's argmax, unlike torch's, promises the lowest class on ties
+        classes: NDArray[np.uint8] = logits.cpu().numpy().argmax(0).astype(np.uint8)
+        return classes
+    mask: NDArray[np.bool_] = (torch.sigmoid(logits[0]) >= threshold).cpu().numpy()
     return mask
 
 
 def validate(network: Network, items: list[folder.Pair], config: Config) -> scores.Scores:
-    """Scores of `network` in evaluation mode over whole images."""
+    """Scores of `network` in evaluation mode over whole images, the mean over classes where there are several."""
     network.eval()
+    classes = len(config.classes)
     counts = []
     for pair in items:
-        image, mask = pair.load()
-        counts.append(scores.count(predict(network, image, config), mask))
-    return scores.summarise(counts)
+        image, mask = pair.load(classes)
+        counts += scores.by_class(predict(network, image, config), mask, classes)
+    return replace(scores.summarise(counts), images=len(items))
 
 
 def _load_teacher(config: Config, layers: list[Layer]) -> Network:

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import turns
+from tests.bench import cuda, turns
 from tests.bench.contenders import Contender
 from tests.bench.parts import WITHOUT_AMX, Part, parts
 
@@ -25,6 +25,9 @@ COLUMNS = ("name", "kind", "blocks", "zeros", "width", "size", "threads", "kerne
 def main() -> None:
     """Measure the chosen parts."""
     args = arguments()
+    if args.device != "cpu":
+        cuda.main(args.device, args.width, args.size, out=args.json)
+        return
     args.out.mkdir(parents=True, exist_ok=True)
     for name, part in parts().items():
         if name in (args.only or parts()):
@@ -93,6 +96,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=list(parts()), metavar="PART", help=", ".join(parts()))
     parser.add_argument("--size", type=int, default=512, help="sides of the image (default: 512)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 and so on (the default is cpu)")
+    parser.add_argument("--width", type=int, default=64, help="of a GPU: channels of the first layer (default: 64)")
+    parser.add_argument("--json", type=Path, help="of a GPU: write all that was measured to this file")
     parser.add_argument("--rounds", type=int, help="by default every part's own")
     parser.add_argument("--prepare", action="store_true", help="only make the peers' model files, which takes minutes")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the CSV files (runs/bench)")

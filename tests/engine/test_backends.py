@@ -7,29 +7,34 @@ import platform
 import numpy as np
 import pytest
 
-from engine import mbu, reference
-from engine.backends import CpuBackend, available_kernels
+from engine import devices, mbu, reference
+from engine.backends import CpuBackend, CudaBackend, available_kernels
+from engine.model import Model
 from engine.runtime import Engine
 from tests.cases import CASES, Case, same
 
 # of this architecture; NEON is also emulated elsewhere (test_neon.py)
-KERNELS = (
-    ("neon", "portable") if platform.machine() in ("aarch64", "arm64") else ("avx512vnni", "avx512", "avx2", "portable")
-)
+ARM = platform.machine() in ("aarch64", "arm64")
+KERNELS: tuple[str, ...] = ("neon", "portable") if ARM else ("avx512vnni", "avx512", "avx2", "portable")
+KERNELS += ("cuda:0",) if devices.gpus() else ()  # `make test-gpu`; without a GPU, emulated (test_cuda_session.py)
 
 
 @pytest.fixture(params=KERNELS)
 def kernel(request: pytest.FixtureRequest) -> str:
     name: str = request.param
-    if name not in available_kernels():
+    if name not in devices.available() and name not in available_kernels():
         pytest.skip(f"this machine cannot run the {name} kernels")
     return name
+
+
+def backend_of(model: Model, kernel: str, threads: int) -> CpuBackend | CudaBackend:
+    return CudaBackend(model, 0) if kernel == "cuda:0" else CpuBackend(model, kernel, threads)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_logits_equal_the_reference(case: Case, kernel: str, threads: int) -> None:
-    backend = CpuBackend(case.model, kernel, threads)
+    backend = backend_of(case.model, kernel, threads)
     images, expected = case.images, case.expected()
     for poison in (0x00, 0xFF, 0xA5):
         for i, image in enumerate(images):  # shapes in turn: what a smaller one leaves behind must not matter
@@ -42,7 +47,8 @@ def test_logits_equal_the_reference(case: Case, kernel: str, threads: int) -> No
 @pytest.mark.parametrize("case", [case for case in CASES if len(case.sizes) > 1], ids=lambda case: case.name)
 def test_a_batch_gives_what_single_calls_give(case: Case, kernel: str) -> None:
     thresholds = list(np.linspace(0.3, 0.7, len(case.sizes)))
-    with Engine.load(case.model, kernel=kernel, threads=2) as engine:
+    where = {"device": kernel} if kernel == "cuda:0" else {"device": "cpu", "kernel": kernel}
+    with Engine.load(case.model, **where, threads=2) as engine:
         batched, _ = engine.run(case.images, thresholds)
         single = [engine.run([image], t)[0][0] for image, t in zip(case.images, thresholds, strict=True)]
     scale = case.model.layers[-1].scale
@@ -66,5 +72,5 @@ def test_a_wrong_bit_is_noticed(kernel: str) -> None:
     name = "up4.conv2.pos"
     other = {**model.tensors, name: model.tensors[name] ^ model.tensors["up4.conv2.neg"]}
     changed = type(model)(**{**vars(model), "tensors": other})
-    logits = CpuBackend(changed, kernel, 1).run(case.images, [0], want_logits=True)[1]
+    logits = backend_of(changed, kernel, 1).run(case.images, [0], want_logits=True)[1]
     assert not same(logits, case.expected())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import fit, reference
+from engine import devices, fit, reference
 from engine.format import Model, ModelFileError, Preprocessing, save
 from engine.runtime import Engine, EngineError, available_kernels, resolve
 from tests.models import random_model
@@ -21,7 +21,7 @@ def model() -> Model:
     return random_model(width=3)
 
 
-@pytest.mark.parametrize("device", ["auto", "cpu", "reference"])
+@pytest.mark.parametrize("device", ["auto", *devices.available()])
 def test_every_device_gives_the_same_mask(model: Model, device: str) -> None:
     with Engine.load(model, device=device) as engine:
         (mask,), timings = engine.run([IMAGE])
@@ -88,7 +88,7 @@ def test_a_resizing_model_answers_at_the_image_s_size(model: Model) -> None:
 
 
 def test_describe_names_every_layer_s_kernel(model: Model) -> None:
-    rows = Engine.load(model, kernel="portable").describe()
+    rows = Engine.load(model, device="cpu", kernel="portable").describe()
     assert [row["layer"] for row in rows] == [layer.name for layer in model.layers]
     assert {row["kernel"] for row in rows} == {"portable"}
     assert all(0.3 < row["zeros"] < 0.7 for row in rows if row["weights"] == "masked")
@@ -120,7 +120,7 @@ def test_kernels_are_listed_best_first() -> None:
 
 
 def test_memory_does_not_grow_once_warm(model: Model) -> None:
-    engine = Engine.load(model, threads=2)
+    engine = Engine.load(model, device="cpu", threads=2)
     session = engine._backend.session  # type: ignore[attr-defined]
     sizes = [(30, 40), (100, 64), (16, 16)]
     memory = []

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from engine import selftest
-from engine.runtime import MODELS, EngineError, available_kernels
+from engine.runtime import MODELS, EngineError
 
-KERNELS = (*available_kernels(), "reference")
+KERNELS = selftest.available()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

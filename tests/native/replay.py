@@ -1,4 +1,4 @@
-"""Builds and feeds tests/native/replay.cpp: the session without Python, for emulated machines and sanitizers."""
+"""Builds and feeds replay.cpp, the session without Python: for emulated machines, sanitizers and programs like it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from engine.plan import Step, compile_plan
 from tests.cases import Case
 
 ROOT = Path(__file__).parents[2]
+NATIVE = ROOT / "tests/native"
 OPS = ("pixels3x3", "conv3x3", "pool2x2", "upconv2x2", "head1x1")  # as enum Op numbers them
 
 SESSION = ("bound", "execute", "layout", "lists", "network", "pixels", "session", "threads", "cpu/probe")
@@ -43,8 +44,7 @@ def build(compiler: str, kernels: Sequence[str], out: Path, flags: Sequence[str]
 
 def replay(command: Sequence[str], kernel: str, threads: int, cases: Sequence[Case]) -> list[list[Logits]]:
     """Logits int32 [h, w, classes] of every image of every case, all images of a case having one padded shape."""
-    name = kernel.encode()
-    data = ints(len(name)) + name + ints(threads) + b"".join(map(_case, cases))
+    data = encode(kernel, threads, cases)
     answer = subprocess.run(list(command), input=data, stdout=subprocess.PIPE, check=True).stdout
     flat = np.frombuffer(answer, np.int32)
     results = []
@@ -57,6 +57,12 @@ def replay(command: Sequence[str], kernel: str, threads: int, cases: Sequence[Ca
         results.append(logits)
     assert not flat.size
     return results
+
+
+def encode(kernel: str, threads: int, cases: Sequence[Case]) -> bytes:
+    """What a replaying program reads (protocol.hpp)."""
+    name = kernel.encode()
+    return ints(len(name)) + name + ints(threads) + b"".join(map(_case, cases))
 
 
 def ints(*values: int) -> bytes:

@@ -34,8 +34,8 @@ def mask_of(answer: httpx.Response) -> np.ndarray[Any, np.dtype[np.uint8]]:
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "image/png"
     with Image.open(io.BytesIO(answer.content)) as image:
-        assert image.mode == "L"
-        return np.asarray(image)
+        assert image.mode in ("1", "P", "L")
+        return np.asarray(image.convert("L"))
 
 
 def assert_problem(answer: httpx.Response, problem: type[problems.Problem]) -> dict[str, Any]:
@@ -235,6 +235,15 @@ def test_bad_forms(client: httpx.Client, kind: str, body: bytes) -> None:
     assert_lives_on(client)
 
 
+def test_a_form_of_many_fields_is_refused_before_all_are_read(client: httpx.Client) -> None:
+    field = b'--b\r\nContent-Disposition: form-data; name="note"\r\n\r\nx\r\n'
+    image = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n' + file_of(photo()) + b"\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    for fields, status in ((100, 200), (101, 400)):
+        body = fields * field + image + b"--b--\r\n"
+        assert client.post("/segment", content=body, headers=headers).status_code == status
+
+
 @pytest.mark.parametrize("name", ["picture", "Image"])
 def test_a_form_without_the_field(client: httpx.Client, name: str) -> None:
     assert_problem(client.post("/segment", files={name: ("x", file_of(photo()))}), problems.BadForm)
@@ -269,6 +278,13 @@ def test_unknown_paths_and_methods_are_problems_too(client: httpx.Client) -> Non
     answer = client.get("/segment")
     assert_problem(answer, problems.MethodNotAllowed)
     assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/models", "/segment"])
+def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.headers["content-type"]) == (get.status_code, get.headers["content-type"])
+    assert head.content == b""
 
 
 # -- engine, queue, deadline, departure ------------------------------------------------------------------------------
@@ -322,9 +338,10 @@ def test_a_full_queue_answers_429_with_retry_after(held: tuple[FastAPI, FakeEngi
 
 
 def test_the_deadline_fires_while_the_engine_is_busy(held: tuple[FastAPI, FakeEngine, httpx.Client]) -> None:
-    _, engine, client = held
+    app, engine, client = held
     answer = client.post("/segment?timeout_ms=20", content=file_of(photo()), headers=PNG)
     assert_problem(answer, problems.DeadlinePassed)
+    assert app.state.service.batcher.running_s > 0  # still
     engine.gate.set()
     assert_lives_on(client)
     assert [len(batch) for batch in engine.batches] == [1, 1, 1]  # warm-up, the long one, the last: the late never ran

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,9 +112,14 @@ def test_two_models_of_one_name_are_refused() -> None:
         create_app([FakeEngine(), FakeEngine()], Settings())
 
 
+def metrics_of(client: httpx.Client) -> str:
+    return client.get("/metrics").text
+
+
 def test_a_reload_loses_no_request_and_a_broken_file_changes_nothing() -> None:
     old, new = FakeEngine(), FakeEngine(fake_model(name="new"))
-    loads: list[Sequence[Engine] | Exception] = [[FakeEngine(breaks=lambda image: True)], OSError("broken"), [new]]
+    broken = FakeEngine(breaks=lambda image: True)
+    loads: list[Sequence[Engine] | Exception] = [[broken], OSError("broken"), [new, new], [new]]
 
     def load() -> Sequence[Engine]:
         loaded = loads.pop(0)
@@ -124,8 +130,9 @@ def test_a_reload_loses_no_request_and_a_broken_file_changes_nothing() -> None:
     app = create_app(old, Settings(), load=load)
     with serving(app) as client:
         service: Any = app.state.service
-        for _ in range(2):
+        for _ in range(3):
             assert not service.reload()
+            assert re.search(r'mbunet_model_info{.*name="fake"} 1.0', metrics_of(client))
             assert [entry["name"] for entry in client.get("/models").json()] == ["fake"]
         old.gate.clear()
         old.entered.clear()
@@ -135,6 +142,6 @@ def test_a_reload_loses_no_request_and_a_broken_file_changes_nothing() -> None:
         old.gate.set()
         assert all(reply.result(PATIENCE).mask is not None for reply in queued)
         assert (mask_of(client.post("/segment?model=new", content=red(), headers=PNG)) == 255).all()
-        metrics = client.get("/metrics").text
-    assert 'mbunet_reloads_total{outcome="failed"} 2.0' in metrics
+        metrics = metrics_of(client)
+    assert 'mbunet_reloads_total{outcome="failed"} 3.0' in metrics
     assert 'name="fake"' not in metrics

@@ -58,8 +58,8 @@ def folder_of_images(path: Path, *names: str) -> Path:
 
 def mask_in(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     with Image.open(path) as image:
-        assert image.mode == "L"
-        return np.asarray(image)
+        assert image.mode == "1"
+        return np.asarray(image.convert("L"))
 
 
 # -- segment -------------------------------------------------------------------------------------------------------
@@ -122,8 +122,36 @@ def test_segment_says_so_when_no_server_answers(tmp_path: Path, capsys: pytest.C
     with listen(Settings(port=0)) as silent:
         port = silent.getsockname()[1]
     for url, message in ((f"http://127.0.0.1:{port}", "no answer from"), ("localhost", "is no address of a server")):
-        assert cli.main(["segment", str(image), "-o", str(tmp_path / "out"), "--url", url]) == 1
+        arguments = ["segment", str(image), "-o", str(tmp_path / "out"), "--url", url, "--patience", "0.3"]
+        assert cli.main(arguments) == 1
         assert message in capsys.readouterr().err
+
+
+def test_segment_goes_on_where_it_stopped(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, out = folder_of_images(tmp_path / "in", "a.png", "b.bmp", "c.png"), tmp_path / "out"
+    out.mkdir()
+    (out / "b.png").write_bytes(b"done before")
+    (out / "c.png.1234.part").write_bytes(b"cut off")
+    command = ["segment", str(images), "-o", str(out), "--model", str(model)]
+    assert cli.main(command) == 0
+    captured = capsys.readouterr().err
+    assert "1 of 3 masks are there already" in captured
+    assert "2/2 images" in captured
+    assert (out / "b.png").read_bytes() == b"done before"
+    assert mask_in(out / "c.png").shape == (13, 21)
+    assert cli.main([*command, "--overwrite"]) == 0
+    assert (out / "b.png").read_bytes() == (out / "c.png").read_bytes()
+    assert cli.main([*command, "--model", "missing"]) == 0  # nothing to do: no engine is loaded
+    assert "3 of 3" in capsys.readouterr().err
+
+
+def test_without_ray_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    images = folder_of_images(tmp_path / "in", "a.png")
+    assert cli.main(["segment", "--ray", str(images), "-o", str(tmp_path / "out")]) == 1
+    assert "pip install 'mbunet[ray]'" in capsys.readouterr().err
 
 
 # -- errors in one line ----------------------------------------------------------------------------------------------
@@ -137,6 +165,8 @@ def test_segment_says_so_when_no_server_answers(tmp_path: Path, capsys: pytest.C
         (["eval", "missing", "missing"], 1, "missing: needs the folders images/ and masks/"),
         (["serve", "--port", "http"], 2, "port must be a whole number"),
         (["serve", "--port", "0", "--model", "missing"], 1, "no model 'missing'"),
+        (["serve", "--tls-key", "key.pem"], 2, "tls_key needs a tls_certificate"),
+        (["serve", "--tls-certificate", "missing.pem"], 1, "missing.pem"),
         (["serve", "--host", "256.0.0.1"], 1, "cannot listen on 256.0.0.1:8080"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,17 @@ def test_decodes_to_the_displayed_size(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["RGB PNG", "RGBA PNG", "BMP", "WebP", "palette PNG", "animated GIF"])
 def test_lossless_kinds_keep_every_pixel(kind: str) -> None:
     np.testing.assert_array_equal(codec.decode(images()[kind][0], LIMIT), np.asarray(photo()))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_pixels_are_those_of_pillow(subsampling: int, mode: str, progressive: bool) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).convert(mode)
+    data = file_of(image, "JPEG", subsampling=subsampling, progressive=progressive)
+    with Image.open(io.BytesIO(data)) as read:
+        np.testing.assert_array_equal(codec.decode(data, LIMIT), np.asarray(read.convert("RGB")))
 
 
 @pytest.mark.parametrize("kind", damaged())
@@ -87,6 +99,31 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert pixels.flags.c_contiguous
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_an_orientation_that_cannot_be_read_is_none(kind: str) -> None:
+    data = file_of(photo(), kind, exif=b"Exif\0\0no TIFF header")
+    assert codec.decode(data, LIMIT).shape == (13, 21, 3)
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    """Each of them may cost as much as decoding the whole image, and takes only a few bytes."""
+    data = file_of(photo(), "JPEG", progressive=True)
+    last = data.rindex(codec.START_OF_SCAN)
+    scans = data.count(codec.START_OF_SCAN)
+    repeated = data[last:-2] * (codec.SCANS - scans)
+    codec.decode(data[:-2] + repeated + data[-2:], LIMIT)
+    with pytest.raises(NotAnImage, match="scans"):
+        codec.decode(data[:-2] + repeated + data[last:], LIMIT)
+
+
+def test_a_tiff_of_endless_strips_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = file_of(photo(), "TIFF", tiffinfo={278: 1})  # rows per strip
+    codec.decode(data, LIMIT)
+    monkeypatch.setattr(codec, "TILES", 12)
+    with pytest.raises(NotAnImage, match="tiles"):
+        codec.decode(data, LIMIT)
+
+
 def test_transparency_is_laid_on_white() -> None:
     image = Image.new("RGBA", (3, 1))
     image.putdata([(200, 0, 0, 255), (200, 0, 0, 0), (0, 0, 0, 128)])
@@ -114,19 +151,49 @@ def test_the_limit_counts_sides_rounded_up() -> None:
     assert caught.value.extra == {"limit": 1008 * 16 - 1}
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (64, 7)])
-def test_png_writer_agrees_with_pillow(size: tuple[int, int]) -> None:
-    mask = np.random.default_rng(0).integers(0, 5, size, dtype=np.uint8)
-    with Image.open(io.BytesIO(png.grey8(mask, scale=51))) as image:
-        assert (image.format, image.mode) == ("PNG", "L")
-        np.testing.assert_array_equal(np.asarray(image), mask * 51)
+def read(file: bytes, mode: str = "") -> tuple[str, np.ndarray[Any, Any]]:
+    """The file's mode and its pixels as Pillow reads them, or as it converts them to `mode`."""
+    with Image.open(io.BytesIO(file)) as image:
+        assert image.format == "PNG"
+        return image.mode, np.asarray(image.convert(mode) if mode else image)
+
+
+SIDES = [(1, 1), (3, 5), (64, 7), (5, 64), (9, 17)]
+
+
+@pytest.mark.parametrize("size", SIDES)
+def test_one_bit_png_is_0_and_255(size: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).integers(0, 2, size, dtype=np.uint8)
+    file = png.black_and_white(mask)
+    assert (read(file)[0], file[24]) == ("1", 1)
+    np.testing.assert_array_equal(read(file, "L")[1], mask * 255)
+
+
+@pytest.mark.parametrize("size", SIDES)
+@pytest.mark.parametrize(("most", "bits"), [(0, 1), (1, 1), (2, 2), (3, 2), (4, 4), (15, 4), (16, 8), (255, 8)])
+def test_indices_read_as_themselves_by_number_and_by_colour(size: tuple[int, int], most: int, bits: int) -> None:
+    mask = np.random.default_rng(0).integers(0, most + 1, size, dtype=np.uint8)
+    mask[-1, -1] = most
+    file = png.indices(mask)
+    assert (read(file)[0], file[24]) == ("L" if bits == 8 else "P", bits)
+    for mode in ("", "L"):
+        np.testing.assert_array_equal(read(file, mode)[1], mask)
+    np.testing.assert_array_equal(read(file, "RGB")[1], mask[:, :, None].repeat(3, axis=2))
+
+
+def test_few_bits_are_fewer_bytes() -> None:
+    y, x = np.mgrid[:512, :512]
+    rings = ((np.hypot(x - 200, y - 300) // 60) % 4).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 4, (512, 512), dtype=np.uint8)
+    for mask in (rings, noise):
+        in_8_bits = png.indices(mask * np.uint8(17))
+        assert len(png.black_and_white(mask // 2)) < len(png.indices(mask)) < len(in_8_bits)
 
 
 def test_one_class_is_0_and_255_and_several_are_indices() -> None:
     mask = np.array([[0, 1, 1]], np.uint8)
     for classes, expected in ((1, [[0, 255, 255]]), (3, [[0, 1, 1]])):
-        with Image.open(io.BytesIO(codec.to_png(mask, fake_model(classes)))) as image:
-            assert np.asarray(image).tolist() == expected
+        assert read(codec.to_png(mask, fake_model(classes)), "L")[1].tolist() == expected
 
 
 def test_npy_is_the_mask_itself() -> None:

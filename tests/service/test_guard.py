@@ -46,6 +46,14 @@ def test_without_the_key_nothing_is_served(guarded: httpx.Client, path: str, hea
     assert KEY not in str(document)
 
 
+def test_a_key_may_hold_any_character() -> None:
+    key = "schlüssel"
+    with serving(create_app(FakeEngine(), Settings(api_key=key))) as client:
+        for sent, status in ((key.encode(), 200), (b"schl\xfcssel", 401)):
+            headers = {b"X-API-Key": sent}
+            assert client.post("/segment", content=file_of(photo()), headers=headers).status_code == status
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/docs", "/", "/v2/health/live", "/openapi.json"])
 def test_health_metrics_and_pages_need_no_key(guarded: httpx.Client, path: str) -> None:
     assert guarded.get(path).status_code == 200
@@ -53,7 +61,13 @@ def test_health_metrics_and_pages_need_no_key(guarded: httpx.Client, path: str) 
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [("https://friend.example", 200), ("https://evil.example", 403), ("null", 403), ("http://friend.example", 403)],
+    [
+        ("https://friend.example", 200),
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("http://friend.example", 403),
+        ("http://[", 403),
+    ],
 )
 def test_pages_of_other_origins_are_refused_unless_named(guarded: httpx.Client, origin: str, status: int) -> None:
     answer = guarded.post("/segment", content=file_of(photo()), headers=PNG | {"X-API-Key": KEY, "Origin": origin})

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from service.app import create_app
 from service.settings import Settings
@@ -73,6 +75,16 @@ def test_a_dropped_image_and_another_model(page: Page, address: str) -> None:
     page.wait_for(SHOWN)
     width, height, colors = page.run(PAINTED)  # red is 255 or 0: class 0, or an index that the model does not have
     assert (width, height, colors["255,0,0,255"]) == (21, 13, 21 * 13 - FOREGROUND)
+
+
+def test_class_indices_are_painted_in_the_colours_of_their_classes(page: Page, address: str, tmp_path: Path) -> None:
+    image = tmp_path / "indices.png"  # the fake engine's class index is the red of a pixel
+    image.write_bytes(file_of(Image.fromarray(np.array([[[0, 0, 0], [1, 0, 0], [2, 0, 0]]], np.uint8))))
+    page.open(address)
+    page.run("document.getElementById('model').value = 'second'; document.getElementById('model').onchange(); 0")
+    page.choose("#file", image)
+    page.wait_for(SHOWN)
+    assert page.run(PAINTED) == [3, 1, {f"255,{40 * index},0,255": 1 for index in range(3)}]
 
 
 def test_what_is_no_image_is_said(page: Page, address: str, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def mask(socket: ClientConnection) -> np.ndarray[Any, Any]:
     body = socket.recv(PATIENCE)
     assert isinstance(body, bytes)
     with Image.open(io.BytesIO(body)) as image:
-        return np.asarray(image)
+        return np.asarray(image.convert("L"))
 
 
 def test_each_frame_gets_its_mask_and_times(client: httpx.Client) -> None:
@@ -126,6 +126,16 @@ def test_a_message_over_the_byte_limit_ends_the_stream(client: httpx.Client) -> 
             socket.recv(PATIENCE)
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code == 1009
+    assert_lives_on(client)
+
+
+def test_a_text_ends_the_stream_with_a_reason(client: httpx.Client) -> None:
+    with streaming(client) as socket:
+        socket.send("no frame")
+        with pytest.raises(ConnectionClosed) as caught:
+            socket.recv(PATIENCE)
+    assert caught.value.rcvd is not None
+    assert (caught.value.rcvd.code, "binary" in caught.value.rcvd.reason) == (1003, True)
     assert_lives_on(client)
 
 

@@ -107,6 +107,15 @@ def test_several_classes_are_indices() -> None:
     assert (result.as_numpy("mask") == 2).all()
 
 
+def test_images_are_counted_as_those_of_segment_are() -> None:
+    app = create_app(FakeEngine(), Settings())
+    with serving(app) as client, tritons(client) as asked:
+        asked.infer("fake", [tensor(np.stack([PIXELS, PIXELS]))])
+    value = app.state.service.metrics.registry.get_sample_value
+    assert value("mbunet_images_total") == 2
+    assert value("mbunet_stage_seconds_count", {"stage": "engine"}) == 2
+
+
 def test_the_real_engine_gives_the_same_through_both_doors() -> None:
     with Engine.load(random_model(width=4), threads=1) as engine, serving(create_app(engine, Settings())) as client:
         expected = mask_of(client.post("/segment", content=images()["RGB PNG"][0], headers=PNG))

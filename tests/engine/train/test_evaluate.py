@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.train import evaluate, folder
+from engine.train import evaluate, folder, layouts
 from engine.train.scores import Counts
 
 
@@ -30,7 +30,7 @@ class Threshold:
 
 def test_every_image_is_scored_beside_otsu(data: Path) -> None:
     engine: Any = Threshold()
-    rows = evaluate.evaluate(engine, folder.pairs(data), threshold=0.4, otsu=True)
+    rows = evaluate.evaluate(engine, layouts.pairs(data), threshold=0.4, otsu=True)
     assert engine.asked == [0.4] * 12
     assert [row.counts.dice for row in rows] == [1.0] * 12
     assert all(row.otsu and row.otsu.dice > 0.9 for row in rows)
@@ -53,6 +53,7 @@ def test_csv_has_one_line_per_image(tmp_path: Path) -> None:
     assert read[0] == {
         "name": "a",
         "group": "g",
+        "class": "",
         "dice": "0.666667",
         "iou": "0.500000",
         "otsu_dice": "1.000000",
@@ -68,7 +69,7 @@ def test_evaluation_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("part", ["training", "validation"])
 def test_parts_are_those_of_training(data: Path, part: str) -> None:
-    items = folder.pairs(data)
+    items = layouts.pairs(data)
     training, validation = folder.split(items, 0.25, 3)
     assert evaluate.select(items, part, 0.25, 3) == {"training": training, "validation": validation}[part]
     assert evaluate.select(items, "all") == items

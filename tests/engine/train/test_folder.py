@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.train import folder
+from engine.train import folder, layouts
 from engine.train.folder import DataError, Pair
 
 
 def test_pairs_come_sorted_with_their_groups(data: Path) -> None:
-    items = folder.pairs(data)
+    items = layouts.pairs(data)
     assert [pair.name for pair in items] == [f"disc{k:02}" for k in range(12)]
     assert [pair.group for pair in items[:2]] == ["even", "odd"]
     image, mask = items[1].load()
@@ -23,38 +23,38 @@ def test_pairs_come_sorted_with_their_groups(data: Path) -> None:
 
 def test_a_folder_without_images_or_masks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="images/ and masks/"):
-        folder.pairs(tmp_path)
+        layouts.pairs(tmp_path)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     for part in ("images", "masks"):
         (tmp_path / part).mkdir()
     with pytest.raises(DataError, match="holds no images"):
-        folder.pairs(tmp_path)
+        layouts.pairs(tmp_path)
 
 
 @pytest.mark.parametrize("part", ["images", "masks"])
 def test_a_missing_partner_is_named(data: Path, part: str) -> None:
     (data / part / "disc03.png").unlink()
     with pytest.raises(DataError, match="disc03"):
-        folder.pairs(data)
+        layouts.pairs(data)
 
 
 def test_a_mask_of_another_size_is_named(data: Path) -> None:
     Image.new("1", (5, 6)).save(data / "masks" / "disc00.png")
     with pytest.raises(DataError, match=r"disc00\.png.*\(40, 48\).*\(6, 5\)"):
-        folder.pairs(data)[0].load()
+        layouts.pairs(data)[0].load()
 
 
 def test_a_mask_of_many_values_is_named_with_them(data: Path) -> None:
     Image.fromarray(np.arange(40 * 48, dtype=np.uint8).reshape(40, 48) % 3).save(data / "masks" / "disc00.png")
     with pytest.raises(DataError, match=r"disc00\.png: not a binary mask: it holds the values \[0, 1, 2\]"):
-        folder.pairs(data)[0].load()
+        layouts.pairs(data)[0].load()
 
 
 def test_an_unreadable_image_is_named(data: Path) -> None:
     (data / "images" / "disc00.png").write_bytes(b"not an image")
-    pair = folder.pairs(data)[0]
+    pair = layouts.pairs(data)[0]
     with pytest.raises(DataError, match="disc00"):
         pair.load()
     with pytest.raises(DataError, match="disc00"):
@@ -64,7 +64,7 @@ def test_an_unreadable_image_is_named(data: Path) -> None:
 @pytest.mark.parametrize("value", [0, 1, 255])
 def test_a_mask_of_one_value_is_all_background_or_all_foreground(data: Path, value: int) -> None:
     Image.new("L", (48, 40), value).save(data / "masks" / "disc00.png")
-    _, mask = folder.pairs(data)[0].load()
+    _, mask = layouts.pairs(data)[0].load()
     assert np.unique(mask).tolist() == [min(value, 1)]
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from engine import reference, unet
+from engine import reference, strategy, unet
 from engine.format import ClassInfo, Model
+from engine.train import quantise
 from engine.train.config import Config
 from engine.train.export import ExportError, prove, to_model
 from engine.train.network import BitConv, Network
@@ -18,10 +19,13 @@ from engine.train.network import BitConv, Network
 MIXED = ("Down2", "CT1", "Up1", "Up4")
 
 
-def random_network(width: int, masked: Collection[str], classes: int = 1, seed: int = 0) -> Network:
+def random_network(
+    width: int, masked: Collection[str], classes: int = 1, seed: int = 0, weights: tuple[str, ...] = ()
+) -> Network:
     """A network with gamma of every sign, zero included, and norms that fit its activations, so that bits vary."""
     torch.manual_seed(seed)
-    network = Network(unet.layers(width, classes, masked))
+    names = tuple(f"class {k}" for k in range(classes)) if classes > 1 else ()
+    network = Network(Config("", "", width=width, masked=tuple(masked), classes=names, weights=weights).layers())
     network.set_zeros(0.6)
     norms = [stage.norm for stage in network.stages.values() if isinstance(stage, BitConv)]
     for norm in norms:
@@ -61,6 +65,71 @@ def test_torch_equals_the_reference(width: int, masked: Collection[str], size: t
     assert 0.1 < result.trace["up4.conv2"].mean() < 0.9  # else the test says nothing
 
 
+def same_bits(network: Network, image: NDArray[np.uint8]) -> float:
+    """Share of a late layer's bits that training's forward pass, on running statistics, has in common with eval's."""
+    pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
+    with torch.no_grad():
+        exact = network.trace(pixels, keep=True)["down1.conv1"]
+        for stage in network.stages.values():
+            if isinstance(stage, BitConv):
+                stage.training = True  # but batch norm stays in evaluation mode
+        faked = network.trace(pixels, keep=True)["down1.conv1"]
+    assert 0.1 < float(exact.mean()) < 0.9
+    return float((exact == faked).float().mean())
+
+
+@pytest.mark.parametrize("kind", [*quantise.TERNARY, *quantise.INTEGERS])
+def test_every_quantiser_evaluates_what_it_trains(kind: str) -> None:
+    assert same_bits(random_network(6, MIXED, weights=(kind,)), random_image(48, 32)) > 0.99
+
+
+@pytest.mark.parametrize("kind", quantise.TERNARY)
+def test_every_ternary_quantiser_is_exported_to_the_bit(kind: str) -> None:
+    network = random_network(5, MIXED, weights=(kind,))
+    model = exported(network)
+    prove(network, model, [random_image(48, 32)])
+    assert {layer.weights for layer in model.layers} == {"int16", "masked", "binary", ""}
+    zeros = np.mean(model.signs(model.layers[1]) == 0)
+    least, most = {"masked": (0.59, 0.61), "twn": (0.3, 0.6), "max-abs": (0.7, 0.99), "seq": (0.3, 0.9)}[kind]
+    assert least < zeros < most
+
+
+@pytest.mark.parametrize("kind", quantise.INTEGERS)
+def test_baselines_of_several_bits_are_not_exported(kind: str) -> None:
+    with pytest.raises(ExportError, match=f"weights of {kind} are a baseline"):
+        exported(random_network(4, MIXED, weights=(f"Down2={kind}",)))
+
+
+def test_integers_fill_their_range() -> None:
+    for kind, limit in quantise.INTEGERS.items():
+        network = random_network(4, ("Down2",), weights=(f"Down2={kind}",))
+        weights = network.bit_convolutions()["down2.conv1"].integers().weights
+        assert np.abs(weights).max((1, 2, 3)).tolist() == [limit] * len(weights)
+        assert set(np.unique(network.bit_convolutions()["up1.conv1"].integers().weights)) == {-1, 1}
+
+
+def test_zeros_by_cost_are_a_share_of_the_products() -> None:
+    network = random_network(8, unet.BLOCKS)
+    network.set_zeros(0.8, "cost")
+    model = exported(network)
+    visits = strategy.weight_visits(model.layers)
+    kept = [np.mean(model.signs(layer) != 0) if v else 0 for layer, v in zip(model.layers, visits, strict=True)]
+    assert np.dot(kept, visits) / sum(visits) == pytest.approx(0.2, abs=0.01)
+    zeros = dict(zip([layer.name for layer in model.layers], 1 - np.array(kept), strict=True))
+    assert zeros["ct4"] < zeros["down4.conv2"] < zeros["up4.conv1"]  # in the order of their products
+
+
+def test_another_networks_weights_are_taken_whatever_its_quantiser() -> None:
+    other = random_network(4, unet.BLOCKS, weights=("seq",))
+    for weights in ((), ("seq",)):
+        network = random_network(4, unet.BLOCKS, seed=1, weights=weights)
+        network.begin_with(other.state_dict())
+        for name, stage in network.bit_convolutions().items():
+            assert torch.equal(stage.weight, other.bit_convolutions()[name].weight)
+            if stage.scale is not None:
+                assert torch.equal(stage.scale, stage.weight.detach().abs().amax(stage._inputs))
+
+
 def test_gamma_of_every_sign_occurs_and_turns_weights_round() -> None:
     network = random_network(4, unet.BLOCKS)
     stage = network.stages["down1_conv1"]
@@ -97,15 +166,7 @@ def test_the_proof_looks_at_the_logits() -> None:
 
 def test_training_and_evaluation_agree_up_to_the_rounding_of_ties() -> None:
     """The straight-through forward pass with running statistics computes the same bits, save for float32 rounding."""
-    network = random_network(8, MIXED)
-    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    with torch.no_grad():
-        exact = network.trace(pixels, keep=True)["in.conv2"]
-        for stage in network.stages.values():
-            if isinstance(stage, BitConv):
-                stage.training = True  # but batch norm stays in evaluation mode
-        faked = network.trace(pixels, keep=True)["in.conv2"]
-    assert (exact != faked).float().mean() < 1e-3
+    assert same_bits(random_network(8, MIXED), random_image(64, 32)) > 0.999
 
 
 def test_a_network_in_full_precision_has_no_integers() -> None:

@@ -64,3 +64,13 @@ def test_at_least_keeps_the_dtype() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         assert quantise.at_least(torch.tensor([-1.0, 0.0, 2.0], dtype=dtype), 0).tolist() == [0, 1, 1]
         assert quantise.at_least(torch.tensor([1.0], dtype=dtype), 0).dtype == dtype
+
+
+def test_the_stretched_quantiser_has_three_equal_bins_and_a_scale_that_learns() -> None:
+    latent = torch.tensor([-2.0, -0.9, -0.5, -0.3, 0.0, 0.3, 0.5, 0.9, 2.0], requires_grad=True)
+    scale = torch.tensor(1.2, requires_grad=True)
+    values = quantise.stretched(latent, scale)
+    assert torch.allclose(values, 0.8 * torch.tensor([-1.0, -1, -1, 0, 0, 0, 1, 1, 1]))
+    slopes = torch.autograd.grad(values, (latent, scale), torch.eye(9)[8] + torch.eye(9)[5])
+    assert slopes[0].tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0]  # clipped weights leave it to the scale
+    assert slopes[1].item() == pytest.approx(2 / 3 - 0.3 / 1.2)

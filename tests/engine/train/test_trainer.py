@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,19 @@ from torch import Tensor
 
 from engine import fit, format, reference, selftest
 from engine.runtime import Engine
-from engine.train import export, folder, log, trainer
+from engine.train import evaluate, export, folder, layouts, log, trainer
 from engine.train.config import Config
 from engine.train.trainer import ResumeError, Trainer
+from service.app import create_app
+from service.settings import Settings
+from tests.service.fakes import serving
 
 torch.set_num_threads(1)  # the networks are tiny
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "NORM_BATCHES", 2)
+    monkeypatch.setattr(trainer, "NORM_CROPS", 4)
     monkeypatch.setattr(trainer, "LOG_EVERY", 2)
 
 
@@ -79,14 +83,14 @@ def test_a_finished_run_that_is_started_again_changes_nothing(data: Path, tmp_pa
 
 def test_another_run_in_the_same_folder_is_refused_by_field(data: Path, tmp_path: Path) -> None:
     config = tiny(data, tmp_path / "out")
-    Trainer(config)._save()
+    Trainer(config).save()
     with pytest.raises(ResumeError, match=r"rate \(0.001 there, 0.01 here\), zeros \(0.9 there, 0.5 here\)"):
         Trainer(dataclasses.replace(config, rate=0.01, zeros=0.5))
 
 
 def test_a_checkpoint_moves_with_its_folder(data: Path, tmp_path: Path) -> None:
     config = tiny(data, tmp_path / "out")
-    Trainer(config)._save()
+    Trainer(config).save()
     (tmp_path / "out").rename(tmp_path / "moved")
     Trainer(dataclasses.replace(config, out=str(tmp_path / "moved")))
 
@@ -142,7 +146,7 @@ def test_the_exported_file_tells_where_it_comes_from_but_no_paths(data: Path, tm
 def test_export_derives_the_zeros_from_the_step_and_needs_no_data(data: Path, tmp_path: Path) -> None:
     run = Trainer(tiny(data, tmp_path / "out"))
     run.step = 2
-    run._save()
+    run.save()
     data.rename(tmp_path / "elsewhere")
     network, config, step = export.restore(run.checkpoint)
     assert step == 2
@@ -154,7 +158,7 @@ def test_export_derives_the_zeros_from_the_step_and_needs_no_data(data: Path, tm
 
 def test_a_failed_proof_leaves_no_file(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Trainer(tiny(data, tmp_path / "out"))
-    run._save()
+    run.save()
     monkeypatch.setattr(fit, "pad", lambda image: np.zeros((16, 16, 3), np.uint8))
     monkeypatch.setattr(reference, "pool2x2", lambda levels: ~levels[::2, ::2])
     with pytest.raises(export.ExportError, match=r"down1\.pool"):
@@ -185,7 +189,7 @@ def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(data: 
     run = Trainer(tiny(data, tmp_path / "run", contrast="stretch"))
     run.run()
     path = export.export(run.checkpoint, tmp_path / "discs.safetensors")
-    images = [pair.load()[0] for pair in folder.pairs(data)[:2]]
+    images = [pair.load()[0] for pair in layouts.pairs(data)[:2]]
     pairs = selftest.read_golden(export.golden(run.checkpoint, images, tmp_path / "golden.safetensors"))
     checkpoint = export.CheckpointEngine(run.checkpoint)
     by_torch, _ = checkpoint.run(images)
@@ -198,10 +202,65 @@ def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(data: 
             assert np.array_equal(ours, theirs)
 
 
+def with_classes(data: Path) -> None:
+    """Turn the masks of `data` into index masks: background, the left and the right half of each disc."""
+    for path in (data / "masks").iterdir():
+        with Image.open(path) as file:
+            mask = np.asarray(file.convert("L")) > 0
+        halves = mask * np.where(np.arange(mask.shape[1]) < mask.shape[1] // 2, 1, 2)
+        Image.fromarray(halves.astype(np.uint8)).save(path)
+
+
+def test_several_classes_from_training_to_the_mask_that_is_served(data: Path, tmp_path: Path) -> None:
+    with_classes(data)
+    names = ("ground", "left", "right")
+    run = Trainer(tiny(data, tmp_path / "run", classes=names, width=4, crops=200, rate=0.01, zeros=0.5))
+    assert run.run().images == len(run.validation)
+    path = export.export(run.checkpoint, tmp_path / "halves.safetensors")
+    with Engine.load(path) as engine:
+        assert engine.class_names == names
+        assert len({info.color for info in engine.model.classes}) == 3
+        rows = evaluate.evaluate(engine, run.validation, classes=names, calibration=True)
+        parts = evaluate.parts(rows)
+        assert {title: len(chosen) for title, chosen in parts.items() if title.startswith("class")} == {
+            "class left": len(run.validation),
+            "class right": len(run.validation),
+        }
+        assert 0 <= (evaluate.calibration_error(rows) or 0) < 1
+        image, _ = run.validation[0].load(3)
+        (mask,), _ = engine.run([image])
+        np.testing.assert_array_equal(mask, trainer.predict(run.network, image, run.config))
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        with serving(create_app(engine, Settings())) as client:
+            answer = client.post("/segment", content=buffer.getvalue(), headers={"Content-Type": "image/png"})
+        with Image.open(io.BytesIO(answer.content)) as served:
+            np.testing.assert_array_equal(np.asarray(served), mask)
+
+
+def test_classes_beyond_those_named_are_refused(data: Path, tmp_path: Path) -> None:
+    with_classes(data)
+    with pytest.raises(folder.DataError, match="holds class 2, but the 2 classes are 0 to 1"):
+        Trainer(tiny(data, tmp_path / "run", classes=("ground", "disc"))).run()
+
+
+def test_the_exported_file_is_calibrated_and_says_what_was_removed(data: Path, tmp_path: Path) -> None:
+    run = Trainer(tiny(data, tmp_path / "run", crops=40, rate=0.01, zeros=0.95))
+    run.run()
+    model = format.load(export.export(run.checkpoint, tmp_path / "discs.safetensors"))
+    scale = run.network.integers()["head"].scale
+    assert model.layers[-1].scale * model.provenance["temperature"] == pytest.approx(scale, rel=1e-3)
+    assert "can never change a result" in model.provenance["removed"]
+    with Engine.load(tmp_path / "discs.safetensors") as engine:
+        for pair in run.validation:
+            image, _ = pair.load()
+            np.testing.assert_array_equal(engine.run([image])[0][0], trainer.predict(run.network, image, run.config))
+
+
 def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -> None:
     run = Trainer(tiny(data, tmp_path / "run", floating=True, crops=4))
     run.run()
-    (mask,), _ = export.CheckpointEngine(run.checkpoint).run([folder.pairs(data)[0].load()[0]])
+    (mask,), _ = export.CheckpointEngine(run.checkpoint).run([layouts.pairs(data)[0].load()[0]])
     assert mask.dtype == np.bool_
     with pytest.raises(export.ExportError, match="full precision"):
         export.export(run.checkpoint, tmp_path / "no.safetensors")

@@ -1,0 +1,53 @@
+// The kernels on the device. Every kernel is compiled in the form of its architecture.
+#include <cuda_runtime.h>
+
+#include "dispatch.hpp"
+#include "peak.hpp"
+
+namespace mbunet::cuda {
+
+namespace {
+
+#ifdef __CUDA_ARCH__
+constexpr Form kForm = form_of(__CUDA_ARCH__ / 10);
+#else
+constexpr Form kForm = Form::kXor;  // host code only names the kernels
+#endif
+
+constexpr int kResident = 4;  // blocks of a multiprocessor: leaves 128 registers to a thread
+
+template <class Kernel>
+__global__ void __launch_bounds__(kThreads, kResident) entry(const typename Kernel::Args args) {
+    Kernel::template run<kForm>(args);
+}
+
+}  // namespace
+
+int loaded_capability(int& compiled) {
+    cudaFuncAttributes attributes;
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, entry<Head>);
+    compiled = error == cudaSuccess ? attributes.ptxVersion : 0;  // __CUDA_ARCH__ / 10, of machine code too
+    return error;
+}
+
+int launch(const Launch& launch, const Device& device, Stream stream) {
+    return dispatch(launch, device, [&]<class Kernel>(const Grid& grid, const typename Kernel::Args& args) -> int {
+        constexpr size_t kAlways = 48 * 1024;  // what every block may have without asking
+        if (grid.shared_bytes > kAlways) {
+            const cudaError_t error = cudaFuncSetAttribute(entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                           static_cast<int>(grid.shared_bytes));
+            if (error != cudaSuccess) return error;
+        }
+        entry<Kernel><<<dim3(grid.x, grid.y, grid.z), kThreads, grid.shared_bytes, stream>>>(args);
+        return cudaGetLastError();
+    });
+}
+
+int peak(const Device& device, int iterations, double& operations, Stream stream) {
+    const int blocks = device.multiprocessors * kResident;
+    operations = 2.0 * 16 * 8 * 256 * Peak::kIndependent * iterations * kWarps * blocks;
+    entry<Peak><<<blocks, kThreads, kThreads * sizeof(int32_t), stream>>>({iterations});
+    return cudaGetLastError();
+}
+
+}  // namespace mbunet::cuda

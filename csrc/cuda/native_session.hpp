@@ -1,0 +1,59 @@
+// The session where CUDA is compiled: its own stream, memory that is allocated once, one graph per batch shape.
+#pragma once
+
+#include <list>
+#include <span>
+
+#include "graph.hpp"
+#include "kernels.hpp"
+#include "memory.hpp"
+#include "places.hpp"
+#include "session.hpp"
+
+namespace mbunet::cuda {
+
+class NativeSession : public Session {
+  public:
+    explicit NativeSession(int gpu);
+    ~NativeSession() override;
+
+    void load() override;
+    void run(const std::vector<Image>& images) override;
+    double seconds(int begin, int end, int repeats) override;
+    double peak() override;
+    std::vector<std::string> kernels() const override;
+    size_t memory() const override;
+    void poison(uint8_t value) override;
+
+  private:
+    // What is kept of a batch shape.
+    struct Bound {
+        Shape shape;
+        Places places;
+        Graph graph;
+    };
+
+    // All of `images` in one launch of every kernel.
+    void run_together(std::span<const Image> images, const Shape& shape);
+    void reserve(const Places& places);
+    void stage(std::span<const Image> images, const Places& places, const Shape& shape);
+    void unstage(std::span<const Image> images, const Places& places, const Shape& shape) const;
+    void enqueue(const Places& places, const Shape& shape) const;
+    void enqueue_step(size_t step, const Places& places, const Shape& shape) const;
+    // Whether the step is a pool that the convolution before it does on the way.
+    bool is_fused(size_t step) const;
+
+    const int gpu_;
+    const Gpu info_;
+    const int compiled_;  // compute capability that the loaded kernels were compiled for
+    const Device device_;
+    OwnStream stream_;
+    std::vector<Layer> layers_;    // by step
+    std::vector<size_t> offsets_;  // by step: where in `weights_` the layer's image begins
+    DeviceMemory weights_;
+    DeviceMemory arena_;
+    Exchange exchange_;
+    std::list<Bound> bound_;  // latest used first; all are forgotten when memory grows and so moves
+};
+
+}  // namespace mbunet::cuda

@@ -1,0 +1,278 @@
+// One function per PTX instruction, named after it. On the device each is that instruction; compiled by a C++ compiler
+// each is what the emulation (tests/native/emulation.hpp) does for it, so that one kernel source serves both.
+#pragma once
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define MBUNET_DEVICE __device__ __forceinline__
+#define MBUNET_SITE
+#else
+#include <emulation.hpp>
+#define MBUNET_DEVICE inline
+// where a barrier or a wait stands, so that a test can leave it out
+#define MBUNET_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+#endif
+
+namespace mbunet::cuda {
+
+// body(0), body(1), … without a loop, so that arrays indexed by it can be registers.
+template <int kCount, class Body>
+MBUNET_DEVICE void repeat(const Body& body) {
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+    for (int i = 0; i < kCount; ++i) body(i);
+}
+
+// -- who and where
+
+MBUNET_DEVICE int thread_index() {
+#ifdef __CUDACC__
+    return static_cast<int>(threadIdx.x);
+#else
+    return emulation::thread();
+#endif
+}
+
+struct Block {
+    int x, y, z;
+};
+
+MBUNET_DEVICE Block block_index() {
+#ifdef __CUDACC__
+    return {static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.z)};
+#else
+    const emulation::Index at = emulation::block();
+    return {at.x, at.y, at.z};
+#endif
+}
+
+// -- memory
+
+// Address of the block's dynamic shared memory; addresses of shared memory are 32-bit byte addresses throughout.
+MBUNET_DEVICE uint32_t shared_memory() {
+#ifdef __CUDACC__
+    extern __shared__ uint4 shared[];
+    return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+#else
+    return emulation::kSharedBase;
+#endif
+}
+
+struct alignas(8) Words2 {
+    uint32_t x, y;
+};
+
+struct alignas(16) Words4 {
+    uint32_t x, y, z, w;
+};
+
+// Reads what no kernel running at the same time writes.
+template <class T>
+MBUNET_DEVICE T load(const T* from) {
+#ifdef __CUDACC__
+    if constexpr (sizeof(T) == 16) {
+        const uint4 value = __ldg(reinterpret_cast<const uint4*>(from));
+        return T{value.x, value.y, value.z, value.w};
+    } else if constexpr (sizeof(T) == 8) {
+        const uint2 value = __ldg(reinterpret_cast<const uint2*>(from));
+        return T{value.x, value.y};
+    } else {
+        return __ldg(from);
+    }
+#else
+    return emulation::load(from);
+#endif
+}
+
+template <class T>
+MBUNET_DEVICE void store(T* to, T value) {
+#ifdef __CUDACC__
+    *to = value;
+#else
+    emulation::store(to, value);
+#endif
+}
+
+MBUNET_DEVICE Words4 load_shared4(uint32_t from) {
+#ifdef __CUDACC__
+    Words4 v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(from)
+                 : "memory");
+    return v;
+#else
+    return emulation::load_shared<Words4>(from);
+#endif
+}
+
+MBUNET_DEVICE uint32_t load_shared(uint32_t from) {
+#ifdef __CUDACC__
+    uint32_t v;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(from) : "memory");
+    return v;
+#else
+    return emulation::load_shared<uint32_t>(from);
+#endif
+}
+
+MBUNET_DEVICE void store_shared(uint32_t to, uint32_t value) {
+#ifdef __CUDACC__
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
+#else
+    emulation::store_shared(to, value);
+#endif
+}
+
+// Copies kBytes (4, 8 or 16) to shared memory, or zeros where not `real`; `from` is a valid address even then. What was
+// copied is there for the own thread after cp_async_wait, for others after a barrier behind it.
+template <int kBytes>
+MBUNET_DEVICE void cp_async(uint32_t to, const void* from, bool real) {
+#if !defined(__CUDACC__)
+    emulation::cp_async(to, from, kBytes, real);
+#elif __CUDA_ARCH__ >= 800
+    const int size = real ? kBytes : 0;
+    if constexpr (kBytes == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
+                     "r"(size)
+                     : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
+                     "n"(kBytes), "r"(size)
+                     : "memory");
+#else  // Turing has no asynchronous copy
+    const uint32_t* words = static_cast<const uint32_t*>(from);
+    if constexpr (kBytes == 16) {
+        const uint4 v = real ? __ldg(reinterpret_cast<const uint4*>(words)) : uint4{0, 0, 0, 0};
+        asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                     : "memory");
+    } else if constexpr (kBytes == 8) {
+        const uint2 v = real ? __ldg(reinterpret_cast<const uint2*>(words)) : uint2{0, 0};
+        asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(v.x), "r"(v.y) : "memory");
+    } else {
+        store_shared(to, real ? __ldg(words) : 0);
+    }
+#endif
+}
+
+// Closes the group of the copies begun since the last commit.
+MBUNET_DEVICE void cp_async_commit() {
+#if !defined(__CUDACC__)
+    emulation::cp_async_commit();
+#elif __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits until at most the kPending groups committed last are under way.
+template <int kPending>
+MBUNET_DEVICE void cp_async_wait(MBUNET_SITE) {
+#if !defined(__CUDACC__)
+    emulation::cp_async_wait(kPending, {file, line});
+#elif __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+#endif
+}
+
+// -- collectives of a block and of a warp
+
+MBUNET_DEVICE void barrier(MBUNET_SITE) {
+#ifdef __CUDACC__
+    __syncthreads();
+#else
+    emulation::barrier({file, line});
+#endif
+}
+
+MBUNET_DEVICE uint32_t shuffle_xor(uint32_t value, int mask) {
+#ifdef __CUDACC__
+    return __shfl_xor_sync(0xFFFFFFFFu, value, mask);
+#else
+    return emulation::shuffle_xor(value, mask);
+#endif
+}
+
+// Four matrices of 8 rows of 16 bytes: lane l gives the address of row l % 8 of matrix l / 8 and gets of each matrix
+// word l % 4 of row l / 4.
+MBUNET_DEVICE void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
+#ifdef __CUDACC__
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(rows[0]), "=r"(rows[1]), "=r"(rows[2]), "=r"(rows[3])
+                 : "r"(from)
+                 : "memory");
+#else
+    emulation::ldmatrix(rows, from);
+#endif
+}
+
+// -- matrix products
+//
+// c[16][8] += a[16][K] * b[K][8]. Lane l = 4 g + t holds, counting words of 32 bits along K:
+//   a[0] = row g, word t        a[1] = row g + 8, word t        a[2] = row g, word t + 4      a[3] = row g + 8, word t
+//   + 4 b[0] = column g, word t     b[1] = column g, word t + 4 c[0], c[1] = row g, columns 2 t and 2 t + 1 c[2], c[3]
+//   = row g + 8, the same columns
+// Turing has quarters of it, m8n8 with half the K, and its fragments are single words of these.
+
+#if defined(__CUDACC__)
+// clang-format off
+#define MBUNET_MMA(shape, types, operation)                                                            \
+    asm("mma.sync.aligned." shape ".row.col.s32." types ".s32" operation                               \
+        " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                             \
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                               \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+#define MBUNET_MMA_QUARTER(shape, types, operation, row, k)                                            \
+    asm("mma.sync.aligned." shape ".row.col.s32." types ".s32" operation " {%0, %1}, {%2}, {%3}, {%0, %1};" \
+        : "+r"(c[2 * (row)]), "+r"(c[2 * (row) + 1]) : "r"(a[(row) + 2 * (k)]), "r"(b[k]))
+#define MBUNET_MMA_QUARTERS(shape, types, operation)    \
+    MBUNET_MMA_QUARTER(shape, types, operation, 0, 0);  \
+    MBUNET_MMA_QUARTER(shape, types, operation, 1, 0);  \
+    MBUNET_MMA_QUARTER(shape, types, operation, 0, 1);  \
+    MBUNET_MMA_QUARTER(shape, types, operation, 1, 1)
+// clang-format on
+#endif
+
+// Bits, K = 256: c += popcount(a xor b).
+MBUNET_DEVICE void bmma_xor(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if !defined(__CUDACC__)
+    emulation::mma(c, a, b, [](uint32_t x, uint32_t y) { return __builtin_popcount(x ^ y); });
+#elif __CUDA_ARCH__ >= 800
+    MBUNET_MMA("m16n8k256", "b1.b1", ".xor.popc");
+#else
+    MBUNET_MMA_QUARTERS("m8n8k128", "b1.b1", ".xor.popc");
+#endif
+}
+
+// Bits, K = 256: c += popcount(a and b). From sm_80 on.
+MBUNET_DEVICE void bmma_and(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if !defined(__CUDACC__)
+    emulation::mma(c, a, b, [](uint32_t x, uint32_t y) { return __builtin_popcount(x & y); });
+#elif __CUDA_ARCH__ >= 800
+    MBUNET_MMA("m16n8k256", "b1.b1", ".and.popc");
+#endif
+}
+
+// Bytes, K = 32, four to a word: unsigned times signed.
+MBUNET_DEVICE void imma_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if !defined(__CUDACC__)
+    emulation::mma(c, a, b, [](uint32_t x, uint32_t y) { return emulation::dot4<int8_t>(x, y); });
+#elif __CUDA_ARCH__ >= 800
+    MBUNET_MMA("m16n8k32", "u8.s8", "");
+#else
+    MBUNET_MMA_QUARTERS("m8n8k16", "u8.s8", "");
+#endif
+}
+
+// Bytes, K = 32: unsigned times unsigned.
+MBUNET_DEVICE void imma_u8u8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if !defined(__CUDACC__)
+    emulation::mma(c, a, b, [](uint32_t x, uint32_t y) { return emulation::dot4<uint8_t>(x, y); });
+#elif __CUDA_ARCH__ >= 800
+    MBUNET_MMA("m16n8k32", "u8.u8", "");
+#else
+    MBUNET_MMA_QUARTERS("m8n8k16", "u8.u8", "");
+#endif
+}
+
+}  // namespace mbunet::cuda

@@ -1,0 +1,60 @@
+"""Which device runs a model: the choice of the user, or what this machine has."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from engine import _native
+from engine.backends import Backend, CpuBackend, CudaBackend, EngineError, ReferenceBackend, available_cores
+from engine.format import Model
+
+log = logging.getLogger("mbunet")
+
+NAMES = "auto, cpu, cuda, cuda:INDEX, reference"
+
+
+def available() -> list[str]:
+    """Devices that this machine and this installation have, as `Engine.load` takes them."""
+    return [*(f"cuda:{i}" for i in range(len(gpus()))), "cpu", "reference"]
+
+
+def gpus() -> list[_native.Gpu]:
+    """The GPUs that the driver offers; none where there is no driver, or the installation has no CUDA."""
+    try:
+        return _native.gpus()
+    except _native.CudaError:
+        return []
+
+
+def choose(model: Model, device: str, threads: int, kernel: str) -> tuple[str, Backend]:
+    """The device's full name and the backend that runs `model` on it. Raises EngineError.
+
+    "auto" is the first GPU; it is the CPU where the user named a CPU kernel or where no GPU can be used: the log and
+    `Engine.describe` say why.
+    """
+    if device == "auto":
+        return _choose_automatically(model, threads, kernel)
+    if device == "cpu":
+        return device, CpuBackend(model, kernel, threads or available_cores())
+    if device == "reference":
+        return device, ReferenceBackend(model)
+    if re.fullmatch(r"cuda(:\d{1,3})?", device):
+        if kernel != "auto":
+            raise EngineError(f"kernel '{kernel}' is one of the CPU's, and the device is {device}")
+        index = int(device.partition(":")[2] or 0)
+        return f"cuda:{index}", CudaBackend(model, index)
+    raise EngineError(f"no device '{device}'; there are {NAMES}")
+
+
+def _choose_automatically(model: Model, threads: int, kernel: str) -> tuple[str, Backend]:
+    why = f"kernel '{kernel}' was asked for"
+    if kernel == "auto":
+        try:
+            return choose(model, "cuda:0", threads, kernel)
+        except EngineError as error:
+            why = str(error)
+            log.log(logging.WARNING if gpus() else logging.INFO, "the engine runs on the CPU: %s", error)
+    name, backend = choose(model, "cpu", threads, kernel)
+    backend.note = f"; auto chose the CPU: {why}"
+    return name, backend

@@ -1,0 +1,86 @@
+"""A model card in Markdown, written from the model file and from what was measured just now; nothing by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.model import Model
+from engine.train import evaluate, scores
+from engine.train.evaluate import Row
+
+FEW = 10  # images; scores over fewer say little
+
+
+def write(model: Model, rows: Sequence[Row], part: str) -> str:
+    """The card of `model`, scored on `rows`: the `part` ("validation", "all", …) of a data folder."""
+    story = model.provenance
+    lines = [f"# {model.name}", "", _what(model), "", "## Data and training", "", *_story(story)]
+    lines += ["", f"## Scores ({len({row.name for row in rows})} images, part: {part})", "", *_table(rows)]
+    error = evaluate.calibration_error(rows)
+    if error is not None:
+        lines += ["", f"Expected calibration error of the probabilities: {error:.4f} ({scores.BINS} bins, all pixels)."]
+        if "temperature" in story:
+            lines += [f"They were calibrated on the validation images with the temperature {story['temperature']:.3g}."]
+    lines += ["", "## Limits", "", *(f"- {limit}" for limit in _limits(model, rows, part))]
+    return "\n".join(lines) + "\n"
+
+
+def _what(model: Model) -> str:
+    bits = [layer for layer in model.layers if layer.weights in ("binary", "masked")]
+    signs = [model.signs(layer) for layer in bits]
+    size, zeros = sum(w.size for w in signs), sum(int(np.count_nonzero(w == 0)) for w in signs)
+    masked = {layer.block for layer in bits if layer.weights == "masked"} - {""}
+    blocks = {layer.block for layer in bits} - {""}
+    names = ", ".join(info.name for info in model.classes)
+    return (
+        f"Segments: {names}. A U-Net ({model.family}) whose activations are single bits; {len(masked)} of "
+        f"{len(blocks)} blocks are masked (-1, 0, +1), the others binary; {size:,} bit weights, {zeros / size:.1%} of "
+        f"them zero. Images are fitted by {model.preprocessing.fit}, contrast: {model.preprocessing.contrast}."
+    )
+
+
+def _story(story: Mapping[str, Any]) -> list[str]:
+    return [f"- {name}: {_plain(story[name])}" for name in sorted(story) if name != "scores"]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(entry)}" for name, entry in value.items())
+    return str(value)
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    otsu = all(row.otsu for row in rows)
+    lines = [
+        "| | images | Dice | IoU | F1 |" + (" Otsu's Dice |" if otsu else ""),
+        "|---|---|---|---|---|" + "---|" * otsu,
+    ]
+    for title, chosen in evaluate.parts(rows).items():
+        own = scores.summarise(row.counts for row in chosen)
+        images = len({row.name for row in chosen})
+        line = f"| {title} | {images} | {own.dice:.3f} | {own.iou:.3f} | {own.f1:.3f} |"
+        if otsu:
+            line += f" {scores.summarise(row.otsu for row in chosen if row.otsu).dice:.3f} |"
+        lines.append(line)
+    return lines
+
+
+def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
+    limits = []
+    if part != "validation":
+        limits.append("These scores are not over the validation images alone: training has seen some of them.")
+    if "split" in model.provenance:
+        limits.append("The split is random: images of one slide, patient or instrument can lie on both sides of it, "
+                      "so scores on other sources will be lower.")  # fmt: skip
+    for title, chosen in evaluate.parts(rows).items():
+        if title == "all":
+            continue
+        if len(chosen) < FEW:
+            limits.append(f"{title}: {len(chosen)} images only; the score says little.")
+        otsu = [row.otsu for row in chosen if row.otsu]
+        if otsu and scores.summarise(otsu).dice > scores.summarise(row.counts for row in chosen).dice:
+            limits.append(f"{title}: Otsu's threshold is better.")
+    return [*limits, "Not a medical device; look at its masks before you rely on them."]

@@ -1,0 +1,149 @@
+"""The paper's figures, drawn from our own runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Row = Mapping[str, Any]
+METRICS = {"dice": "Dice", "iou": "IoU", "f1": "F1"}
+
+
+def zeros_per_block(rows: Sequence[Row], out: Path) -> None:
+    """Figure 3(a): the share of zeros that each masked block reached, over all configurations that mask it."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for block in row["masked"].split():
+            found.setdefault(block, []).append(row[f"zeros_{block}"])
+
+    def draw(axes: Axes) -> None:
+        axes.boxplot(list(found.values()), tick_labels=list(found))
+        axes.set(ylabel="share of zero weights", ylim=(0, 1))
+
+    _picture(out, [draw])
+
+
+def dice_against_operations(rows: Sequence[Row], out: Path) -> None:
+    """Figure 3(b): Dice against products per 512 x 512 image (one activation bit times one weight bit), by backend."""
+
+    def of(backend: str, meaning: str) -> Callable[[Axes], None]:
+        def draw(axes: Axes) -> None:
+            x = [row[f"{backend}_products"] / 1e9 for row in rows]
+            points = axes.scatter(x, [row["dice"] for row in rows], c=[row["blocks"] for row in rows], s=18)
+            axes.set(xlabel=f"10⁹ bit products, {meaning}", ylabel="Dice")
+            _bar(axes, points, "masked blocks")
+
+        return draw
+
+    _picture(out, [of("bmma", "BMMA: a masked weight is two"), of("cpu", "CPU: non-zero weights")])
+
+
+def shapley(
+    blocks: Sequence[str],
+    values: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    out: Path,
+) -> None:
+    """Figure 3(c): what masking each block adds to Dice, with 95 % intervals."""
+
+    def draw(axes: Axes) -> None:
+        around = np.clip([values - low, high - values], 0, None)
+        axes.bar(blocks, values, yerr=around, capsize=3, color="#4070c0")
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set(ylabel="Shapley value (Dice)")
+
+    _picture(out, [draw])
+
+
+def cost_profile(costs: Mapping[str, Mapping[str, float]], out: Path) -> None:
+    """Figure 4: the cost score of masking each block, by backend; below zero masking saves."""
+
+    def draw(axes: Axes) -> None:
+        for i, (backend, scores) in enumerate(costs.items()):
+            axes.bar(np.arange(len(scores)) + 0.4 * i - 0.2, list(scores.values()), 0.4, label=backend)
+            axes.set_xticks(range(len(scores)), list(scores))
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set(ylabel="cost score of masking")
+        axes.legend()
+
+    _picture(out, [draw])
+
+
+def pareto(rows: Sequence[Row], out: Path) -> None:
+    """Figure 7: Dice, IoU and F1 against measured frames per second; the line joins what nothing else beats in both."""
+
+    def of(metric: str) -> Callable[[Axes], None]:
+        def draw(axes: Axes) -> None:
+            x, y = np.array([row["fps"] for row in rows]), np.array([row[metric] for row in rows])
+            points = axes.scatter(x, y, c=[row["blocks"] for row in rows], s=18)
+            best = front(x, y)
+            axes.step(x[best], y[best], color="#c04040", where="pre", linewidth=1)
+            axes.set(xlabel="frames/s, 512 x 512", ylabel=METRICS[metric])
+            _bar(axes, points, "masked blocks")
+
+        return draw
+
+    _picture(out, [of(metric) for metric in METRICS])
+
+
+def front(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Indices, by rising x, of the points that no other point reaches or passes in both x and y."""
+    kept: list[int] = []
+    for i in np.lexsort((y, x))[::-1]:
+        if not kept or y[i] > y[kept[-1]]:
+            kept.append(int(i))
+    return np.array(kept[::-1], np.intp)
+
+
+def zeros_curve(rows: Sequence[Row], out: Path) -> None:
+    """Dice against the share of zeros asked for, and against the engine's milliseconds."""
+
+    def of(column: str, label: str) -> Callable[[Axes], None]:
+        def draw(axes: Axes) -> None:
+            for by in dict.fromkeys(row["zeros_by"] for row in rows):
+                chosen = sorted((row for row in rows if row["zeros_by"] == by), key=lambda row: float(row[column]))
+                points = [(row[column], row["dice"]) for row in chosen]
+                axes.plot(*zip(*points, strict=True), marker="o", ms=4, label=f"shared out by {by}")
+            axes.set(xlabel=label, ylabel="Dice")
+            axes.legend()
+
+        return draw
+
+    _picture(out, [of("zeros", "share of zeros"), of("ms", "ms per 512 x 512 image")])
+
+
+def bits_per_block(rows: Sequence[Row], out: Path) -> None:
+    """Appendix A.3: Dice with one block's weights at another width, all other blocks masked."""
+    (base,) = [row["dice"] for row in rows if not row["block"]]
+
+    def draw(axes: Axes) -> None:
+        blocks = list(dict.fromkeys(row["block"] for row in rows if row["block"]))
+        for kind in dict.fromkeys(row["weights"] for row in rows if row["block"]):
+            by_block = {row["block"]: row["dice"] for row in rows if row["weights"] == kind}
+            axes.plot(blocks, [by_block[block] for block in blocks], marker="o", ms=4, label=kind)
+        axes.axhline(base, color="black", linewidth=0.8, linestyle="--", label="every block masked")
+        axes.set(ylabel="Dice")
+        axes.legend()
+
+    _picture(out, [draw])
+
+
+def _picture(out: Path, panels: Sequence[Callable[[Axes], None]]) -> None:
+    figure = Figure(figsize=(6.5 if len(panels) == 1 else 4.3 * len(panels), 3.4), layout="constrained")
+    for axes, draw in zip(np.atleast_1d(figure.subplots(1, len(panels))).flat, panels, strict=True):
+        draw(axes)
+        axes.grid(alpha=0.3)
+    figure.savefig(out, dpi=90)
+
+
+def _bar(axes: Axes, points: Any, label: str) -> None:
+    figure = axes.get_figure()
+    assert figure is not None
+    figure.colorbar(points, ax=axes, label=label)

@@ -1,0 +1,236 @@
+"""Many training runs as one resumable study: a row of results for each, spread over devices."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from engine import format, strategy
+from engine.format import ClassInfo, Model
+from engine.runtime import Engine
+from engine.train import folder, quantise, scores, trainer
+from engine.train.config import Config
+from engine.train.export import colors, to_model
+from engine.train.int8 import quantised
+from engine.train.network import Network
+from engine.train.trainer import Trainer
+
+Row = dict[str, Any]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study: its name, how it is trained, and the columns that say what it is.
+
+    With `int8` the network, in full precision, is scored after training once more in post-training INT8. With `keep`
+    its checkpoint stays, for others to start from.
+    """
+
+    name: str
+    config: Config
+    labels: tuple[tuple[str, str | int | float], ...] = ()
+    int8: bool = False
+    keep: bool = False
+
+
+def run(jobs: Sequence[Job], out: Path, devices: Sequence[str] = ("cpu",)) -> list[Row]:
+    """Rows of `jobs` in their order, one more for each in INT8. What is finished is not done again.
+
+    Every entry of `devices` is a process that takes one job after the other; "cpu" may come more than once.
+    """
+    (out / "rows").mkdir(parents=True, exist_ok=True)
+    waiting = [job for job in jobs if _finished(job, out) is None]
+    with tqdm(total=len(jobs), initial=len(jobs) - len(waiting), unit="run", dynamic_ncols=True) as bar:
+        for row in _perform_all(waiting, out, devices):
+            bar.update()
+            bar.set_postfix(run=row["name"], dice=f"{row['dice']:.4f}")
+    return [row for job in jobs for row in _finished(job, out) or []]
+
+
+def _perform_all(jobs: Sequence[Job], out: Path, devices: Sequence[str]) -> Iterator[Row]:
+    if len(devices) == 1:
+        for job in jobs:
+            yield perform(job, out, devices[0])
+        return
+    context = get_context("spawn")
+    free = context.SimpleQueue()
+    for device in devices:
+        free.put(device)
+    with ProcessPoolExecutor(len(devices), context, _take_device, (free, len(devices))) as pool:
+        pending = [pool.submit(_perform_here, job, out) for job in jobs]
+        try:
+            for done in as_completed(pending):
+                yield done.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+_device = "cpu"
+
+
+def _take_device(free: Any, workers: int) -> None:
+    global _device
+    _device = free.get()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def _perform_here(job: Job, out: Path) -> Row:
+    return perform(job, out, _device)
+
+
+def perform(job: Job, out: Path, device: str) -> Row:
+    """Train one job, score it on its validation images, write its rows and, where it is of bits, its model file."""
+    started = time.monotonic()
+    config = replace(job.config, device=device)
+    run = Trainer(config, load=remembered, quiet=True)
+    run.fit()
+    run.network.eval()
+    rows: list[Row] = [{"name": job.name, **dict(job.labels)}]
+    if exportable(run.network):
+        (out / "models").mkdir(exist_ok=True)
+        path = out / "models" / f"{job.name}.safetensors"
+        format.save(_model(run.network, config, job.name), path)
+        model = format.load(path)
+        rows[0] |= {**_scores(score(model, run.validation, config)), **counts(model)}
+    else:
+        rows[0] |= _scores(trainer.validate(run.network, run.validation, config))
+    if job.int8:
+        batches = (pixels for pixels, _ in run.as_they_are())
+        eighth = quantised(run.network, batches)
+        rows.append({"name": f"{job.name}-int8", **dict(job.labels), "int8": 1})
+        rows[1] |= _scores(trainer.validate(eighth, run.validation, config))
+    rows[0]["seconds"] = round(time.monotonic() - started, 1)
+    run.save() if job.keep else shutil.rmtree(run.out)
+    state = {"config": _comparable(job.config), "rows": rows}
+    part = out / "rows" / f"{job.name}.part"
+    part.write_text(json.dumps(state, indent=1))
+    part.replace(out / "rows" / f"{job.name}.json")
+    return rows[0]
+
+
+def _finished(job: Job, out: Path) -> list[Row] | None:
+    """The rows that a run of exactly this configuration has left, if one has."""
+    path = out / "rows" / f"{job.name}.json"
+    if not path.is_file():
+        return None
+    state = json.loads(path.read_text())
+    if state["config"] != _comparable(job.config):
+        raise ValueError(f"{path} is of another configuration; choose another output folder")
+    rows: list[Row] = state["rows"]
+    return rows
+
+
+def _comparable(config: Config) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(config).items() if name not in ("out", "device", "init", "data")}
+    return dict(json.loads(json.dumps(kept)))
+
+
+@cache
+def remembered(pair: folder.Pair, classes: int, contrast: str) -> tuple[Pixels, Pixels]:
+    """`trainer.load`, remembered: the jobs of a process share their images."""
+    return trainer.load(pair, classes, contrast)
+
+
+def exportable(network: Network) -> bool:
+    """Whether every bit layer holds weights that the engine runs: binary or ternary."""
+    kinds = {layer.weights for layer in network.layers}
+    return not network.floating and kinds.isdisjoint(quantise.INTEGERS)
+
+
+def _model(network: Network, config: Config, name: str) -> Model:
+    names = config.classes or ("foreground",)
+    infos = [ClassInfo(label, color) for label, color in zip(names, colors(len(names)), strict=True)]
+    return to_model(network, config, name=name, classes=infos, provenance={})
+
+
+def score(model: Model, items: Sequence[folder.Pair], config: Config) -> scores.Scores:
+    """Scores of `model` over whole images, by the engine, which gives the bits of torch in less time."""
+    prepared = replace(model, preprocessing=replace(model.preprocessing, contrast="none"))
+    classes, counted = len(config.classes), []
+    with Engine.load(prepared, threads=torch.get_num_threads()) as engine:
+        for pair in items:
+            image, mask = remembered(pair, classes, config.contrast)
+            (predicted,), _ = engine.run([image])
+            counted += scores.by_class(predicted, mask, classes)
+    return replace(scores.summarise(counted), images=len(items))
+
+
+def _scores(result: scores.Scores) -> Row:
+    return {"dice": round(result.dice, 5), "iou": round(result.iou, 5), "f1": round(result.f1, 5)}
+
+
+def counts(model: Model) -> Row:
+    """Products for one 512 x 512 image by backend, and the share of zeros by block ("in": the input block)."""
+    visits = strategy.weight_visits(model.layers)
+    row: Row = {"bmma_products": strategy.products(model.layers, "bmma"), "cpu_products": 0.0}
+    weights: dict[str, tuple[int, int]] = {}
+    for layer, count in zip(model.layers, visits, strict=True):
+        if count:
+            signs = model.signs(layer)
+            nonzero, block = int(np.count_nonzero(signs)), layer.block or "in"
+            row["cpu_products"] += count * nonzero / signs.size
+            zeros, size = weights.get(block, (0, 0))
+            weights[block] = zeros + signs.size - nonzero, size + signs.size
+    return row | {f"zeros_{block}": round(zeros / size, 4) for block, (zeros, size) in weights.items()}
+
+
+def milliseconds(models: Sequence[Path], rounds: int = 15, side: int = 512, threads: int = 0) -> list[float]:
+    """Fastest call of the engine for each model on one image of `side` x `side`; the models take turns.
+
+    The minimum is what a quiet machine would give: whatever else runs only adds time.
+    """
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    engines = [Engine.load(path, threads=threads) for path in models]
+    fastest = [float("inf")] * len(engines)
+    for _ in tqdm(range(rounds), desc="timing", unit="round", dynamic_ncols=True):
+        for i, engine in enumerate(engines):
+            started = time.perf_counter()
+            engine.run([image])
+            fastest[i] = min(fastest[i], time.perf_counter() - started)
+    for engine in engines:
+        engine.close()
+    return [1e3 * seconds for seconds in fastest]
+
+
+def with_times(rows: Iterable[Row], out: Path, measure: Callable[[Sequence[Path]], list[float]]) -> list[Row]:
+    """`rows`, each model with its `ms` and `fps`, all measured now: times of two sessions do not compare."""
+    rows = list(rows)
+    files = {row["name"]: out / "models" / f"{row['name']}.safetensors" for row in rows}
+    timed = {name: file for name, file in files.items() if file.is_file()}
+    times = dict(zip(timed, measure(list(timed.values())), strict=True))
+    return [
+        row
+        | (
+            {"ms": round(times[row["name"]], 3), "fps": round(1e3 / times[row["name"]], 1)}
+            if row["name"] in times
+            else {}
+        )
+        for row in rows
+    ]
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Write `rows` with every column that any of them has."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,171 @@
+"""The paper's sweeps, each over many short runs from one shared checkpoint: configurations, zeros, bits per block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from engine import unet
+from engine.strategy import CostModel
+from engine.train import plots, shapley, study
+from engine.train.config import Config
+from engine.train.study import Job, Row
+
+ZEROS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+BITS = {"binary": 1, "masked": 2, "int4": 4, "int8": 8}
+"""Stored bits of a weight, by what holds it."""
+
+ENDS = 3  # runs of the two configurations that every Shapley value rests on
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep trains. `start` is the shared checkpoint's run; the others begin with its weights.
+
+    The start has bits for activations and 8-bit weights: stage one of two, and neutral between masked and binary.
+    """
+
+    data: str
+    out: Path
+    width: int = 8
+    crop: int = 64
+    batch: int = 16
+    contrast: str = "stretch"
+    start_crops: int = 24000
+    crops: int = 2000
+    seed: int = 0
+    rate: float = 1e-3
+
+    @property
+    def start(self) -> Job:
+        """The shared checkpoint."""
+        config = replace(self.config("start"), crops=self.start_crops, soften=0.4, weights=("int8",), init="")
+        return Job("start", config, keep=True)
+
+    def config(self, name: str) -> Config:
+        """A run that begins with the shared checkpoint; activations are bits from its first step."""
+        return Config(
+            self.data,
+            str(self.out / "runs" / name),
+            width=self.width,
+            crop=self.crop,
+            batch=self.batch,
+            crops=self.crops,
+            rate=self.rate,
+            contrast=self.contrast,
+            seed=self.seed,
+            soften=0.0,
+            init=str(self.out / "runs" / "start" / "checkpoint.pt"),
+            validate_every=NEVER,
+            save_every=NEVER,
+        )
+
+
+NEVER = 1 << 30  # steps
+
+
+def blocks(plan: Plan, members: shapley.Members) -> list[Job]:
+    """A run for each configuration, bool [n, 12]: which blocks are masked. The first two, the ends, run ENDS times."""
+    jobs = []
+    for i, member in enumerate(members):
+        masked = tuple(block for block, chosen in zip(unet.BLOCKS, member, strict=True) if chosen)
+        code = "".join("1" if chosen else "0" for chosen in member)
+        for repeat in range(ENDS if i < 2 else 1):
+            name = f"blocks-{code}-{repeat}"
+            config = replace(plan.config(name), masked=masked, zeros_by="cost", repeat=repeat)
+            jobs.append(Job(name, config, (("masked", " ".join(masked)), ("blocks", len(masked)))))
+    return jobs
+
+
+def zeros(plan: Plan) -> list[Job]:
+    """A run for each share of zeros, shared out alike over the layers and by cost."""
+    jobs = []
+    for by in ("layer", "cost"):
+        for share in ZEROS:
+            name = f"zeros-{by}-{share}"
+            config = replace(plan.config(name), zeros=share, zeros_from=min(0.5, share), zeros_by=by)
+            jobs.append(Job(name, config, (("zeros_by", by), ("zeros", share))))
+    return jobs
+
+
+def bits(plan: Plan) -> list[Job]:
+    """A run for each block and kind of weights there (appendix A.3), all other blocks being masked."""
+    jobs = [Job("bits-none", plan.config("bits-none"), (("block", ""), ("weights", "masked"), ("bits", 2)))]
+    for block in unet.BLOCKS:
+        for kind, count in BITS.items():
+            if kind == "masked":
+                continue
+            name = f"bits-{block}-{kind}"
+            if kind == "binary":
+                others = tuple(other for other in unet.BLOCKS if other != block)
+                config = replace(plan.config(name), masked=others)
+            else:
+                config = replace(plan.config(name), weights=(f"{block}={kind}",))
+            jobs.append(Job(name, config, (("block", block), ("weights", kind), ("bits", count))))
+    return jobs
+
+
+def run(
+    over: str,
+    plan: Plan,
+    count: int = 64,
+    stratified: bool = True,
+    devices: Sequence[str] = ("cpu",),
+    measure: Callable[[Sequence[Path]], list[float]] = study.milliseconds,
+) -> list[Path]:
+    """Sweep over "blocks" (`count` configurations), "zeros" or "bits"; returns the table and the pictures it wrote."""
+    study.run([plan.start], plan.out, devices[:1])
+    if over == "blocks":
+        jobs = blocks(plan, shapley.sample(len(unet.BLOCKS), count, plan.seed, stratified))
+    else:
+        jobs = {"zeros": zeros, "bits": bits}[over](plan)
+    rows = study.run(jobs, plan.out, devices)
+    if over != "bits":
+        rows = study.with_times(rows, plan.out, measure)
+    table = plan.out / {"blocks": "sweep.csv"}.get(over, f"{over}.csv")
+    study.write_csv(rows, table)
+    return [table, *DRAW[over](rows, plan)]
+
+
+def _draw_blocks(rows: Sequence[Row], plan: Plan) -> list[Path]:
+    members = np.array([[block in row["masked"].split() for block in unet.BLOCKS] for row in rows])
+    values = np.array([row["dice"] for row in rows])
+    flat = unet.layers(plan.width)
+    costs = {backend: CostModel(backend).scores(flat) for backend in ("bmma", "cpu")}
+    worth = (shapley.estimate(members, values), *shapley.interval(members, values))
+    study.write_csv(
+        [
+            {"block": block, "shapley": f"{phi:.5f}", "low": f"{low:.5f}", "high": f"{high:.5f}"}
+            | {f"{backend}_score": f"{scores[block]:.4f}" for backend, scores in costs.items()}
+            for block, phi, low, high in zip(unet.BLOCKS, *worth, strict=True)
+        ],
+        plan.out / "shapley.csv",
+    )
+    pictures = {
+        "zeros-per-block": lambda path: plots.zeros_per_block(rows, path),
+        "dice-operations": lambda path: plots.dice_against_operations(rows, path),
+        "shapley": lambda path: plots.shapley(unet.BLOCKS, *worth, path),
+        "cost-profile": lambda path: plots.cost_profile(costs, path),
+        "pareto": lambda path: plots.pareto(rows, path),
+    }
+    return [plan.out / "shapley.csv", *_drawn(pictures, plan.out)]
+
+
+def _draw_zeros(rows: Sequence[Row], plan: Plan) -> list[Path]:
+    return _drawn({"zeros": lambda path: plots.zeros_curve(rows, path)}, plan.out)
+
+
+def _draw_bits(rows: Sequence[Row], plan: Plan) -> list[Path]:
+    return _drawn({"bits": lambda path: plots.bits_per_block(rows, path)}, plan.out)
+
+
+def _drawn(pictures: dict[str, Callable[[Path], None]], out: Path) -> list[Path]:
+    for name, draw in pictures.items():
+        draw(out / f"{name}.png")
+    return [out / f"{name}.png" for name in pictures]
+
+
+DRAW = {"blocks": _draw_blocks, "zeros": _draw_zeros, "bits": _draw_bits}

@@ -1,0 +1,252 @@
+"""Our networks on a GPU beside PyTorch's: time by layer and whole, share of the binary Tensor Cores' peak, joules.
+
+All in one process and one run, one contender after the other. "Device" is the network alone, pixels and masks lying in
+the GPU's memory, replayed as a CUDA graph; "call" goes from decoded pixels to masks in the host's memory. PyTorch runs
+the full-precision network of the same shape, batch norm folded away, channels last, compiled, as a CUDA graph too.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine import _native, mbu, unet
+from engine.plan import Plan
+from engine.runtime import Engine
+from tests.bench.contenders import fold_norm, image
+from tests.models import random_model
+
+BATCHES = (1, 8, 64)
+ZEROS = 0.8
+TORCH = {"FP32": ("float32", False), "TF32": ("float32", True), "FP16": ("float16", True), "BF16": ("bfloat16", True)}
+REPEATS, CALLS = 20, 20
+LOAD_S = 3.0  # long against the 100 ms at which NVML's counter may be refreshed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender at one batch size: medians in seconds per batch, joules per image where they can be read."""
+
+    name: str
+    batch: int
+    device_s: float
+    call_s: float
+    image_joules: float | None
+
+    @property
+    def images_per_s(self) -> float:
+        """Images that the device alone takes in a second."""
+        return self.batch / self.device_s
+
+
+def main(device: str, width: int, size: int, batches: tuple[int, ...] = BATCHES, out: Path | None = None) -> None:
+    """Measure on `device` ("cuda:0") and print tables; `out` takes everything as JSON."""
+    index = int(device.partition(":")[2] or 0)
+    gpu = _native.gpus()[index]
+    print(f"{gpu.name}, compute capability {gpu.capability / 10}, width {width}, {size} x {size}, random weights")
+    networks = {name: random_model(width, masked=blocks, zeros=ZEROS) for name, blocks in masks(width, size).items()}
+    layers = by_layer(networks["cost-aware"], device, size)
+    print_layers(layers)
+    rows = []
+    for batch in batches:
+        for name, model in networks.items():
+            rows.append(ours(name, model, device, gpu.bus, batch, size))
+            print_row(rows[-1])
+        for name in TORCH:
+            rows.append(torch_row(name, index, gpu.bus, batch, width, size))
+            print_row(rows[-1])
+    if out:
+        found = {"gpu": gpu.name, "capability": gpu.capability, "width": width, "size": size, "zeros": ZEROS}
+        out.write_text(json.dumps(found | {"layers": layers, "rows": [asdict(row) for row in rows]}, indent=1))
+
+
+def masks(width: int, size: int) -> dict[str, tuple[str, ...]]:
+    """Blocks that are masked, by the network's name: none, the cheaper half by the paper's cost score, all."""
+    costs = unet.block_costs(unet.layers(width), size, size)
+    scores = mbu.cost_scores([cost.operations for cost in costs], [cost.parameters for cost in costs])
+    cheapest = [costs[i].block for i in np.argsort(scores, kind="stable")]
+    return {"binary": (), "cost-aware": tuple(cheapest[: len(cheapest) // 2]), "masked": unet.BLOCKS}
+
+
+def operations(plan: Plan, size: int) -> list[float]:
+    """By step: operations of one image on bits, two (multiply, add) for every weight and pixel, masked ones twice."""
+    found = []
+    for step in plan.steps:
+        layer = step.layer
+        planes = {"binary": 1, "masked": 2}.get(layer.weights, 0)
+        stride = plan.slots[step.inputs[0]].stride if step.inputs else 1
+        products = layer.taps * sum(step.input_channels) * layer.channels
+        found.append(2.0 * planes * products * (size // stride) ** 2)
+    return found
+
+
+def by_layer(model: Any, device: str, size: int, batch: int = 8) -> list[dict[str, Any]]:
+    """Kernel, microseconds, and tera-operations per second of every layer in a batch; their share of the peak."""
+    with Engine.load(model, device=device) as engine:
+        engine.run([image(size)] * batch)
+        session = engine._backend.session  # type: ignore[attr-defined]
+        peak = session.peak()
+        print(f"products of bits alone: {peak / 1e12:.0f} Top/s")
+        rows = []
+        for i, (row, work) in enumerate(zip(engine.describe(), operations(engine.plan, size), strict=True)):
+            seconds = session.seconds(i, i + 1, REPEATS)
+            rate = batch * work / seconds if work and seconds else None
+            rows.append({"layer": row["layer"], "kernel": row["kernel"], "weights": row["weights"]})
+            rows[-1] |= {"us": 1e6 * seconds, "tops": rate and rate / 1e12, "of peak": rate and rate / peak}
+    return rows
+
+
+def ours(name: str, model: Any, device: str, bus: str, batch: int, size: int) -> Row:
+    """One of our networks."""
+    with Engine.load(model, device=device) as engine:
+        images = [image(size)] * batch
+        steps = len(engine.plan.steps)
+        call_s = timed(lambda: engine.run(images))
+        session = engine._backend.session  # type: ignore[attr-defined]
+        device_s = statistics.median(session.seconds(0, steps, REPEATS) for _ in range(CALLS))
+        joules = joules_per_image(bus, lambda: session.seconds(0, steps, REPEATS), REPEATS * batch)
+    return Row(f"mbunet, {name}", batch, device_s, call_s, joules)
+
+
+def torch_row(name: str, index: int, bus: str, batch: int, width: int, size: int) -> Row:
+    """PyTorch in one of its number formats."""
+    import torch
+
+    with torch.cuda.device(index), torch.inference_mode():
+        replay, call = torch_network(name, batch, width, size)
+
+        def replays() -> None:
+            for _ in range(REPEATS):
+                replay()
+            torch.cuda.synchronize()
+
+        device_s = statistics.median(events(replay) for _ in range(CALLS))
+        row = Row(f"PyTorch {name}", batch, device_s, timed(call), joules_per_image(bus, replays, REPEATS * batch))
+    torch.cuda.empty_cache()
+    torch.compiler.reset()
+    return row
+
+
+def torch_network(name: str, batch: int, width: int, size: int) -> tuple[Callable[[], None], Callable[[], Any]]:
+    """(replay of the network's graph on the device, the whole call from host pixels to host masks)."""
+    import torch
+
+    from engine.train.network import Network
+
+    kind, fast = TORCH[name]
+    dtype = getattr(torch, kind)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = fast
+    torch.backends.cudnn.benchmark = True
+    network = Network(unet.layers(width), floating=True).eval()
+    for stage in network.stages.values():
+        if hasattr(stage, "norm"):
+            fold_norm(stage)
+    network.to(device="cuda", dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    host = torch.from_numpy(np.stack([image(size)] * batch)).pin_memory()
+    pixels = host.cuda()
+
+    def forward(nhwc: Any) -> Any:
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+            return (network(nhwc.permute(0, 3, 1, 2))[:, 0] >= 0).to(torch.uint8)
+
+    compiled = torch.compile(forward)
+    with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+        for _ in range(3):
+            masks = compiled(pixels)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        masks = compiled(pixels)
+
+    def call() -> Any:
+        pixels.copy_(host, non_blocking=True)
+        graph.replay()
+        return masks.cpu()
+
+    return graph.replay, call
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Median seconds of a call that returns when its work is done."""
+    seconds = []
+    for turn in range(-3, CALLS):
+        started = time.perf_counter()
+        call()
+        if turn >= 0:
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def events(replay: Callable[[], None]) -> float:
+    """Mean device seconds of a graph's replay among REPEATS."""
+    import torch
+
+    started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    started.record()
+    for _ in range(REPEATS):
+        replay()
+    ended.record()
+    torch.cuda.synchronize()
+    return 1e-3 * float(started.elapsed_time(ended)) / REPEATS
+
+
+def joules_per_image(bus: str, load: Callable[[], Any], images: int) -> float | None:
+    """Joules of the GPU's board per image under `load`, which runs `images` and returns; None where NVML has none."""
+    load()
+    with nvml_counter(bus) as read:
+        before, started, done = read(), time.perf_counter(), 0
+        if before is None:
+            return None
+        while not done or time.perf_counter() - started < LOAD_S:
+            load()
+            done += images
+        after = read()
+    return None if after is None else (after - before) / done
+
+
+@contextmanager
+def nvml_counter(bus: str) -> Iterator[Callable[[], float | None]]:
+    """A function that reads the joules that the GPU at this PCI address has used so far, None where it cannot."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception as error:
+        print(f"no joules: {error}")
+        yield lambda: None
+        return
+    handle = pynvml.nvmlDeviceGetHandleByPciBusId(bus)
+
+    def read() -> float | None:
+        try:
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+        except pynvml.NVMLError:
+            return None
+
+    yield read
+    pynvml.nvmlShutdown()
+
+
+def print_layers(rows: list[dict[str, Any]]) -> None:
+    """The layers' table."""
+    print(f"\nby layer, cost-aware, batch 8\n{'layer':<14}{'us':>9}{'Top/s':>9}{'of peak':>9}  kernel")
+    for row in rows:
+        rate = f"{row['tops']:.0f}" if row["tops"] else "-"
+        share = f"{row['of peak']:.0%}" if row["of peak"] else "-"
+        print(f"{row['layer']:<14}{row['us']:>9.1f}{rate:>9}{share:>9}  {row['kernel']}")
+    print(f"\n{'':<22}{'batch':>6}{'device ms':>11}{'call ms':>10}{'images/s':>10}{'J/image':>10}", flush=True)
+
+
+def print_row(row: Row) -> None:
+    """A line of the networks' table, at once: a run that is cut short leaves what it has."""
+    joules = "-" if row.image_joules is None else f"{row.image_joules:.5f}"
+    times = f"{1e3 * row.device_s:>11.3f}{1e3 * row.call_s:>10.3f}{row.images_per_s:>10.0f}"
+    print(f"{row.name:<22}{row.batch:>6}{times}{joules:>10}", flush=True)

@@ -1,0 +1,59 @@
+"""The session on a GPU without one: compiled against a fake CUDA runtime, it runs the emulated kernels."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cases import CASES, Case, same
+from tests.native import cuda
+from tests.native.replay import encode, replay
+
+ROOT = Path(__file__).parents[2]
+# several images, several classes, sizes that must be padded, input channels that fill more than one word
+NAMES = ("masked", "five channels", "three classes", "one pixel", "batch of three")
+SOME = [case for case in CASES if case.name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    headers = cuda.require("the session on a GPU")
+    return cuda.build_session(headers, tmp_path_factory.mktemp("cuda") / "session")
+
+
+@pytest.mark.parametrize("memory", ["staged", "shared"])
+@pytest.mark.parametrize("form", ["xor", "and"])
+def test_logits_equal_the_reference(program: Path, form: str, memory: str) -> None:
+    """Twice, the second time by the recorded graph on poisoned memory; every image again by itself."""
+    cases = SOME if form == "xor" else SOME[:2]
+    results = replay([str(program), "replay"], form, ["staged", "shared"].index(memory), cases)
+    for case, logits in zip(cases, results, strict=True):
+        assert same(logits, case.expected()), case.name
+
+
+def test_errors_say_what_and_leave_the_session_sound(program: Path) -> None:
+    case: Case = SOME[0]
+    answer = subprocess.run([program, "errors"], input=encode("xor", 0, [case]), stdout=subprocess.PIPE, check=True)
+    *lines, logits = answer.stdout.split(b"\n", 10)
+    said = dict(line.decode().split(": ", 1) for line in lines)
+    assert said == {
+        "no driver": "there is no NVIDIA driver",
+        "old driver": said["old driver"],
+        "no GPU": "no CUDA-capable device is detected",
+        "other architecture": "loading kernels on Fake GPU, compute capability 8.0: "
+        "no kernel image is available for execution on the device",
+        "little shared memory": said["little shared memory"],
+        "no memory for weights": said["no memory for weights"],
+        "no memory for activations": said["no memory for activations"],
+        "a launch fails": "launching step 4: some CUDA error",
+        "a launch fails in recording": "launching step 3: some CUDA error",
+        "afterwards": "nothing",
+    }
+    assert said["old driver"].startswith("the NVIDIA driver is too old: it offers CUDA 12.2, this build needs ")
+    assert said["little shared memory"].endswith("bytes of shared memory in a block, and Fake GPU offers 1000")
+    for what in ("weights", "activations"):
+        assert f"of GPU memory for {what}" in said[f"no memory for {what}"]
+        assert said[f"no memory for {what}"].endswith("out of memory")
+    assert logits == b"".join(array.tobytes() for array in case.expected())

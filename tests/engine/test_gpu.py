@@ -1,0 +1,60 @@
+"""What only a real GPU can show: `make test-gpu`. The cases that every backend must pass stand in test_backends.py."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from engine import devices
+from engine.runtime import Engine, EngineError
+from tests.cases import CASES, same
+from tests.models import random_model
+
+pytestmark = pytest.mark.skipif(not devices.gpus(), reason="this machine has no GPU that CUDA offers")
+
+
+def test_two_sessions_run_at_the_same_time() -> None:
+    """Each on its own stream, from its own thread: neither disturbs the other's bits."""
+    chosen = [case for case in CASES if case.name in ("odd size", "nineteen channels, 98 % zeros")]
+
+    def run(index: int) -> bool:
+        case = chosen[index]
+        with Engine.load(case.model, device="cuda") as engine:
+            return all(same([engine.logits(image) for image in case.images], case.expected()) for _ in range(50))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, (0, 1))) == [True, True]
+
+
+def test_a_batch_of_64_gives_what_single_calls_give() -> None:
+    rng = np.random.default_rng(3)
+    images = [rng.integers(0, 256, (90, 70, 3), dtype=np.uint8) for _ in range(64)]
+    with Engine.load("nuclei-small", device="cuda") as gpu, Engine.load("nuclei-small", device="cpu") as cpu:
+        batched, expected = gpu.run(images)[0], cpu.run(images)[0]
+        assert all(np.array_equal(a, b) for a, b in zip(batched, expected, strict=True))
+        for image, mask in zip(images, batched, strict=True):
+            assert np.array_equal(gpu.run([image])[0][0], mask)
+
+
+def test_memory_does_not_grow_once_warm() -> None:
+    engine = Engine.load(random_model(width=3), device="cuda")
+    session = engine._backend.session  # type: ignore[attr-defined]
+    memory = []
+    for _ in range(3):
+        for height, width in ((30, 40), (100, 64), (16, 16)):
+            engine.run([np.zeros((height, width, 3), np.uint8)])
+        memory.append(session.memory)
+    assert memory[0] == memory[1] == memory[2] > 0
+
+
+def test_too_large_a_batch_is_an_error_and_no_end() -> None:
+    image = np.zeros((4096, 4096, 3), np.uint8)
+    small = image[:16, :16].copy()
+    with Engine.load(random_model(width=256, masked=()), device="cuda") as engine:
+        before = engine.run([small])[0][0]
+        free = devices.gpus()[0].memory
+        with pytest.raises(EngineError, match="of GPU memory for"):
+            engine.run([image] * (free // (4096 * 4096 * 256) + 1))
+        assert np.array_equal(engine.run([small])[0][0], before)

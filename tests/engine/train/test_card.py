@@ -1,0 +1,39 @@
+"""The model card says what the file and the scores say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.train import card, scores
+from engine.train.evaluate import Row
+from engine.train.scores import Counts
+from tests.models import random_model
+
+
+def rows(count: int, group: str, own: Counts, otsu: Counts | None = None) -> list[Row]:
+    return [Row(f"{group}{k}", group, own, otsu) for k in range(count)]
+
+
+def test_the_card_holds_model_story_scores_and_limits() -> None:
+    story = {"data": "nuclei", "split": {"validation": 0.2, "seed": 0}, "temperature": 2.5, "scores": {"dice": 0.5}}
+    model = replace(random_model(3, zeros=0.9), name="tiny", provenance=story)
+    good, bad = Counts(8, 1, 1), Counts(1, 9, 0)
+    text = card.write(model, rows(12, "bright", good, bad) + rows(3, "dark", bad, good), "validation")
+    assert text.startswith("# tiny\n")
+    assert "12 of 12 blocks are masked" in text
+    assert "- data: nuclei" in text
+    assert "- split: validation 0.2, seed 0" in text
+    own = scores.summarise([good])
+    assert (
+        f"| bright | 12 | {own.dice:.3f} | {own.iou:.3f} | {own.f1:.3f} | {scores.summarise([bad]).dice:.3f} |" in text
+    )
+    assert "dark: 3 images only" in text
+    assert "dark: Otsu's threshold is better" in text
+    assert "bright: Otsu" not in text
+    assert "training has seen" not in text
+
+
+def test_scores_over_training_images_are_called_that() -> None:
+    text = card.write(random_model(3), rows(12, "", Counts(8, 1, 1)), "all")
+    assert "training has seen some of them" in text
+    assert "Otsu" not in text

@@ -1,0 +1,140 @@
+"""Data sets as they are downloaded, as tiny synthetic trees: recognised, split, everything wrong with them named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.train import folder, layouts
+from engine.train.folder import DataError
+
+
+def picture(path: Path, size: tuple[int, int] = (8, 6)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (200, 10, 10)).save(path)
+
+
+def mask(path: Path, *boxes: tuple[int, int, int, int], size: tuple[int, int] = (8, 6)) -> None:
+    """A mask of 255 inside `boxes` (left, top, right, bottom) and 0 outside."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("L", size)
+    for box in boxes:
+        image.paste(255, box)
+    image.save(path)
+
+
+def dsb(root: Path, *names: str) -> Path:
+    for name in names:
+        picture(root / name / "images" / f"{name}.png")
+        mask(root / name / "masks" / "a.png", (0, 0, 2, 2))
+        mask(root / name / "masks" / "b.png", (5, 3, 8, 6))
+    return root
+
+
+def isic(root: Path, *names: str) -> Path:
+    for name in names:
+        picture(root / "ISIC2018_Task1-2_Training_Input" / f"{name}.jpg")
+        mask(root / "ISIC2018_Task1_Training_GroundTruth" / f"{name}_segmentation.png", (1, 1, 4, 4))
+    return root
+
+
+def carvana(root: Path, cars: int, views: int = 2) -> Path:
+    for car in range(cars):
+        for view in range(1, views + 1):
+            picture(root / "train" / f"car{car}_{view:02}.jpg")
+            mask(root / "train_masks" / f"car{car}_{view:02}_mask.gif", (1, 1, 4, 4))
+    return root
+
+
+@pytest.mark.parametrize("inside", ["", "stage1_train"])
+def test_dsb_instances_are_merged(tmp_path: Path, inside: str) -> None:
+    dsb(tmp_path / inside, "one", "two")
+    found = layouts.recognise(tmp_path)
+    assert (found.layout, [pair.name for pair in found.pairs], found.problems) == ("DSB-2018", ["one", "two"], [])
+    _, merged = found.pairs[0].load()
+    expected = np.zeros((6, 8), np.uint8)
+    expected[:2, :2] = expected[3:, 5:] = 1
+    np.testing.assert_array_equal(merged, expected)
+
+
+def test_isic_masks_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    found = layouts.recognise(isic(tmp_path, "ISIC_0000001", "ISIC_0000000"))
+    assert (found.layout, [pair.name for pair in found.pairs]) == ("ISIC", ["ISIC_0000000", "ISIC_0000001"])
+    assert found.pairs[0].load()[1].sum() == 9
+
+
+def test_carvana_is_split_by_car(tmp_path: Path) -> None:
+    items = layouts.pairs(carvana(tmp_path, cars=5))
+    assert items[0].unit == "car0"
+    assert items[0].load()[1].sum() == 9
+    training, held = folder.split(items, 0.2, seed=3)
+    assert {pair.unit for pair in training}.isdisjoint(pair.unit for pair in held)
+    assert (len(training), len(held)) == (8, 2)
+    assert folder.split(items[::-1], 0.2, seed=3)[1] == held[::-1]
+    assert any(folder.split(items, 0.2, seed=seed)[1] != held for seed in range(5))
+
+
+def test_what_is_no_layout_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    picture(tmp_path / "cat.png")
+    with pytest.raises(DataError, match=r"images/ and masks/.*DSB.*ISIC.*Carvana"):
+        layouts.pairs(tmp_path)
+
+
+def test_every_problem_of_a_folder_is_named(data: Path) -> None:
+    """`data`: images/ and masks/ of discs, all of which are right but for what is done to them here."""
+    (data / "masks" / "disc01.png").unlink()
+    (data / "images" / "disc02.png").unlink()
+    Image.new("1", (5, 6)).save(data / "masks" / "disc03.png")
+    Image.fromarray(np.arange(40 * 48, dtype=np.uint8).reshape(40, 48)).save(data / "masks" / "disc06.png")
+    (data / "images" / "disc07.png").write_bytes(b"no image")
+    picture(data / "images" / "disc08.jpg", size=(40, 64))
+    (data / "images" / "._disc09.png").write_bytes(b"left behind by a Mac")
+    found = layouts.recognise(data)
+    problems = layouts.check(found)
+    assert len(found.pairs) == 10
+    expected = ["second file of the name disc08", r"disc01.png: has no mask", "disc02.png: a mask without an image"]
+    expected += ["disc03.png: its image is", "disc06.png: not a binary mask", "disc07.png: cannot be read"]
+    for part, problem in zip(expected, problems, strict=True):
+        assert part in problem
+    with pytest.raises(DataError, match="and 2 more: `mbunet data check`"):
+        layouts.pairs(data)
+
+
+def test_a_sound_folder_has_no_problems(data: Path) -> None:
+    assert layouts.check(layouts.recognise(data)) == []
+
+
+def test_empty_masks_are_a_problem_when_there_is_nothing_else(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    mask(tmp_path / "masks" / "a.png")
+    assert layouts.check(layouts.recognise(tmp_path)) == ["every mask is empty: there is nothing to learn"]
+
+
+def test_dsb_folders_without_image_or_masks_are_named(tmp_path: Path) -> None:
+    dsb(tmp_path, "one", "two", "three")
+    (tmp_path / "one" / "images" / "one.png").unlink()
+    for file in (tmp_path / "two" / "masks").iterdir():
+        file.unlink()
+    found = layouts.recognise(tmp_path)
+    assert [pair.name for pair in found.pairs] == ["three"]
+    assert ["one" in found.problems[0], "two: the image has no masks" in found.problems[1]] == [True, True]
+
+
+def test_index_masks_give_their_own_values(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
+    picture(tmp_path / "images" / "grey.png", size=(3, 2))
+    picture(tmp_path / "images" / "palette.png", size=(3, 2))
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(values).save(tmp_path / "masks" / "grey.png")
+    coloured = Image.fromarray(values, "P")
+    coloured.putpalette([0, 0, 0, 9, 200, 30, 250, 1, 2])
+    coloured.save(tmp_path / "masks" / "palette.png")
+    for pair in layouts.pairs(tmp_path):
+        np.testing.assert_array_equal(pair.load(classes=3)[1], values)
+        with pytest.raises(DataError, match=r"holds class 2, but the 2 classes are 0 to 1"):
+            pair.load(classes=2)
+        with pytest.raises(DataError, match="not a binary mask"):
+            pair.load()

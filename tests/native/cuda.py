@@ -1,0 +1,36 @@
+"""What tests of the CUDA engine build: the session on a fake runtime, and the kernels' machine code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SESSION = ("network", "cuda/gpus", "cuda/layer", "cuda/memory", "cuda/native_session", "cuda/places")
+
+
+def require(what: str) -> Path:
+    """The folder of CUDA's headers; without nvcc the test is skipped, or fails where MBUNET_REQUIRE_NVCC is set."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        why = f"{what} is not tested without CUDA's compiler, nvcc"
+        if os.environ.get("MBUNET_REQUIRE_NVCC"):
+            pytest.fail(why)
+        pytest.skip(why)
+    said = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", "/dev/null"], capture_output=True, text=True, check=True)
+    (top,) = (line.partition("TOP=")[2] for line in said.stderr.splitlines() if "TOP=" in line)
+    return Path(top) / "include"
+
+
+def build_session(headers: Path, out: Path) -> Path:
+    """Compile tests/native/cuda_session.cpp with the session, the fake runtime and the emulated kernels to `out`."""
+    flags = ["-std=c++20", "-O2", "-march=native", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror"]
+    flags += [f"-I{ROOT / 'tests/native'}", f"-isystem{headers}"]
+    sources = [str(ROOT / f"csrc/{name}.cpp") for name in SESSION]
+    sources += [str(ROOT / f"tests/native/{name}.cpp") for name in ("fake_cudart", "cuda_session", "emulated_launch")]
+    subprocess.run(["g++", *flags, "-o", str(out), *sources], check=True)
+    return out

@@ -1,0 +1,144 @@
+// The kernels' index arithmetic by itself: what is written once, what comes back where it was put, which banks meet.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <set>
+#include <vector>
+
+#include "../../csrc/cuda/geometry.hpp"
+#include "../../csrc/cuda/layer.hpp"
+
+namespace {
+
+using namespace mbunet;
+using namespace mbunet::cuda;
+
+void require(bool holds, const char* what, int at = 0) {
+    if (holds) return;
+    std::printf("fails: %s (%d)\n", what, at);
+    std::exit(1);
+}
+
+// Lanes that one phase of a 16-byte access serves meet in no bank.
+template <class Address>
+bool free_of_conflicts(int lanes, Address address) {
+    for (int first = 0; first < lanes; first += 8) {
+        std::set<int> banks;
+        for (int lane = first; lane < first + 8; ++lane) banks.insert(address(lane) / 16 % 8);
+        if (banks.size() != 8) return false;
+    }
+    return true;
+}
+
+// Every pixel of a tile belongs to one fragment row, and is stored by one thread.
+void tiles() {
+    const Patch patch(true);
+    std::set<int> rows, stored;
+    for (int warp = 0; warp < kWarps; ++warp)
+        for (int lane = 0; lane < 32; ++lane) {
+            for (int f = 0; f < kFragments && lane < 16; ++f)
+                rows.insert(row_offset(warp, lane, patch.width) + f * kNextFragment);
+            const Pixel pixel = pixel_of(warp, lane);
+            require(pixel.y >= 0 && pixel.y < kTileHeight && pixel.x >= 0 && pixel.x < kTileWidth,
+                    "pixels in the tile");
+            stored.insert(pixel.y * kTileWidth + pixel.x);
+            // what a thread stores it also computed, as fragment f and half r of word index 2 f + r = lane % 4
+            const int owner = row_offset(warp, lane / 4 + lane % 2 * 8, patch.width) + lane % 4 / 2 * kNextFragment;
+            require(owner == (pixel.y * patch.width + pixel.x) * 16, "a quad computes the pixels that it stores", lane);
+        }
+    require(rows.size() == kTileWidth * kTileHeight && *rows.rbegin() == (kTileWidth * kTileHeight - 1) * 16,
+            "every pixel of a tile is a fragment row");
+    require(stored.size() == kTileWidth * kTileHeight, "every pixel of a tile is stored once");
+}
+
+// The eight channels of a thread are a byte of the output word, in order, and all threads have all 32.
+void channels() {
+    for (int t = 0; t < 4; ++t)
+        for (int k = 0; k < 8; ++k)
+            require(channel_of(k / 2, 2 * t + k % 2) == 8 * t + k, "sign_byte's order is that of the channels", k);
+}
+
+// ldmatrix reads rows of eight pixels at any tap, lanes copy pieces of pixels as they lie in the tensor.
+void banks() {
+    for (const bool upsamples : {false, true}) {
+        const Patch patch(upsamples);
+        for (int warp = 0; warp < kWarps; ++warp)
+            require(free_of_conflicts(16, [&](int lane) { return row_offset(warp, lane, patch.width); }),
+                    "ldmatrix meets no bank twice", warp);
+        for (const int words : {4, 8, 16, 32, 64, 128}) {
+            const int planes = planes_of(words), pitch = plane_pitch(patch.pixels, planes);
+            require(pitch >= patch.pixels && pitch < patch.pixels + 8, "planes do not overlap", words);
+            require(free_of_conflicts(patch.pixels / 8 * 8 * planes,
+                                      [&](int i) { return piece_offset(i / planes, i % planes, words, pitch); }),
+                    "copies meet no bank twice", words);
+        }
+    }
+}
+
+// Copying a patch writes every unit of it once, whatever the number of channels, and never behind its end.
+void patches() {
+    for (const int count : {1, 32, 33, 64, 65, 128, 129, 152, 256, 300, 512, 1000, 1024}) {
+        const Walk walk({count, 40}, false);
+        const Patch patch(false);
+        const int words = pixel_words(count), planes = planes_of(words);
+        const int pieces = words < 4 ? pixels_per_unit(words) : planes, bytes = words < 4 ? 4 * words : 16;
+        std::vector<int> written(static_cast<size_t>(walk.patch_bytes / 4), 0);
+        for (int pixel = 0; pixel < patch.pixels; ++pixel)
+            for (int piece = 0; piece < pieces; ++piece)
+                for (int byte = 0; byte < bytes; byte += 4)
+                    ++written.at(static_cast<size_t>(
+                        (walk.offsets[0] + piece_offset(pixel, piece, words, walk.pitches[0]) + byte) / 4));
+        int sum = 0;
+        for (int n : written) {
+            require(n <= 1, "a word of a patch is written once", count);
+            sum += n;
+        }
+        require(sum == patch.pixels * planes * 4, "all of a patch is written", count);
+        for (int i = walk.offsets[1] / 4; i < walk.patch_bytes / 4; ++i)
+            require(!written[static_cast<size_t>(i)], "patches do not overlap", count);
+    }
+}
+
+// The units of a layer hold every tap and every channel once, at the place in the patch where it was copied to.
+void units() {
+    for (const bool upsamples : {false, true})
+        for (const std::vector<int>& inputs : std::vector<std::vector<int>>{
+                 {1}, {32}, {40}, {64}, {100}, {128}, {256}, {3, 3}, {33, 100}, {64, 64}, {512, 512}, {152, 19}}) {
+            const Patch patch(upsamples);
+            const int side = upsamples ? 1 : 3;
+            const Walk walk(inputs, upsamples);
+            require(walk.units.size() % 2 == 0, "units come in pairs");
+            int total = 0;
+            for (int n : inputs) total += n;
+            std::vector<int> seen(static_cast<size_t>(side * side * total), 0);
+            for (const Unit& at : walk.units)
+                for (int w = 0; w < 4; ++w) {
+                    const Unit::Word& word = at.words[static_cast<size_t>(w)];
+                    if (word.tap < 0) continue;
+                    const size_t input = inputs.size() > 1 && word.channel >= inputs[0];
+                    const int channel = word.channel - (input ? inputs[0] : 0), words = pixel_words(inputs[input]);
+                    // the first pixel of the tile: pixel + i is what lies as piece i of a narrow pixel's unit
+                    const int pixel = word.tap / side * patch.width + word.tap % side;
+                    const int unit = at.offset - walk.offsets[input];
+                    const bool same = words < 4
+                                          ? unit / 16 + w / words == pixel && w % words * 32 == channel
+                                          : unit == piece_offset(pixel, channel / 128, words, walk.pitches[input]) &&
+                                                w * 32 == channel % 128;
+                    require(same, "a unit's word lies where its tap was copied to", word.tap);
+                    for (int i = word.channel; i < std::min(word.channel + 32, word.end); ++i)
+                        ++seen[static_cast<size_t>(word.tap * total + i)];
+                }
+            for (int n : seen) require(n == 1, "every weight is in one unit");
+        }
+}
+
+}  // namespace
+
+int main() {
+    tiles();
+    channels();
+    banks();
+    patches();
+    units();
+    std::puts("holds");
+}

@@ -1,0 +1,118 @@
+// The session on a GPU, run on the fake CUDA runtime and the emulated kernels.
+//
+//   cuda_session replay   input: cases (protocol.hpp), the kernel being "xor" or "and", and one thread meaning that GPU
+//                         and host share their memory; output: logits
+//   cuda_session errors   the same for one case; output: a line for every fault, then the logits of a sound run
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "../../csrc/cuda/session.hpp"
+#include "fake_cudart.hpp"
+#include "protocol.hpp"
+
+namespace cuda = mbunet::cuda;
+
+namespace {
+
+void require(bool holds, const char* what) {
+    if (!holds) throw std::logic_error(what);
+}
+
+// Every image by itself, and without logits: the masks must be those of the batch.
+void check_single_calls(cuda::Session& session, const protocol::Images& batch) {
+    for (const mbunet::Image& image : batch.images) {
+        std::vector<uint8_t> mask(static_cast<size_t>(image.height) * static_cast<size_t>(image.width));
+        session.run({{image.pixels, image.height, image.width, 0, mask.data(), nullptr}});
+        require(std::equal(mask.begin(), mask.end(), image.mask), "a single call gives another mask than the batch");
+    }
+}
+
+bool replay_case() {
+    const auto session = cuda::make_session(0);
+    if (!protocol::read_network(session->network())) return false;
+    session->load();
+    protocol::Images batch = protocol::read_images(session->network().classes());
+    session->run(batch.images);
+    const auto first = batch.logits;
+    require(protocol::masks_are_decisions(batch, session->network().classes()), "a mask is not its logits' decision");
+    check_single_calls(*session, batch);
+    const int graphs = fake_cudart::graphs_launched;
+    const size_t memory = session->memory();
+    session->poison(0xFF);
+    for (auto& values : batch.logits) std::fill(values.begin(), values.end(), -1);
+    for (auto& values : batch.masks) std::fill(values.begin(), values.end(), uint8_t{0xEE});
+    session->run(batch.images);
+    require(fake_cudart::graphs_launched == graphs + 1, "a known shape is not run by one graph");
+    require(batch.logits == first, "the recorded graph gives other logits");
+    require(protocol::masks_are_decisions(batch, session->network().classes()), "the graph gives another mask");
+    require(session->memory() == memory, "memory grows with a known shape");
+    require(session->seconds(0, 1, 2) > 0 && session->peak() > 0, "nothing can be timed");
+    protocol::write_logits(batch);
+    return true;
+}
+
+// Prints what `act` says when `setting` is `value` for its time.
+template <class Value, class Act>
+void with(const char* name, Value& setting, Value value, Act act) {
+    const Value before = std::exchange(setting, value);
+    try {
+        act();
+        std::printf("%s: nothing\n", name);
+    } catch (const std::exception& error) {
+        std::printf("%s: %s\n", name, error.what());
+    }
+    setting = before;
+}
+
+std::unique_ptr<cuda::Session> loaded(const mbunet::Network& network) {
+    auto session = cuda::make_session(0);
+    session->network() = network;
+    session->load();
+    return session;
+}
+
+void errors() {
+    mbunet::Network network;
+    protocol::read_network(network);
+    protocol::Images batch = protocol::read_images(network.classes());
+    const auto load = [&] { loaded(network); };
+    with("no driver", fake_cudart::driver, 0, load);
+    with("old driver", fake_cudart::driver, 12020, load);
+    with("no GPU", fake_cudart::gpus, 0, load);
+    with("other architecture", fake_cudart::loading_fails_with, 209, load);
+    with("little shared memory", fake_cudart::shared_per_block, size_t{1000}, load);
+    with("no memory for weights", fake_cudart::capacity, size_t{1000}, load);
+
+    const auto session = loaded(network);
+    const auto run = [&] { session->run(batch.images); };
+    with("no memory for activations", fake_cudart::capacity, session->memory() + 100, run);
+    with("a launch fails", fake_cudart::launches_until_failure, 3, run);
+    const int steps = static_cast<int>(network.steps().size());
+    with("a launch fails in recording", fake_cudart::launches_until_failure, steps - 4 + 2,
+         run);  // four pools are fused
+    with("afterwards", fake_cudart::launches_until_failure, -1, run);
+    protocol::write_logits(batch);
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+    try {
+        const protocol::Header header = protocol::read_header();
+        fake_cudart::capability = header.kernel == "xor" ? 80 : 90;
+        fake_cudart::integrated = header.threads == 1;
+        if (arguments[1] == std::string("errors")) {
+            errors();
+        } else {
+            while (replay_case()) {
+            }
+        }
+        require(fake_cudart::allocated() == 0, "a session leaves memory behind");
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s\n", error.what());
+        return 1;
+    }
+    return 0;
+}

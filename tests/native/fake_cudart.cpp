@@ -1,0 +1,265 @@
+// The CUDA runtime's calls that the session makes, played by the host, and mbunet::cuda::launch on top of the emulated
+// kernels. Stricter than a GPU where that finds mistakes: what a stream is told happens only when somebody waits for
+// it, memory that was never written holds garbage, and a copy must stay within one allocation of the right kind.
+#include "fake_cudart.hpp"
+
+#include <cuda_runtime_api.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "../../csrc/cuda/kernels.hpp"
+#include "emulated_launch.hpp"
+
+using Work = std::vector<std::function<void()>>;
+
+struct CUstream_st {
+    Work waiting;
+    CUgraph_st* recording = nullptr;
+};
+struct CUgraph_st {
+    Work work;
+};
+struct CUgraphExec_st {
+    Work work;
+};
+struct CUevent_st {};
+
+namespace {
+
+struct Allocation {
+    size_t bytes;
+    bool device;
+};
+
+std::map<uint8_t*, Allocation> allocations;
+cudaError_t last_error = cudaSuccess;
+
+cudaError_t answer(cudaError_t code) { return code == cudaSuccess ? code : last_error = code; }
+
+size_t allocated(bool device) {
+    size_t bytes = 0;
+    for (const auto& [begin, allocation] : allocations)
+        if (allocation.device == device) bytes += allocation.bytes;
+    return bytes;
+}
+
+uint8_t* allocate(size_t bytes, bool device) {
+    constexpr size_t kAlign = 256;
+    auto* memory = static_cast<uint8_t*>(std::aligned_alloc(kAlign, (bytes + kAlign - 1) / kAlign * kAlign));
+    std::memset(memory, 0xCD, bytes);
+    allocations[memory] = {bytes, device};
+    return memory;
+}
+
+cudaError_t release(void* memory) {
+    if (!memory) return cudaSuccess;
+    if (!allocations.erase(static_cast<uint8_t*>(memory))) return answer(cudaErrorInvalidValue);
+    std::free(memory);
+    return cudaSuccess;
+}
+
+// Whether the bytes lie in one allocation on the device (or in pinned memory).
+bool within(const void* memory, size_t bytes, bool device) {
+    const auto* begin = static_cast<const uint8_t*>(memory);
+    for (const auto& [start, allocation] : allocations)
+        if (allocation.device == device && begin >= start && begin + bytes <= start + allocation.bytes) return true;
+    return false;
+}
+
+cudaError_t tell(cudaStream_t stream, std::function<void()> work) {
+    (stream->recording ? stream->recording->work : stream->waiting).push_back(std::move(work));
+    return cudaSuccess;
+}
+
+void finish(cudaStream_t stream) {
+    for (const auto& work : stream->waiting) work();
+    stream->waiting.clear();
+}
+
+}  // namespace
+
+size_t fake_cudart::allocated() { return ::allocated(true) + ::allocated(false); }
+
+namespace mbunet::cuda {
+
+int loaded_capability(int& compiled) {
+    compiled = fake_cudart::capability;
+    return answer(static_cast<cudaError_t>(fake_cudart::loading_fails_with));
+}
+
+int launch(const Launch& launch, const Device& device, Stream stream) {
+    if (fake_cudart::launches_until_failure >= 0 && fake_cudart::launches_until_failure-- == 0)
+        return answer(cudaErrorLaunchOutOfResources);
+    return tell(stream, [=] {
+        ++fake_cudart::kernels_run;
+        emulate(launch, device, stream);
+    });
+}
+
+int peak(const Device&, int iterations, double& operations, Stream) {
+    operations = iterations;
+    return cudaSuccess;
+}
+
+}  // namespace mbunet::cuda
+
+extern "C" {
+
+cudaError_t cudaGetDeviceCount(int* count) {
+    *count = fake_cudart::gpus;
+    if (fake_cudart::driver < CUDART_VERSION) return answer(cudaErrorInsufficientDriver);
+    return answer(fake_cudart::gpus ? cudaSuccess : cudaErrorNoDevice);
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+    *version = fake_cudart::driver;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+    *properties = {};
+    std::strcpy(properties->name, "Fake GPU");
+    properties->major = 8;
+    properties->totalGlobalMem = fake_cudart::capacity;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char* bus, int, int) {
+    std::strcpy(bus, "0000:01:00.0");
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
+    *value = which == cudaDevAttrIntegrated                     ? fake_cudart::integrated
+             : which == cudaDevAttrMaxSharedMemoryPerBlockOptin ? static_cast<int>(fake_cudart::shared_per_block)
+                                                                : 4;  // multiprocessors
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+const char* cudaGetErrorString(cudaError_t code) {
+    return code == cudaErrorMemoryAllocation         ? "out of memory"
+           : code == cudaErrorNoKernelImageForDevice ? "no kernel image is available for execution on the device"
+           : code == cudaErrorNoDevice               ? "no CUDA-capable device is detected"
+                                                     : "some CUDA error";
+}
+
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+    *total = fake_cudart::capacity;
+    *free = fake_cudart::capacity - allocated(true);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+    if (allocated(true) + bytes > fake_cudart::capacity) return answer(cudaErrorMemoryAllocation);
+    *memory = allocate(bytes, true);
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
+    *memory = allocate(bytes, false);
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
+    if (!fake_cudart::integrated) return answer(cudaErrorInvalidValue);
+    *device = host;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* memory) { return release(memory); }
+cudaError_t cudaFreeHost(void* memory) { return release(memory); }
+
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+    if (kind != cudaMemcpyHostToDevice || !within(to, bytes, true)) return answer(cudaErrorInvalidValue);
+    std::memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+    const bool up = kind == cudaMemcpyHostToDevice;
+    if (!within(to, bytes, up) || !within(from, bytes, !up)) return answer(cudaErrorInvalidValue);
+    return tell(stream, [=] { std::memcpy(to, from, bytes); });
+}
+
+cudaError_t cudaMemset(void* memory, int value, size_t bytes) {
+    if (!within(memory, bytes, true) && !within(memory, bytes, false)) return answer(cudaErrorInvalidValue);
+    std::memset(memory, value, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+    *stream = new CUstream_st;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    delete stream;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    if (stream->recording) return answer(cudaErrorStreamCaptureUnsupported);
+    finish(stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+    if (stream->recording) return answer(cudaErrorIllegalState);
+    stream->recording = new CUgraph_st;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+    *graph = std::exchange(stream->recording, nullptr);
+    return *graph ? cudaSuccess : answer(cudaErrorIllegalState);
+}
+
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+    *executable = new CUgraphExec_st{graph->work};
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+    delete executable;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+    ++fake_cudart::graphs_launched;
+    for (const auto& work : executable->work) tell(stream, work);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+    *event = new CUevent_st;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
+    *milliseconds = 1;
+    return cudaSuccess;
+}
+
+}  // extern "C"

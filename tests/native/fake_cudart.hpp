@@ -1,0 +1,19 @@
+// What tests can set and see of the CUDA runtime that fake_cudart.cpp plays.
+#pragma once
+
+#include <cstddef>
+
+namespace fake_cudart {
+
+inline int gpus = 1;
+inline int capability = 80;                       // that the kernels are compiled for: their form follows
+inline int driver = 13000;                        // the CUDA version that the driver offers; 0: there is no driver
+inline bool integrated = false;                   // whether GPU and host share their memory
+inline size_t capacity = size_t{1} << 40;         // bytes of device memory
+inline size_t shared_per_block = 100 * 1024;      // bytes
+inline int loading_fails_with = 0;                // a cudaError_t of the first look at a kernel
+inline int launches_until_failure = -1;           // -1: none fails
+inline int graphs_launched = 0, kernels_run = 0;  // so far
+size_t allocated();                               // bytes of device memory and of pinned memory
+
+}  // namespace fake_cudart

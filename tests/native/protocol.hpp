@@ -1,0 +1,121 @@
+// What a replaying program reads from standard input: networks and images (see replay.py).
+//
+// Input, little-endian: kernel name length and name, threads, then cases until the end. A case: slots (count, then
+// channels and stride of each), steps (count, then each as in read_step), images (count, then height, width, pixels).
+// int32 unless an array has another type.
+#pragma once
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "../../csrc/image.hpp"
+#include "../../csrc/network.hpp"
+
+namespace protocol {
+
+template <class T>
+bool read(std::vector<T>& values, size_t count) {
+    values.resize(count);
+    return std::fread(values.data(), sizeof(T), count, stdin) == count;
+}
+
+template <class T = int32_t>
+std::vector<T> take(size_t count) {
+    std::vector<T> values;
+    if (!read(values, count)) std::exit(3);  // the input ends where it must not
+    return values;
+}
+
+inline int take_int() { return take(1)[0]; }
+
+struct Header {
+    std::string kernel;
+    int threads;
+};
+
+inline Header read_header() {
+    const auto name = take<char>(static_cast<size_t>(take_int()));
+    return {{name.begin(), name.end()}, take_int()};
+}
+
+// Operation, output slot, channels, inputs (count, slots, channels of each), weights, offsets.
+inline void read_step(mbunet::Network& network) {
+    const auto op = static_cast<mbunet::Op>(take_int());
+    const int output = take_int(), channels = take_int(), count = take_int();
+    const std::vector<int> inputs = take(static_cast<size_t>(count)), input_channels = take(static_cast<size_t>(count));
+    size_t total = 0;
+    for (int n : input_channels) total += static_cast<size_t>(n);
+    const size_t outputs = static_cast<size_t>(channels);
+    switch (op) {
+        case mbunet::Op::kPixels: {
+            const auto weights = take<int16_t>(outputs * 27);
+            network.add_pixels(output, channels, weights.data(), take(outputs).data());
+            break;
+        }
+        case mbunet::Op::kPool: network.add_pool(inputs[0], output, channels); break;
+        case mbunet::Op::kHead: {
+            const auto weights = take<int16_t>(outputs * total);
+            network.add_head(inputs[0], input_channels[0], channels, weights.data(), take(outputs).data());
+            break;
+        }
+        default: {
+            const auto signs = take<int8_t>(outputs * total * (op == mbunet::Op::kConv ? 9 : 4));
+            network.add_convolution(op, inputs, input_channels, output, channels, signs.data(), take(outputs).data());
+        }
+    }
+}
+
+// Returns false at the end of the input.
+inline bool read_network(mbunet::Network& network) {
+    std::vector<int32_t> slots;
+    if (!read(slots, 1)) return false;
+    for (int i = 0; i < slots[0]; ++i) {
+        const int channels = take_int();
+        network.add_slot(channels, take_int());
+    }
+    for (int steps = take_int(); steps > 0; --steps) read_step(network);
+    return true;
+}
+
+// A batch with the memory that it points to.
+struct Images {
+    std::vector<std::vector<uint8_t>> pixels, masks;
+    std::vector<std::vector<int32_t>> logits;
+    std::vector<mbunet::Image> images;
+};
+
+inline Images read_images(int classes) {
+    Images all;
+    for (int count = take_int(); count > 0; --count) {
+        const int height = take_int(), width = take_int();
+        const size_t size = static_cast<size_t>(height) * static_cast<size_t>(width);
+        all.pixels.push_back(take<uint8_t>(size * 3));
+        all.masks.emplace_back(size);
+        all.logits.emplace_back(size * static_cast<size_t>(classes));
+        all.images.push_back(
+            {all.pixels.back().data(), height, width, 0, all.masks.back().data(), all.logits.back().data()});
+    }
+    return all;
+}
+
+// Whether every mask is what its logits decide.
+inline bool masks_are_decisions(const Images& all, int classes) {
+    for (const mbunet::Image& image : all.images) {
+        const int32_t* logits = image.logits;
+        for (int p = 0; p < image.height * image.width; ++p, logits += classes) {
+            const auto decided =
+                classes == 1 ? *logits >= image.threshold : std::max_element(logits, logits + classes) - logits;
+            if (image.mask[p] != decided) return false;
+        }
+    }
+    return true;
+}
+
+inline void write_logits(const Images& all) {
+    for (const auto& values : all.logits) std::fwrite(values.data(), sizeof(int32_t), values.size(), stdout);
+}
+
+}  // namespace protocol
