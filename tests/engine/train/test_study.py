@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +72,10 @@ def test_finished_runs_are_not_done_again(data: Path, tmp_path: Path, monkeypatc
         study.run([other.start], out)
 
 
-def test_two_processes_give_the_rows_of_one(data: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_rows_of_one(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # other processes know nothing of it
+    torch.set_num_threads(1)  # sums of floats depend on how many share them
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     rows = []
     for devices in (["cpu"], ["cpu", "cpu"]):
         here = plan(data, tmp_path / str(len(devices)))
