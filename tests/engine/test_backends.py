@@ -47,8 +47,8 @@ def test_logits_equal_the_reference(case: Case, kernel: str, threads: int) -> No
 @pytest.mark.parametrize("case", [case for case in CASES if len(case.sizes) > 1], ids=lambda case: case.name)
 def test_a_batch_gives_what_single_calls_give(case: Case, kernel: str) -> None:
     thresholds = list(np.linspace(0.3, 0.7, len(case.sizes)))
-    where = {"device": kernel} if kernel == "cuda:0" else {"device": "cpu", "kernel": kernel}
-    with Engine.load(case.model, **where, threads=2) as engine:
+    device, own = (kernel, "auto") if kernel == "cuda:0" else ("cpu", kernel)
+    with Engine.load(case.model, device, 2, own) as engine:
         batched, _ = engine.run(case.images, thresholds)
         single = [engine.run([image], t)[0][0] for image, t in zip(case.images, thresholds, strict=True)]
     scale = case.model.layers[-1].scale
