@@ -16,9 +16,11 @@ FROM ${BUILD_IMAGE} AS build
 RUN apt-get update && \
     apt-get install -y --no-install-recommends build-essential python3 python3-venv python3-dev && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+# OFF builds without nvcc, for a plain BUILD_IMAGE
+ARG MBUNET_CUDA=ON
 ENV PATH=/usr/local/cuda/bin:$PATH \
     CUDAARCHS=87-real \
-    SKBUILD_CMAKE_DEFINE=MBUNET_CUDA=ON
+    SKBUILD_CMAKE_DEFINE=MBUNET_CUDA=${MBUNET_CUDA}
 RUN python3 -m venv /opt/mbunet
 WORKDIR /source
 COPY . .

@@ -100,6 +100,7 @@ class Store:
     def build(self, dockerfile: str, target: str, *base_arguments: str) -> Image:
         """Build `target` of a Dockerfile with `base_arguments` set to the Debian base."""
         settings = [f"--build-arg={name}={BASE}" for name in base_arguments]
+        settings.append("--build-arg=MBUNET_CUDA=OFF")  # this base has no nvcc
         how = ("--isolation=chroot", "--format=docker", f"--target={target}", *settings)
         self._buildah("build", *how, f"--file={ROOT / dockerfile}", f"--tag=localhost/{target}", str(ROOT))
         container = self._buildah("from", f"localhost/{target}")

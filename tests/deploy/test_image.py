@@ -73,7 +73,7 @@ def test_it_serves_a_real_image_as_an_ordinary_user(container: Container) -> Non
     with Picture.open(NUCLEI[0]) as file, Engine.load("nuclei-small") as engine:
         (expected,), _ = engine.run([np.asarray(file.convert("RGB"))])
     with Picture.open(io.BytesIO(answer.content)) as mask:
-        np.testing.assert_array_equal(np.asarray(mask), 255 * expected)
+        np.testing.assert_array_equal(np.asarray(mask.convert("L")), 255 * expected)
     assert 0 < expected.mean() < 1
 
 
