@@ -4,7 +4,7 @@ namespace mbunet {
 
 namespace {
 
-constexpr int kSpins = 4000;  // some ten microseconds: longer than the gap between two layers
+constexpr int kSpins = 4000;  // ten to some hundred microseconds, by the CPU: longer than the gap between two layers
 
 inline void pause() {
 #if defined(__x86_64__)

@@ -64,7 +64,9 @@ CASES = [
     Case("batch of three", ((40, 40), (33, 48), (48, 40)), masked=MIXED),
     Case("batch of mixed shapes", ((40, 40), (16, 100), (33, 48)), masked=MIXED),
     Case("batch over eight lanes", ((16, 16),) * 11, masked=MIXED, classes=2),
-    Case("batch of two bands", ((270, 20),) * 3, masked=MIXED),
+    Case("groups that fill no vector", ((384, 397),), width=2, masked=MIXED),  # 600 tiles: two groups of 40 bytes
+    Case("batch that fills no vector", ((100, 90),) * 9, width=2, masked=MIXED),  # 378 tiles: one group of 48 bytes
+    Case("batch of tall images", ((270, 20),) * 3, masked=MIXED),
 ]
 
 

@@ -11,7 +11,10 @@ from tests.cases import CASES, MIXED, Case, same
 from tests.native.replay import NATIVE, ROOT, encode, replay
 
 # one batch of one padded shape each, and nothing that takes emulation long; the last has tensors of 64 to 512 channels
-LARGE = ("512 x 512", "wide", "batch over eight lanes", "batch of mixed shapes", "sixteen channels, dense")
+LARGE = (
+    *("512 x 512", "wide", "batch over eight lanes", "batch of mixed shapes", "sixteen channels, dense"),
+    *("groups that fill no vector", "batch that fills no vector"),
+)
 EMULATED = [
     *(case for case in CASES if case.name not in LARGE),
     Case("the paper's width", ((16, 16),), width=64, masked=MIXED, zeros=0.8),

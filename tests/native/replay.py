@@ -25,18 +25,7 @@ Logits = NDArray[np.int32]
 
 def build(compiler: str, kernels: Sequence[str], out: Path, flags: Sequence[str] = ()) -> None:
     """Compile the session and the named kernels' files with replay.cpp to `out`."""
-    names = [
-        "bound",
-        "execute",
-        "layout",
-        "lists",
-        "network",
-        "pixels",
-        "session",
-        "threads",
-        "cpu/probe",
-        *(f"cpu/{name}" for name in kernels),
-    ]
+    names = [*SESSION, *(f"cpu/{name}" for name in kernels)]
     sources = [ROOT / "csrc" / f"{name}.cpp" for name in names]
     command = [compiler, "-std=c++20", "-O2", "-Wall", "-Wextra", "-pthread", *flags, "-o", str(out)]
     subprocess.run([*command, *map(str, sources), str(ROOT / "tests/native/replay.cpp")], check=True)
