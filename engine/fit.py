@@ -1,9 +1,13 @@
-"""Fitting an image to the network: contrast, and sides that are multiples of the network's stride. Integers only."""
+"""Fitting an image to the network: contrast, size, and sides that are multiples of its stride. Integers only."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from engine.model import Preprocessing
 
 Pixels = NDArray[np.uint8]
 
@@ -12,6 +16,18 @@ MIN_RANGE = 16
 
 BLOCK = 2**20
 """Values looked at together: numpy makes eight bytes of every one."""
+
+
+def prepare(image: Pixels, how: Preprocessing) -> Pixels:
+    """`image` [h, w, 3] as the network is to see it: its contrast, then its size; not padded yet."""
+    if how.contrast == "stretch":
+        image = stretch(image)
+    return resize(image, how.height, how.width) if how.fit == "resize" else image
+
+
+def restore(result: NDArray[Any], shape: tuple[int, ...], how: Preprocessing) -> NDArray[Any]:
+    """A mask or logits of a prepared image at the size of the image, `shape` [h, w, ...], that it was prepared from."""
+    return resize_nearest(result, *shape[:2]) if how.fit == "resize" else result
 
 
 def stretch(image: Pixels) -> Pixels:
@@ -47,11 +63,11 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
     return wide
 
 
-def resize_nearest(array: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:
+def resize_nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """`array` [h, w, ...] at [height, width, ...] by its nearest values: for masks and logits."""
     rows = (2 * np.arange(height) + 1) * array.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * array.shape[1] // (2 * width)
-    nearest: NDArray[np.generic] = array[rows[:, None], columns]
+    nearest: NDArray[Any] = array[rows[:, None], columns]
     return nearest
 
 

@@ -125,7 +125,8 @@ class Engine:
         for image in images:
             check_image(image)
         thresholds = self._integer_thresholds(threshold, len(images))
-        fitted = [self._fit(image) for image in images]
+        how = self.model.preprocessing
+        fitted = [np.ascontiguousarray(fit.prepare(image, how)) for image in images]
         between = time.perf_counter()
         masks: dict[int, Mask] = {}
         logits: dict[int, Logits] = {}
@@ -139,18 +140,9 @@ class Engine:
                     logits |= zip(indices, some_logits, strict=True)
         ended = time.perf_counter()
         timings = Timings(1e3 * (between - started), 1e3 * (ended - between))
-        in_order = [self._unfit(masks[i], image) for i, image in enumerate(images)]
-        return in_order, [self._unfit(logits[i], image) for i, image in enumerate(images) if want_logits], timings
-
-    def _fit(self, image: Pixels) -> Pixels:
-        how = self.model.preprocessing
-        if how.contrast == "stretch":
-            image = fit.stretch(image)
-        return np.ascontiguousarray(fit.resize(image, how.height, how.width) if how.fit == "resize" else image)
-
-    def _unfit(self, result: NDArray[Any], image: Pixels) -> NDArray[Any]:
-        """A mask or logits of the fitted image at the image's own size."""
-        return fit.resize_nearest(result, *image.shape[:2]) if self.model.preprocessing.fit == "resize" else result
+        in_order = [fit.restore(masks[i], image.shape, how) for i, image in enumerate(images)]
+        restored = [fit.restore(logits[i], image.shape, how) for i, image in enumerate(images) if want_logits]
+        return in_order, restored, timings
 
     def _integer_thresholds(self, threshold: float | Sequence[float] | None, count: int) -> list[int]:
         if threshold is None:

@@ -277,6 +277,7 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
         "zeros_by": (str, "layer: zero weights, alike in every layer; cost: zero products of all layers together"),
         "soften": (float, "share of the run in which activations harden from a line to bits"),
         "contrast": (str, "none, or stretch every image to its own grey range"),
+        "resize": (int, "side that every image is resized to first; 0, the default: images keep their size"),
         "validation": (float, "share of the pairs that no training step sees"),
         "seed": (int, "of split, crops and weights"),
         "init": (str, "checkpoint to start from"),

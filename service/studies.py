@@ -31,7 +31,9 @@ def sweep(args: argparse.Namespace) -> int:
     """Train many configurations from one shared checkpoint and draw the paper's figures; resumes."""
     from engine.train import sweep
 
-    plan = sweep.Plan(args.data, args.out, **_given(args, "width", "crop", "batch", "crops", "start_crops", "contrast"))
+    plan = sweep.Plan(
+        args.data, args.out, **_given(args, "width", "crop", "batch", "crops", "start_crops", "contrast", "resize")
+    )
     count = 4096 if args.configurations == "all" else int(args.configurations)
     for path in sweep.run(args.over, plan, count, not args.uniform, args.devices):
         print(path)
@@ -42,7 +44,9 @@ def table(args: argparse.Namespace) -> int:
     """Train every method on the same data with the same budget: the paper's Table 1; resumes."""
     from engine.train import table
 
-    plan = table.Plan(args.data, args.out, **_given(args, "width", "crop", "batch", "crops", "seeds", "contrast"))
+    plan = table.Plan(
+        args.data, args.out, **_given(args, "width", "crop", "batch", "crops", "seeds", "contrast", "resize")
+    )
     paths = table.run(plan, args.devices, args.paper)
     print(paths[1].read_text(), *paths, sep="\n")
     return 0
@@ -77,6 +81,7 @@ def _common_flags(command: argparse.ArgumentParser) -> None:
     _number(command, "--batch", "crops in one step")
     _number(command, "--crops", "crops that each run sees")
     command.add_argument("--contrast", default=argparse.SUPPRESS, help="none, or stretch")
+    _number(command, "--resize", "side that every image is resized to first (0: its own)")
     command.add_argument("--devices", nargs="+", default=["cpu"], metavar="D", help="a process each: cpu cpu, cuda:0 …")
 
 

@@ -9,6 +9,7 @@ import torch
 
 from engine import unet
 from engine.format import Layer
+from engine.model import Preprocessing
 from engine.train import quantise
 
 ZEROS_BY = ("layer", "cost")
@@ -25,6 +26,9 @@ class Config:
     `soften` is the share of the run in which activations harden from a line to bits; `*_every` count steps.
 
     `seed` decides on the split, the weights and the crops; another `repeat` changes the latter two alone.
+
+    With `resize` the network sees every image at that many pixels a side (0: at its own size), in training and after;
+    masks are scored at the image's own size all the same.
 
     `weights` says how masked layers are quantised in place of our masking: one KIND (of `quantise.TERNARY` or
     `quantise.INTEGERS`) for all, or BLOCK=KIND for some. `classes` names the classes of index masks, the background
@@ -47,6 +51,7 @@ class Config:
     zeros_by: str = "layer"
     soften: float = 0.4
     contrast: str = "none"
+    resize: int = 0
     validation: float = 0.2
     seed: int = 0
     repeat: int = 0
@@ -59,6 +64,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.crop % 16 or self.crop <= 0:
             raise ValueError(f"the side of a crop must be a multiple of 16, not {self.crop}")
+        if self.resize % 16 or self.resize < 0:
+            raise ValueError(f"images are resized to a multiple of 16 pixels a side, not {self.resize}")
         if not 0 < self.batch <= self.crops:
             raise ValueError(f"a budget of {self.crops} crops gives no batch of {self.batch}")
         if not (0 <= self.zeros < 1 and 0 <= self.zeros_from < 1):
@@ -90,6 +97,13 @@ class Config:
             else layer
             for layer in flat
         ]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are fitted to the network, in training and in the model file."""
+        if self.resize:
+            return Preprocessing("resize", height=self.resize, width=self.resize, contrast=self.contrast)
+        return Preprocessing(contrast=self.contrast)
 
     @property
     def steps(self) -> int:

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from engine import fit, format, mbu, reference, selftest
-from engine.format import ClassInfo, Layer, Model, Preprocessing
+from engine.format import ClassInfo, Layer, Model
 from engine.runtime import Engine
 from engine.shrink import shrink
 from engine.train import calibrate, folder, layouts, log, quantise
 from engine.train.config import Config
 from engine.train.network import Integers, Network
-from engine.train.trainer import logits_of, predict, prepare
+from engine.train.trainer import logits_of, predict
 
 Pixels = NDArray[np.uint8]
 
@@ -135,7 +135,7 @@ def to_model(
         family="mbu-net",
         layers=tuple(layers),
         classes=tuple(classes),
-        preprocessing=Preprocessing(contrast=config.contrast),
+        preprocessing=config.preprocessing,
         threshold=0.5,
         provenance={**provenance, "zeros": _zeros(network.layers, integers)},
         tensors=tensors,
@@ -186,11 +186,12 @@ def golden(checkpoint: str | Path, images: Iterable[Pixels], out: str | Path) ->
     scale = network.integers()[network.layers[-1].name].scale
     pairs = []
     for image in images:
-        fitted = fit.pad(prepare(image, config.contrast))
+        prepared = fit.prepare(image, config.preprocessing)
+        height, width = prepared.shape[:2]
         with torch.no_grad():
-            real = network(torch.from_numpy(fitted.transpose(2, 0, 1).copy())[None])
-        logits = np.rint(real[0].permute(1, 2, 0).numpy() / scale).astype(np.int32)
-        pairs.append((image, logits[: image.shape[0], : image.shape[1]]))
+            real = network(torch.from_numpy(fit.pad(prepared).transpose(2, 0, 1).copy())[None])
+        logits = np.rint(real[0, :, :height, :width].permute(1, 2, 0).numpy() / scale).astype(np.int32)
+        pairs.append((image, fit.restore(logits, image.shape, config.preprocessing)))
     selftest.write_golden(Path(out), pairs)
     return Path(out)
 
@@ -200,7 +201,7 @@ def proof_images(config: Config) -> list[Pixels]:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in PROOF_SIZES]
     smallest = sorted(validation_pairs(config), key=lambda pair: pair.size)[:2]
-    return images + [prepare(pair.load(len(config.classes))[0], config.contrast) for pair in smallest]
+    return images + [fit.prepare(pair.load(len(config.classes))[0], config.preprocessing) for pair in smallest]
 
 
 def validation_pairs(config: Config) -> list[folder.Pair]:

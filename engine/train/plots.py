@@ -56,6 +56,7 @@ def shapley(
     def draw(axes: Axes) -> None:
         around = np.clip([values - low, high - values], 0, None)
         axes.bar(blocks, values, yerr=around, capsize=3, color="#4070c0")
+        axes.tick_params("x", rotation=45)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set(ylabel="Shapley value (Dice)")
 
@@ -68,7 +69,7 @@ def cost_profile(costs: Mapping[str, Mapping[str, float]], out: Path) -> None:
     def draw(axes: Axes) -> None:
         for i, (backend, scores) in enumerate(costs.items()):
             axes.bar(np.arange(len(scores)) + 0.4 * i - 0.2, list(scores.values()), 0.4, label=backend)
-            axes.set_xticks(range(len(scores)), list(scores))
+            axes.set_xticks(range(len(scores)), list(scores), rotation=45)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set(ylabel="cost score of masking")
         axes.legend()

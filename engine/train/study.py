@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engine import format, strategy
+from engine import fit, format, strategy
 from engine.format import ClassInfo, Model
+from engine.model import Preprocessing
 from engine.runtime import Engine
 from engine.train import folder, quantise, scores, trainer
 from engine.train.config import Config
@@ -143,9 +144,16 @@ def _comparable(config: Config) -> dict[str, Any]:
 
 
 @cache
-def remembered(pair: folder.Pair, classes: int, contrast: str) -> tuple[Pixels, Pixels]:
+def remembered(pair: folder.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
     """`trainer.load`, remembered: the jobs of a process share their images."""
-    return trainer.load(pair, classes, contrast)
+    return trainer.load(pair, classes, how)
+
+
+@cache
+def _held(pair: folder.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
+    """(prepared image, mask at the image's own size) of a validation pair, remembered."""
+    image, mask = pair.load(classes)
+    return fit.prepare(image, how), mask
 
 
 def exportable(network: Network) -> bool:
@@ -162,13 +170,12 @@ def _model(network: Network, config: Config, name: str) -> Model:
 
 def score(model: Model, items: Sequence[folder.Pair], config: Config) -> scores.Scores:
     """Scores of `model` over whole images, by the engine, which gives the bits of torch in less time."""
-    prepared = replace(model, preprocessing=replace(model.preprocessing, contrast="none"))
-    classes, counted = len(config.classes), []
-    with Engine.load(prepared, threads=torch.get_num_threads()) as engine:
+    how, classes, counted = config.preprocessing, len(config.classes), []
+    with Engine.load(replace(model, preprocessing=Preprocessing()), threads=torch.get_num_threads()) as engine:
         for pair in items:
-            image, mask = remembered(pair, classes, config.contrast)
+            image, mask = _held(pair, classes, how)
             (predicted,), _ = engine.run([image])
-            counted += scores.by_class(predicted, mask, classes)
+            counted += scores.by_class(fit.restore(predicted, mask.shape, how), mask, classes)
     return replace(scores.summarise(counted), images=len(items))
 
 

@@ -34,6 +34,7 @@ class Plan:
     crop: int = 64
     batch: int = 16
     contrast: str = "stretch"
+    resize: int = 0
     start_crops: int = 24000
     crops: int = 2000
     seed: int = 0
@@ -56,6 +57,7 @@ class Plan:
             crops=self.crops,
             rate=self.rate,
             contrast=self.contrast,
+            resize=self.resize,
             seed=self.seed,
             soften=0.0,
             init=str(self.out / "runs" / "start" / "checkpoint.pt"),

@@ -55,10 +55,12 @@ class Plan:
     batch: int = 4
     crops: int = 24000
     contrast: str = "stretch"
+    resize: int = 0
 
     def config(self, name: str, repeat: int, crops: int, **changes: Any) -> Config:
         out = str(self.out / "runs" / name)
-        common = Config(self.data, out, width=self.width, crop=self.crop, batch=self.batch, contrast=self.contrast)
+        common = Config(self.data, out, width=self.width, crop=self.crop, batch=self.batch)
+        common = replace(common, contrast=self.contrast, resize=self.resize)
         return replace(common, repeat=repeat, crops=crops, validate_every=NEVER, save_every=NEVER, **changes)
 
     def starts(self) -> list[Job]:

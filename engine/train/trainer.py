@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from engine import fit
 from engine.format import Layer
+from engine.model import Preprocessing
 from engine.train import augment, figures, folder, layouts, log, scores
 from engine.train.config import Config
 from engine.train.loss import probabilities, segmentation_loss
@@ -31,13 +32,14 @@ FREE_FIELDS = ("out", "device")  # a run may move to another folder or device an
 
 Pixels = NDArray[np.uint8]
 Cut = Callable[[Pixels, Pixels, int, np.random.Generator], tuple[Pixels, Pixels]]
-Load = Callable[[folder.Pair, int, str], tuple[Pixels, Pixels]]
+Load = Callable[[folder.Pair, int, Preprocessing], tuple[Pixels, Pixels]]
 
 
-def load(pair: folder.Pair, classes: int, contrast: str) -> tuple[Pixels, Pixels]:
-    """(image with its contrast stretched where asked for, mask) of `pair`: what crops are taken from."""
+def load(pair: folder.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
+    """(image, mask) of `pair` as the network is to see them: what crops are taken from."""
     image, mask = pair.load(classes)
-    return prepare(image, contrast), mask
+    prepared = fit.prepare(image, how)
+    return prepared, fit.resize_nearest(mask, *prepared.shape[:2])
 
 
 class ResumeError(ValueError):
@@ -131,7 +133,7 @@ class Trainer:
     def _batches(self, start: int, stop: int, cut: Cut = augment.crop) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the steps start … stop - 1; each depends on seed and step alone, so a resumed run is the same."""
         config = self.config
-        items = [self._load(pair, len(config.classes), config.contrast) for pair in self.training]
+        items = [self._load(pair, len(config.classes), config.preprocessing) for pair in self.training]
         weights = np.sqrt([mask.size for _, mask in items])
         weights /= weights.sum()
         for step in range(start, stop):
@@ -216,18 +218,15 @@ class Trainer:
         figures.samples(images, masks, predictions, self.out / "samples.png")
 
 
-def prepare(image: Pixels, contrast: str) -> Pixels:
-    """The model file's preprocessing of one image before crops are taken."""
-    return fit.stretch(image) if contrast == "stretch" else image
-
-
 @torch.no_grad()
 def logits_of(network: Network, image: Pixels, config: Config) -> Tensor:
     """Real logits [classes, h, w] of one image [h, w, 3] by the network's evaluation mode."""
-    height, width = image.shape[:2]
-    pixels = torch.from_numpy(fit.pad(prepare(image, config.contrast)).transpose(2, 0, 1).copy())
-    logits: Tensor = network(pixels[None].to(config.device))[0, :, :height, :width]
-    return logits
+    prepared = fit.prepare(image, config.preprocessing)
+    height, width = prepared.shape[:2]
+    pixels = torch.from_numpy(fit.pad(prepared).transpose(2, 0, 1).copy())
+    logits = network(pixels[None].to(config.device))[0, :, :height, :width]
+    whole = fit.restore(logits.permute(1, 2, 0).cpu().numpy(), image.shape, config.preprocessing)
+    return torch.from_numpy(whole).permute(2, 0, 1)
 
 
 @torch.no_grad()
@@ -235,9 +234,9 @@ def predict(network: Network, image: Pixels, config: Config, threshold: float = 
     """Mask [h, w] of one image [h, w, 3] by the network's evaluation mode: bool, or class indices uint8."""
     logits = logits_of(network, image, config)
     if len(logits) > 1:  # numpy's argmax, unlike torch's, promises the lowest class on ties
-        classes: NDArray[np.uint8] = logits.cpu().numpy().argmax(0).astype(np.uint8)
+        classes: NDArray[np.uint8] = logits.numpy().argmax(0).astype(np.uint8)
         return classes
-    mask: NDArray[np.bool_] = (torch.sigmoid(logits[0]) >= threshold).cpu().numpy()
+    mask: NDArray[np.bool_] = (torch.sigmoid(logits[0]) >= threshold).numpy()
     return mask
 
 

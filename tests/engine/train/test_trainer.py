@@ -179,14 +179,17 @@ def test_two_pairs_are_enough_to_train_and_validate_but_one_is_not(data: Path, t
         Trainer(tiny(data, tmp_path / "one"))
 
 
-@pytest.mark.parametrize("wrong", [{"crop": 40}, {"batch": 32}, {"zeros": 1.0}, {"validation": 0.0}])
+@pytest.mark.parametrize("wrong", [{"crop": 40}, {"resize": 40}, {"batch": 32}, {"zeros": 1.0}, {"validation": 0.0}])
 def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"not|no batch"):
         tiny(Path("data"), Path("out"), **wrong)
 
 
-def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(data: Path, tmp_path: Path) -> None:
-    run = Trainer(tiny(data, tmp_path / "run", contrast="stretch"))
+@pytest.mark.parametrize("resize", [0, 32])
+def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(
+    resize: int, data: Path, tmp_path: Path
+) -> None:
+    run = Trainer(tiny(data, tmp_path / "run", contrast="stretch", resize=resize))
     run.run()
     path = export.export(run.checkpoint, tmp_path / "discs.safetensors")
     images = [pair.load()[0] for pair in layouts.pairs(data)[:2]]
