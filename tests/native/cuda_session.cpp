@@ -1,7 +1,8 @@
 // The session on a GPU, run on the fake CUDA runtime and the emulated kernels.
 //
-//   cuda_session replay   input: cases (protocol.hpp), the kernel being "xor" or "and", and one thread meaning that GPU
-//                         and host share their memory; output: logits
+//   cuda_session replay   input: cases (protocol.hpp), the kernel being the architecture as in "sm_80", and one thread
+//   meaning
+//                         that GPU and host share their memory; output: logits
 //   cuda_session errors   the same for one case; output: a line for every fault, then the logits of a sound run
 #include <algorithm>
 #include <stdexcept>
@@ -101,7 +102,7 @@ void errors() {
 int main(int, char** arguments) {
     try {
         const protocol::Header header = protocol::read_header();
-        fake_cudart::capability = header.kernel == "xor" ? 80 : 90;
+        fake_cudart::capability = protocol::capability(header);
         fake_cudart::integrated = header.threads == 1;
         if (arguments[1] == std::string("errors")) {
             errors();

@@ -3,7 +3,10 @@
 // Threads are fibers. A fiber runs until it waits for its block (barrier) or its warp (a collective instruction); who
 // goes on is drawn by a seeded generator, so that what a kernel leaves unordered happens in many orders. Shared memory
 // starts as poison. An asynchronous copy turns its target into poison at once, and lands when its own thread waits for
-// it. Global memory must be declared, and is checked at every access. One emulated launch at a time.
+// it. Two threads that touch a word of shared memory with no barrier in between, one of them writing, are an error in
+// whichever order they came. Global memory must be declared, and is checked at every access. An instruction that the
+// emulated compute capability lacks, and a grid or a block larger than it allows, are errors. One emulated launch at a
+// time.
 #pragma once
 
 #include <setjmp.h>
@@ -33,11 +36,25 @@ struct Site {
     auto operator<=>(const Site&) const = default;
 };
 
+inline int capability = 80;  // 10 * major + minor of the device that is emulated
+
 constexpr uint32_t kSharedBase = 1024;  // not 0: an offset taken for an address must fail
 constexpr int kWarp = 32;
 constexpr size_t kStack = 64 * 1024;
 
 [[noreturn]] inline void fail(const std::string& what) { throw std::runtime_error("emulation: " + what); }
+
+// Bytes of shared memory that a block may have, by compute capability (CUDA C++ Programming Guide, "Technical
+// Specifications per Compute Capability").
+inline size_t shared_limit() {
+    switch (capability) {
+        case 75: return 64 * 1024;
+        case 80:
+        case 87: return 163 * 1024;
+        case 90: return 227 * 1024;
+        default: return 99 * 1024;  // 86, 89, 120
+    }
+}
 
 // -- global memory
 
@@ -97,6 +114,14 @@ struct Fiber {
     const void* operands;
 };
 
+// What happened to a word of shared memory since the last barrier.
+struct Access {
+    static constexpr int kSeveral = -1;
+    long phase = -1;
+    int thread = 0;  // who touched it
+    bool written = false;
+};
+
 struct Warp {
     int arrived = 0;
     const char* operation = nullptr;
@@ -106,6 +131,8 @@ struct State {
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     std::vector<uint8_t> shared;
+    std::vector<Access> accesses;  // by word of it
+    long phase = 0;                // barriers passed so far
     std::mt19937 random;
     int current = 0;
     Index block{};
@@ -179,6 +206,7 @@ inline void run_block() {
     }
     for (Warp& warp : state.warps) warp = {};
     for (uint8_t& byte : state.shared) byte = static_cast<uint8_t>(state.random());
+    ++state.phase;
     int warp = 0;
     const unsigned stay = 16 - state.random() % 4 * 2;  // a block in four runs every warp as far as it gets
     while (state.error.empty()) {
@@ -195,18 +223,22 @@ inline void run_block() {
         if (count(Fiber::kDone) == size) return;
         if (count(Fiber::kAtBarrier) != size) fail("deadlock");
         for (Fiber& fiber : state.fibers) fiber.state = Fiber::kReady;
+        ++state.phase;
     }
     fail(state.error);
 }
 
 // Runs `kernel` as every thread of every block, blocks in random order.
 inline void run_grid(Index grid, int threads, size_t shared_bytes, unsigned seed, const std::function<void()>& kernel) {
+    if (grid.y > 65535 || grid.z > 65535) fail("a grid too large");
+    if (shared_bytes > shared_limit()) fail("too much shared memory");
     state.random.seed(seed);
     state.error.clear();
     state.kernel = &kernel;
     state.fibers.resize(static_cast<size_t>(threads));
     state.warps.resize(static_cast<size_t>(threads / kWarp));
     state.shared.resize(shared_bytes);
+    state.accesses.resize((shared_bytes + 3) / 4);
     std::vector<Index> blocks;
     for (int z = 0; z < grid.z; ++z)
         for (int y = 0; y < grid.y; ++y)
@@ -220,26 +252,40 @@ inline void run_grid(Index grid, int threads, size_t shared_bytes, unsigned seed
 
 // -- shared memory
 
-inline uint8_t* shared_at(uint32_t address, size_t bytes) {
+inline void touch(Access& access, int thread, bool writes) {
+    if (access.phase != state.phase) {
+        access = {state.phase, thread, writes};
+    } else if (access.thread == thread) {
+        access.written |= writes;
+    } else {
+        if (writes || access.written) fail("a race for shared memory");
+        access.thread = Access::kSeveral;
+    }
+}
+
+inline uint8_t* shared_at(uint32_t address, size_t bytes, bool writes, int thread) {
     if (address % bytes) fail("misaligned access to shared memory");
     if (address < kSharedBase || address - kSharedBase + bytes > state.shared.size()) fail("outside of shared memory");
-    return &state.shared[address - kSharedBase];
+    const size_t offset = address - kSharedBase;
+    for (size_t word = offset / 4; word < (offset + bytes) / 4; ++word) touch(state.accesses[word], thread, writes);
+    return &state.shared[offset];
 }
 
 template <class T>
 T load_shared(uint32_t from) {
     T value;
-    std::memcpy(&value, shared_at(from, sizeof(T)), sizeof(T));
+    std::memcpy(&value, shared_at(from, sizeof(T), false, state.current), sizeof(T));
     return value;
 }
 
-inline void store_shared(uint32_t to, uint32_t value) {
-    std::memcpy(shared_at(to, sizeof value), &value, sizeof value);
+template <class T>
+void store_shared(uint32_t to, T value) {
+    std::memcpy(shared_at(to, sizeof(T), true, state.current), &value, sizeof(T));
 }
 
 inline void cp_async(uint32_t to, const void* from, int bytes, bool real) {
     const auto size = static_cast<size_t>(bytes);
-    uint8_t* target = shared_at(to, size);
+    uint8_t* target = shared_at(to, size, true, state.current);
     for (size_t i = 0; i < size; ++i) target[i] = static_cast<uint8_t>(state.random());
     if (real) range_of(from, size, false);
     self().open.push_back({to, from, bytes, real});
@@ -260,7 +306,7 @@ inline void cp_async_wait(int pending, const Site& site) {
     auto& groups = self().groups;
     while (groups.size() > static_cast<size_t>(pending)) {
         for (const Copy& copy : groups.front()) {
-            uint8_t* target = shared_at(copy.to, static_cast<size_t>(copy.bytes));
+            uint8_t* target = shared_at(copy.to, static_cast<size_t>(copy.bytes), true, state.current);
             if (copy.real)
                 std::memcpy(target, copy.from, static_cast<size_t>(copy.bytes));
             else
@@ -317,10 +363,11 @@ inline void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
         for (int matrix = 0; matrix < 4; ++matrix) {
             std::set<uint32_t> addresses, banks;
             for (int row = 0; row < 8; ++row) {
-                const uint32_t address = lanes[matrix * 8 + row]->from;
+                const int lane = matrix * 8 + row;
+                const uint32_t address = lanes[lane]->from;
                 addresses.insert(address);
                 banks.insert(address / 16 % 8);
-                const uint8_t* bytes = shared_at(address, 16);
+                const uint8_t* bytes = shared_at(address, 16, false, state.current / kWarp * kWarp + lane);
                 for (int word = 0; word < 4; ++word)
                     std::memcpy(&lanes[row * 4 + word]->rows[matrix], bytes + 4 * word, 4);
             }
@@ -328,6 +375,11 @@ inline void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
         }
     });
 }
+
+// -- matrix products
+
+inline int32_t dot_xor(uint32_t a, uint32_t b) { return __builtin_popcount(a ^ b); }
+inline int32_t dot_and(uint32_t a, uint32_t b) { return __builtin_popcount(a & b); }
 
 // Sum of products of four unsigned bytes with four bytes of type B.
 template <class B>
@@ -337,23 +389,38 @@ int32_t dot4(uint32_t a, uint32_t b) {
     return sum;
 }
 
-// c[16][8] += a[16][8 words] * b[8 words][8], in the fragments that ptx.hpp describes; `dot` multiplies two words.
-template <class Dot>
-void mma(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Dot dot) {
+using Dot = int32_t (*)(uint32_t, uint32_t);  // multiplies two words
+
+// c[kRows][8] += a[kRows][kWords words] * b[kWords words][8], in the fragments that ptx.hpp describes.
+template <int kRows, int kWords>
+void multiply(const char* instruction, int32_t* c, const uint32_t* a, const uint32_t* b, Dot dot) {
     struct Operands {
         int32_t* c;
         const uint32_t *a, *b;
     };
-    meet<Operands>("mma", {c, a, b}, [dot](const Operands* const* lanes) {
-        for (int row = 0; row < 16; ++row)
+    meet<Operands>(instruction, {c, a, b}, [dot](const Operands* const* lanes) {
+        for (int row = 0; row < kRows; ++row)
             for (int column = 0; column < 8; ++column) {
                 int32_t sum = 0;
-                for (int word = 0; word < 8; ++word)
+                for (int word = 0; word < kWords; ++word)
                     sum += dot(lanes[row % 8 * 4 + word % 4]->a[row / 8 + word / 4 * 2],
                                lanes[column * 4 + word % 4]->b[word / 4]);
                 lanes[row % 8 * 4 + column / 2]->c[row / 8 * 2 + column % 2] += sum;
             }
     });
+}
+
+inline void mma(const char* instruction, int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Dot dot) {
+    if (capability < 80) fail("no such product on Turing");
+    if (capability >= 90 && dot == dot_xor) fail("no XOR from Hopper on");
+    multiply<16, 8>(instruction, c, a, b, dot);
+}
+
+inline void mma_quarter(const char* instruction, int32_t& c0, int32_t& c1, uint32_t a, uint32_t b, Dot dot) {
+    int32_t c[2] = {c0, c1};
+    multiply<8, 4>(instruction, c, &a, &b, dot);
+    c0 = c[0];
+    c1 = c[1];
 }
 
 }  // namespace emulation

@@ -14,6 +14,7 @@
 
 #include "../../csrc/cuda/kernels.hpp"
 #include "emulated_launch.hpp"
+#include "emulation.hpp"
 
 using Work = std::vector<std::function<void()>>;
 
@@ -97,6 +98,7 @@ int launch(const Launch& launch, const Device& device, Stream stream) {
         return answer(cudaErrorLaunchOutOfResources);
     return tell(stream, [=] {
         ++fake_cudart::kernels_run;
+        emulation::capability = fake_cudart::capability;
         emulate(launch, device, stream);
     });
 }
