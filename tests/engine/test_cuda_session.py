@@ -36,7 +36,7 @@ def test_logits_equal_the_reference(program: Path, architecture: str, memory: st
 def test_errors_say_what_and_leave_the_session_sound(program: Path) -> None:
     case: Case = SOME[0]
     answer = subprocess.run([program, "errors"], input=encode("sm_80", 0, [case]), stdout=subprocess.PIPE, check=True)
-    *lines, logits = answer.stdout.split(b"\n", 10)
+    *lines, logits = answer.stdout.split(b"\n", 14)
     said = dict(line.decode().split(": ", 1) for line in lines)
     assert said == {
         "no driver": "there is no NVIDIA driver",
@@ -50,6 +50,10 @@ def test_errors_say_what_and_leave_the_session_sound(program: Path) -> None:
         "a launch fails": "launching step 4: some CUDA error",
         "a launch fails in recording": "launching step 3: some CUDA error",
         "afterwards": "nothing",
+        "too many pixels": "an image of 8208 x 8192 pixels is too large",
+        "too large a tensor": "an image of 8192 x 8192 pixels is too large",
+        "no mapping": "mapping pinned memory: some CUDA error",
+        "a mapping afterwards": "nothing",
     }
     assert said["old driver"].startswith("the NVIDIA driver is too old: it offers CUDA 12.2, this build needs ")
     assert said["little shared memory"].endswith("bytes of shared memory in a block, and Fake GPU offers 1000")

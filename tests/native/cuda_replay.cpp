@@ -67,7 +67,7 @@ class Run {
             const bool fuses = fused && pools(i);
             cuda::Launch launch = make_launch(i, batch);
             if (fuses) launch.pooled = slot(network_.steps()[i + 1].output);
-            cuda::emulate(launch, {form_, multiprocessors}, nullptr);
+            cuda::emulate(launch, {form_, multiprocessors, 0}, nullptr);
             i += fuses;
         }
         for (size_t i = 0; i < all.images.size(); ++i) {

@@ -90,10 +90,23 @@ void errors() {
     const auto run = [&] { session->run(batch.images); };
     with("no memory for activations", fake_cudart::capacity, session->memory() + 100, run);
     with("a launch fails", fake_cudart::launches_until_failure, 3, run);
+    require(!fake_cudart::waiting(), "a run that failed is still under way");
     const int steps = static_cast<int>(network.steps().size());
     with("a launch fails in recording", fake_cudart::launches_until_failure, steps - 4 + 2,
          run);  // four pools are fused
     with("afterwards", fake_cudart::launches_until_failure, -1, run);
+    const auto run_large = [&](cuda::Session& some, int height) {
+        some.run({{nullptr, height, 8192, 0, nullptr, {}}});
+    };
+    with("too many pixels", fake_cudart::gpus, 1, [&] { run_large(*session, 8193); });
+    mbunet::Network wide = network;
+    wide.add_slot(1024, 1);
+    with("too large a tensor", fake_cudart::gpus, 1, [&] { run_large(*loaded(wide), 8192); });
+
+    fake_cudart::integrated = true;
+    const auto mapped = loaded(network);
+    with("no mapping", fake_cudart::mapping_fails, true, [&] { mapped->run(batch.images); });
+    with("a mapping afterwards", fake_cudart::mapping_fails, false, [&] { mapped->run(batch.images); });
     protocol::write_logits(batch);
 }
 
