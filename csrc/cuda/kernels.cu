@@ -40,8 +40,9 @@ int launch(const Launch& launch, const Device& device, Stream stream) {
                 cudaFuncSetAttribute(entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_bytes);
             if (error != cudaSuccess) return error;
         }
-        entry<Kernel><<<dim3(grid.x, grid.y, grid.z), kThreads, grid.shared_bytes, stream>>>(args);
-        return cudaGetLastError();
+        void* arguments[] = {const_cast<typename Kernel::Args*>(&args)};
+        return cudaLaunchKernel(reinterpret_cast<const void*>(entry<Kernel>), dim3(grid.x, grid.y, grid.z),
+                                dim3(kThreads), arguments, grid.shared_bytes, stream);
     });
 }
 

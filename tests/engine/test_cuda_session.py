@@ -33,6 +33,13 @@ def test_logits_equal_the_reference(program: Path, architecture: str, memory: st
         assert same(logits, case.expected()), case.name
 
 
+def test_launches_of_two_sessions_may_interleave(tmp_path: Path) -> None:
+    """The launcher itself, with CUDA's own launch replaced: a kernel's limit of shared memory is everyone's."""
+    cuda.require("the launcher of the kernels")
+    launcher = cuda.build_launcher(tmp_path / "launcher")
+    assert subprocess.run([launcher], capture_output=True, text=True, check=False).stdout == "holds\n"
+
+
 def test_errors_say_what_and_leave_the_session_sound(program: Path) -> None:
     case: Case = SOME[0]
     answer = subprocess.run([program, "errors"], input=encode("sm_80", 0, [case]), stdout=subprocess.PIPE, check=True)
