@@ -241,48 +241,48 @@ MBUNET_DEVICE void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
 
 // clang-format off
 #ifdef __CUDACC__
-#define MBUNET_MMA(instruction, dot)                                                                   \
-    asm("mma.sync.aligned." instruction " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                               \
+#define MBUNET_MMA(instruction)                                                                          \
+    asm("mma.sync.aligned." instruction " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"\
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                                 \
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-#define MBUNET_MMA_QUARTER(instruction, dot)                                                           \
+#define MBUNET_MMA_QUARTER(instruction)                                                                  \
     asm("mma.sync.aligned." instruction " {%0, %1}, {%2}, {%3}, {%0, %1};" : "+r"(c0), "+r"(c1) : "r"(a), "r"(b))
 #else
-#define MBUNET_MMA(instruction, dot) emulation::mma(instruction, c, a, b, dot)
-#define MBUNET_MMA_QUARTER(instruction, dot) emulation::mma_quarter(instruction, c0, c1, a, b, dot)
+#define MBUNET_MMA(instruction) emulation::mma(instruction, c, a, b)
+#define MBUNET_MMA_QUARTER(instruction) emulation::mma_quarter(instruction, c0, c1, a, b)
 #endif
 // clang-format on
 
 // Bits, K = 256: c += popcount(a xor b).
 MBUNET_DEVICE void mma_m16n8k256_xor(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    MBUNET_MMA("m16n8k256.row.col.s32.b1.b1.s32.xor.popc", emulation::dot_xor);
+    MBUNET_MMA("m16n8k256.row.col.s32.b1.b1.s32.xor.popc");
 }
 
 MBUNET_DEVICE void mma_m8n8k128_xor(int32_t& c0, int32_t& c1, uint32_t a, uint32_t b) {
-    MBUNET_MMA_QUARTER("m8n8k128.row.col.s32.b1.b1.s32.xor.popc", emulation::dot_xor);
+    MBUNET_MMA_QUARTER("m8n8k128.row.col.s32.b1.b1.s32.xor.popc");
 }
 
 // Bits, K = 256: c += popcount(a and b). Turing has nothing of the kind.
 MBUNET_DEVICE void mma_m16n8k256_and(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    MBUNET_MMA("m16n8k256.row.col.s32.b1.b1.s32.and.popc", emulation::dot_and);
+    MBUNET_MMA("m16n8k256.row.col.s32.b1.b1.s32.and.popc");
 }
 
 // Bytes, K = 32, four to a word: unsigned times signed.
 MBUNET_DEVICE void mma_m16n8k32_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    MBUNET_MMA("m16n8k32.row.col.s32.u8.s8.s32", emulation::dot4<int8_t>);
+    MBUNET_MMA("m16n8k32.row.col.s32.u8.s8.s32");
 }
 
 MBUNET_DEVICE void mma_m8n8k16_u8s8(int32_t& c0, int32_t& c1, uint32_t a, uint32_t b) {
-    MBUNET_MMA_QUARTER("m8n8k16.row.col.s32.u8.s8.s32", emulation::dot4<int8_t>);
+    MBUNET_MMA_QUARTER("m8n8k16.row.col.s32.u8.s8.s32");
 }
 
 // Bytes, K = 32: unsigned times unsigned.
 MBUNET_DEVICE void mma_m16n8k32_u8u8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    MBUNET_MMA("m16n8k32.row.col.s32.u8.u8.s32", emulation::dot4<uint8_t>);
+    MBUNET_MMA("m16n8k32.row.col.s32.u8.u8.s32");
 }
 
 MBUNET_DEVICE void mma_m8n8k16_u8u8(int32_t& c0, int32_t& c1, uint32_t a, uint32_t b) {
-    MBUNET_MMA_QUARTER("m8n8k16.row.col.s32.u8.u8.s32", emulation::dot4<uint8_t>);
+    MBUNET_MMA_QUARTER("m8n8k16.row.col.s32.u8.u8.s32");
 }
 
 #undef MBUNET_MMA

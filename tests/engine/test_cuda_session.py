@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.plan import compile_plan
 from tests.cases import CASES, Case, same
 from tests.native import cuda
 from tests.native.replay import encode, replay
@@ -31,6 +32,32 @@ def test_logits_equal_the_reference(program: Path, architecture: str, memory: st
     results = replay([str(program), "replay"], architecture, ["staged", "shared"].index(memory), cases)
     for case, logits in zip(cases, results, strict=True):
         assert same(logits, case.expected()), case.name
+
+
+@pytest.mark.parametrize(
+    ("architecture", "bits", "bytes_"),
+    [
+        ("sm_75", "bmma m8n8k128 xor", "imma m8n8k16"),
+        ("sm_80", "bmma m16n8k256 xor", "imma m16n8k32"),
+        ("sm_90", "bmma m16n8k256 and", "imma m16n8k32"),
+    ],
+)
+def test_every_step_says_what_runs_it(program: Path, architecture: str, bits: str, bytes_: str) -> None:
+    case = next(case for case in CASES if case.name == "mixed")
+    answer = subprocess.run(
+        [program, "kernels"], input=encode(architecture, 0, [case]), stdout=subprocess.PIPE, check=True
+    )
+    expected = []
+    for step in compile_plan(case.model).steps:
+        planes = "two planes" if step.layer.weights == "masked" else "one plane"
+        expected.append(
+            {
+                "pixels3x3": f"{bytes_}, two bytes to a weight",
+                "pool2x2": "within the layer before",
+                "head1x1": "integer sums and decision",
+            }.get(step.layer.op, f"{bits}, {planes}")
+        )
+    assert answer.stdout.decode().splitlines() == expected
 
 
 def test_launches_of_two_sessions_may_interleave(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 //   cuda_session replay   input: cases (protocol.hpp), the kernel being the architecture as in "sm_80", and one thread
 //   meaning
 //                         that GPU and host share their memory; output: logits
+//   cuda_session kernels  the same; output: what runs each step of each case
 //   cuda_session errors   the same for one case; output: a line for every fault, then the logits of a sound run
 #include <algorithm>
 #include <stdexcept>
@@ -51,6 +52,15 @@ bool replay_case() {
     require(session->memory() == memory, "memory grows with a known shape");
     require(session->seconds(0, 1, 2) > 0 && session->peak() > 0, "nothing can be timed");
     protocol::write_logits(batch);
+    return true;
+}
+
+bool print_kernels() {
+    const auto session = cuda::make_session(0);
+    if (!protocol::read_network(session->network())) return false;
+    session->load();
+    protocol::read_images(session->network().classes());
+    for (const std::string& kernel : session->kernels()) std::puts(kernel.c_str());
     return true;
 }
 
@@ -119,6 +129,9 @@ int main(int, char** arguments) {
         fake_cudart::integrated = header.threads == 1;
         if (arguments[1] == std::string("errors")) {
             errors();
+        } else if (arguments[1] == std::string("kernels")) {
+            while (print_kernels()) {
+            }
         } else {
             while (replay_case()) {
             }

@@ -20,6 +20,7 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -68,14 +69,17 @@ inline std::vector<Range> ranges;
 
 inline void declare(const void* begin, size_t bytes, bool writable) {
     const auto address = reinterpret_cast<uintptr_t>(begin);
+    for (const Range& other : ranges)
+        if (address < other.end && other.begin < address + bytes) fail("tensors of one launch overlap");
     ranges.push_back({address, address + bytes, writable, std::vector<uint8_t>(writable ? bytes : 0)});
 }
 
+// The range of an access. What a launch writes it does not read: other blocks may be writing it.
 inline Range& range_of(const void* at, size_t bytes, bool write) {
     const auto address = reinterpret_cast<uintptr_t>(at);
     if (address % bytes) fail("misaligned access to global memory");
     for (Range& range : ranges)
-        if (range.begin <= address && address + bytes <= range.end && (range.writable || !write)) return range;
+        if (range.begin <= address && address + bytes <= range.end && range.writable == write) return range;
     fail(write ? "write outside of global memory" : "read outside of global memory");
 }
 
@@ -391,9 +395,22 @@ int32_t dot4(uint32_t a, uint32_t b) {
 
 using Dot = int32_t (*)(uint32_t, uint32_t);  // multiplies two words
 
+// What an instruction of this shape and these types does, by its name: the device gets the same one.
+inline Dot dot_of(std::string_view instruction, std::string_view bits, std::string_view bytes) {
+    const auto is = [&](std::string_view shape, std::string_view rest) {
+        return instruction.size() == shape.size() + rest.size() && instruction.substr(0, shape.size()) == shape &&
+               instruction.substr(shape.size()) == rest;
+    };
+    if (is(bits, ".row.col.s32.b1.b1.s32.xor.popc")) return dot_xor;
+    if (is(bits, ".row.col.s32.b1.b1.s32.and.popc")) return dot_and;
+    if (is(bytes, ".row.col.s32.u8.s8.s32")) return dot4<int8_t>;
+    if (is(bytes, ".row.col.s32.u8.u8.s32")) return dot4<uint8_t>;
+    fail("no such product");
+}
+
 // c[kRows][8] += a[kRows][kWords words] * b[kWords words][8], in the fragments that ptx.hpp describes.
 template <int kRows, int kWords>
-void multiply(const char* instruction, int32_t* c, const uint32_t* a, const uint32_t* b, Dot dot) {
+void multiply(const char* instruction, Dot dot, int32_t* c, const uint32_t* a, const uint32_t* b) {
     struct Operands {
         int32_t* c;
         const uint32_t *a, *b;
@@ -410,15 +427,18 @@ void multiply(const char* instruction, int32_t* c, const uint32_t* a, const uint
     });
 }
 
-inline void mma(const char* instruction, int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Dot dot) {
+inline void mma(const char* instruction, int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    const Dot dot = dot_of(instruction, "m16n8k256", "m16n8k32");
     if (capability < 80) fail("no such product on Turing");
     if (capability >= 90 && dot == dot_xor) fail("no XOR from Hopper on");
-    multiply<16, 8>(instruction, c, a, b, dot);
+    multiply<16, 8>(instruction, dot, c, a, b);
 }
 
-inline void mma_quarter(const char* instruction, int32_t& c0, int32_t& c1, uint32_t a, uint32_t b, Dot dot) {
+inline void mma_quarter(const char* instruction, int32_t& c0, int32_t& c1, uint32_t a, uint32_t b) {
+    const Dot dot = dot_of(instruction, "m8n8k128", "m8n8k16");
+    if (dot == dot_and) fail("no AND of this shape before Ampere");
     int32_t c[2] = {c0, c1};
-    multiply<8, 4>(instruction, c, &a, &b, dot);
+    multiply<8, 4>(instruction, dot, c, &a, &b);
     c0 = c[0];
     c1 = c[1];
 }
