@@ -60,6 +60,10 @@ def test_every_step_says_what_runs_it(program: Path, architecture: str, bits: st
     assert answer.stdout.decode().splitlines() == expected
 
 
+def test_a_batch_of_any_size(program: Path) -> None:
+    subprocess.run([program, "many"], input=encode("sm_80", 0, []), check=True)
+
+
 def test_launches_of_two_sessions_may_interleave(tmp_path: Path) -> None:
     """The launcher itself, with CUDA's own launch replaced: a kernel's limit of shared memory is everyone's."""
     cuda.require("the launcher of the kernels")

@@ -37,7 +37,7 @@ def build_launcher(out: Path) -> Path:
 
 def build_session(headers: Path, out: Path) -> Path:
     """Compile tests/native/cuda_session.cpp with the session, the fake runtime and the emulated kernels to `out`."""
-    flags = ["-std=c++20", "-O2", "-march=native", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror"]
+    flags = ["-std=c++20", "-O2", "-march=native", "-pthread", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror"]
     flags += [f"-I{ROOT / 'tests/native'}", f"-isystem{headers}"]
     sources = [str(ROOT / f"csrc/{name}.cpp") for name in SESSION]
     sources += [str(ROOT / f"tests/native/{name}.cpp") for name in ("fake_cudart", "cuda_session", "emulated_launch")]

@@ -2,7 +2,8 @@
 // kernels. Stricter than a GPU where that finds mistakes: what a stream is told happens only when somebody waits for
 // it, memory that was never written holds garbage, a copy must stay within one allocation of the right kind, nothing is
 // copied back that was never set or copied there (what kernels write it does not see), an error that nobody fetched is
-// the next launch's, and freeing memory that a stream still uses is an error.
+// the next launch's, freeing memory that a stream still uses is an error, and so is what a thread asks of the device
+// before it has chosen one.
 #include "fake_cudart.hpp"
 
 #include <cuda_runtime_api.h>
@@ -46,6 +47,7 @@ struct Allocation {
 std::map<uint8_t*, Allocation> allocations;
 std::set<cudaStream_t> streams;
 cudaError_t last_error = cudaSuccess;
+thread_local bool chosen = false;  // a device, by this thread
 
 cudaError_t answer(cudaError_t code) { return code == cudaSuccess ? code : last_error = code; }
 
@@ -65,7 +67,7 @@ uint8_t* allocate(size_t bytes, bool device) {
 }
 
 cudaError_t release(void* memory) {
-    if (fake_cudart::waiting()) return answer(cudaErrorInvalidValue);
+    if (!chosen || fake_cudart::waiting()) return answer(cudaErrorInvalidValue);
     if (!allocations.erase(static_cast<uint8_t*>(memory))) return answer(cudaErrorInvalidValue);
     std::free(memory);
     return cudaSuccess;
@@ -96,6 +98,7 @@ bool is_set(const void* memory, size_t bytes) {
 }
 
 cudaError_t tell(cudaStream_t stream, std::function<void()> work) {
+    if (!chosen) return answer(cudaErrorInvalidDevice);
     (stream->recording ? stream->recording->work : stream->waiting).push_back(std::move(work));
     return cudaSuccess;
 }
@@ -173,7 +176,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
     return cudaSuccess;
 }
 
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int) {
+    chosen = true;
+    return cudaSuccess;
+}
 cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 const char* cudaGetErrorString(cudaError_t code) {
@@ -190,6 +196,7 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+    if (!chosen) return answer(cudaErrorInvalidDevice);
     if (allocated(true) + bytes > fake_cudart::capacity) return answer(cudaErrorMemoryAllocation);
     *memory = allocate(bytes, true);
     return cudaSuccess;
