@@ -219,7 +219,7 @@ inline void run_block() {
         for (Fiber& fiber : state.fibers) fiber.state = Fiber::kReady;
         ++state.phase;
     }
-    fail(state.error);
+    throw std::runtime_error(state.error);
 }
 
 // Runs `kernel` as every thread of every block, blocks in random order.
