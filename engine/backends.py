@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from engine import _native, fit, reference
 from engine.format import Model
 from engine.plan import Plan, Step, compile_plan
+
+log = logging.getLogger("mbunet")
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -90,6 +94,29 @@ class CudaBackend:
     def explain(self, index: int, step: Step) -> tuple[str, str]:
         """See `Backend`."""
         return self._kernels[index], _EXPLAINED.get(step.layer.op, "the products of bits that its architecture has")
+
+
+class FallingBack:
+    """The backend that "auto" chose; what it fails at, out of memory for one, the CPU does instead and the log says so.
+
+    The bits are the same, and the next call is the GPU's again.
+    """
+
+    note = ""
+
+    def __init__(self, backend: Backend, model: Model, threads: int) -> None:
+        self.kernel = backend.kernel
+        self.explain = backend.explain
+        self._backend = backend
+        self._cpu = functools.cache(lambda: CpuBackend(model, "auto", threads or available_cores()))
+
+    def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
+        """See `Backend`."""
+        try:
+            return self._backend.run(images, thresholds, want_logits)
+        except EngineError as error:
+            log.warning("%d images ran on the CPU: %s", len(images), error)
+            return self._cpu().run(images, thresholds, want_logits)
 
 
 class ReferenceBackend:

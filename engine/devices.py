@@ -6,7 +6,15 @@ import logging
 import re
 
 from engine import _native
-from engine.backends import Backend, CpuBackend, CudaBackend, EngineError, ReferenceBackend, available_cores
+from engine.backends import (
+    Backend,
+    CpuBackend,
+    CudaBackend,
+    EngineError,
+    FallingBack,
+    ReferenceBackend,
+    available_cores,
+)
 from engine.format import Model
 
 log = logging.getLogger("mbunet")
@@ -31,7 +39,7 @@ def choose(model: Model, device: str, threads: int, kernel: str) -> tuple[str, B
     """The device's full name and the backend that runs `model` on it. Raises EngineError.
 
     "auto" is the first GPU; it is the CPU where the user named a CPU kernel or where no GPU can be used: the log and
-    `Engine.describe` say why.
+    `Engine.describe` say why. What that GPU fails at later, the CPU does, and the log says so.
     """
     if device == "auto":
         return _choose_automatically(model, threads, kernel)
@@ -51,7 +59,8 @@ def _choose_automatically(model: Model, threads: int, kernel: str) -> tuple[str,
     why = f"kernel '{kernel}' was asked for"
     if kernel == "auto":
         try:
-            return choose(model, "cuda:0", threads, kernel)
+            device, backend = choose(model, "cuda:0", threads, kernel)
+            return device, FallingBack(backend, model, threads)
         except EngineError as error:
             why = str(error)
             log.log(logging.WARNING if gpus() else logging.INFO, "the engine runs on the CPU: %s", error)

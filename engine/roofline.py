@@ -1,7 +1,8 @@
-"""How near the CPU engine comes to what the machine can do: measured ceilings, and every layer beside them.
+"""How near the engine comes to what the machine can do: measured ceilings, and every layer beside them.
 
-Bit-sliced counting spends one carry-save addition on every non-zero weight and vector of positions, so its ceiling is
-the rate of those additions when vectors come from L1 (at best), from L2 (deep layers), or from memory.
+On a GPU the ceiling is the rate at which its Tensor Cores multiply bits that lie in registers. On the CPU, bit-sliced
+counting spends one carry-save addition on every non-zero weight and vector of positions, so its ceiling is the rate of
+those additions when vectors come from L1 (at best), from L2 (deep layers), or from memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine import _native
-from engine.backends import CpuBackend
+from engine.backends import CpuBackend, CudaBackend
 from engine.format import Model
 from engine.plan import Plan, Step, compile_plan
 
@@ -67,6 +68,66 @@ def layer_times(model: Model, kernel: str, threads: int, size: int, runs: int) -
     ]
     rest = statistics.median(total - sum(seconds) for total, seconds in zip(whole, steps, strict=True))
     return [*rows, LayerTime("all else", "all else", 1e3 * rest, 0)]
+
+
+@dataclass(frozen=True)
+class GpuLayerTime:
+    """A layer's kernel and mean microseconds for a batch, and the operations on bits that it is (0: none)."""
+
+    layer: str
+    kernel: str
+    weights: str
+    us: float
+    operations: float
+
+    @property
+    def rate(self) -> float | None:
+        """Operations per second; None where there are none, and in a layer that the one before has done."""
+        return 1e6 * self.operations / self.us if self.operations and self.us else None
+
+
+def gpu_layer_times(model: Model, backend: CudaBackend, size: int, batch: int, runs: int) -> list[GpuLayerTime]:
+    """Every layer of `model` on `batch` images of `size` x `size`, each alone in a graph of `runs` repetitions."""
+    plan = compile_plan(model)
+    size = -(-size // plan.stride) * plan.stride
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    backend.run([image] * batch, [0] * batch, want_logits=False)
+    return [
+        GpuLayerTime(
+            step.layer.name,
+            backend.explain(i, step)[0],
+            step.layer.weights,
+            1e6 * backend.session.seconds(i, i + 1, runs),
+            batch * work,
+        )
+        for i, (step, work) in enumerate(zip(plan.steps, operations(plan, size), strict=True))
+    ]
+
+
+def operations(plan: Plan, size: int) -> list[float]:
+    """By step: operations of one image on bits, two (multiply, add) for every weight and pixel, masked ones twice."""
+    found = []
+    for step in plan.steps:
+        layer = step.layer
+        planes = {"binary": 1, "masked": 2}.get(layer.weights, 0)
+        stride = plan.slots[step.inputs[0]].stride if step.inputs else 1
+        products = layer.taps * sum(step.input_channels) * layer.channels
+        found.append(2.0 * planes * products * (size // stride) ** 2)
+    return found
+
+
+def gpu_report(rows: Sequence[GpuLayerTime], peak: float) -> list[dict[str, str]]:
+    """`rows` as a table, with the part of `peak` (operations on bits per second) that each reaches."""
+    return [
+        {
+            "layer": row.layer,
+            "us": f"{row.us:.1f}",
+            "Top/s": f"{row.rate / 1e12:.0f}" if row.rate else "",
+            "of peak": f"{row.rate / peak:.0%}" if row.rate else "",
+            "kernel": row.kernel,
+        }
+        for row in rows
+    ]
 
 
 def report(rows: Sequence[LayerTime], ceiling: float | None = None) -> list[dict[str, str]]:

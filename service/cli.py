@@ -175,14 +175,24 @@ def selftest(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
-    """Time every layer of a model on this machine's CPU; with --peak beside the measured ceiling of the machine."""
-    from engine import roofline
-    from engine.backends import CpuBackend, available_cores
+    """Time every layer of a model, on this machine's CPU or by --device cuda on a GPU, beside the measured ceiling."""
+    from engine import devices, roofline
+    from engine.backends import CpuBackend, CudaBackend, available_cores
     from engine.format import load
     from engine.runtime import resolve
 
     settings = _settings(args)
     model, threads = load(resolve(settings.model)), settings.threads or available_cores()
+    if settings.device.startswith("cuda"):
+        device, backend = devices.choose(model, settings.device, threads, settings.kernel)
+        assert isinstance(backend, CudaBackend)
+        times, peak = roofline.gpu_layer_times(model, backend, args.size, args.batch, args.runs), backend.session.peak()
+        whole = backend.session.seconds(0, len(times), args.runs)
+        print(f"{model.name}, {device}, {args.batch} x {args.size} x {args.size}, means of {args.runs} runs\n")
+        print(table(roofline.gpu_report(times, peak)))
+        print(f"the network: {1e6 * whole:.1f} us, {args.batch / whole:.0f} images/s")
+        print(f"products of bits alone: {peak / 1e12:.0f} Top/s")
+        return 0
     kernel = CpuBackend(model, settings.kernel, threads).kernel
     print(f"{model.name}, kernel {kernel}, {threads} threads, {args.size} x {args.size}, medians of {args.runs} runs\n")
     ceilings = roofline.ceilings(kernel, threads) if args.peak else {}
@@ -327,7 +337,8 @@ def _bench_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--peak", action="store_true", help="measure what the machine can do at best as well")
     command.add_argument("--size", type=int, default=512, help="sides of the image in pixels (default: 512)")
     command.add_argument("--runs", type=int, default=30, help="how often the image is run (default: 30)")
-    _setting_flags(command, "model", "kernel", "threads")
+    command.add_argument("--batch", type=_count, default=1, help="images at a time, on a GPU (default: 1)")
+    _setting_flags(command, "model", *ENGINE_FLAGS)
 
 
 def _settings(args: argparse.Namespace) -> Settings:

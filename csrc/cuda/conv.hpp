@@ -41,8 +41,9 @@ struct Conv {
     template <Form form>
     MBUNET_DEVICE static void run(const ConvArgs& args) {
         const Block block = block_index();
-        const int groups = args.columns / kWords, word = block.z % groups * kWords, image = block.z / groups;
-        const int y = block.y * kTileHeight, x = block.x * kTileWidth;
+        const int word = block.y * kWords, image = block.z;
+        const Pixel origin = origin_of(block.x, args.width);
+        const int y = origin.y, x = origin.x;
         copy_patch(args, args.sources[0], image, y, x);
         if (args.sources[1].words) copy_patch(args, args.sources[1], image, y, x);
         for (int step = 0; step < kStages - 1; ++step)

@@ -14,8 +14,7 @@ struct Grid {
 };
 
 inline Grid tile_grid(const Launch& launch, int groups, size_t shared_bytes) {
-    return {divide_up(launch.width, kTileWidth), divide_up(launch.height, kTileHeight), launch.images * groups,
-            shared_bytes};
+    return {tiles_of(launch.height, launch.width), groups, launch.images, shared_bytes};
 }
 
 inline const int32_t* signed_words(const Launch& launch, size_t at) {
@@ -75,7 +74,7 @@ int dispatch(const Launch& launch, const Device& device, Run&& run) {
                                 : dispatch_conv<false, true>(launch, device, run);
         case Op::kPool:
             return run.template operator()<Pool>(
-                Grid{divide_up(launch.width / 2 * words, kThreads), launch.height / 2, launch.images, 0},
+                Grid{divide_up(launch.height / 2 * (launch.width / 2) * words, kThreads), 1, launch.images, 0},
                 PoolArgs{launch.inputs[0], launch.output, launch.height / 2, launch.width / 2, words});
         case Op::kHead: break;
     }

@@ -65,15 +65,27 @@ constexpr uint32_t kUnitWords = 15;
 // byte t of the word.
 MBUNET_BOTH int channel_of(int block, int column) { return column / 2 * 8 + block * 2 + column % 2; }
 
-// The pixel of a tile whose output words the thread stores, after quads have exchanged theirs (see bits.hpp).
 struct Pixel {
     int y, x;
 };
+
+// The pixel of a tile whose output words the thread stores, after quads have exchanged theirs (see bits.hpp).
 MBUNET_BOTH Pixel pixel_of(int warp, int lane) { return {2 * warp + lane % 2, lane / 2 % 2 * 8 + lane / 4}; }
 
 // Words of weights of one step, one output word and one plane: two pairs of blocks, of which every lane has 16 bytes.
 constexpr int kSliceWords = 2 * 32 * 4;
 
 MBUNET_BOTH int divide_up(int n, int d) { return (n + d - 1) / d; }
+
+// An image's tiles, row by row, are the first dimension of a grid: the only one that may exceed 65535.
+MBUNET_BOTH int tiles_of(int height, int width) {
+    return divide_up(height, kTileHeight) * divide_up(width, kTileWidth);
+}
+
+// The first pixel of a tile.
+MBUNET_BOTH Pixel origin_of(int tile, int width) {
+    const int across = divide_up(width, kTileWidth);
+    return {tile / across * kTileHeight, tile % across * kTileWidth};
+}
 
 }  // namespace mbunet::cuda

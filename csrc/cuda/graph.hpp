@@ -19,6 +19,8 @@ class OwnStream {
 
     cudaStream_t get() const { return stream_; }
     void wait(const char* doing) const { check(cudaStreamSynchronize(stream_), doing); }
+    // Waits without a complaint: for when there is one already.
+    void drain() const { cudaStreamSynchronize(stream_); }
 
   private:
     cudaStream_t stream_ = nullptr;
@@ -37,7 +39,8 @@ class Graph {
             enqueue();
         } catch (...) {
             cudaStreamEndCapture(stream.get(), &graph);
-            cudaGraphDestroy(graph);
+            if (graph) cudaGraphDestroy(graph);
+            cudaGetLastError();  // an interrupted recording is no error of the next launch
             throw;
         }
         check(cudaStreamEndCapture(stream.get(), &graph), "recording a graph");
@@ -47,7 +50,9 @@ class Graph {
     }
     Graph(Graph&& other) noexcept : executable_(std::exchange(other.executable_, nullptr)) {}
     Graph& operator=(Graph&&) = delete;
-    ~Graph() { cudaGraphExecDestroy(executable_); }
+    ~Graph() {
+        if (executable_) cudaGraphExecDestroy(executable_);  // nothing is an error to it, which the next launch reports
+    }
 
     void upload(const OwnStream& stream) const {
         check(cudaGraphUpload(executable_, stream.get()), "uploading a graph");

@@ -70,9 +70,9 @@ struct Pool {
     template <Form>
     MBUNET_DEVICE static void run(const PoolArgs& args) {
         const Block block = block_index();
-        const int image = block.z, y = block.y, at = block.x * kThreads + thread_index();
-        const int x = at / args.words, word = at % args.words;
-        if (x >= args.width) return;
+        const int image = block.z, at = block.x * kThreads + thread_index();
+        const int word = at % args.words, pixel = at / args.words, y = pixel / args.width, x = pixel % args.width;
+        if (y >= args.height) return;
         const auto input = [&](int i, int j) {
             const size_t at = pixel_index(image, 2 * y + i, 2 * x + j, 2 * args.height, 2 * args.width);
             return load(word_at(args.input, at, args.words, word));

@@ -34,12 +34,15 @@ int launch(const Launch& launch, const Device& device, Stream stream) {
     return dispatch(launch, device, [&]<class Kernel>(const Grid& grid, const typename Kernel::Args& args) -> int {
         constexpr size_t kAlways = 48 * 1024;  // what every block may have without asking
         if (grid.shared_bytes > kAlways) {
-            const cudaError_t error = cudaFuncSetAttribute(entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                           static_cast<int>(grid.shared_bytes));
+            // All there is, not what this launch needs: the kernel keeps one limit, and another session may launch it
+            // with more between these two calls.
+            const cudaError_t error =
+                cudaFuncSetAttribute(entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_bytes);
             if (error != cudaSuccess) return error;
         }
-        entry<Kernel><<<dim3(grid.x, grid.y, grid.z), kThreads, grid.shared_bytes, stream>>>(args);
-        return cudaGetLastError();
+        void* arguments[] = {const_cast<typename Kernel::Args*>(&args)};
+        return cudaLaunchKernel(reinterpret_cast<const void*>(entry<Kernel>), dim3(grid.x, grid.y, grid.z),
+                                dim3(kThreads), arguments, grid.shared_bytes, stream);
     });
 }
 

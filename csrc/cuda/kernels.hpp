@@ -26,6 +26,7 @@ enum class Form { kXor, kAnd };
 struct Device {
     Form form;
     int multiprocessors;
+    int shared_bytes;  // that it offers a block
 };
 
 // The form of kernels compiled for compute capability `compiled` (10 * major + minor).
@@ -50,7 +51,7 @@ struct Layer {
     std::vector<uint32_t> image;  // empty for a pool
 };
 
-// Throws std::length_error for a step with more than two inputs.
+// Throws Error for a step with more than two inputs.
 Layer prepare(const Step& step, Form form);
 
 // Bytes of shared memory that a block of the layer's kernel needs; a device offers a limited number of them.
@@ -79,7 +80,8 @@ struct Batch {
 struct Launch {
     const Layer* layer;
     const uint32_t* image;      // the uploaded layer.image
-    int images, height, width;  // of what the step reads: the padded image, or its inputs' tensors; at most 1000 images
+    int images, height, width;  // of what the step reads: the padded image, or its inputs' tensors. An image of a
+                                // tensor has fewer than 2^31 words, and there are fewer than 2^16 images
     const uint32_t* inputs[2];  // tensors of bits; the second only where two are concatenated; none for pixels
     uint32_t* output;           // tensor of bits; none for the head
     uint32_t* pooled;           // kConv, even height and width: the output after a 2x2 OR-pool, or null

@@ -1,9 +1,9 @@
 #include "layer.hpp"
 
 #include <algorithm>
-#include <stdexcept>
 
 #include "../cpu/kernels.hpp"
+#include "session.hpp"
 
 namespace mbunet::cuda {
 
@@ -114,7 +114,7 @@ int32_t limit(const Layer& layer, const Columns& columns, int column, int bit, i
 }
 
 void prepare_bits(Layer& layer, const Step& step) {
-    if (step.inputs.size() > 2) throw std::length_error("a convolution on CUDA reads at most two tensors");
+    if (step.inputs.size() > 2) throw Error("a convolution on CUDA reads at most two tensors");
     const Columns columns(step);
     const Walk walk(step.input_channels, step.op == Op::kUpconv);
     layer.masked = std::find(step.signs.begin(), step.signs.end(), 0) != step.signs.end();

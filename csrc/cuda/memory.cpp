@@ -38,13 +38,13 @@ bool Exchange::reserve(size_t bytes) {
     check(cudaHostAlloc(&host, bytes, shared_ ? cudaHostAllocMapped : cudaHostAllocDefault),
           mebibytes(bytes) + " of pinned memory for images and results");
     host_ = static_cast<uint8_t*>(host);
-    size_ = bytes;
     if (shared_) check(cudaHostGetDevicePointer(reinterpret_cast<void**>(&mapped_), host, 0), "mapping pinned memory");
+    size_ = bytes;
     return true;
 }
 
 void Exchange::release() {
-    cudaFreeHost(host_);
+    if (host_) cudaFreeHost(host_);
     device_.release();
     host_ = mapped_ = nullptr;
     size_ = 0;

@@ -11,8 +11,8 @@ namespace mbunet::cuda {
 namespace {
 
 constexpr size_t kBoundShapes = 16;                // batch shapes whose graphs are kept
-constexpr int64_t kMostPixels = int64_t{1} << 26;  // of one launch: the kernels count pixels in int
-constexpr int64_t kMostImages = 512;               // of one launch: a grid has 65535 in its third dimension
+constexpr int64_t kMostPixels = int64_t{1} << 26;  // of one launch
+constexpr int64_t kMostImages = 512;               // of one launch
 constexpr size_t kAlign = 256;                     // bytes, of a layer's image
 
 void use(int gpu) { check(cudaSetDevice(gpu), "choosing GPU " + std::to_string(gpu)); }
@@ -47,7 +47,8 @@ NativeSession::NativeSession(int gpu)
     : gpu_(gpu),
       info_(current(gpu)),
       compiled_(capability_compiled_for(info_)),
-      device_{form_of(compiled_), attribute(cudaDevAttrMultiProcessorCount, gpu)},
+      device_{form_of(compiled_), attribute(cudaDevAttrMultiProcessorCount, gpu),
+              attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu)},
       exchange_(attribute(cudaDevAttrIntegrated, gpu) != 0) {}
 
 NativeSession::~NativeSession() {
@@ -56,7 +57,7 @@ NativeSession::~NativeSession() {
 
 void NativeSession::load() {
     use(gpu_);
-    const auto offered = static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu_));
+    const auto offered = static_cast<size_t>(device_.shared_bytes);
     std::vector<uint32_t> words;
     for (const Step& step : network_.steps()) {
         layers_.push_back(prepare(step, device_.form));
@@ -69,7 +70,10 @@ void NativeSession::load() {
         words.insert(words.end(), layer.image.begin(), layer.image.end());
     }
     weights_.reserve(words.size() * sizeof(uint32_t), "weights");
-    check(cudaMemcpy(weights_.data(), words.data(), weights_.size(), cudaMemcpyHostToDevice), "uploading weights");
+    // in the own stream, which waits for no other: cudaMemcpy may return before everything is there
+    check(cudaMemcpyAsync(weights_.data(), words.data(), weights_.size(), cudaMemcpyHostToDevice, stream_.get()),
+          "uploading weights");
+    stream_.wait("uploading weights");
 }
 
 void NativeSession::run(const std::vector<Image>& images) {
@@ -80,13 +84,26 @@ void NativeSession::run(const std::vector<Image>& images) {
     const int height = static_cast<int>(round_up(static_cast<size_t>(images[0].height), fit));
     const int width = static_cast<int>(round_up(static_cast<size_t>(images[0].width), fit));
     const int64_t pixels = int64_t{height} * width;
-    if (pixels > kMostPixels) throw std::length_error("an image of more than 64 Mi pixels");
+    if (pixels > kMostPixels || words_of_largest(pixels) > INT32_MAX)
+        throw Error("an image of " + std::to_string(height) + " x " + std::to_string(width) + " pixels is too large");
     const auto together = static_cast<size_t>(std::min(kMostPixels / pixels, kMostImages));
     for (std::span<const Image> rest(images); !rest.empty();) {
         const auto some = rest.first(std::min(together, rest.size()));
         rest = rest.subspan(some.size());
-        run_together(some, {static_cast<int>(some.size()), height, width, some[0].logits != nullptr});
+        try {
+            run_together(some, {static_cast<int>(some.size()), height, width, some[0].logits != nullptr});
+        } catch (...) {
+            stream_.drain();  // what was begun still reads and writes the memory that the next call fills
+            throw;
+        }
     }
+}
+
+int64_t NativeSession::words_of_largest(int64_t pixels) const {
+    int64_t most = 0;
+    for (const Slot& slot : network_.slots())
+        most = std::max(most, pixels / slot.stride / slot.stride * pixel_words(slot.channels));
+    return most;
 }
 
 double NativeSession::seconds(int begin, int end, int repeats) {
@@ -165,7 +182,9 @@ void NativeSession::reserve(const Places& places) {
     if (places.arena_bytes <= arena_.size() && places.exchange_bytes <= exchange_.size()) return;
     bound_.clear();
     arena_.reserve(places.arena_bytes, "activations");
-    exchange_.reserve(places.exchange_bytes);
+    if (!exchange_.reserve(places.exchange_bytes) || exchange_.shared()) return;
+    // what is copied back includes what belongs to no image
+    check(cudaMemsetAsync(exchange_.device(), 0, exchange_.size(), stream_.get()), "clearing results");
 }
 
 void NativeSession::stage(std::span<const Image> images, const Places& places, const Shape& shape) {

@@ -33,6 +33,8 @@ class NativeSession : public Session {
         Graph graph;
     };
 
+    // Words of the largest tensor of an image of `pixels` pixels.
+    int64_t words_of_largest(int64_t pixels) const;
     // All of `images` in one launch of every kernel.
     void run_together(std::span<const Image> images, const Shape& shape);
     void reserve(const Places& places);

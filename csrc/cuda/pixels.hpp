@@ -25,7 +25,9 @@ struct Pixels {
     template <Form>
     MBUNET_DEVICE static void run(const PixelArgs& args) {
         const Block block = block_index();
-        const int y = block.y * kTileHeight, x = block.x * kTileWidth, image = block.z;
+        const int image = block.z;
+        const Pixel origin = origin_of(block.x, args.width);
+        const int y = origin.y, x = origin.x;
         const int warp = thread_index() / 32, lane = thread_index() % 32;
         copy_patch(args, image, y, x);
         barrier();

@@ -1,5 +1,6 @@
 // One function per PTX instruction, named after it. On the device each is that instruction; compiled by a C++ compiler
-// each is what the emulation (tests/native/emulation.hpp) does for it, so that one kernel source serves both.
+// each is what the emulation (tests/native/emulation.hpp) does for it, so that one kernel source serves both. Where
+// Turing lacks an instruction, the function behind it says of which others it is made there.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +27,15 @@ MBUNET_DEVICE void repeat(const Body& body) {
 }
 
 // -- who and where
+
+// Compute capability, 10 * major + minor, that the kernel is compiled for.
+#if !defined(__CUDACC__)
+inline int capability() { return emulation::capability; }
+#elif defined(__CUDA_ARCH__)
+__device__ constexpr int capability() { return __CUDA_ARCH__ / 10; }
+#else  // host code only names the kernels
+__device__ constexpr int capability() { return 0; }
+#endif
 
 MBUNET_DEVICE int thread_index() {
 #ifdef __CUDACC__
@@ -118,21 +128,45 @@ MBUNET_DEVICE uint32_t load_shared(uint32_t from) {
 #endif
 }
 
-MBUNET_DEVICE void store_shared(uint32_t to, uint32_t value) {
-#ifdef __CUDACC__
-    asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
-#else
+template <class T>
+MBUNET_DEVICE void store_shared(uint32_t to, T value) {
+#ifndef __CUDACC__
     emulation::store_shared(to, value);
+#else
+    if constexpr (sizeof(T) == 16)
+        asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(value.x), "r"(value.y), "r"(value.z),
+                     "r"(value.w)
+                     : "memory");
+    else if constexpr (sizeof(T) == 8)
+        asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(value.x), "r"(value.y) : "memory");
+    else
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
 #endif
 }
 
+// What cp_async does, done now.
+template <class T>
+MBUNET_DEVICE void copy(uint32_t to, const void* from, bool real) {
+    store_shared(to, real ? load(static_cast<const T*>(from)) : T{});
+}
+
 // Copies kBytes (4, 8 or 16) to shared memory, or zeros where not `real`; `from` is a valid address even then. What was
-// copied is there for the own thread after cp_async_wait, for others after a barrier behind it.
+// copied is there for the own thread after cp_async_wait, for others after a barrier behind it. Turing has no
+// asynchronous copy: there it is done at once, and commit and wait are nothing.
 template <int kBytes>
 MBUNET_DEVICE void cp_async(uint32_t to, const void* from, bool real) {
-#if !defined(__CUDACC__)
+    if (capability() < 80) {
+        if constexpr (kBytes == 16)
+            copy<Words4>(to, from, real);
+        else if constexpr (kBytes == 8)
+            copy<Words2>(to, from, real);
+        else
+            copy<uint32_t>(to, from, real);
+        return;
+    }
+#ifndef __CUDACC__
     emulation::cp_async(to, from, kBytes, real);
-#elif __CUDA_ARCH__ >= 800
+#else
     const int size = real ? kBytes : 0;
     if constexpr (kBytes == 16)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
@@ -142,26 +176,15 @@ MBUNET_DEVICE void cp_async(uint32_t to, const void* from, bool real) {
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
                      "n"(kBytes), "r"(size)
                      : "memory");
-#else  // Turing has no asynchronous copy
-    const uint32_t* words = static_cast<const uint32_t*>(from);
-    if constexpr (kBytes == 16) {
-        const uint4 v = real ? __ldg(reinterpret_cast<const uint4*>(words)) : uint4{0, 0, 0, 0};
-        asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
-                     : "memory");
-    } else if constexpr (kBytes == 8) {
-        const uint2 v = real ? __ldg(reinterpret_cast<const uint2*>(words)) : uint2{0, 0};
-        asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(v.x), "r"(v.y) : "memory");
-    } else {
-        store_shared(to, real ? __ldg(words) : 0);
-    }
 #endif
 }
 
 // Closes the group of the copies begun since the last commit.
 MBUNET_DEVICE void cp_async_commit() {
-#if !defined(__CUDACC__)
+    if (capability() < 80) return;
+#ifndef __CUDACC__
     emulation::cp_async_commit();
-#elif __CUDA_ARCH__ >= 800
+#else
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
@@ -169,9 +192,10 @@ MBUNET_DEVICE void cp_async_commit() {
 // Waits until at most the kPending groups committed last are under way.
 template <int kPending>
 MBUNET_DEVICE void cp_async_wait(MBUNET_SITE) {
-#if !defined(__CUDACC__)
+    if (capability() < 80) return;
+#ifndef __CUDACC__
     emulation::cp_async_wait(kPending, {file, line});
-#elif __CUDA_ARCH__ >= 800
+#else
     asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 #endif
 }
@@ -210,69 +234,87 @@ MBUNET_DEVICE void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
 // -- matrix products
 //
 // c[16][8] += a[16][K] * b[K][8]. Lane l = 4 g + t holds, counting words of 32 bits along K:
-//   a[0] = row g, word t        a[1] = row g + 8, word t        a[2] = row g, word t + 4      a[3] = row g + 8, word t
-//   + 4 b[0] = column g, word t     b[1] = column g, word t + 4 c[0], c[1] = row g, columns 2 t and 2 t + 1 c[2], c[3]
-//   = row g + 8, the same columns
-// Turing has quarters of it, m8n8 with half the K, and its fragments are single words of these.
+//   a[0] = row g, word t      a[1] = row g + 8, word t      a[2] = row g, word t + 4      a[3] = row g + 8, word t + 4
+//   b[0] = column g, word t   b[1] = column g, word t + 4
+//   c[0], c[1] = row g, columns 2 t and 2 t + 1             c[2], c[3] = row g + 8, the same columns
+// m8n8 are quarters of it, with half the K: their fragments are single words of these, and a pair of sums.
 
-#if defined(__CUDACC__)
 // clang-format off
-#define MBUNET_MMA(shape, types, operation)                                                            \
-    asm("mma.sync.aligned." shape ".row.col.s32." types ".s32" operation                               \
-        " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                             \
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                               \
+#ifdef __CUDACC__
+#define MBUNET_MMA(instruction)                                                                          \
+    asm("mma.sync.aligned." instruction " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"\
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                                 \
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-#define MBUNET_MMA_QUARTER(shape, types, operation, row, k)                                            \
-    asm("mma.sync.aligned." shape ".row.col.s32." types ".s32" operation " {%0, %1}, {%2}, {%3}, {%0, %1};" \
-        : "+r"(c[2 * (row)]), "+r"(c[2 * (row) + 1]) : "r"(a[(row) + 2 * (k)]), "r"(b[k]))
-#define MBUNET_MMA_QUARTERS(shape, types, operation)    \
-    MBUNET_MMA_QUARTER(shape, types, operation, 0, 0);  \
-    MBUNET_MMA_QUARTER(shape, types, operation, 1, 0);  \
-    MBUNET_MMA_QUARTER(shape, types, operation, 0, 1);  \
-    MBUNET_MMA_QUARTER(shape, types, operation, 1, 1)
-// clang-format on
+#define MBUNET_MMA_QUARTER(instruction)                                                                  \
+    asm("mma.sync.aligned." instruction " {%0, %1}, {%2}, {%3}, {%0, %1};" : "+r"(c0), "+r"(c1) : "r"(a), "r"(b))
+#else
+#define MBUNET_MMA(instruction) emulation::mma(instruction, c, a, b)
+#define MBUNET_MMA_QUARTER(instruction) emulation::mma_quarter(instruction, c0, c1, a, b)
 #endif
+// clang-format on
 
 // Bits, K = 256: c += popcount(a xor b).
-MBUNET_DEVICE void bmma_xor(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if !defined(__CUDACC__)
-    emulation::mma(c, a, b, [](uint32_t x, uint32_t y) { return __builtin_popcount(x ^ y); });
-#elif __CUDA_ARCH__ >= 800
-    MBUNET_MMA("m16n8k256", "b1.b1", ".xor.popc");
-#else
-    MBUNET_MMA_QUARTERS("m8n8k128", "b1.b1", ".xor.popc");
-#endif
+MBUNET_DEVICE void mma_m16n8k256_xor(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    MBUNET_MMA("m16n8k256.row.col.s32.b1.b1.s32.xor.popc");
 }
 
-// Bits, K = 256: c += popcount(a and b). From sm_80 on.
-MBUNET_DEVICE void bmma_and(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if !defined(__CUDACC__)
-    emulation::mma(c, a, b, [](uint32_t x, uint32_t y) { return __builtin_popcount(x & y); });
-#elif __CUDA_ARCH__ >= 800
-    MBUNET_MMA("m16n8k256", "b1.b1", ".and.popc");
-#endif
+MBUNET_DEVICE void mma_m8n8k128_xor(int32_t& c0, int32_t& c1, uint32_t a, uint32_t b) {
+    MBUNET_MMA_QUARTER("m8n8k128.row.col.s32.b1.b1.s32.xor.popc");
+}
+
+// Bits, K = 256: c += popcount(a and b). Turing has nothing of the kind.
+MBUNET_DEVICE void mma_m16n8k256_and(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    MBUNET_MMA("m16n8k256.row.col.s32.b1.b1.s32.and.popc");
 }
 
 // Bytes, K = 32, four to a word: unsigned times signed.
-MBUNET_DEVICE void imma_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if !defined(__CUDACC__)
-    emulation::mma(c, a, b, [](uint32_t x, uint32_t y) { return emulation::dot4<int8_t>(x, y); });
-#elif __CUDA_ARCH__ >= 800
-    MBUNET_MMA("m16n8k32", "u8.s8", "");
-#else
-    MBUNET_MMA_QUARTERS("m8n8k16", "u8.s8", "");
-#endif
+MBUNET_DEVICE void mma_m16n8k32_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    MBUNET_MMA("m16n8k32.row.col.s32.u8.s8.s32");
+}
+
+MBUNET_DEVICE void mma_m8n8k16_u8s8(int32_t& c0, int32_t& c1, uint32_t a, uint32_t b) {
+    MBUNET_MMA_QUARTER("m8n8k16.row.col.s32.u8.s8.s32");
 }
 
 // Bytes, K = 32: unsigned times unsigned.
+MBUNET_DEVICE void mma_m16n8k32_u8u8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    MBUNET_MMA("m16n8k32.row.col.s32.u8.u8.s32");
+}
+
+MBUNET_DEVICE void mma_m8n8k16_u8u8(int32_t& c0, int32_t& c1, uint32_t a, uint32_t b) {
+    MBUNET_MMA_QUARTER("m8n8k16.row.col.s32.u8.u8.s32");
+}
+
+#undef MBUNET_MMA
+#undef MBUNET_MMA_QUARTER
+
+// A whole product by a product of quarters.
+template <class Product>
+MBUNET_DEVICE void by_quarters(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                               const Product& product) {
+    repeat<4>([&](int i) {
+        const int row = i % 2, k = i / 2;
+        product(c[2 * row], c[2 * row + 1], a[row + 2 * k], b[k]);
+    });
+}
+
+MBUNET_DEVICE void bmma_xor(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    if (capability() >= 80) return mma_m16n8k256_xor(c, a, b);
+    by_quarters(c, a, b, [](int32_t& c0, int32_t& c1, uint32_t x, uint32_t y) { mma_m8n8k128_xor(c0, c1, x, y); });
+}
+
+MBUNET_DEVICE void bmma_and(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    mma_m16n8k256_and(c, a, b);
+}
+
+MBUNET_DEVICE void imma_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    if (capability() >= 80) return mma_m16n8k32_u8s8(c, a, b);
+    by_quarters(c, a, b, [](int32_t& c0, int32_t& c1, uint32_t x, uint32_t y) { mma_m8n8k16_u8s8(c0, c1, x, y); });
+}
+
 MBUNET_DEVICE void imma_u8u8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if !defined(__CUDACC__)
-    emulation::mma(c, a, b, [](uint32_t x, uint32_t y) { return emulation::dot4<uint8_t>(x, y); });
-#elif __CUDA_ARCH__ >= 800
-    MBUNET_MMA("m16n8k32", "u8.u8", "");
-#else
-    MBUNET_MMA_QUARTERS("m8n8k16", "u8.u8", "");
-#endif
+    if (capability() >= 80) return mma_m16n8k32_u8u8(c, a, b);
+    by_quarters(c, a, b, [](int32_t& c0, int32_t& c1, uint32_t x, uint32_t y) { mma_m8n8k16_u8u8(c0, c1, x, y); });
 }
 
 }  // namespace mbunet::cuda

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import _native, mbu, unet
-from engine.plan import Plan
+from engine import _native, devices, mbu, roofline, unet
+from engine.backends import CudaBackend
 from engine.runtime import Engine
+from service.terminal import table
 from tests.bench.contenders import fold_norm, image
 from tests.models import random_model
 
@@ -54,7 +55,7 @@ def main(device: str, width: int, size: int, batches: tuple[int, ...] = BATCHES,
     print(f"{gpu.name}, compute capability {gpu.capability / 10}, width {width}, {size} x {size}, random weights")
     networks = {name: random_model(width, masked=blocks, zeros=ZEROS) for name, blocks in masks(width, size).items()}
     layers = by_layer(networks["cost-aware"], device, size)
-    print_layers(layers)
+    print_head()
     rows = []
     for batch in batches:
         for name, model in networks.items():
@@ -76,32 +77,17 @@ def masks(width: int, size: int) -> dict[str, tuple[str, ...]]:
     return {"binary": (), "cost-aware": tuple(cheapest[: len(cheapest) // 2]), "masked": unet.BLOCKS}
 
 
-def operations(plan: Plan, size: int) -> list[float]:
-    """By step: operations of one image on bits, two (multiply, add) for every weight and pixel, masked ones twice."""
-    found = []
-    for step in plan.steps:
-        layer = step.layer
-        planes = {"binary": 1, "masked": 2}.get(layer.weights, 0)
-        stride = plan.slots[step.inputs[0]].stride if step.inputs else 1
-        products = layer.taps * sum(step.input_channels) * layer.channels
-        found.append(2.0 * planes * products * (size // stride) ** 2)
-    return found
-
-
 def by_layer(model: Any, device: str, size: int, batch: int = 8) -> list[dict[str, Any]]:
     """Kernel, microseconds, and tera-operations per second of every layer in a batch; their share of the peak."""
-    with Engine.load(model, device=device) as engine:
-        engine.run([image(size)] * batch)
-        session = engine._backend.session  # type: ignore[attr-defined]
-        peak = session.peak()
-        print(f"products of bits alone: {peak / 1e12:.0f} Top/s")
-        rows = []
-        for i, (row, work) in enumerate(zip(engine.describe(), operations(engine.plan, size), strict=True)):
-            seconds = session.seconds(i, i + 1, REPEATS)
-            rate = batch * work / seconds if work and seconds else None
-            rows.append({"layer": row["layer"], "kernel": row["kernel"], "weights": row["weights"]})
-            rows[-1] |= {"us": 1e6 * seconds, "tops": rate and rate / 1e12, "of peak": rate and rate / peak}
-    return rows
+    backend = devices.choose(model, device, 0, "auto")[1]
+    assert isinstance(backend, CudaBackend)
+    rows = roofline.gpu_layer_times(model, backend, size, batch, REPEATS)
+    peak = backend.session.peak()
+    print(f"\nby layer, cost-aware, batch {batch}; products of bits alone: {peak / 1e12:.0f} Top/s")
+    print(table(roofline.gpu_report(rows, peak)))
+    return [
+        asdict(row) | {"tops": row.rate and row.rate / 1e12, "of peak": row.rate and row.rate / peak} for row in rows
+    ]
 
 
 def ours(name: str, model: Any, device: str, bus: str, batch: int, size: int) -> Row:
@@ -235,13 +221,8 @@ def nvml_counter(bus: str) -> Iterator[Callable[[], float | None]]:
     pynvml.nvmlShutdown()
 
 
-def print_layers(rows: list[dict[str, Any]]) -> None:
-    """The layers' table."""
-    print(f"\nby layer, cost-aware, batch 8\n{'layer':<14}{'us':>9}{'Top/s':>9}{'of peak':>9}  kernel")
-    for row in rows:
-        rate = f"{row['tops']:.0f}" if row["tops"] else "-"
-        share = f"{row['of peak']:.0%}" if row["of peak"] else "-"
-        print(f"{row['layer']:<14}{row['us']:>9.1f}{rate:>9}{share:>9}  {row['kernel']}")
+def print_head() -> None:
+    """Over the lines of the networks' table."""
     print(f"\n{'':<22}{'batch':>6}{'device ms':>11}{'call ms':>10}{'images/s':>10}{'J/image':>10}", flush=True)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.plan import compile_plan
 from tests.cases import CASES, Case, same
 from tests.native import cuda
 from tests.native.replay import encode, replay
@@ -24,19 +25,56 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("memory", ["staged", "shared"])
-@pytest.mark.parametrize("form", ["xor", "and"])
-def test_logits_equal_the_reference(program: Path, form: str, memory: str) -> None:
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
+def test_logits_equal_the_reference(program: Path, architecture: str, memory: str) -> None:
     """Twice, the second time by the recorded graph on poisoned memory; every image again by itself."""
-    cases = SOME if form == "xor" else SOME[:2]
-    results = replay([str(program), "replay"], form, ["staged", "shared"].index(memory), cases)
+    cases = SOME if architecture == "sm_80" else SOME[:2]
+    results = replay([str(program), "replay"], architecture, ["staged", "shared"].index(memory), cases)
     for case, logits in zip(cases, results, strict=True):
         assert same(logits, case.expected()), case.name
 
 
+@pytest.mark.parametrize(
+    ("architecture", "bits", "bytes_"),
+    [
+        ("sm_75", "bmma m8n8k128 xor", "imma m8n8k16"),
+        ("sm_80", "bmma m16n8k256 xor", "imma m16n8k32"),
+        ("sm_90", "bmma m16n8k256 and", "imma m16n8k32"),
+    ],
+)
+def test_every_step_says_what_runs_it(program: Path, architecture: str, bits: str, bytes_: str) -> None:
+    case = next(case for case in CASES if case.name == "mixed")
+    answer = subprocess.run(
+        [program, "kernels"], input=encode(architecture, 0, [case]), stdout=subprocess.PIPE, check=True
+    )
+    expected = []
+    for step in compile_plan(case.model).steps:
+        planes = "two planes" if step.layer.weights == "masked" else "one plane"
+        expected.append(
+            {
+                "pixels3x3": f"{bytes_}, two bytes to a weight",
+                "pool2x2": "within the layer before",
+                "head1x1": "integer sums and decision",
+            }.get(step.layer.op, f"{bits}, {planes}")
+        )
+    assert answer.stdout.decode().splitlines() == expected
+
+
+def test_a_batch_of_any_size(program: Path) -> None:
+    subprocess.run([program, "many"], input=encode("sm_80", 0, []), check=True)
+
+
+def test_launches_of_two_sessions_may_interleave(tmp_path: Path) -> None:
+    """The launcher itself, with CUDA's own launch replaced: a kernel's limit of shared memory is everyone's."""
+    cuda.require("the launcher of the kernels")
+    launcher = cuda.build_launcher(tmp_path / "launcher")
+    assert subprocess.run([launcher], capture_output=True, text=True, check=False).stdout == "holds\n"
+
+
 def test_errors_say_what_and_leave_the_session_sound(program: Path) -> None:
     case: Case = SOME[0]
-    answer = subprocess.run([program, "errors"], input=encode("xor", 0, [case]), stdout=subprocess.PIPE, check=True)
-    *lines, logits = answer.stdout.split(b"\n", 10)
+    answer = subprocess.run([program, "errors"], input=encode("sm_80", 0, [case]), stdout=subprocess.PIPE, check=True)
+    *lines, logits = answer.stdout.split(b"\n", 14)
     said = dict(line.decode().split(": ", 1) for line in lines)
     assert said == {
         "no driver": "there is no NVIDIA driver",
@@ -50,6 +88,10 @@ def test_errors_say_what_and_leave_the_session_sound(program: Path) -> None:
         "a launch fails": "launching step 4: some CUDA error",
         "a launch fails in recording": "launching step 3: some CUDA error",
         "afterwards": "nothing",
+        "too many pixels": "an image of 8208 x 8192 pixels is too large",
+        "too large a tensor": "an image of 8192 x 8192 pixels is too large",
+        "no mapping": "mapping pinned memory: some CUDA error",
+        "a mapping afterwards": "nothing",
     }
     assert said["old driver"].startswith("the NVIDIA driver is too old: it offers CUDA 12.2, this build needs ")
     assert said["little shared memory"].endswith("bytes of shared memory in a block, and Fake GPU offers 1000")

@@ -134,6 +134,21 @@ def test_too_little_memory_for_an_image_is_an_error_and_no_end(
     assert engine.run([IMAGE])[0][0].shape == (20, 33)
 
 
+def test_auto_does_on_the_cpu_what_the_gpu_fails_at_and_says_so(
+    model: Model, gpu: type[StandIn], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine.load(model)
+    expected = engine.logits(IMAGE)
+    assert not caplog.records
+    monkeypatch.setattr(gpu, "fails_at", "run")
+    assert np.array_equal(engine.logits(IMAGE), expected)
+    assert "1 images ran on the CPU: cuda:0: 9 MiB of GPU memory for activations: out of memory" in caplog.text
+    monkeypatch.setattr(gpu, "fails_at", "")
+    caplog.clear()
+    assert np.array_equal(engine.logits(IMAGE), expected)
+    assert not caplog.records
+
+
 def test_available_devices(gpu: type[StandIn]) -> None:
     assert devices.available() == ["cuda:0", "cpu", "reference"]
     assert "cuda:0" in selftest.available()

@@ -76,6 +76,21 @@ def test_nothing_is_called_and_nothing_spills(compiled: dict[int, list[Code]], a
         assert 0 < code.registers <= REGISTERS, code.name
 
 
+@pytest.mark.parametrize("architecture", BINARY)
+def test_the_first_layer_multiplies_bytes(compiled: dict[int, list[Code]], architecture: int) -> None:
+    """Its weights' high bytes have a sign, their low bytes have none."""
+    (code,) = (code for code in compiled[architecture] if code.name == "Pixels")
+    shape = "8816" if architecture == 75 else "16832"
+    high, low = code.count(f"IMMA.{shape}.U8.S8"), code.count(f"IMMA.{shape}.U8.U8")
+    assert high == low > 0
+    assert code.count("IMMA") == high + low
+
+
+@pytest.mark.parametrize("architecture", BINARY)
+def test_results_need_no_atomics(compiled: dict[int, list[Code]], architecture: int) -> None:
+    assert all(code.count("ATOM", "RED.") == 0 for code in compiled[architecture])
+
+
 @pytest.mark.parametrize("architecture", [80, 86, 87, 89, 90])
 def test_inputs_arrive_asynchronously_and_as_matrices(compiled: dict[int, list[Code]], architecture: int) -> None:
     for code in _convolutions(compiled[architecture]):

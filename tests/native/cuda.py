@@ -26,9 +26,18 @@ def require(what: str) -> Path:
     return Path(top) / "include"
 
 
+def build_launcher(out: Path) -> Path:
+    """Compile tests/native/cuda_launcher.cpp with the kernels by nvcc, for one architecture, to `out`."""
+    sources = ["csrc/cuda/kernels.cu", "csrc/cuda/layer.cpp", "tests/native/cuda_launcher.cpp"]
+    wraps = [f"-Xlinker=--wrap={name}" for name in ("cudaLaunchKernel", "cudaFuncSetAttribute")]
+    command = ["nvcc", "-std=c++20", "-arch=sm_80", *wraps, "-o", str(out), *(str(ROOT / name) for name in sources)]
+    subprocess.run(command, check=True)
+    return out
+
+
 def build_session(headers: Path, out: Path) -> Path:
     """Compile tests/native/cuda_session.cpp with the session, the fake runtime and the emulated kernels to `out`."""
-    flags = ["-std=c++20", "-O2", "-march=native", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror"]
+    flags = ["-std=c++20", "-O2", "-march=native", "-pthread", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror"]
     flags += [f"-I{ROOT / 'tests/native'}", f"-isystem{headers}"]
     sources = [str(ROOT / f"csrc/{name}.cpp") for name in SESSION]
     sources += [str(ROOT / f"tests/native/{name}.cpp") for name in ("fake_cudart", "cuda_session", "emulated_launch")]

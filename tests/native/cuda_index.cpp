@@ -3,10 +3,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <set>
+#include <tuple>
+#include <utility>
 #include <vector>
 
-#include "../../csrc/cuda/geometry.hpp"
-#include "../../csrc/cuda/layer.hpp"
+#include "../../csrc/cuda/dispatch.hpp"
 
 namespace {
 
@@ -28,6 +29,48 @@ bool free_of_conflicts(int lanes, Address address) {
         if (banks.size() != 8) return false;
     }
     return true;
+}
+
+// Tiles cover an image, none of them twice.
+void grids() {
+    for (const int height : {1, 8, 9, 100, 4096})
+        for (const int width : {1, 16, 17, 300}) {
+            std::set<std::pair<int, int>> origins;
+            for (int tile = 0; tile < tiles_of(height, width); ++tile) {
+                const Pixel origin = origin_of(tile, width);
+                require(
+                    origin.y % kTileHeight == 0 && origin.y < height && origin.x % kTileWidth == 0 && origin.x < width,
+                    "tiles lie in the image", tile);
+                origins.insert({origin.y, origin.x});
+            }
+            require(
+                origins.size() == static_cast<size_t>(divide_up(height, kTileHeight) * divide_up(width, kTileWidth)),
+                "tiles cover an image", height);
+        }
+}
+
+// The largest launches, which images of any shape lead to, stay within a grid's dimensions.
+void limits() {
+    constexpr int kLong = 1 << 22;  // times 16 are the session's 64 Mi pixels
+    for (const Op op : {Op::kPixels, Op::kConv, Op::kPool, Op::kUpconv, Op::kHead})
+        for (const bool masked : {false, true})
+            for (const auto& [images, height, width, channels] :
+                 {std::tuple{1, kLong, 16, 800}, {1, 16, kLong, 800}, {512, 512, 256, 4096}}) {
+                const Layer layer{op, Form::kXor, masked, channels, {128}, 9, 0, 0, {}};
+                Launch launch{};
+                launch.layer = &layer;
+                launch.images = images;
+                launch.height = height;
+                launch.width = width;
+                dispatch(launch, {Form::kXor, 1, 0}, [&]<class Kernel>(const Grid& grid, const typename Kernel::Args&) {
+                    require(grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.y < 65536 && grid.z < 65536,
+                            "a grid is as CUDA allows it", static_cast<int>(op));
+                    return 0;
+                });
+            }
+    // Turing offers a block the least, 64 KiB: enough for twice the paper's width
+    require(shared_bytes({Op::kConv, Form::kXor, true, 512, {1024, 1024}, 0, 0, 0, {}}) <= 64 * 1024,
+            "twice the paper's width fits everywhere");
 }
 
 // Every pixel of a tile belongs to one fragment row, and is stored by one thread.
@@ -71,6 +114,12 @@ void banks() {
             require(free_of_conflicts(patch.pixels / 8 * 8 * planes,
                                       [&](int i) { return piece_offset(i / planes, i % planes, words, pitch); }),
                     "copies meet no bank twice", words);
+        }
+        for (const int words : {1, 2}) {  // copied piece by piece, which lie behind each other
+            const int pieces = pixels_per_unit(words);
+            for (int i = 0; i < patch.pixels * pieces; ++i)
+                require(piece_offset(i / pieces, i % pieces, words, 0) == i * 4 * words,
+                        "copies of narrow pixels meet no bank twice", words);
         }
     }
 }
@@ -135,6 +184,8 @@ void units() {
 }  // namespace
 
 int main() {
+    grids();
+    limits();
     tiles();
     channels();
     banks();

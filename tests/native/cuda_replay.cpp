@@ -1,6 +1,6 @@
 // Replays cases (protocol.hpp) on the CUDA kernels under emulation and writes their logits. The kernel's name is the
-// form, "xor" or "and". Every case runs twice on poisoned memory: first with pools in the convolutions before them and
-// few multiprocessors, then with pools by themselves and many, so that all variants of a kernel come to run.
+// architecture, as in "sm_80". Every case runs twice on poisoned memory: first with pools in the convolutions before
+// them and few multiprocessors, then with pools by themselves and many, so that all variants of a kernel come to run.
 //
 // `cuda_replay mutate` runs the cases again with each barrier and each wait left out, under several seeds, and prints
 // for every one how many seeds gave wrong bits or an error.
@@ -67,7 +67,7 @@ class Run {
             const bool fuses = fused && pools(i);
             cuda::Launch launch = make_launch(i, batch);
             if (fuses) launch.pooled = slot(network_.steps()[i + 1].output);
-            cuda::emulate(launch, {form_, multiprocessors}, nullptr);
+            cuda::emulate(launch, {form_, multiprocessors, 0}, nullptr);
             i += fuses;
         }
         for (size_t i = 0; i < all.images.size(); ++i) {
@@ -144,7 +144,8 @@ void mutate(Run& run, protocol::Images& all) {
 int main(int count, char** arguments) {
     const bool mutates = count > 1 && std::strcmp(arguments[1], "mutate") == 0;
     const protocol::Header header = protocol::read_header();
-    const cuda::Form form = header.kernel == "xor" ? cuda::Form::kXor : cuda::Form::kAnd;
+    emulation::capability = protocol::capability(header);
+    const cuda::Form form = cuda::form_of(emulation::capability);
     for (;;) {
         Network network;
         if (!protocol::read_network(network)) return 0;

@@ -1,11 +1,15 @@
 // The session on a GPU, run on the fake CUDA runtime and the emulated kernels.
 //
-//   cuda_session replay   input: cases (protocol.hpp), the kernel being "xor" or "and", and one thread meaning that GPU
-//                         and host share their memory; output: logits
+//   cuda_session replay   input: cases (protocol.hpp), the kernel being the architecture as in "sm_80", and one thread
+//   meaning
+//                         that GPU and host share their memory; output: logits
+//   cuda_session kernels  the same; output: what runs each step of each case
+//   cuda_session many     input: no cases; fails unless a batch of more images than one launch takes is right
 //   cuda_session errors   the same for one case; output: a line for every fault, then the logits of a sound run
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "../../csrc/cuda/session.hpp"
@@ -30,7 +34,7 @@ void check_single_calls(cuda::Session& session, const protocol::Images& batch) {
 }
 
 bool replay_case() {
-    const auto session = cuda::make_session(0);
+    auto session = cuda::make_session(0);
     if (!protocol::read_network(session->network())) return false;
     session->load();
     protocol::Images batch = protocol::read_images(session->network().classes());
@@ -43,13 +47,44 @@ bool replay_case() {
     session->poison(0xFF);
     for (auto& values : batch.logits) std::fill(values.begin(), values.end(), -1);
     for (auto& values : batch.masks) std::fill(values.begin(), values.end(), uint8_t{0xEE});
-    session->run(batch.images);
+    std::thread([&] { session->run(batch.images); }).join();  // which has chosen no device yet
     require(fake_cudart::graphs_launched == graphs + 1, "a known shape is not run by one graph");
     require(batch.logits == first, "the recorded graph gives other logits");
     require(protocol::masks_are_decisions(batch, session->network().classes()), "the graph gives another mask");
     require(session->memory() == memory, "memory grows with a known shape");
     require(session->seconds(0, 1, 2) > 0 && session->peak() > 0, "nothing can be timed");
+    std::thread([&] { session.reset(); }).join();
     protocol::write_logits(batch);
+    return true;
+}
+
+// More images than one launch takes: each gets the mask that it gets alone.
+void run_many() {
+    constexpr int kImages = 600;
+    const auto session = cuda::make_session(0);
+    mbunet::Network& network = session->network();
+    const std::vector<int16_t> colours(27, 1), ones(1, 2);
+    const std::vector<int32_t> theta(1, 300), bias(1, 0);
+    network.add_pixels(network.add_slot(1, 1), 1, colours.data(), theta.data());
+    network.add_head(0, 1, 1, ones.data(), bias.data());
+    session->load();
+    std::vector<uint8_t> pixels(3 * kImages), masks(kImages, 7);
+    std::vector<mbunet::Image> images;
+    for (size_t i = 0; i < kImages; ++i) {
+        pixels[3 * i] = static_cast<uint8_t>(i);
+        pixels[3 * i + 1] = 200;
+        images.push_back({&pixels[3 * i], 1, 1, 0, &masks[i], nullptr});
+    }
+    session->run(images);
+    for (size_t i = 0; i < kImages; ++i) require(masks[i] == (i % 256 >= 100), "an image of many has another's mask");
+}
+
+bool print_kernels() {
+    const auto session = cuda::make_session(0);
+    if (!protocol::read_network(session->network())) return false;
+    session->load();
+    protocol::read_images(session->network().classes());
+    for (const std::string& kernel : session->kernels()) std::puts(kernel.c_str());
     return true;
 }
 
@@ -89,10 +124,23 @@ void errors() {
     const auto run = [&] { session->run(batch.images); };
     with("no memory for activations", fake_cudart::capacity, session->memory() + 100, run);
     with("a launch fails", fake_cudart::launches_until_failure, 3, run);
+    require(!fake_cudart::waiting(), "a run that failed is still under way");
     const int steps = static_cast<int>(network.steps().size());
     with("a launch fails in recording", fake_cudart::launches_until_failure, steps - 4 + 2,
          run);  // four pools are fused
     with("afterwards", fake_cudart::launches_until_failure, -1, run);
+    const auto run_large = [&](cuda::Session& some, int height) {
+        some.run({{nullptr, height, 8192, 0, nullptr, {}}});
+    };
+    with("too many pixels", fake_cudart::gpus, 1, [&] { run_large(*session, 8193); });
+    mbunet::Network wide = network;
+    wide.add_slot(1024, 1);
+    with("too large a tensor", fake_cudart::gpus, 1, [&] { run_large(*loaded(wide), 8192); });
+
+    fake_cudart::integrated = true;
+    const auto mapped = loaded(network);
+    with("no mapping", fake_cudart::mapping_fails, true, [&] { mapped->run(batch.images); });
+    with("a mapping afterwards", fake_cudart::mapping_fails, false, [&] { mapped->run(batch.images); });
     protocol::write_logits(batch);
 }
 
@@ -101,10 +149,15 @@ void errors() {
 int main(int, char** arguments) {
     try {
         const protocol::Header header = protocol::read_header();
-        fake_cudart::capability = header.kernel == "xor" ? 80 : 90;
+        fake_cudart::capability = protocol::capability(header);
         fake_cudart::integrated = header.threads == 1;
         if (arguments[1] == std::string("errors")) {
             errors();
+        } else if (arguments[1] == std::string("many")) {
+            run_many();
+        } else if (arguments[1] == std::string("kernels")) {
+            while (print_kernels()) {
+            }
         } else {
             while (replay_case()) {
             }

@@ -1,245 +1,57 @@
-// A GPU's thread block on the CPU: what csrc/cuda/ptx.hpp calls where there is no nvcc.
+// A GPU's instructions on the CPU: what csrc/cuda/ptx.hpp calls where there is no nvcc.
 //
 // Threads are fibers. A fiber runs until it waits for its block (barrier) or its warp (a collective instruction); who
 // goes on is drawn by a seeded generator, so that what a kernel leaves unordered happens in many orders. Shared memory
 // starts as poison. An asynchronous copy turns its target into poison at once, and lands when its own thread waits for
-// it. Global memory must be declared, and is checked at every access. One emulated launch at a time.
+// it. Two threads that touch a word of shared memory with no barrier in between, one of them writing, are an error in
+// whichever order they came. Global memory must be declared, and is checked at every access. An instruction that the
+// emulated compute capability lacks, and a grid or a block larger than it allows, are errors. One emulated launch at a
+// time.
 #pragma once
 
-#include <setjmp.h>
-#include <ucontext.h>
-
-#include <algorithm>
-#include <cstdint>
 #include <cstring>
-#include <functional>
-#include <random>
-#include <set>
-#include <stdexcept>
-#include <string>
-#include <tuple>
-#include <vector>
+#include <string_view>
+
+#include "emulated_block.hpp"
 
 namespace emulation {
 
-struct Index {
-    int x, y, z;
-};
-
-// A line with a barrier or a wait.
-struct Site {
-    std::string file;
-    int line;
-    auto operator<=>(const Site&) const = default;
-};
-
-constexpr uint32_t kSharedBase = 1024;  // not 0: an offset taken for an address must fail
-constexpr int kWarp = 32;
-constexpr size_t kStack = 64 * 1024;
-
-[[noreturn]] inline void fail(const std::string& what) { throw std::runtime_error("emulation: " + what); }
-
-// -- global memory
-
-struct Range {
-    uintptr_t begin, end;
-    bool writable;
-    std::vector<uint8_t> writes;  // by byte: how often a launch has written it
-};
-
-inline std::vector<Range> ranges;
-
-inline void declare(const void* begin, size_t bytes, bool writable) {
-    const auto address = reinterpret_cast<uintptr_t>(begin);
-    ranges.push_back({address, address + bytes, writable, std::vector<uint8_t>(writable ? bytes : 0)});
-}
-
-inline Range& range_of(const void* at, size_t bytes, bool write) {
-    const auto address = reinterpret_cast<uintptr_t>(at);
-    if (address % bytes) fail("misaligned access to global memory");
-    for (Range& range : ranges)
-        if (range.begin <= address && address + bytes <= range.end && (range.writable || !write)) return range;
-    fail(write ? "write outside of global memory" : "read outside of global memory");
-}
-
-template <class T>
-T load(const T* from) {
-    range_of(from, sizeof(T), false);
-    return *from;
-}
-
-template <class T>
-void store(T* to, T value) {
-    Range& range = range_of(to, sizeof(T), true);
-    const size_t offset = reinterpret_cast<uintptr_t>(to) - range.begin;
-    for (size_t i = 0; i < sizeof(T); ++i) ++range.writes[offset + i];
-    *to = value;
-}
-
-// -- the block that runs
-
-struct Copy {
-    uint32_t to;
-    const void* from;
-    int bytes;
-    bool real;
-};
-
-struct Fiber {
-    enum State { kReady, kInWarp, kAtBarrier, kDone };
-    State state = kDone;
-    bool started = false;
-    ucontext_t entry;
-    jmp_buf resume;
-    std::vector<char> stack = std::vector<char>(kStack);
-    std::vector<std::vector<Copy>> groups;  // committed, oldest first
-    std::vector<Copy> open;
-    const void* operands;
-};
-
-struct Warp {
-    int arrived = 0;
-    const char* operation = nullptr;
-};
-
-struct State {
-    std::vector<Fiber> fibers;
-    std::vector<Warp> warps;
-    std::vector<uint8_t> shared;
-    std::mt19937 random;
-    int current = 0;
-    Index block{};
-    const std::function<void()>* kernel = nullptr;
-    jmp_buf scheduler;
-    ucontext_t origin;
-    std::string error;
-    // over all launches
-    std::set<Site> sites;
-    const Site* left_out = nullptr;
-    long bank_conflicts = 0;
-};
-
-inline State state;
-
-inline int thread() { return state.current; }
-inline Index block() { return state.block; }
-inline Fiber& self() { return state.fibers[static_cast<size_t>(state.current)]; }
-
-// Gives the processor back to the scheduler until somebody makes the fiber ready.
-inline void wait_as(Fiber::State why) {
-    self().state = why;
-    if (_setjmp(self().resume) == 0) _longjmp(state.scheduler, 1);
-}
-
-inline void fiber_main() {
-    try {
-        (*state.kernel)();
-    } catch (const std::exception& error) {
-        state.error = error.what();
-    }
-    self().state = Fiber::kDone;
-    _longjmp(state.scheduler, 1);
-}
-
-inline void resume(int index) {
-    state.current = index;
-    Fiber& fiber = self();
-    if (_setjmp(state.scheduler)) return;
-    if (fiber.started) _longjmp(fiber.resume, 1);
-    fiber.started = true;
-    getcontext(&fiber.entry);
-    fiber.entry.uc_stack.ss_sp = fiber.stack.data();
-    fiber.entry.uc_stack.ss_size = fiber.stack.size();
-    fiber.entry.uc_link = nullptr;
-    makecontext(&fiber.entry, fiber_main, 0);
-    setcontext(&fiber.entry);
-}
-
-// A ready thread: of the warp that ran last or, at random, of another one. -1 if there is none.
-inline int choose(int& warp, unsigned stay) {
-    const int warps = static_cast<int>(state.warps.size());
-    const auto draw = [](int n) { return static_cast<int>(state.random() % static_cast<unsigned>(n)); };
-    if (state.random() % 16 >= stay) warp = draw(warps);
-    for (int tries = 0; tries < warps; ++tries, warp = (warp + 1) % warps) {
-        const int first = draw(kWarp);
-        for (int i = 0; i < kWarp; ++i) {
-            const int index = warp * kWarp + (first + i) % kWarp;
-            if (state.fibers[static_cast<size_t>(index)].state == Fiber::kReady) return index;
-        }
-    }
-    return -1;
-}
-
-inline void run_block() {
-    for (Fiber& fiber : state.fibers) {
-        fiber.state = Fiber::kReady;
-        fiber.started = false;
-        fiber.groups.clear();
-        fiber.open.clear();
-    }
-    for (Warp& warp : state.warps) warp = {};
-    for (uint8_t& byte : state.shared) byte = static_cast<uint8_t>(state.random());
-    int warp = 0;
-    const unsigned stay = 16 - state.random() % 4 * 2;  // a block in four runs every warp as far as it gets
-    while (state.error.empty()) {
-        const int index = choose(warp, stay);
-        if (index >= 0) {
-            resume(index);
-            continue;
-        }
-        const auto count = [](Fiber::State wanted) {
-            return std::count_if(state.fibers.begin(), state.fibers.end(),
-                                 [=](const Fiber& fiber) { return fiber.state == wanted; });
-        };
-        const auto size = static_cast<ptrdiff_t>(state.fibers.size());
-        if (count(Fiber::kDone) == size) return;
-        if (count(Fiber::kAtBarrier) != size) fail("deadlock");
-        for (Fiber& fiber : state.fibers) fiber.state = Fiber::kReady;
-    }
-    fail(state.error);
-}
-
-// Runs `kernel` as every thread of every block, blocks in random order.
-inline void run_grid(Index grid, int threads, size_t shared_bytes, unsigned seed, const std::function<void()>& kernel) {
-    state.random.seed(seed);
-    state.error.clear();
-    state.kernel = &kernel;
-    state.fibers.resize(static_cast<size_t>(threads));
-    state.warps.resize(static_cast<size_t>(threads / kWarp));
-    state.shared.resize(shared_bytes);
-    std::vector<Index> blocks;
-    for (int z = 0; z < grid.z; ++z)
-        for (int y = 0; y < grid.y; ++y)
-            for (int x = 0; x < grid.x; ++x) blocks.push_back({x, y, z});
-    std::shuffle(blocks.begin(), blocks.end(), state.random);
-    for (const Index& block : blocks) {
-        state.block = block;
-        run_block();
-    }
-}
-
 // -- shared memory
 
-inline uint8_t* shared_at(uint32_t address, size_t bytes) {
+inline void touch(Access& access, int thread, bool writes) {
+    if (access.phase != state.phase) {
+        access = {state.phase, thread, writes};
+    } else if (access.thread == thread) {
+        access.written |= writes;
+    } else {
+        if (writes || access.written) fail("a race for shared memory");
+        access.thread = Access::kSeveral;
+    }
+}
+
+inline uint8_t* shared_at(uint32_t address, size_t bytes, bool writes, int thread) {
     if (address % bytes) fail("misaligned access to shared memory");
     if (address < kSharedBase || address - kSharedBase + bytes > state.shared.size()) fail("outside of shared memory");
-    return &state.shared[address - kSharedBase];
+    const size_t offset = address - kSharedBase;
+    for (size_t word = offset / 4; word < (offset + bytes) / 4; ++word) touch(state.accesses[word], thread, writes);
+    return &state.shared[offset];
 }
 
 template <class T>
 T load_shared(uint32_t from) {
     T value;
-    std::memcpy(&value, shared_at(from, sizeof(T)), sizeof(T));
+    std::memcpy(&value, shared_at(from, sizeof(T), false, state.current), sizeof(T));
     return value;
 }
 
-inline void store_shared(uint32_t to, uint32_t value) {
-    std::memcpy(shared_at(to, sizeof value), &value, sizeof value);
+template <class T>
+void store_shared(uint32_t to, T value) {
+    std::memcpy(shared_at(to, sizeof(T), true, state.current), &value, sizeof(T));
 }
 
 inline void cp_async(uint32_t to, const void* from, int bytes, bool real) {
     const auto size = static_cast<size_t>(bytes);
-    uint8_t* target = shared_at(to, size);
+    uint8_t* target = shared_at(to, size, true, state.current);
     for (size_t i = 0; i < size; ++i) target[i] = static_cast<uint8_t>(state.random());
     if (real) range_of(from, size, false);
     self().open.push_back({to, from, bytes, real});
@@ -260,7 +72,7 @@ inline void cp_async_wait(int pending, const Site& site) {
     auto& groups = self().groups;
     while (groups.size() > static_cast<size_t>(pending)) {
         for (const Copy& copy : groups.front()) {
-            uint8_t* target = shared_at(copy.to, static_cast<size_t>(copy.bytes));
+            uint8_t* target = shared_at(copy.to, static_cast<size_t>(copy.bytes), true, state.current);
             if (copy.real)
                 std::memcpy(target, copy.from, static_cast<size_t>(copy.bytes));
             else
@@ -317,10 +129,11 @@ inline void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
         for (int matrix = 0; matrix < 4; ++matrix) {
             std::set<uint32_t> addresses, banks;
             for (int row = 0; row < 8; ++row) {
-                const uint32_t address = lanes[matrix * 8 + row]->from;
+                const int lane = matrix * 8 + row;
+                const uint32_t address = lanes[lane]->from;
                 addresses.insert(address);
                 banks.insert(address / 16 % 8);
-                const uint8_t* bytes = shared_at(address, 16);
+                const uint8_t* bytes = shared_at(address, 16, false, state.current / kWarp * kWarp + lane);
                 for (int word = 0; word < 4; ++word)
                     std::memcpy(&lanes[row * 4 + word]->rows[matrix], bytes + 4 * word, 4);
             }
@@ -328,6 +141,11 @@ inline void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
         }
     });
 }
+
+// -- matrix products
+
+inline int32_t dot_xor(uint32_t a, uint32_t b) { return __builtin_popcount(a ^ b); }
+inline int32_t dot_and(uint32_t a, uint32_t b) { return __builtin_popcount(a & b); }
 
 // Sum of products of four unsigned bytes with four bytes of type B.
 template <class B>
@@ -337,23 +155,54 @@ int32_t dot4(uint32_t a, uint32_t b) {
     return sum;
 }
 
-// c[16][8] += a[16][8 words] * b[8 words][8], in the fragments that ptx.hpp describes; `dot` multiplies two words.
-template <class Dot>
-void mma(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Dot dot) {
+using Dot = int32_t (*)(uint32_t, uint32_t);  // multiplies two words
+
+// What an instruction of this shape and these types does, by its name: the device gets the same one.
+inline Dot dot_of(std::string_view instruction, std::string_view bits, std::string_view bytes) {
+    const auto is = [&](std::string_view shape, std::string_view rest) {
+        return instruction.size() == shape.size() + rest.size() && instruction.substr(0, shape.size()) == shape &&
+               instruction.substr(shape.size()) == rest;
+    };
+    if (is(bits, ".row.col.s32.b1.b1.s32.xor.popc")) return dot_xor;
+    if (is(bits, ".row.col.s32.b1.b1.s32.and.popc")) return dot_and;
+    if (is(bytes, ".row.col.s32.u8.s8.s32")) return dot4<int8_t>;
+    if (is(bytes, ".row.col.s32.u8.u8.s32")) return dot4<uint8_t>;
+    fail("no such product");
+}
+
+// c[kRows][8] += a[kRows][kWords words] * b[kWords words][8], in the fragments that ptx.hpp describes.
+template <int kRows, int kWords>
+void multiply(const char* instruction, Dot dot, int32_t* c, const uint32_t* a, const uint32_t* b) {
     struct Operands {
         int32_t* c;
         const uint32_t *a, *b;
     };
-    meet<Operands>("mma", {c, a, b}, [dot](const Operands* const* lanes) {
-        for (int row = 0; row < 16; ++row)
+    meet<Operands>(instruction, {c, a, b}, [dot](const Operands* const* lanes) {
+        for (int row = 0; row < kRows; ++row)
             for (int column = 0; column < 8; ++column) {
                 int32_t sum = 0;
-                for (int word = 0; word < 8; ++word)
+                for (int word = 0; word < kWords; ++word)
                     sum += dot(lanes[row % 8 * 4 + word % 4]->a[row / 8 + word / 4 * 2],
                                lanes[column * 4 + word % 4]->b[word / 4]);
                 lanes[row % 8 * 4 + column / 2]->c[row / 8 * 2 + column % 2] += sum;
             }
     });
+}
+
+inline void mma(const char* instruction, int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    const Dot dot = dot_of(instruction, "m16n8k256", "m16n8k32");
+    if (capability < 80) fail("no such product on Turing");
+    if (capability >= 90 && dot == dot_xor) fail("no XOR from Hopper on");
+    multiply<16, 8>(instruction, dot, c, a, b);
+}
+
+inline void mma_quarter(const char* instruction, int32_t& c0, int32_t& c1, uint32_t a, uint32_t b) {
+    const Dot dot = dot_of(instruction, "m8n8k128", "m8n8k16");
+    if (dot == dot_and) fail("no AND of this shape before Ampere");
+    int32_t c[2] = {c0, c1};
+    multiply<8, 4>(instruction, dot, c, &a, &b);
+    c0 = c[0];
+    c1 = c[1];
 }
 
 }  // namespace emulation

@@ -1,25 +1,32 @@
 // The CUDA runtime's calls that the session makes, played by the host, and mbunet::cuda::launch on top of the emulated
 // kernels. Stricter than a GPU where that finds mistakes: what a stream is told happens only when somebody waits for
-// it, memory that was never written holds garbage, and a copy must stay within one allocation of the right kind.
+// it, memory that was never written holds garbage, a copy must stay within one allocation of the right kind, nothing is
+// copied back that was never set or copied there (what kernels write it does not see), an error that nobody fetched is
+// the next launch's, freeing memory that a stream still uses is an error, and so is what a thread asks of the device
+// before it has chosen one.
 #include "fake_cudart.hpp"
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <set>
 #include <utility>
 #include <vector>
 
 #include "../../csrc/cuda/kernels.hpp"
 #include "emulated_launch.hpp"
+#include "emulation.hpp"
 
 using Work = std::vector<std::function<void()>>;
 
 struct CUstream_st {
     Work waiting;
     CUgraph_st* recording = nullptr;
+    bool spoilt = false;  // whether a launch failed in the recording
 };
 struct CUgraph_st {
     Work work;
@@ -34,10 +41,13 @@ namespace {
 struct Allocation {
     size_t bytes;
     bool device;
+    std::vector<uint8_t> set;  // by byte of device memory: whether a call has written it
 };
 
 std::map<uint8_t*, Allocation> allocations;
+std::set<cudaStream_t> streams;
 cudaError_t last_error = cudaSuccess;
+thread_local bool chosen = false;  // a device, by this thread
 
 cudaError_t answer(cudaError_t code) { return code == cudaSuccess ? code : last_error = code; }
 
@@ -52,26 +62,43 @@ uint8_t* allocate(size_t bytes, bool device) {
     constexpr size_t kAlign = 256;
     auto* memory = static_cast<uint8_t*>(std::aligned_alloc(kAlign, (bytes + kAlign - 1) / kAlign * kAlign));
     std::memset(memory, 0xCD, bytes);
-    allocations[memory] = {bytes, device};
+    allocations[memory] = {bytes, device, std::vector<uint8_t>(device ? bytes : 0)};
     return memory;
 }
 
 cudaError_t release(void* memory) {
-    if (!memory) return cudaSuccess;
+    if (!chosen || fake_cudart::waiting()) return answer(cudaErrorInvalidValue);
     if (!allocations.erase(static_cast<uint8_t*>(memory))) return answer(cudaErrorInvalidValue);
     std::free(memory);
     return cudaSuccess;
 }
 
-// Whether the bytes lie in one allocation on the device (or in pinned memory).
-bool within(const void* memory, size_t bytes, bool device) {
+// The one allocation on the device (or in pinned memory) in which the bytes lie, and where in it; or null.
+std::pair<Allocation*, size_t> find(const void* memory, size_t bytes, bool device) {
     const auto* begin = static_cast<const uint8_t*>(memory);
-    for (const auto& [start, allocation] : allocations)
-        if (allocation.device == device && begin >= start && begin + bytes <= start + allocation.bytes) return true;
-    return false;
+    for (auto& [start, allocation] : allocations)
+        if (allocation.device == device && begin >= start && begin + bytes <= start + allocation.bytes)
+            return {&allocation, static_cast<size_t>(begin - start)};
+    return {nullptr, 0};
+}
+
+bool within(const void* memory, size_t bytes, bool device) { return find(memory, bytes, device).first; }
+
+// Marks device memory as set; false where there is none.
+bool set(const void* memory, size_t bytes) {
+    const auto [allocation, offset] = find(memory, bytes, true);
+    if (allocation) std::fill_n(allocation->set.begin() + static_cast<ptrdiff_t>(offset), bytes, uint8_t{1});
+    return allocation;
+}
+
+bool is_set(const void* memory, size_t bytes) {
+    const auto [allocation, offset] = find(memory, bytes, true);
+    return allocation && std::count(allocation->set.begin() + static_cast<ptrdiff_t>(offset),
+                                    allocation->set.begin() + static_cast<ptrdiff_t>(offset + bytes), 0) == 0;
 }
 
 cudaError_t tell(cudaStream_t stream, std::function<void()> work) {
+    if (!chosen) return answer(cudaErrorInvalidDevice);
     (stream->recording ? stream->recording->work : stream->waiting).push_back(std::move(work));
     return cudaSuccess;
 }
@@ -85,6 +112,10 @@ void finish(cudaStream_t stream) {
 
 size_t fake_cudart::allocated() { return ::allocated(true) + ::allocated(false); }
 
+bool fake_cudart::waiting() {
+    return std::any_of(streams.begin(), streams.end(), [](cudaStream_t stream) { return !stream->waiting.empty(); });
+}
+
 namespace mbunet::cuda {
 
 int loaded_capability(int& compiled) {
@@ -93,10 +124,14 @@ int loaded_capability(int& compiled) {
 }
 
 int launch(const Launch& launch, const Device& device, Stream stream) {
-    if (fake_cudart::launches_until_failure >= 0 && fake_cudart::launches_until_failure-- == 0)
+    if (fake_cudart::launches_until_failure >= 0 && fake_cudart::launches_until_failure-- == 0) {
+        stream->spoilt = true;
         return answer(cudaErrorLaunchOutOfResources);
+    }
+    if (last_error != cudaSuccess) return cudaGetLastError();
     return tell(stream, [=] {
         ++fake_cudart::kernels_run;
+        emulation::capability = fake_cudart::capability;
         emulate(launch, device, stream);
     });
 }
@@ -141,7 +176,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
     return cudaSuccess;
 }
 
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int) {
+    chosen = true;
+    return cudaSuccess;
+}
 cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 const char* cudaGetErrorString(cudaError_t code) {
@@ -158,6 +196,7 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+    if (!chosen) return answer(cudaErrorInvalidDevice);
     if (allocated(true) + bytes > fake_cudart::capacity) return answer(cudaErrorMemoryAllocation);
     *memory = allocate(bytes, true);
     return cudaSuccess;
@@ -169,38 +208,41 @@ cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
 }
 
 cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
-    if (!fake_cudart::integrated) return answer(cudaErrorInvalidValue);
+    if (!fake_cudart::integrated || fake_cudart::mapping_fails) return answer(cudaErrorInvalidValue);
     *device = host;
     return cudaSuccess;
 }
 
-cudaError_t cudaFree(void* memory) { return release(memory); }
+cudaError_t cudaFree(void* memory) { return memory ? release(memory) : cudaSuccess; }
 cudaError_t cudaFreeHost(void* memory) { return release(memory); }
 
-cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
-    if (kind != cudaMemcpyHostToDevice || !within(to, bytes, true)) return answer(cudaErrorInvalidValue);
-    std::memcpy(to, from, bytes);
-    return cudaSuccess;
-}
-
+// To the device from any memory of the host; back into pinned memory only. There is no cudaMemcpy: from pageable memory
+// it returns before the device has everything, and the session's stream would not wait for it.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     const bool up = kind == cudaMemcpyHostToDevice;
-    if (!within(to, bytes, up) || !within(from, bytes, !up)) return answer(cudaErrorInvalidValue);
+    if (!(up ? set(to, bytes) : is_set(from, bytes) && within(to, bytes, false))) return answer(cudaErrorInvalidValue);
     return tell(stream, [=] { std::memcpy(to, from, bytes); });
 }
 
 cudaError_t cudaMemset(void* memory, int value, size_t bytes) {
-    if (!within(memory, bytes, true) && !within(memory, bytes, false)) return answer(cudaErrorInvalidValue);
+    if (!set(memory, bytes) && !within(memory, bytes, false)) return answer(cudaErrorInvalidValue);
     std::memset(memory, value, bytes);
     return cudaSuccess;
 }
 
+cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
+    if (!set(memory, bytes)) return answer(cudaErrorInvalidValue);
+    return tell(stream, [=] { std::memset(memory, value, bytes); });
+}
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
     *stream = new CUstream_st;
+    streams.insert(*stream);
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    streams.erase(stream);
     delete stream;
     return cudaSuccess;
 }
@@ -214,11 +256,16 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
     if (stream->recording) return answer(cudaErrorIllegalState);
     stream->recording = new CUgraph_st;
+    stream->spoilt = false;
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     *graph = std::exchange(stream->recording, nullptr);
+    if (stream->spoilt) {
+        cudaGraphDestroy(std::exchange(*graph, nullptr));
+        return answer(cudaErrorStreamCaptureInvalidated);
+    }
     return *graph ? cudaSuccess : answer(cudaErrorIllegalState);
 }
 
@@ -228,11 +275,13 @@ cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* executable, cudaGraph
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    if (!graph) return answer(cudaErrorInvalidValue);
     delete graph;
     return cudaSuccess;
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+    if (!executable) return answer(cudaErrorInvalidValue);
     delete executable;
     return cudaSuccess;
 }

@@ -41,6 +41,9 @@ inline Header read_header() {
     return {{name.begin(), name.end()}, take_int()};
 }
 
+// 10 * major + minor of the architecture that the kernel's name is: 80 of "sm_80".
+inline int capability(const Header& header) { return std::stoi(header.kernel.substr(3)); }
+
 // Operation, output slot, channels, inputs (count, slots, channels of each), weights, offsets.
 inline void read_step(mbunet::Network& network) {
     const auto op = static_cast<mbunet::Op>(take_int());

@@ -22,12 +22,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import format, roofline
+from engine import _native, devices, format, roofline
 from engine.runtime import Engine
 from service import cli
 from service.server import greeting, listen
 from service.settings import Settings
 from service.terminal import progress, table
+from tests.bench.test_cuda import Timed
 from tests.models import random_model
 from tests.service.fakes import PATIENCE, FakeEngine, file_of, photo
 
@@ -367,3 +368,25 @@ def test_bench_lists_every_layer_and_the_ceiling(
         assert re.search(rf"^{layer.name} ", printed, re.MULTILINE)
     assert re.search(r"^convolutions .*%$", printed, re.MULTILINE)
     assert re.search(r"additions fed from L1: \d+ non-zero GMAC/s", printed)
+
+
+def test_bench_on_a_gpu(model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "gpus", lambda: ["a GPU"])
+    monkeypatch.setattr(_native, "CudaSession", Timed)  # a millisecond for every layer, a peak of 1 Top/s
+    arguments = ["bench", "--model", str(model), "--size", "32", "--batch", "4", "--device", "cuda"]
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    layers = format.load(model).layers
+    for i, layer in enumerate(layers):
+        assert re.search(rf"^{layer.name} +1000\.0 .*kernel {i}$", printed, re.MULTILINE)
+    bits = 9 * layers[0].channels * layers[1].channels * 32 * 32
+    share = 4 * 2 * 2 * bits / 1e-3 / 1e12  # four images, two planes, a product and a sum
+    assert re.search(rf"^{layers[1].name} .* {share:.0%} ", printed, re.MULTILINE)
+    assert f"the network: {1000 * len(layers)}.0 us, {4000 / len(layers):.0f} images/s" in printed
+
+
+def test_bench_without_a_gpu_says_why(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if devices.gpus():
+        pytest.skip("this machine has a GPU")
+    assert cli.main(["bench", "--model", str(model), "--device", "cuda"]) == 1
+    assert "cuda:0: " in capsys.readouterr().err
