@@ -1,10 +1,12 @@
 // The only file that knows Python: engine._native.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include "contrast.hpp"
 #include "cuda/session.hpp"
 #include "peak.hpp"
 #include "session.hpp"
@@ -20,6 +22,7 @@ namespace {
 template <class T, int Dimensions>
 using Array = nb::ndarray<const T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
 using Pixels = nb::ndarray<const uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
+using Values = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Mask = nb::ndarray<uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
@@ -92,6 +95,23 @@ NB_MODULE(_native, module) {
             return mbunet::peak(mbunet::kernels_named(kernel), threads, bytes);
         },
         "kernel"_a, "threads"_a, "bytes"_a);
+
+    module.def(
+        "histogram",
+        [](Array<uint8_t, 1> values) {
+            nb::gil_scoped_release release;
+            return mbunet::histogram(values.data(), values.size());
+        },
+        "values"_a.noconvert());
+    module.def(
+        "look_up",
+        [](Array<uint8_t, 1> values, nb::ndarray<const uint8_t, nb::shape<256>, nb::c_contig, nb::device::cpu> table,
+           Values out) {
+            if (out.size() != values.size()) throw nb::value_error("values and out are not of one size");
+            nb::gil_scoped_release release;
+            mbunet::look_up(values.data(), values.size(), table.data(), out.data());
+        },
+        "values"_a.noconvert(), "table"_a.noconvert(), "out"_a.noconvert());
 
     session_class<Session>(module, "Session")
         .def(

@@ -21,6 +21,17 @@ def test_stretch_leaves_a_full_range_alone() -> None:
     assert np.abs(fit.stretch(image).astype(int) - image).max() <= 2
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (7, 5, 3), (64, 33, 3)])
+def test_stretch_follows_its_definition(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).normal(90, 20, shape).clip(0, 255).astype(np.uint8)
+    ordered, part = np.sort(image, axis=None), image.size * 5 // 1000
+    low, high = int(ordered[part]), int(ordered[image.size - part - 1])
+    span = max(high - low, fit.MIN_RANGE)
+    expected = [[[(min(max(int(v) - low, 0), span) * 255 + span // 2) // span for v in p] for p in row] for row in image]
+    assert np.array_equal(fit.stretch(image), expected)
+    assert np.array_equal(fit.stretch(image[::-1, ::2]), fit.stretch(image[::-1, ::2].copy()))
+
+
 @pytest.mark.parametrize("value", [0, 7, 255])
 def test_a_flat_image_stays_dark_instead_of_becoming_noise(value: int) -> None:
     image = np.full((5, 4, 3), value, np.uint8)
