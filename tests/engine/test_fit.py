@@ -27,7 +27,9 @@ def test_stretch_follows_its_definition(shape: tuple[int, ...]) -> None:
     ordered, part = np.sort(image, axis=None), image.size * 5 // 1000
     low, high = int(ordered[part]), int(ordered[image.size - part - 1])
     span = max(high - low, fit.MIN_RANGE)
-    expected = [[[(min(max(int(v) - low, 0), span) * 255 + span // 2) // span for v in p] for p in row] for row in image]
+    expected = [
+        [[(min(max(int(v) - low, 0), span) * 255 + span // 2) // span for v in p] for p in row] for row in image
+    ]
     assert np.array_equal(fit.stretch(image), expected)
     assert np.array_equal(fit.stretch(image[::-1, ::2]), fit.stretch(image[::-1, ::2].copy()))
 
