@@ -4,7 +4,8 @@ namespace mbunet {
 
 namespace {
 
-constexpr int kSpins = 4000;  // ten to some hundred microseconds, by the CPU: longer than the gap between two layers
+constexpr int kSpins = 200;    // some microseconds: most gaps between two tasks
+constexpr int kYields = 1000;  // some hundred microseconds: longer than the gap between two layers
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -17,10 +18,13 @@ inline void pause() {
 // Waits until `value` differs from `old`; returns what it then is.
 template <class T>
 T wait_for_change(const std::atomic<T>& value, T old) {
-    for (int i = 0; i < kSpins; ++i) {
+    for (int i = 0; i < kSpins + kYields; ++i) {
         const T now = value.load(std::memory_order_acquire);
         if (now != old) return now;
-        pause();
+        if (i < kSpins)
+            pause();
+        else
+            std::this_thread::yield();  // the one waited for may itself be waiting for this core
     }
     value.wait(old, std::memory_order_acquire);
     return value.load(std::memory_order_acquire);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -81,7 +82,7 @@ class Service:
         self._load = load
         self._traces = traces
         self._finished = 0  # images that engines have run
-        self._pool = ThreadPoolExecutor(os.cpu_count(), "codec")
+        self._pool = ThreadPoolExecutor(os.cpu_count(), "codec", _yield_to_engine)
 
     @property
     def state(self) -> State:
@@ -260,6 +261,16 @@ class Service:
     async def off_the_loop(self, work: Callable[[], T]) -> T:
         """The result of `work`, done in the bounded pool of threads."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _yield_to_engine() -> None:
+    """Let this thread wake without preempting another, where the system has such a class and permits it.
+
+    The engine's threads wait for each other at the end of every layer, so one that is preempted stops them all. A
+    decoder that waits its turn costs nothing.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _black() -> Pixels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import socket
 import threading
@@ -493,3 +494,29 @@ def test_the_whole_way_gives_the_engines_own_bits() -> None:
             (expected,), _ = engine.run([decode(data, 2**20)])
             mask = mask_of(client.post("/segment", content=data, headers=PNG))
             np.testing.assert_array_equal(mask, expected * 255, err_msg=kind)
+
+
+# -- threads -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling classes here")
+def test_decoders_do_not_preempt_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+
+    def spy(data: bytes, most: int) -> Any:
+        found.append(os.sched_getscheduler(0))
+        return decode(data, most)
+
+    monkeypatch.setattr("service.codec.decode", spy)
+    with serving(create_app(FakeEngine(fake_model()), Settings())) as client:
+        assert_lives_on(client)
+    assert set(found) == {os.SCHED_BATCH}
+
+
+def test_a_system_that_forbids_scheduling_classes_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbidden, raising=False)
+    with serving(create_app(FakeEngine(fake_model()), Settings())) as client:
+        assert_lives_on(client)
