@@ -58,7 +58,7 @@ size_t Executor::scratch_bytes(const Network& network, const Bound& bound) {
 void Executor::run_pixels(const Step& step, const Image* images) {
     const Grid& grid = bound_.grid;
     const Plane& to = plane(step.output);
-    const PixelArgs args{step.weights.data(), step.offsets.data(), step.channels};
+    const PixelArgs args{step.tables.data(), step.offsets.data(), step.channels};
     // two rows more are read than computed, so tasks are long: two for every thread
     const int tiles = std::clamp(divide_up(2 * pool_.size(), grid.groups), 1, divide_up(grid.side, 2));
     const int lanes = static_cast<int>(grid.bytes) * 8;
@@ -71,10 +71,10 @@ void Executor::run_pixels(const Step& step, const Image* images) {
         for (int r = first; r < last; ++r) {
             rows.read(r + 1);
             for (int c = 0; c < grid.side; ++c) {
-                const int32_t* pairs[kPixelPairs];
+                const uint32_t* taps[9];
                 for (int lane = 0; lane < lanes; lane += kPixelLanes) {
-                    rows.point(r, c, lane, pairs);
-                    kernels_.pixels(args, pairs, bits + lane / 8);
+                    rows.point(r, c, lane, taps);
+                    kernels_.pixels(args, taps, bits + lane / 8);
                 }
                 uint8_t* out = at(task / tiles, step.output, r, c);
                 for (int channel = 0; channel < step.channels; ++channel)

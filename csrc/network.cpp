@@ -13,18 +13,19 @@ int Network::add_slot(int channels, int stride) {
 
 void Network::add_pixels(int output, int channels, const int16_t* weights, const int32_t* theta) {
     Step step{Op::kPixels, {}, {}, output, channels, {}, {}, {}, {theta, theta + channels}};
+    step.weights.assign(weights, weights + channels * 27);
     const auto pair = [](int16_t low, int16_t high) {
         return static_cast<int32_t>(static_cast<uint32_t>(static_cast<uint16_t>(low)) |
                                     static_cast<uint32_t>(static_cast<uint16_t>(high)) << 16);
     };
-    for (int channel = 0; channel < channels; ++channel) {
-        for (int i = 0; i < 3; ++i, weights += 9) {  // [column][colour]
-            for (int column = 0; column < 3; ++column)
-                step.weights.push_back(pair(weights[column * 3], weights[column * 3 + 1]));
-            step.weights.push_back(pair(weights[2], weights[5]));
-            step.weights.push_back(pair(weights[8], 0));
+    for (int channel = 0; channel < channels; ++channel, weights += 27) {
+        for (int row = 0; row < 27; row += 9) {  // [column][colour]
+            for (int tap = row; tap < row + 9; tap += 3) step.tables.push_back(pair(weights[tap], weights[tap + 1]));
+            step.tables.push_back(pair(weights[row + 2], weights[row + 5]));
         }
-        step.weights.resize(static_cast<size_t>((channel + 1) * kPixelStride));
+        step.tables.push_back(pair(weights[8], weights[17]));
+        step.tables.push_back(pair(weights[26], 0));
+        step.tables.resize(static_cast<size_t>((channel + 1) * kPixelStride));
     }
     steps_.push_back(std::move(step));
 }

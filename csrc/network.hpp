@@ -21,11 +21,10 @@ struct Step {
     std::vector<int> input_channels;  // channels taken of each input
     int output;                       // slot; -1 for the head
     int channels;                     // output channels, classes of the head
-    // kConv, kUpconv: int8 [channels][taps][sum of input_channels]; others as their kernel wants them
-    std::vector<int8_t> signs;
-    std::vector<int32_t> weights;
-    std::vector<int32_t> tables;
-    std::vector<int32_t> offsets;  // theta, or base of the head
+    std::vector<int8_t> signs;        // kConv, kUpconv: [channels][taps][sum of input_channels]
+    std::vector<int32_t> weights;     // kPixels: [channels][3][3][3]; kHead: see HeadArgs
+    std::vector<int32_t> tables;      // what CPU kernels read besides or instead (cpu/kernels.hpp)
+    std::vector<int32_t> offsets;     // theta, or base of the head
 
     int taps() const { return op == Op::kUpconv ? 4 : 9; }
 };

@@ -6,18 +6,8 @@ namespace mbunet {
 
 namespace {
 
-// Pairs of columns -1 and from the row's own end on: its last pixel is repeated up to `width`, outside it is 0.
-void pair_edges(int columns, int width, int32_t* red_green, int32_t* blue) {
-    const int32_t last = blue[columns - 1];
-    std::fill(red_green + columns, red_green + width, red_green[columns - 1]);
-    std::fill(blue + columns - 1, blue + width, last | last << 16);
-    blue[width - 1] = last;
-    blue[-1] = static_cast<int32_t>(static_cast<uint32_t>(blue[0]) << 16);
-    red_green[-1] = red_green[width] = blue[width] = 0;
-}
-
-size_t line_ints(const Grid& grid) { return static_cast<size_t>(grid.width) + 2; }
-size_t row_ints(const Grid& grid) { return static_cast<size_t>(grid.side + 2) * grid.bytes * 8; }
+size_t line_size(const Grid& grid) { return static_cast<size_t>(grid.width) + 2; }
+size_t row_size(const Grid& grid) { return static_cast<size_t>(grid.side + 2) * grid.bytes * 8; }
 
 }  // namespace
 
@@ -27,38 +17,30 @@ PixelRows::PixelRows(const Kernels& kernels, const Grid& grid, const Image* imag
       images_(images),
       first_(group * static_cast<int>(grid.bytes) * 8),
       lanes_(static_cast<int>(grid.bytes) * 8),
-      row_ints_(row_ints(grid)),
-      red_green_(reinterpret_cast<int32_t*>(scratch) + 1),
-      blue_(red_green_ + line_ints(grid)),
-      rows_(blue_ + line_ints(grid) - 1) {}
+      row_size_(row_size(grid)),
+      line_(reinterpret_cast<uint32_t*>(scratch) + 1),
+      rows_(line_ + line_size(grid) - 1) {}
 
-size_t PixelRows::bytes(const Grid& grid) {
-    return (2 * line_ints(grid) + kRows * 2 * row_ints(grid)) * sizeof(int32_t);
-}
+size_t PixelRows::bytes(const Grid& grid) { return (line_size(grid) + kRows * row_size(grid)) * sizeof(uint32_t); }
 
-// One image row as pairs: edges replicated to the padded shape, zero outside it.
+// One image row: edges replicated to the padded shape, zero outside it.
 void PixelRows::read_line(const Image& image, int y) {
     if (y < 0 || y >= grid_.height) {
-        std::fill(red_green_ - 1, red_green_ + grid_.width + 1, 0);
-        std::fill(blue_ - 1, blue_ + grid_.width + 1, 0);
+        std::fill(line_ - 1, line_ + grid_.width + 1, 0);
         return;
     }
     const size_t stride = static_cast<size_t>(image.width) * 3;
-    kernels_.pairs(image.pixels + static_cast<size_t>(std::min(y, image.height - 1)) * stride, image.width, red_green_,
-                   blue_);
-    pair_edges(image.width, grid_.width, red_green_, blue_);
+    kernels_.widen(image.pixels + static_cast<size_t>(std::min(y, image.height - 1)) * stride, image.width, line_);
+    std::fill(line_ + image.width, line_ + grid_.width, line_[image.width - 1]);
+    line_[-1] = line_[grid_.width] = 0;
 }
 
 // Deals the line out to `lanes` lanes from `lane` of the group on, which are the tiles from `column` on.
-void PixelRows::deal(int32_t* row, int lane, int lanes, int column) const {
+void PixelRows::deal(uint32_t* row, int lane, int lanes, int column) const {
     for (int c = -1; c <= grid_.side; ++c) {
-        int32_t* to = row + (c + 1) * lanes_ + lane;
-        const int32_t* red_green = red_green_ + column * grid_.side + c;
-        const int32_t* blue = blue_ + column * grid_.side + c;
-        for (int i = 0; i < lanes; ++i) {
-            to[i] = red_green[i * grid_.side];
-            to[i + static_cast<int>(row_ints_)] = blue[i * grid_.side];
-        }
+        uint32_t* to = row + (c + 1) * lanes_ + lane;
+        const uint32_t* from = line_ + column * grid_.side + c;
+        for (int i = 0; i < lanes; ++i) to[i] = from[i * grid_.side];
     }
 }
 
@@ -73,14 +55,8 @@ void PixelRows::read(int r) {
     }
 }
 
-void PixelRows::point(int r, int c, int lane, const int32_t** pairs) const {
-    for (int i = 0; i < kRows; ++i) {
-        const int32_t* red_green = row(r - 1 + i) + (c + 1) * lanes_ + lane;
-        const int32_t* blue = red_green + row_ints_;
-        for (int column = -1; column <= 1; ++column) *pairs++ = red_green + column * lanes_;
-        *pairs++ = blue - lanes_;
-        *pairs++ = blue + lanes_;
-    }
+void PixelRows::point(int r, int c, int lane, const uint32_t** taps) const {
+    for (int tap = 0; tap < 9; ++tap) *taps++ = row(r - 1 + tap / 3) + (c + tap % 3) * lanes_ + lane;
 }
 
 }  // namespace mbunet

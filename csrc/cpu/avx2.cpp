@@ -40,17 +40,16 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 #include "sliced.inl"
 #include "table_head.inl"
 
-inline V load_pairs(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const V*>(p)); }
-
-void pixels(const PixelArgs& args, const int32_t* const* pairs, uint8_t* bits) {
+void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
+    const PixelPairs in[2] = {{taps, 0}, {taps, kPairedLanes}};
     for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
         const int32_t* weights = args.weights + channel * kPixelStride;
         const V theta = _mm256_set1_epi32(args.theta[channel]);
         for (int half = 0; half < 2; ++half) {
             V sums[3] = {zeros(), zeros(), zeros()};
             for (int i = 0; i < kPixelPairs; ++i)
-                sums[i % 3] = _mm256_add_epi32(
-                    sums[i % 3], _mm256_madd_epi16(load_pairs(pairs[i] + 8 * half), _mm256_set1_epi32(weights[i])));
+                sums[i % 3] = _mm256_add_epi32(sums[i % 3],
+                                               _mm256_madd_epi16((V)in[half].pairs[i], _mm256_set1_epi32(weights[i])));
             const V below = _mm256_cmpgt_epi32(theta, _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), sums[2]));
             bits[half] = static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(below)));
         }
@@ -59,7 +58,7 @@ void pixels(const PixelArgs& args, const int32_t* const* pairs, uint8_t* bits) {
 
 }  // namespace
 
-const Kernels kernels = {"avx2", count, count_dense, pixels, head, pairs, pool, halo, peak};
+const Kernels kernels = {"avx2", count, count_dense, pixels, head, widen, pool, halo, peak};
 
 }  // namespace mbunet::avx2
 MBUNET_TARGET_END

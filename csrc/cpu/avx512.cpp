@@ -63,7 +63,7 @@ void head(const HeadArgs& args, const uint8_t* bits, int32_t* logits) {
 
 }  // namespace
 
-const Kernels kernels = {"avx512", count, count_dense, pixels, head, pairs, pool, halo, peak};
+const Kernels kernels = {"avx512", count, count_dense, pixels, head, widen, pool, halo, peak};
 
 }  // namespace mbunet::avx512
 MBUNET_TARGET_END
@@ -77,12 +77,14 @@ inline __m512i add_pairs(__m512i sums, __m512i pixels, __m512i weights) {
     return _mm512_dpwssd_epi32(sums, pixels, weights);
 }
 
+using avx512::PixelPairs;
+
 #include "avx512_pixels.inl"
 
 }  // namespace
 
 const Kernels kernels = {"avx512vnni",  avx512::count, avx512::count_dense, pixels,      avx512::head,
-                         avx512::pairs, avx512::pool,  avx512::halo,        avx512::peak};
+                         avx512::widen, avx512::pool,  avx512::halo,        avx512::peak};
 
 }  // namespace mbunet::avx512vnni
 MBUNET_TARGET_END

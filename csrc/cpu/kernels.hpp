@@ -64,9 +64,10 @@ constexpr int kPixelLanes = 16;  // lanes that the first layer computes at a tim
 constexpr int kHeadLanes = 64;   // the last
 
 // The first layer: 3x3 over RGB pixels in int16 fixed point, two products at a time. For each of the three rows of taps
-// the pairs are (R, G) at columns -1, 0 and 1, then B at columns (-1, 0) and at (1, nothing).
-constexpr int kPixelPairs = 15;
-constexpr int kPixelStride = 16;  // pairs from one channel's weights to the next; the last is zero
+// the pairs are (R, G) at columns -1, 0 and 1, then B at columns (-1, 0); behind them stand the Bs at column 1, those
+// of the first two rows and (that of the last, nothing).
+constexpr int kPixelPairs = 14;
+constexpr int kPixelStride = 16;  // pairs from one channel's weights to the next; the last two are zero
 
 struct PixelArgs {
     const int32_t* weights;  // [channels][kPixelStride], two int16 each, the first in the low half
@@ -91,13 +92,13 @@ struct Kernels {
     // Bits of output channels [channel, channel_end) at `runs`.
     void (*count)(const CountArgs& args, const Runs& runs, int channel, int channel_end);
     void (*count_dense)(const DenseArgs& args, const Runs& runs, int channel, int channel_end);
-    // First layer at kPixelLanes lanes of one position: pairs[i] points at their pixels, int16 twice, for pair i of the
-    // weights; two bytes of bits for channel c go to bits + c * kLine.
-    void (*pixels)(const PixelArgs& args, const int32_t* const* pairs, uint8_t* bits);
+    // First layer at kPixelLanes lanes of one position: taps[i] points at their pixels under tap i, each R | G << 8 |
+    // B << 16; two bytes of bits for channel c go to bits + c * kLine.
+    void (*pixels)(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits);
     // Last layer at the kHeadLanes lanes from `bits` of channel 0: logits[class][lane].
     void (*head)(const HeadArgs& args, const uint8_t* bits, int32_t* logits);
-    // Pixels [columns][3] as red_green[x] = (R, G) of column x, blue[x] = B of (x, x + 1), 0 behind the last.
-    void (*pairs)(const uint8_t* row, int columns, int32_t* red_green, int32_t* blue);
+    // Pixels [columns][3] as R | G << 8 | B << 16.
+    void (*widen)(const uint8_t* row, int columns, uint32_t* pixels);
     // OR of 2x2 positions of two rows, for `columns` output positions of `bytes` bytes.
     void (*pool)(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns, size_t bytes);
     // Fills the border of one channel, whose planes in the groups are `group_bytes` apart. halo_bytes() of scratch.

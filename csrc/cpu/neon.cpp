@@ -38,20 +38,21 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 #include "table_head.inl"
 
 // Adds the two products of every pair to its sum.
-inline int32x4_t add_pairs(int32x4_t sum, const int32_t* pixels, int32_t weights) {
-    const int16x8_t x = vreinterpretq_s16_s32(vld1q_s32(pixels));
+inline int32x4_t add_pairs(int32x4_t sum, uint32x4_t pixels, int32_t weights) {
+    const int16x8_t x = vreinterpretq_s16_u32(pixels);
     const int16x8_t w = vreinterpretq_s16_s32(vdupq_n_s32(weights));
     return vaddq_s32(sum, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(w)), vmull_high_s16(x, w)));
 }
 
-void pixels(const PixelArgs& args, const int32_t* const* pairs, uint8_t* bits) {
+void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
+    const PixelPairs in[4] = {{taps, 0}, {taps, 4}, {taps, 8}, {taps, 12}};
     static const uint32_t kBits[4] = {1, 2, 4, 8};
     for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
         const int32_t* weights = args.weights + channel * kPixelStride;
         unsigned fired = 0;
         for (int at = 0; at < kPixelLanes; at += 4) {
             int32x4_t sum = vdupq_n_s32(0);
-            for (int i = 0; i < kPixelPairs; ++i) sum = add_pairs(sum, pairs[i] + at, weights[i]);
+            for (int i = 0; i < kPixelPairs; ++i) sum = add_pairs(sum, in[at / 4].pairs[i], weights[i]);
             const uint32x4_t reached = vcgeq_s32(sum, vdupq_n_s32(args.theta[channel]));
             fired |= vaddvq_u32(vandq_u32(reached, vld1q_u32(kBits))) << at;
         }
@@ -62,6 +63,6 @@ void pixels(const PixelArgs& args, const int32_t* const* pairs, uint8_t* bits) {
 
 }  // namespace
 
-const Kernels kernels = {"neon", count, count_dense, pixels, head, pairs, pool, halo, peak};
+const Kernels kernels = {"neon", count, count_dense, pixels, head, widen, pool, halo, peak};
 
 }  // namespace mbunet::neon

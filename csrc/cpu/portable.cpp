@@ -43,6 +43,6 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 
 }  // namespace
 
-const Kernels kernels = {"portable", count, count_dense, pixels, head, pairs, pool, halo, peak};
+const Kernels kernels = {"portable", count, count_dense, pixels, head, widen, pool, halo, peak};
 
 }  // namespace mbunet::portable

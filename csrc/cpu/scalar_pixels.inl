@@ -1,11 +1,17 @@
 // First layer without vector instructions of its own: every lane's products stand together, so that the sum over them
 // is a dot product of int16, which compilers know how to vectorise.
 
-void pixels(const PixelArgs& args, const int32_t* const* pairs, uint8_t* bits) {
+void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
     constexpr int kProducts = 2 * kPixelStride;
     int16_t x[kPixelLanes][kProducts] = {};
-    for (int lane = 0; lane < kPixelLanes; ++lane)
-        for (int i = 0; i < kPixelPairs; ++i) memcpy(&x[lane][2 * i], pairs[i] + lane, sizeof(int32_t));
+    for (int lane = 0; lane < kPixelLanes; lane += kPairedLanes) {
+        const PixelPairs in(taps, lane);
+        for (int i = 0; i < kPixelPairs; ++i)
+            for (int j = 0; j < kPairedLanes; ++j) {
+                const uint32_t pair = in.pairs[i][j];
+                memcpy(&x[lane + j][2 * i], &pair, sizeof pair);
+            }
+    }
     for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
         int16_t w[kProducts];
         memcpy(w, args.weights + channel * kPixelStride, sizeof w);

@@ -136,15 +136,12 @@ void prepare_bits(Layer& layer, const Step& step) {
     }
 }
 
-// Weight of an output channel for one of the 32 factors along K (see pixels.hpp), from the pairs of network.cpp.
+// Weight of an output channel for one of the 32 factors along K (see pixels.hpp).
 int pixel_weight(const Step& step, int channel, int factor) {
     const int word = factor / 4, byte = factor % 4;
     if (channel >= step.channels || (byte == 3 && word >= 3)) return 0;
-    const int tap = byte == 3 ? 8 : word, colour = byte == 3 ? word : byte, column = tap % 3;
-    const int pair = colour < 2 ? column : 3 + column / 2, half = colour < 2 ? colour : column % 2;
-    const auto bits =
-        static_cast<uint32_t>(step.weights[static_cast<size_t>(channel * kPixelStride + tap / 3 * 5 + pair)]);
-    return static_cast<int16_t>(bits >> (16 * half) & 0xFFFF);
+    const int tap = byte == 3 ? 8 : word, colour = byte == 3 ? word : byte;
+    return step.weights[static_cast<size_t>((channel * 9 + tap) * 3 + colour)];
 }
 
 void prepare_pixels(Layer& layer, const Step& step) {
