@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
+
+#include "placement.hpp"
 
 namespace mbunet {
 
@@ -34,14 +37,16 @@ bool read_by_convolution(const Network& network, size_t index) {
 
 Bound::Bound(const Network& network, int height, int width, int images)
     : grid(height, width, images, network.multiple()) {
+    std::vector<size_t> sizes;
     for (const Slot& slot : network.slots()) {
         const Plane& own = planes.emplace(slot.stride, Plane(grid, slot.stride)).first->second;
-        slot_offsets.push_back(group_bytes);
-        group_bytes += own.size * static_cast<size_t>(slot.channels);
+        sizes.push_back(own.size * static_cast<size_t>(slot.channels));
         zero_bytes = std::max(zero_bytes, own.size);
     }
-    zero = group_bytes;
-    group_bytes += zero_bytes + kLine;  // a line more: whole vectors are read at the end
+    Placement placement(network, sizes);
+    slot_offsets = std::move(placement.offsets);
+    zero = placement.bytes;
+    group_bytes = zero + zero_bytes + kLine;  // a line more: whole vectors are read at the end
     if (group_bytes > UINT32_MAX) throw std::length_error("the network needs more than 4 GiB of activations");
     for (size_t s = 0; s < network.steps().size(); ++s) {
         const Step& step = network.steps()[s];

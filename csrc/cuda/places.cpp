@@ -1,6 +1,9 @@
 #include "places.hpp"
 
+#include <utility>
+
 #include "../layout.hpp"
+#include "../placement.hpp"
 #include "kernels.hpp"
 
 namespace mbunet::cuda {
@@ -20,13 +23,15 @@ Places::Places(const Network& network, const Shape& shape) {
     masks = pixels + round_up(all * 3, kAlign);
     logits = masks + round_up(all, kAlign);
     exchange_bytes = logits + (shape.logits ? all * classes * sizeof(int32_t) : 0);
-    arena_bytes = 0;
+    std::vector<size_t> sizes;
     for (const Slot& slot : network.slots()) {
         const auto stride = static_cast<size_t>(slot.stride);
         const auto words = static_cast<size_t>(pixel_words(slot.channels));
-        slots.push_back(arena_bytes);
-        arena_bytes += round_up(all / (stride * stride) * words * sizeof(uint32_t), kAlign);
+        sizes.push_back(round_up(all / (stride * stride) * words * sizeof(uint32_t), kAlign));
     }
+    Placement placement(network, sizes);
+    slots = std::move(placement.offsets);
+    arena_bytes = placement.bytes;
 }
 
 }  // namespace mbunet::cuda

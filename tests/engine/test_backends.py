@@ -12,6 +12,7 @@ from engine.backends import CpuBackend, CudaBackend, available_kernels
 from engine.model import Model
 from engine.runtime import Engine
 from tests.cases import CASES, Case, same
+from tests.models import random_model
 
 # of this architecture; NEON is also emulated elsewhere (test_neon.py)
 ARM = platform.machine() in ("aarch64", "arm64")
@@ -74,3 +75,13 @@ def test_a_wrong_bit_is_noticed(kernel: str) -> None:
     changed = type(model)(**{**vars(model), "tensors": other})
     logits = backend_of(changed, kernel, 1).run(case.images, [0], want_logits=True)[1]
     assert not same(logits, case.expected())
+
+
+def test_slots_that_are_never_needed_together_share_memory() -> None:
+    model = random_model(8)
+    with Engine.load(model, "cpu", 1) as engine:
+        engine.run([np.zeros((512, 512, 3), np.uint8)])
+        backend = engine._backend
+        assert isinstance(backend, CpuBackend)
+        bits = sum(slot.channels * (512 // slot.stride) ** 2 for slot in engine.plan.slots)
+        assert backend.session.memory < 1.5 * bits / 8  # planes have borders: without sharing it is more than twice

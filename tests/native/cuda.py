@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SESSION = ("network", "cuda/gpus", "cuda/layer", "cuda/memory", "cuda/native_session", "cuda/places")
+SESSION = ("network", "cuda/gpus", "cuda/layer", "cuda/memory", "cuda/native_session", "cuda/places", "placement")
 
 
 def require(what: str) -> Path:
