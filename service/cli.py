@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
-import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,19 +12,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service import studies
-from service.settings import Settings, SettingsError, load
-from service.terminal import progress, table
+from service import flags, inspection, studies
+from service.settings import Settings, SettingsError
+from service.terminal import progress
 
 if TYPE_CHECKING:
     from engine.format import Model
-    from engine.runtime import Engine
     from engine.train.evaluate import Segments
     from service.bulk import Outcome
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
-ENGINE_FLAGS = ("device", "kernel", "threads")
-MODEL_HELP = "model file, or the name of a shipped model"
 DATA_HELP = "folder with images/ and masks/"
 THRESHOLD_HELP = "probability at which a pixel is foreground"
 
@@ -39,7 +34,7 @@ def serve(args: argparse.Namespace) -> int:
     """Serve a model over HTTP."""
     from service.server import serve
 
-    return serve(_settings(args))
+    return serve(flags.settings_of(args))
 
 
 def segment(args: argparse.Namespace) -> int:
@@ -67,7 +62,7 @@ def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Out
     """What becomes of the images, from where the flags want it."""
     from service import bulk
 
-    job = bulk.Job(_settings(args), args.threshold, args.overlay)
+    job = bulk.Job(flags.settings_of(args), args.threshold, args.overlay)
     if not sources:
         return iter(())
     if args.url:
@@ -143,64 +138,11 @@ def _model(name: str) -> Model:
 def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
     """The engine to score; a trainer's checkpoint (.pt) is run by torch, full precision included."""
     if not str(args.model).endswith(".pt"):
-        return _engine(_settings(args))
+        return flags.engine_of(flags.settings_of(args))
     _require_torch()
     from engine.train.export import CheckpointEngine
 
     return nullcontext(CheckpointEngine(args.model))
-
-
-def info(args: argparse.Namespace) -> int:
-    """Print a model's layers, weights, share of zeros, classes and provenance, and what would run them."""
-    settings = _settings(args)
-    with _engine(settings) as engine:
-        model, rows = engine.model, engine.describe()
-    print(f"{model.name} ({model.family}), threshold {model.threshold:g}")
-    print(f"classes: {', '.join(entry.name for entry in model.classes)}")
-    print(f"preprocessing: {model.preprocessing}\n")
-    print(table(_layer_rows(model)))
-    print(f"\non {engine.device}:\n")
-    print(table([{name: row[name] for name in ("layer", "kernel", "why")} for row in rows]))
-    print(f"\nprovenance: {json.dumps(model.provenance, indent=2, sort_keys=True)}")
-    return 0
-
-
-def selftest(args: argparse.Namespace) -> int:
-    """Replay the golden files on every backend of this machine."""
-    from engine.selftest import run
-
-    rows = run(args.kernels or None)
-    print(table(rows))
-    return 0 if all(row.get("ok", True) for row in rows) else 1
-
-
-def bench(args: argparse.Namespace) -> int:
-    """Time every layer of a model, on this machine's CPU or by --device cuda on a GPU, beside the measured ceiling."""
-    from engine import devices, roofline
-    from engine.backends import CpuBackend, CudaBackend, available_cores
-    from engine.format import load
-    from engine.runtime import resolve
-
-    settings = _settings(args)
-    model, threads = load(resolve(settings.model)), settings.threads or available_cores()
-    if settings.device.startswith("cuda"):
-        device, backend = devices.choose(model, settings.device, threads, settings.kernel)
-        assert isinstance(backend, CudaBackend)
-        times, peak = roofline.gpu_layer_times(model, backend, args.size, args.batch, args.runs), backend.session.peak()
-        whole = backend.session.seconds(0, len(times), args.runs)
-        print(f"{model.name}, {device}, {args.batch} x {args.size} x {args.size}, means of {args.runs} runs\n")
-        print(table(roofline.gpu_report(times, peak)))
-        print(f"the network: {1e6 * whole:.1f} us, {args.batch / whole:.0f} images/s")
-        print(f"products of bits alone: {peak / 1e12:.0f} Top/s")
-        return 0
-    kernel = CpuBackend(model, settings.kernel, threads).kernel
-    print(f"{model.name}, kernel {kernel}, {threads} threads, {args.size} x {args.size}, medians of {args.runs} runs\n")
-    ceilings = roofline.ceilings(kernel, threads) if args.peak else {}
-    rows = roofline.layer_times(model, kernel, threads, args.size, args.runs)
-    print(table(roofline.report(rows, ceilings.get("L1"))))
-    for source, rate in ceilings.items():
-        print(f"carry-save additions fed from {source}: {rate / 1e9:.0f} non-zero GMAC/s, {rate / 8e9:.0f} GB/s read")
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command with its flags. Settings keep their defaults in `Settings`, training's in `Config`."""
     top = argparse.ArgumentParser(prog="mbunet", description="Segmentation by U-Nets on single bits.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    _setting_flags(_command(commands, serve), *(field.name for field in fields(Settings)))
+    flags.add_settings(_command(commands, serve), *(field.name for field in fields(Settings)))
     _segment_flags(_command(commands, segment))
     _train_flags(_command(commands, train))
     _export_flags(_command(commands, export))
@@ -231,10 +173,9 @@ def parser() -> argparse.ArgumentParser:
     studies.data_flags(_command(commands, studies.data))
     studies.sweep_flags(_command(commands, _with_torch(studies.sweep)))
     studies.table_flags(_command(commands, _with_torch(studies.table)))
-    _info_flags(_command(commands, info))
-    _bench_flags(_command(commands, bench))
-    kernels = _command(commands, selftest)
-    kernels.add_argument("kernels", nargs="*", metavar="KERNEL", help="or cuda:0; by default all that this machine has")
+    inspection.info_flags(_command(commands, inspection.info))
+    inspection.bench_flags(_command(commands, inspection.bench))
+    inspection.selftest_flags(_command(commands, inspection.selftest))
     return top
 
 
@@ -246,31 +187,21 @@ def _command(commands: Any, run: Any, name: str = "") -> argparse.ArgumentParser
     return made
 
 
-def _setting_flags(command: argparse.ArgumentParser, *names: str) -> None:
-    for field in fields(Settings):
-        if field.name in names:
-            flag = "--" + field.name.replace("_", "-")
-            command.add_argument(flag, metavar="X", help=f"{field.metadata['meaning']} (default: {field.default})")
-
-
 def _segment_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("images", nargs="+", type=Path, metavar="IN", help="image files, or folders of them")
     command.add_argument("-o", "--out", required=True, type=Path, help="folder for NAME.png, or one .png file")
     command.add_argument("--overlay", action="store_true", help="write NAME.overlay.png as well")
-    command.add_argument("--threshold", type=_share, help=THRESHOLD_HELP)
+    command.add_argument("--threshold", type=flags.share, help=THRESHOLD_HELP)
     command.add_argument("--overwrite", action="store_true", help="make masks anew that are there already")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--url", help="ask this server instead of computing here, as in http://localhost:8080")
     where.add_argument("--ray", action="store_true", help="compute on a Ray cluster: RAY_ADDRESS, or this machine's")
-    command.add_argument("--parallel", type=_count, default=8, metavar="N", help="requests at a time, to --url (8)")
+    command.add_argument(
+        "--parallel", type=flags.count, default=8, metavar="N", help="requests at a time, to --url (8)"
+    )
     seconds = "seconds for which a server that is lost or full is asked again (60)"
     command.add_argument("--patience", type=float, default=60.0, metavar="S", help=seconds)
-    _setting_flags(command, "model", "max_pixels", "api_key", *ENGINE_FLAGS)
-
-
-def _info_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", help=MODEL_HELP)
-    _setting_flags(command, *ENGINE_FLAGS)
+    flags.add_settings(command, "model", "max_pixels", "api_key", *flags.ENGINE)
 
 
 def _train_flags(command: argparse.ArgumentParser) -> None:
@@ -321,35 +252,16 @@ def _export_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _evaluate_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", help=MODEL_HELP)
+    command.add_argument("model", help=flags.MODEL_HELP)
     command.add_argument("data", help=DATA_HELP)
     command.add_argument("--part", choices=("validation", "training", "all"), default="all", help="default: all")
-    command.add_argument("--share", type=_share, default=0.2, help="of the pairs held for validation (0.2)")
+    command.add_argument("--share", type=flags.share, default=0.2, help="of the pairs held for validation (0.2)")
     command.add_argument("--seed", type=int, default=0, help="of the split into training and validation (0)")
-    command.add_argument("--threshold", type=_share, help=THRESHOLD_HELP)
+    command.add_argument("--threshold", type=flags.share, help=THRESHOLD_HELP)
     command.add_argument("--otsu", action="store_true", help="score Otsu's threshold beside the model")
     command.add_argument("--csv", type=Path, help="write the scores of every image to this file")
     command.add_argument("--card", type=Path, help="write a model card (Markdown) to this file; not for checkpoints")
-    _setting_flags(command, *ENGINE_FLAGS)
-
-
-def _bench_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--peak", action="store_true", help="measure what the machine can do at best as well")
-    command.add_argument("--size", type=int, default=512, help="sides of the image in pixels (default: 512)")
-    command.add_argument("--runs", type=int, default=30, help="how often the image is run (default: 30)")
-    command.add_argument("--batch", type=_count, default=1, help="images at a time, on a GPU (default: 1)")
-    _setting_flags(command, "model", *ENGINE_FLAGS)
-
-
-def _settings(args: argparse.Namespace) -> Settings:
-    """Settings from the environment and from those flags that the command has."""
-    return load(os.environ, {field.name: vars(args).get(field.name) for field in fields(Settings)})
-
-
-def _engine(settings: Settings) -> Engine:
-    from engine.runtime import Engine
-
-    return Engine.load(settings.model, settings.device, settings.threads, settings.kernel)
+    flags.add_settings(command, *flags.ENGINE)
 
 
 def _images(given: Iterable[Path]) -> list[Path]:
@@ -376,33 +288,6 @@ def _targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
         if target.resolve() == image.resolve():
             raise UserError(f"{image}: its mask would be written over it; choose another folder")
     return targets
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return value
-
-
-def _layer_rows(model: Model) -> list[dict[str, Any]]:
-    rows = []
-    for layer in model.layers:
-        row: dict[str, Any] = {"layer": layer.name, "op": layer.op, "weights": layer.weights or "-"}
-        row |= {"inputs": " ".join(layer.inputs), "channels": layer.channels, "non-zero": "", "zeros": ""}
-        if layer.weights in ("binary", "masked"):
-            signs = model.signs(layer)
-            nonzero = int((signs != 0).sum())
-            row |= {"non-zero": nonzero, "zeros": f"{1 - nonzero / signs.size:.1%}"}
-        rows.append(row)
-    return rows
 
 
 def _require_torch() -> None:

@@ -162,6 +162,7 @@ def test_without_ray_the_extra_is_named(
     ("arguments", "status", "message"),
     [
         (["segment", "missing.png", "-o", "out"], 1, "missing.png: no such file or folder"),
+        (["bench", "--device", "reference"], 1, "bench takes --device cpu or cuda"),
         (["info", "missing"], 1, "no model 'missing'"),
         (["eval", "missing", "missing"], 1, "missing: needs the folders images/ and masks/"),
         (["serve", "--port", "http"], 2, "port must be a whole number"),

@@ -1,0 +1,52 @@
+"""What several commands' flags have in common: settings by flag or environment, and values that are checked."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from service.settings import Settings, load
+
+if TYPE_CHECKING:
+    from engine.runtime import Engine
+
+ENGINE = ("device", "kernel", "threads")
+MODEL_HELP = "model file, or the name of a shipped model"
+
+
+def add_settings(command: argparse.ArgumentParser, *names: str) -> None:
+    """Add a flag for each of the settings `names`."""
+    for field in fields(Settings):
+        if field.name in names:
+            flag = "--" + field.name.replace("_", "-")
+            command.add_argument(flag, metavar="X", help=f"{field.metadata['meaning']} (default: {field.default})")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Settings from the environment and from those flags that the command has."""
+    return load(os.environ, {field.name: vars(args).get(field.name) for field in fields(Settings)})
+
+
+def engine_of(settings: Settings) -> Engine:
+    """The engine that the settings name. Raises EngineError."""
+    from engine.runtime import Engine
+
+    return Engine.load(settings.model, settings.device, settings.threads, settings.kernel)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return value
