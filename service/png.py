@@ -1,15 +1,15 @@
 """Masks as PNG, in as few bits as they need: an eighth of the data deflates in a tenth of the time.
 
 A reader sees the same 8-bit values whichever depth was written. Rows are written as changes against the row above, and
-deflate looks only for runs (level 1, Z_RLE), which are nearly all that is left of a mask then.
+deflated by ISA-L, which takes a tenth of zlib's time for files of the same size.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, PALETTE = 0, 3  # PNG's colour types
 UP = 2  # of PNG's row filters: each byte less the one above it
-MEMORY_LEVEL = 9  # zlib's largest: fewer blocks
+LEVEL = 1  # of ISA-L's 0 to 3
 
 
 def black_and_white(mask: Bytes) -> bytes:
@@ -53,8 +53,7 @@ def _packed(mask: Bytes, bits: int) -> Bytes:
 
 def _file(rows: Bytes, width: int, bits: int, color: int, palette: bytes = b"") -> bytes:
     """The file of `rows`, uint8 [h, bytes of a row]."""
-    deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, MEMORY_LEVEL, zlib.Z_RLE)
-    data = deflate.compress(_filtered(rows).data) + deflate.flush()
+    data = isal_zlib.compress(_filtered(rows), LEVEL)
     header = struct.pack(">IIBBBBB", width, rows.shape[0], bits, color, 0, 0, 0)  # no interlacing
     return SIGNATURE + _chunk(b"IHDR", header) + palette + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 
@@ -69,4 +68,5 @@ def _filtered(rows: Bytes) -> Bytes:
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
-    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
+    checksum = isal_zlib.crc32(data, isal_zlib.crc32(kind))
+    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", checksum)))

@@ -25,6 +25,7 @@ def zeros_per_block(rows: Sequence[Row], out: Path) -> None:
     def draw(axes: Axes) -> None:
         axes.boxplot(list(found.values()), tick_labels=list(found))
         axes.set(ylabel="share of zero weights", ylim=(0, 1))
+        axes.tick_params("x", rotation=45)
 
     _picture(out, [draw])
 
