@@ -39,7 +39,7 @@ def bars(rows: Sequence[Row], path: Path) -> None:
     times = [float(row["median_ms"]) for row in rows]
     colours = [OURS if row["kind"] == "ours" else PEER for row in rows]
     found = axes.barh([row["name"] for row in rows], times, color=colours)
-    axes.bar_label(found, [f"{time:.3g}" for time in times], padding=3)
+    axes.bar_label(found, [f"{time:.0f}" if time >= 100 else f"{time:.3g}" for time in times], padding=3)
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds for one 512 x 512 image (median, logarithmic)")
@@ -68,7 +68,7 @@ def scaling(sizes: Sequence[Row], threads: Sequence[Row], path: Path) -> None:
     left.set(xscale="log", yscale="log", xlabel="megapixels", ylabel="milliseconds")
     right.set(yscale="log", xlabel="threads", ylabel="milliseconds")
     right.set_xticks(sorted({int(row["threads"]) for row in threads}))
-    left.legend(frameon=False)
+    left.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.25))
     save(figure, path)
 
 
