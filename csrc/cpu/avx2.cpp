@@ -41,17 +41,17 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 #include "table_head.inl"
 
 void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
-    const PixelPairs in[2] = {{taps, 0}, {taps, kPairedLanes}};
+    const PixelPairs in[4] = {{taps, 0}, {taps, 8}, {taps, 16}, {taps, 24}};
     for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
         const int32_t* weights = args.weights + channel * kPixelStride;
         const V theta = _mm256_set1_epi32(args.theta[channel]);
-        for (int half = 0; half < 2; ++half) {
+        for (int part = 0; part < 4; ++part) {
             V sums[3] = {zeros(), zeros(), zeros()};
             for (int i = 0; i < kPixelPairs; ++i)
                 sums[i % 3] = _mm256_add_epi32(sums[i % 3],
-                                               _mm256_madd_epi16((V)in[half].pairs[i], _mm256_set1_epi32(weights[i])));
+                                               _mm256_madd_epi16((V)in[part].pairs[i], _mm256_set1_epi32(weights[i])));
             const V below = _mm256_cmpgt_epi32(theta, _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), sums[2]));
-            bits[half] = static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(below)));
+            bits[part] = static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(below)));
         }
     }
 }

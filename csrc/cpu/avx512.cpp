@@ -77,6 +77,7 @@ inline __m512i add_pairs(__m512i sums, __m512i pixels, __m512i weights) {
     return _mm512_dpwssd_epi32(sums, pixels, weights);
 }
 
+using avx512::kPairedLanes;
 using avx512::PixelPairs;
 
 #include "avx512_pixels.inl"

@@ -60,7 +60,7 @@ struct DenseArgs {
     int levels;   // bits that hold S + constant / 2 - A / 2 with its sign
 };
 
-constexpr int kPixelLanes = 16;  // lanes that the first layer computes at a time
+constexpr int kPixelLanes = 32;  // lanes that the first layer computes at a time
 constexpr int kHeadLanes = 64;   // the last
 
 // The first layer: 3x3 over RGB pixels in int16 fixed point, two products at a time. For each of the three rows of taps
@@ -93,7 +93,7 @@ struct Kernels {
     void (*count)(const CountArgs& args, const Runs& runs, int channel, int channel_end);
     void (*count_dense)(const DenseArgs& args, const Runs& runs, int channel, int channel_end);
     // First layer at kPixelLanes lanes of one position: taps[i] points at their pixels under tap i, each R | G << 8 |
-    // B << 16; two bytes of bits for channel c go to bits + c * kLine.
+    // B << 16; four bytes of bits for channel c go to bits + c * kLine.
     void (*pixels)(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits);
     // Last layer at the kHeadLanes lanes from `bits` of channel 0: logits[class][lane].
     void (*head)(const HeadArgs& args, const uint8_t* bits, int32_t* logits);

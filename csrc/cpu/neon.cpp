@@ -45,7 +45,8 @@ inline int32x4_t add_pairs(int32x4_t sum, uint32x4_t pixels, int32_t weights) {
 }
 
 void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
-    const PixelPairs in[4] = {{taps, 0}, {taps, 4}, {taps, 8}, {taps, 12}};
+    const PixelPairs in[8] = {{taps, 0},  {taps, 4},  {taps, 8},  {taps, 12},
+                              {taps, 16}, {taps, 20}, {taps, 24}, {taps, 28}};
     static const uint32_t kBits[4] = {1, 2, 4, 8};
     for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
         const int32_t* weights = args.weights + channel * kPixelStride;
@@ -56,8 +57,7 @@ void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
             const uint32x4_t reached = vcgeq_s32(sum, vdupq_n_s32(args.theta[channel]));
             fired |= vaddvq_u32(vandq_u32(reached, vld1q_u32(kBits))) << at;
         }
-        bits[0] = static_cast<uint8_t>(fired);
-        bits[1] = static_cast<uint8_t>(fired >> 8);
+        memcpy(bits, &fired, sizeof fired);
     }
 }
 

@@ -21,7 +21,6 @@ void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
             for (int i = 0; i < kProducts; ++i) sum += x[lane][i] * w[i];
             fired |= static_cast<unsigned>(sum >= args.theta[channel]) << lane;
         }
-        bits[0] = static_cast<uint8_t>(fired);
-        bits[1] = static_cast<uint8_t>(fired >> 8);
+        for (int i = 0; i < kPixelLanes / 8; ++i) bits[i] = static_cast<uint8_t>(fired >> 8 * i);
     }
 }
