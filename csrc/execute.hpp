@@ -19,7 +19,7 @@ class Executor {
   public:
     // `arena` holds bound.arena_bytes(), every thread's `scratch` scratch_bytes(network, bound).
     Executor(const Kernels& kernels, ThreadPool& pool, const Network& network, const Bound& bound, uint8_t* arena,
-             std::vector<Buffer>& scratch)
+             Buffer* scratch)
         : kernels_(kernels), pool_(pool), network_(network), bound_(bound), arena_(arena), scratch_(scratch) {}
 
     // Runs bound.grid.images images; adds every step's seconds to `seconds`.
@@ -42,14 +42,14 @@ class Executor {
     uint8_t* at(int group_index, int slot, int r, int c) const {
         return group(group_index) + bound_.slot_offsets[static_cast<size_t>(slot)] + plane(slot).at(r, c);
     }
-    uint8_t* scratch(int thread) const { return scratch_[static_cast<size_t>(thread)].data(); }
+    uint8_t* scratch(int thread) const { return scratch_[thread].data(); }
 
     const Kernels& kernels_;
     ThreadPool& pool_;
     const Network& network_;
     const Bound& bound_;
     uint8_t* arena_;
-    std::vector<Buffer>& scratch_;  // by thread
+    Buffer* scratch_;  // by thread
 };
 
 }  // namespace mbunet

@@ -24,7 +24,8 @@ class Session {
 
     const Kernels& kernels() const { return kernels_; }
     int threads() const { return pool_.size(); }
-    // Seconds of every step in the last run, images that do not share a run added up.
+    // Seconds of every step in the last run, images that do not share a run added up; what threads do side by side
+    // counts by their number.
     const std::vector<double>& step_seconds() const { return step_seconds_; }
     // Bytes held for activations and bound shapes.
     size_t memory() const;
@@ -33,12 +34,15 @@ class Session {
 
   private:
     const Bound& bind(int height, int width, int images);
+    void prepare(const Bound& bound, int threads);
+    void run_together(const Bound& bound, const Image* images);
+    void run_side_by_side(const Bound& bound, const Image* images, int batches);
 
     const Kernels& kernels_;
     Network network_;
     ThreadPool pool_;
-    std::list<Bound> bound_;  // latest used first
-    Buffer arena_;
+    std::list<Bound> bound_;       // latest used first
+    std::vector<Buffer> arenas_;   // by thread; all threads at work on one batch use the first
     std::vector<Buffer> scratch_;  // by thread
     std::vector<double> step_seconds_;
 };

@@ -58,6 +58,19 @@ def test_a_batch_gives_what_single_calls_give(case: Case, kernel: str) -> None:
         assert np.array_equal(mask, reference.decide(logits, mbu.integer_threshold(t, scale)))
 
 
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_images_that_threads_run_side_by_side_give_what_single_calls_give(count: int) -> None:
+    rng = np.random.default_rng(count)
+    images = [rng.integers(0, 256, (371, 390, 3), dtype=np.uint8) for _ in range(count)]
+    backend = CpuBackend(random_model(3), "auto", 2)
+    single = [backend.run([image], [0], want_logits=True) for image in images]
+    for poison in (0x00, 0xFF):
+        masks, logits = backend.run(images, [0] * count, want_logits=True)
+        backend.session.poison(poison)
+        assert same(logits, [own[0] for _, own in single])
+        assert all(np.array_equal(mask, own[0]) for mask, (own, _) in zip(masks, single, strict=True))
+
+
 def test_bits_really_vary() -> None:
     """The cases would prove little if their networks answered the same everywhere."""
     for case in CASES:
