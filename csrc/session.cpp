@@ -11,6 +11,7 @@ constexpr size_t kBoundShapes = 8;  // batch shapes kept bound
 // Images up to this many pixels are shared out among the threads, each running its own from the first step to the last:
 // nobody waits at the end of a step, and what a thread reads is what it wrote. Larger ones would take an arena each.
 constexpr int kSideBySidePixels = 1 << 20;
+constexpr int kRounds = 2;  // fewer, and a thread that was held up is waited for longer than layers would cost
 
 }  // namespace
 
@@ -29,7 +30,7 @@ void Session::run(const std::vector<Image>& images) {
     step_seconds_.assign(network_.steps().size(), 0.0);
     const int rounds = height <= kSideBySidePixels / width ? count / together / threads() : 0;
     int done = 0;
-    if (threads() > 1 && rounds) {
+    if (threads() > 1 && rounds >= kRounds) {
         run_side_by_side(bind(height, width, together), images.data(), rounds * threads());
         done = rounds * threads() * together;
     }
