@@ -132,6 +132,7 @@ def bits_per_block(rows: Sequence[Row], out: Path) -> None:
             axes.plot(blocks, [by_block[block] for block in blocks], marker="o", ms=4, label=kind)
         axes.axhline(base, color="black", linewidth=0.8, linestyle="--", label="every block masked")
         axes.set(ylabel="Dice")
+        axes.tick_params("x", rotation=45)
         axes.legend()
 
     _picture(out, [draw])
