@@ -215,12 +215,14 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
         "crop": (int, "side of a crop in pixels"),
         "rate": (float, "highest learning rate"),
         "zeros": (float, "share of zeros in masked layers at the end"),
+        "zeros_from": (float, "share of zeros at the start, from which it climbs over half of the run"),
         "zeros_by": (str, "layer: zero weights, alike in every layer; cost: zero products of all layers together"),
         "soften": (float, "share of the run in which activations harden from a line to bits"),
         "contrast": (str, "none, or stretch every image to its own grey range"),
         "resize": (int, "side that every image is resized to first; 0, the default: images keep their size"),
         "validation": (float, "share of the pairs that no training step sees"),
         "seed": (int, "of split, crops and weights"),
+        "repeat": (int, "of crops and weights alone: another run on the same split"),
         "init": (str, "checkpoint to start from"),
         "teacher": (str, "full-precision checkpoint to learn from"),
         "validate_every": (int, "steps between two looks at the validation images"),
@@ -233,6 +235,7 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
         "masked": "masked blocks: all, none, their names, the N cheapest to mask, or auto (needs --sweep-csv)",
         "weights": "quantiser of masked weights, or BLOCK=QUANTISER: masked, twn, max-abs, seq, int8, int4",
         "classes": "names of the classes of index masks, the background first",
+        "without": "parts of the recipe to leave out: geometry, colour, dice, norms",
     }
     for name, meaning in lists.items():
         command.add_argument(f"--{name}", nargs="*", metavar="X", default=argparse.SUPPRESS, help=meaning)

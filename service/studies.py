@@ -47,7 +47,7 @@ def table(args: argparse.Namespace) -> int:
     plan = table.Plan(
         args.data, args.out, **_given(args, "width", "crop", "batch", "crops", "seeds", "contrast", "resize")
     )
-    paths = table.run(plan, args.devices, args.paper)
+    paths = table.run(plan, args.devices, args.paper, args.over)
     print(paths[1].read_text(), *paths, sep="\n")
     return 0
 
@@ -69,6 +69,8 @@ def sweep_flags(command: argparse.ArgumentParser) -> None:
 
 def table_flags(command: argparse.ArgumentParser) -> None:
     _common_flags(command)
+    what = "methods: the paper's table; recipe: the parts of our own, one added or left out at a time"
+    command.add_argument("--over", choices=["methods", "recipe"], default="methods", help=what)
     _number(command, "--seeds", "runs of every method")
     command.add_argument("--paper", choices=["Carvana", "ISIC", "Nuclei"], default="", help="compare with its column")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,24 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 
 
+ZOOM = (0.7, 1.4)
+
+
 def crop(
-    image: Pixels, mask: Pixels, size: int, rng: np.random.Generator, zoom: tuple[float, float] = (0.7, 1.4)
+    image: Pixels, mask: Pixels, size: int, rng: np.random.Generator, without: Collection[str] = ()
 ) -> tuple[Pixels, Pixels]:
-    """A `size` x `size` crop of image [h, w, 3] and mask [h, w]: scaled, rotated, flipped, recoloured at random."""
+    """A random `size` x `size` crop of image [h, w, 3] and mask [h, w], moved (not without "geometry") and recoloured
+    (not without "colour").
+    """
+    cut = window if "geometry" in without else move
+    pixels, labels = cut(image, mask, size, rng)
+    return (pixels if "colour" in without else recolour(pixels, rng)), labels
+
+
+def move(image: Pixels, mask: Pixels, size: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """A `size` x `size` crop at a random place, scaled, rotated and flipped at random."""
     angle = rng.uniform(0, 2 * math.pi) if rng.random() < 0.5 else math.pi / 2 * rng.integers(4)
-    scale = math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
+    scale = math.exp(rng.uniform(math.log(ZOOM[0]), math.log(ZOOM[1])))
     flip = -1 if rng.random() < 0.5 else 1
     cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
     reach = math.ceil(size / 2 * (abs(cos) + abs(sin))) + 2
@@ -30,7 +43,7 @@ def crop(
         (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
     )
     labels = Image.fromarray(mask[window]).transform((size, size), Image.Transform.AFFINE, matrix)
-    return recolour(np.asarray(pixels), rng), np.asarray(labels)
+    return np.asarray(pixels), np.asarray(labels)
 
 
 def window(image: Pixels, mask: Pixels, size: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:

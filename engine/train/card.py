@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.model import Model
+from engine.model import Model, Preprocessing
 from engine.train import evaluate, scores
 from engine.train.evaluate import Row
 
@@ -38,8 +38,14 @@ def _what(model: Model) -> str:
     return (
         f"Segments: {names}. A U-Net ({model.family}) whose activations are single bits; {len(masked)} of "
         f"{len(blocks)} blocks are masked (-1, 0, +1), the others binary; {size:,} bit weights, {zeros / size:.1%} of "
-        f"them zero. Images are fitted by {model.preprocessing.fit}, contrast: {model.preprocessing.contrast}."
+        f"them zero. Images are {_fitted(model.preprocessing)}, contrast: {model.preprocessing.contrast}."
     )
+
+
+def _fitted(how: Preprocessing) -> str:
+    if how.fit == "resize":
+        return f"resized to {how.height} x {how.width} pixels"
+    return f"padded to multiples of {how.multiple} pixels"
 
 
 def _story(story: Mapping[str, Any]) -> list[str]:

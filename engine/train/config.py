@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from engine import unet
+from engine.check import MAX_SIDE
 from engine.format import Layer
 from engine.model import Preprocessing
 from engine.train import quantise
 
 ZEROS_BY = ("layer", "cost")
+PARTS = ("geometry", "colour", "dice", "norms")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,9 @@ class Config:
     pairs that no training step sees, `zeros` the final share of zero weights in masked layers: the same in each of
     them (`zeros_by` "layer"), or of all their products, most where an output pixel's products are many ("cost").
     `soften` is the share of the run in which activations harden from a line to bits; `*_every` count steps.
+
+    `without` names parts of the recipe (of `PARTS`) to leave out, to see what each is worth: random scales, turns and
+    flips; random colours; the Dice term of the loss; batch norm estimated anew at the end.
 
     `seed` decides on the split, the weights and the crops; another `repeat` changes the latter two alone.
 
@@ -55,6 +60,7 @@ class Config:
     validation: float = 0.2
     seed: int = 0
     repeat: int = 0
+    without: tuple[str, ...] = ()
     init: str = ""
     teacher: str = ""
     validate_every: int = 2000
@@ -64,8 +70,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.crop % 16 or self.crop <= 0:
             raise ValueError(f"the side of a crop must be a multiple of 16, not {self.crop}")
-        if self.resize % 16 or self.resize < 0:
-            raise ValueError(f"images are resized to a multiple of 16 pixels a side, not {self.resize}")
+        if self.resize % 16 or not 0 <= self.resize <= MAX_SIDE:
+            raise ValueError(f"images are resized to a multiple of 16 up to {MAX_SIDE} pixels, not {self.resize}")
         if not 0 < self.batch <= self.crops:
             raise ValueError(f"a budget of {self.crops} crops gives no batch of {self.batch}")
         if not (0 <= self.zeros < 1 and 0 <= self.zeros_from < 1):
@@ -76,6 +82,8 @@ class Config:
             raise ValueError(f"the share held for validation lies between 0 and 1, not {self.validation}")
         if self.zeros_by not in ZEROS_BY:
             raise ValueError(f"zeros are shared out by {' or '.join(ZEROS_BY)}, not by {self.zeros_by!r}")
+        if unknown := [part for part in self.without if part not in PARTS]:
+            raise ValueError(f"the recipe has no part {unknown[0]!r}; there are {', '.join(PARTS)}")
         if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes are two or more different names, not {', '.join(self.classes)}")
         self.layers()

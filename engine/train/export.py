@@ -24,6 +24,9 @@ from engine.train.trainer import logits_of, predict
 
 Pixels = NDArray[np.uint8]
 
+TOLD = ("crop", "batch", "rate", "zeros_from", "zeros_by", "repeat", "without", "weights")
+"""What a model file tells of its training where it is not the default."""
+
 PROOF_SIZES = ((16, 16), (37, 53), (80, 33))  # (h, w) of the random images of a proof
 
 
@@ -216,8 +219,10 @@ def describe(config: Config) -> dict[str, Any]:
     data = Path(config.data)
     pairs = {"pairs": len(layouts.pairs(data))} if data.is_dir() else {}
     split = {"validation": config.validation, "seed": config.seed}
-    init = {"init": Path(config.init).parent.name} if config.init else {}
-    run = {"width": config.width, "soften": config.soften, **init}
+    default = Config(config.data, config.out)
+    changed = {name: getattr(config, name) for name in TOLD if getattr(config, name) != getattr(default, name)}
+    others = {name: Path(path).parent.name for name in ("init", "teacher") if (path := getattr(config, name))}
+    run = {"width": config.width, "soften": config.soften, **changed, **others}
     return {"data": data.name, **pairs, "split": split, **run, "code": metadata.version("mbunet")}
 
 

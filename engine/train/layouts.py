@@ -41,8 +41,9 @@ def pairs(folder: str | Path) -> list[Pair]:
 def recognise(folder: str | Path) -> Found:
     """Layout, pairs and problems of `folder`; raises DataError where it is none of the known layouts."""
     folder = Path(folder)
-    if (folder / "images").is_dir() and (folder / "masks").is_dir():
-        return _plain(folder)
+    plain = _plain(folder) if (folder / "images").is_dir() and (folder / "masks").is_dir() else None
+    if plain and plain.pairs:
+        return plain
     instances = sorted(folder.glob("*/images")) + sorted(folder.glob("stage1_train/*/images"))
     if instances:
         return _instances([images.parent for images in instances])
@@ -50,6 +51,8 @@ def recognise(folder: str | Path) -> Found:
     for layout, suffix in (("ISIC", "_segmentation"), ("Carvana", "_mask")):
         if any(file.stem.endswith(suffix) for file in files):
             return _suffixed(layout, files, suffix)
+    if plain:
+        return plain
     raise DataError(f"{folder}: needs the folders images/ and masks/, or another known layout: {KNOWN}")
 
 

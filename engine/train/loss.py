@@ -12,8 +12,10 @@ def probabilities(logits: Tensor) -> Tensor:
     return torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, 1)
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor, soft: Tensor | None = None) -> Tensor:
+def segmentation_loss(logits: Tensor, labels: Tensor, soft: Tensor | None = None, dice: bool = True) -> Tensor:
     """Cross-entropy plus soft Dice, the mean over classes, of logits [n, classes, h, w] against labels [n, h, w].
+
+    Without `dice`, cross-entropy alone.
 
     With a teacher's probabilities `soft` [n, classes, h, w], cross-entropy aims halfway between them and the labels.
     """
@@ -27,6 +29,8 @@ def segmentation_loss(logits: Tensor, labels: Tensor, soft: Tensor | None = None
         entropy = functional.binary_cross_entropy_with_logits(logits, target)
     else:
         entropy = functional.cross_entropy(logits, target)
+    if not dice:
+        return entropy
     probability = probabilities(logits)
     overlap = (probability * true).sum((2, 3))
     total = probability.sum((2, 3)) + true.sum((2, 3))

@@ -132,7 +132,8 @@ def _finished(job: Job, out: Path) -> list[Row] | None:
     if not path.is_file():
         return None
     state = json.loads(path.read_text())
-    if state["config"] != _comparable(job.config):
+    known = Config(job.config.data, job.config.out, **state["config"])  # fields that came later hold their defaults
+    if _comparable(known) != _comparable(job.config):
         raise ValueError(f"{path} is of another configuration; choose another output folder")
     rows: list[Row] = state["rows"]
     return rows

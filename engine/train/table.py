@@ -1,8 +1,8 @@
-"""The paper's Table 1 from our own runs: every method on the same data, with the same budget, over several seeds."""
+"""Tables from our own runs, all on the same data with the same budget: the paper's Table 1, and the recipe's parts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,39 @@ from engine.train.sweep import NEVER
 
 POST_TRAINING = "INT8 (W8A8), post-training"
 FULL = "Full precision"
+OURS = "Masked (ours)"
 
 METHODS: dict[str, dict[str, Any]] = {
     FULL: {"floating": True},
     "INT8 weights (W8A1)": {"weights": ("int8",)},
     "INT4 weights (W4A1)": {"weights": ("int4",)},
-    "Masked (ours)": {},
+    OURS: {},
     "Ternary, TWN": {"weights": ("twn",)},
     "Ternary, max-abs": {"weights": ("max-abs",)},
     "Ternary, SEQ": {"weights": ("seq",)},
     "Binary": {"masked": ()},
 }
-"""What differs between the rows; everything else is the same."""
+"""What differs between the rows of the paper's table; everything else is the same."""
+
+RECIPE: dict[str, dict[str, Any]] = {
+    OURS: {},
+    "with the start as teacher": {"teacher": True},
+    "with a third of the budget on 8-bit weights": {"start": "eighth"},
+    "no start in full precision": {"start": ""},
+    "bits from the first step": {"soften": 0.0},
+    "all zeros from the first step": {"zeros_from": 0.9},
+    "no random scales, turns and flips": {"without": ("geometry",)},
+    "no random colours": {"without": ("colour",)},
+    "no Dice term in the loss": {"without": ("dice",)},
+    "batch norm as training left it": {"without": ("norms",)},
+}
+"""The same for the parts of the recipe: one is added or left out in each row."""
+
+TABLES = {"methods": ("table", METHODS), "recipe": ("recipe", RECIPE)}
+"""File name and rows of each."""
+
+THIRDS = {"": 0, "start": 1, "eighth": 2}
+"""Thirds of the budget that are spent where a row begins: at random weights, at full precision, after 8-bit weights."""
 
 PAPER = {
     "Carvana": {FULL: (0.997, 0.994, 0.997), "INT8 weights (W8A1)": (0.994,), "INT4 weights (W4A1)": (0.989,),
@@ -65,39 +86,57 @@ class Plan:
 
     def starts(self) -> list[Job]:
         """Full precision, a third of the budget: where every row of a seed begins."""
+        third = self.crops // 3
+        return [self._start("start", seed, third, floating=True) for seed in range(self.seeds)]
+
+    def eighths(self) -> list[Job]:
+        """8-bit weights and bits for activations, another third from there."""
+        third = self.crops // 3
         return [
-            Job(f"start-{seed}", self.config(f"start-{seed}", seed, self.crops // 3, floating=True), keep=True)
+            self._start("eighth", seed, third, init=self._checkpoint("start", seed), weights=("int8",))
             for seed in range(self.seeds)
         ]
 
-    def jobs(self) -> list[Job]:
+    def _start(self, kind: str, seed: int, crops: int, **changes: Any) -> Job:
+        return Job(f"{kind}-{seed}", self.config(f"{kind}-{seed}", seed, crops, **changes), keep=True)
+
+    def _checkpoint(self, kind: str, seed: int) -> str:
+        return str(self.out / "runs" / f"{kind}-{seed}" / "checkpoint.pt") if kind else ""
+
+    def jobs(self, methods: Mapping[str, dict[str, Any]] = METHODS) -> list[Job]:
         """Every method with every seed, seed by seed."""
-        jobs = []
-        for seed in range(self.seeds):
-            init = str(self.out / "runs" / f"start-{seed}" / "checkpoint.pt")
-            for method, changes in METHODS.items():
-                name = f"{'-'.join(method.lower().replace(',', '').split())}-{seed}".replace("(", "").replace(")", "")
-                config = self.config(name, seed, self.crops - self.crops // 3, init=init, **changes)
-                jobs.append(Job(name, config, (("method", method), ("seed", seed)), int8=method == FULL))
-        return jobs
+        return [self._job(method, seed, **methods[method]) for seed in range(self.seeds) for method in methods]
+
+    def _job(self, method: str, seed: int, start: str = "start", teacher: bool = False, **changes: Any) -> Job:
+        name = f"{'-'.join(method.lower().replace(',', '').split())}-{seed}".replace("(", "").replace(")", "")
+        changes["init"] = self._checkpoint(start, seed)
+        changes["teacher"] = self._checkpoint("start", seed) if teacher else ""
+        config = self.config(name, seed, self.crops - THIRDS[start] * (self.crops // 3), **changes)
+        return Job(name, config, (("method", method), ("seed", seed)), int8=method == FULL)
 
 
-def run(plan: Plan, devices: Sequence[str] = ("cpu",), paper: str = "") -> list[Path]:
-    """Train what is missing and write table.csv, a row per run, and table.md; returns both paths."""
+def run(plan: Plan, devices: Sequence[str] = ("cpu",), paper: str = "", over: str = "methods") -> list[Path]:
+    """Train what is missing for the rows of `TABLES[over]`, which share their starts.
+
+    Writes table.csv, a row per run, and table.md (recipe.csv and recipe.md over the recipe); returns both paths.
+    """
+    name, methods = TABLES[over]
     study.run(plan.starts(), plan.out, devices)
+    if any(changes.get("start") == "eighth" for changes in methods.values()):
+        study.run(plan.eighths(), plan.out, devices)
     rows = [
         row | ({"method": POST_TRAINING} if row.get("int8") else {})
-        for row in study.run(plan.jobs(), plan.out, devices)
+        for row in study.run(plan.jobs(methods), plan.out, devices)
     ]
-    study.write_csv(rows, plan.out / "table.csv")
-    text = markdown(rows, PAPER.get(paper, {}))
-    (plan.out / "table.md").write_text(text)
-    return [plan.out / "table.csv", plan.out / "table.md"]
+    study.write_csv(rows, plan.out / f"{name}.csv")
+    (plan.out / f"{name}.md").write_text(markdown(rows, PAPER.get(paper, {})))
+    return [plan.out / f"{name}.csv", plan.out / f"{name}.md"]
 
 
-def markdown(rows: Sequence[Row], paper: dict[str, tuple[float, ...]] | None = None) -> str:
+def markdown(rows: Sequence[Row], paper: Mapping[str, tuple[float, ...]] | None = None) -> str:
     """Mean ± standard deviation over seeds of each method's Dice, IoU and F1, its zeros, and the paper's Dice."""
-    lines = ["| | Dice | IoU | F1 | zeros | the paper's Dice |", "|---|---|---|---|---|---|"]
+    heads = ["", "Dice", "IoU", "F1", "zeros"] + (["the paper's Dice"] if paper else [])
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     for method in methods:
         chosen = [row for row in rows if row["method"] == method]
@@ -105,7 +144,8 @@ def markdown(rows: Sequence[Row], paper: dict[str, tuple[float, ...]] | None = N
         zeros = [_zeros(row) for row in chosen if row.get("cpu_products")]
         cells.append(f"{np.mean(zeros):.0%}" if zeros else "")
         theirs = (paper or {}).get(method)
-        lines.append(f"| {method} | {' | '.join(cells)} | {f'{theirs[0]:.3f}' if theirs else ''} |")
+        cells += [f"{theirs[0]:.3f}" if theirs else ""] if paper else []
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,9 @@ class Trainer:
         self._set_zeros()
         with tqdm(total=config.steps, initial=self.step, unit="step", dynamic_ncols=True, disable=self._quiet) as bar:
             reported, losses = time.monotonic(), []
-            for pixels, labels in prefetch(self._batches(self.step, config.steps)):
+            for pixels, labels in prefetch(
+                self._batches(self.step, config.steps, partial(augment.crop, without=config.without))
+            ):
                 losses.append(self._train_step(pixels, labels))
                 self.step += 1
                 bar.update()
@@ -105,7 +108,10 @@ class Trainer:
                 if self.step < config.steps:
                     self._save_when_due()
         self._set_zeros()
-        self._estimate_norms()
+        if "norms" in config.without:
+            self.network.set_hardness(1.0)
+        else:
+            self._estimate_norms()
 
     def _train_step(self, pixels: Tensor, labels: Tensor) -> float:
         for group in self.optimizer.param_groups:
@@ -120,7 +126,7 @@ class Trainer:
             if self.teacher is not None:
                 with torch.no_grad():
                     target = probabilities(self.teacher(pixels).float())
-        loss = segmentation_loss(logits.float(), labels, target)
+        loss = segmentation_loss(logits.float(), labels, target, "dice" not in self.config.without)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -130,7 +136,7 @@ class Trainer:
     def _set_zeros(self) -> None:
         self.network.set_zeros(self.config.zeros_at(self.step), self.config.zeros_by)
 
-    def _batches(self, start: int, stop: int, cut: Cut = augment.crop) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, start: int, stop: int, cut: Cut) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the steps start … stop - 1; each depends on seed and step alone, so a resumed run is the same."""
         config = self.config
         items = [self._load(pair, len(config.classes), config.preprocessing) for pair in self.training]

@@ -26,12 +26,24 @@ def test_the_same_seed_gives_the_same_crop() -> None:
     np.testing.assert_array_equal(first[1], again[1])
 
 
-def test_image_and_mask_move_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augment, "recolour", lambda pixels, rng: pixels)
+def test_a_crop_is_moved_and_recoloured_unless_told_otherwise() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    mask = image[..., 0] % 2
+
+    def cut(without: tuple[str, ...]) -> augment.Pixels:
+        return augment.crop(image, mask, 32, np.random.default_rng(5), without)[0]
+
+    plain = augment.window(image, mask, 32, np.random.default_rng(5))[0]
+    np.testing.assert_array_equal(cut(("geometry", "colour")), plain)
+    np.testing.assert_array_equal(cut(("colour",)), augment.move(image, mask, 32, np.random.default_rng(5))[0])
+    assert all((cut(without) != plain).mean() > 0.5 for without in ((), ("colour",), ("geometry",)))
+
+
+def test_image_and_mask_move_together() -> None:
     mask = np.zeros((96, 96), np.uint8)
     mask[30:60, 40:80] = 1
     image = np.repeat(mask[..., None] * 255, 3, axis=2)
     rng = np.random.default_rng(0)
     for _ in range(20):
-        pixels, labels = augment.crop(image, mask, 64, rng)
+        pixels, labels = augment.move(image, mask, 64, rng)
         assert ((pixels[..., 0] > 127) != labels).mean() < 0.02

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from engine.model import Preprocessing
 from engine.train import card, scores
 from engine.train.evaluate import Row
 from engine.train.scores import Counts
@@ -31,6 +32,13 @@ def test_the_card_holds_model_story_scores_and_limits() -> None:
     assert "dark: Otsu's threshold is better" in text
     assert "bright: Otsu" not in text
     assert "training has seen" not in text
+
+
+def test_the_card_says_how_images_are_fitted() -> None:
+    model, scored = random_model(3), rows(1, "", Counts(8, 1, 1))
+    assert "Images are padded to multiples of 16 pixels, contrast: none." in card.write(model, scored, "all")
+    resized = replace(model, preprocessing=Preprocessing("resize", height=64, width=96, contrast="stretch"))
+    assert "Images are resized to 64 x 96 pixels, contrast: stretch." in card.write(resized, scored, "all")
 
 
 def test_scores_over_training_images_are_called_that() -> None:

@@ -77,6 +77,15 @@ def test_carvana_is_split_by_car(tmp_path: Path) -> None:
     assert any(folder.split(items, 0.2, seed=seed)[1] != held for seed in range(5))
 
 
+@pytest.mark.parametrize("suffix", ["_mask", "_segmentation"])
+def test_masks_of_suffixed_names_may_lie_in_images_and_masks(tmp_path: Path, suffix: str) -> None:
+    picture(tmp_path / "images" / "car0_01.jpg")
+    mask(tmp_path / "masks" / f"car0_01{suffix}.png", (1, 1, 4, 4))
+    found = layouts.recognise(tmp_path)
+    assert ([pair.name for pair in found.pairs], found.problems) == (["car0_01"], [])
+    assert found.pairs[0].load()[1].sum() == 9
+
+
 def test_what_is_no_layout_is_refused_with_those_that_are(tmp_path: Path) -> None:
     picture(tmp_path / "cat.png")
     with pytest.raises(DataError, match=r"images/ and masks/.*DSB.*ISIC.*Carvana"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -24,6 +26,11 @@ def test_the_truth_costs_nothing_and_its_opposite_much(classes: int) -> None:
     wrong = -right if classes == 1 else certain((LABELS + 1) % 3, 3)
     assert segmentation_loss(right, labels).item() == pytest.approx(0, abs=1e-3)
     assert segmentation_loss(wrong, labels).item() > 5
+
+
+def test_without_dice_cross_entropy_is_left() -> None:
+    logits = torch.zeros(2, 1, 16, 16)
+    assert segmentation_loss(logits, LABELS.clamp(max=1), dice=False).item() == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("classes", [1, 3])

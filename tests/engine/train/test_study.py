@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -122,9 +123,8 @@ def test_the_front_holds_what_nothing_else_beats_in_both() -> None:
 def test_the_table_has_every_method_with_its_spread(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        table, "METHODS", {name: table.METHODS[name] for name in (table.FULL, "Ternary, SEQ", "Binary")}
-    )
+    chosen = {name: table.METHODS[name] for name in (table.FULL, "Ternary, SEQ", "Binary")}
+    monkeypatch.setitem(table.TABLES, "methods", ("table", chosen))
     here = table.Plan(str(data), tmp_path, seeds=2, width=3, crop=32, batch=2, crops=12, contrast="none")
     csv_path, markdown = table.run(here, paper="Nuclei")
     rows = read(csv_path)
@@ -135,6 +135,49 @@ def test_the_table_has_every_method_with_its_spread(
     dice = [float(row["dice"]) for row in rows if row["method"] == "Binary"]
     assert f"| Binary | {np.mean(dice):.3f} ± {np.std(dice, ddof=1):.3f} |" in lines[-1]
     assert lines[-1].endswith("| 0% | 0.434 |")
+
+
+def test_the_recipes_table_takes_its_parts_out_one_by_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = (
+        table.OURS,
+        "with the start as teacher",
+        "with a third of the budget on 8-bit weights",
+        "no random colours",
+    )
+    monkeypatch.setitem(table.TABLES, "recipe", ("recipe", {name: table.RECIPE[name] for name in chosen}))
+    here = table.Plan(str(data), tmp_path, seeds=1, width=3, crop=32, batch=2, crops=12, contrast="none")
+    csv_path, markdown = table.run(here, over="recipe")
+    assert [row["method"] for row in read(csv_path)] == list(chosen)
+    assert len(markdown.read_text().splitlines()[-1].split(" | ")) == 5
+    assert (csv_path.name, markdown.name) == ("recipe.csv", "recipe.md")
+
+
+def test_every_row_of_the_recipe_differs_from_ours_and_spends_the_same_budget() -> None:
+    here = table.Plan("data", Path("out"), crops=3000)
+    starts = {Path(job.config.out).name: job.config.crops for job in [*here.starts(), *here.eighths()]}
+    spent = {"": 0, **{f"start-{s}": 1000 for s in range(3)}, **{f"eighth-{s}": 2000 for s in range(3)}}
+    assert {name: starts[name] for name in starts} == dict.fromkeys(starts, 1000)
+    jobs = here.jobs(table.RECIPE)
+    for job in jobs:
+        assert job.config.crops == 3000 - spent[Path(job.config.init).parent.name]
+    kinds = {replace(job.config, out="", repeat=0, init=job.config.init and "x", crops=1000) for job in jobs[:10]}
+    kinds |= {job.config.crops for job in jobs[:10]}
+    assert len(kinds) == 10 - 1 + 3  # the 8-bit start alone is told by its crops
+
+
+def test_rows_of_an_older_version_hold_the_defaults_of_newer_fields(data: Path, tmp_path: Path) -> None:
+    job = plan(data, tmp_path).start
+    study.run([job], tmp_path)
+    path = tmp_path / "rows" / f"{job.name}.json"
+    state = json.loads(path.read_text())
+    del state["config"]["without"]
+    path.write_text(json.dumps(state))
+    assert study.run([job], tmp_path) == state["rows"]
+    without = replace(job, config=replace(job.config, without=("dice",)))
+    with pytest.raises(ValueError, match="of another configuration"):
+        study.run([without], tmp_path)
 
 
 def test_every_method_spends_the_same_budget_on_the_same_data() -> None:

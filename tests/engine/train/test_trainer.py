@@ -179,9 +179,20 @@ def test_two_pairs_are_enough_to_train_and_validate_but_one_is_not(data: Path, t
         Trainer(tiny(data, tmp_path / "one"))
 
 
-@pytest.mark.parametrize("wrong", [{"crop": 40}, {"resize": 40}, {"batch": 32}, {"zeros": 1.0}, {"validation": 0.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"crop": 40},
+        {"resize": 40},
+        {"resize": 8208},
+        {"batch": 32},
+        {"zeros": 1.0},
+        {"validation": 0.0},
+        {"without": ("masks",)},
+    ],
+)
 def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"not|no batch"):
+    with pytest.raises(ValueError, match=r"not|no batch|no part"):
         tiny(Path("data"), Path("out"), **wrong)
 
 
@@ -203,6 +214,27 @@ def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(
             assert np.array_equal(image, golden_image)
             assert np.array_equal(engine.logits(image), logits)
             assert np.array_equal(ours, theirs)
+
+
+def test_a_model_file_tells_how_it_was_trained(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "second", init="runs/first/checkpoint.pt", zeros_from=0.8, without=("colour",))
+    story = export.describe(config)
+    told = {"init": "first", "zeros_from": 0.8, "without": ("colour",), "crop": 32, "batch": 2, "width": 3}
+    assert {name: story[name] for name in told} == told
+    assert "rate" not in story
+    json.dumps(story)
+
+
+def test_without_norms_batch_norm_stays_as_training_left_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimated = []
+    monkeypatch.setattr(Trainer, "_estimate_norms", lambda self: estimated.append(self.config.without))
+    for without in ((), ("norms",)):
+        run = Trainer(tiny(data, tmp_path / str(len(without)), without=without))
+        run.fit()
+        assert {stage.hardness for stage in run.network.bit_convolutions().values()} == {1.0}
+    assert estimated == [()]
 
 
 def with_classes(data: Path) -> None:
