@@ -135,13 +135,13 @@ void Executor::run_pool(const Step& step) {
 
 void Executor::fill_halos(const Step& step) {
     const Plane& own = plane(step.output);
-    const int parts = std::min(step.channels, kTasksPerThread * pool_.size());
-    pool_.run(parts, [&](int part, int thread) {
-        for (int channel = step.channels * part / parts; channel < step.channels * (part + 1) / parts; ++channel)
-            kernels_.halo(bound_.grid, own,
-                          group(0) + bound_.slot_offsets[static_cast<size_t>(step.output)] +
-                              static_cast<size_t>(channel) * own.size,
-                          bound_.group_bytes, scratch(thread));
+    uint8_t* first = group(0) + bound_.slot_offsets[static_cast<size_t>(step.output)];
+    const int parts = parts_for(bound_.grid.groups, pool_.size(), step.channels);
+    pool_.run(bound_.grid.groups * parts, [&](int task, int thread) {
+        const int begin = step.channels * (task % parts) / parts, end = step.channels * (task % parts + 1) / parts;
+        kernels_.halo(bound_.grid, own,
+                      {first + static_cast<size_t>(begin) * own.size, bound_.group_bytes, task / parts, end - begin},
+                      scratch(thread));
     });
 }
 

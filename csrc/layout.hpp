@@ -41,6 +41,9 @@ struct Grid {
     Grid() = default;
     Grid(int height, int width, int images, int side);
 
+    // Whether lanes in different groups are neighbours dy rows of tiles apart.
+    bool crosses(int dy) const { return dy || static_cast<int>(bytes) * 8 % columns; }
+
     // Images of this size that share a run.
     static int together(int height, int width, int side);
 };

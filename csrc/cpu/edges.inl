@@ -1,12 +1,24 @@
 // What stands around the counting, in loops that every compiler vectorises for the target region they are included in.
 
-// Calls run with the bytes of a position: a constant where they are a whole vector, as in all but small images.
+// Calls run with the bytes of a position: a constant where they are a whole vector or half of one, as in images of 512
+// or 256 pixels a side.
 template <class Run>
 inline void with_bytes(size_t bytes, const Run& run) {
     if (bytes == kLine)
         run(std::integral_constant<size_t, kLine>{});
+    else if (bytes == kLine / 2)
+        run(std::integral_constant<size_t, kLine / 2>{});
     else
         run(bytes);
+}
+
+// Words of eight bytes that are dealt with at once: a whole position where its size is known.
+template <class Bytes>
+constexpr size_t words_at_once() {
+    if constexpr (std::is_same_v<Bytes, size_t>)
+        return 1;
+    else
+        return Bytes::value / 8;
 }
 
 void pool(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns, size_t any_bytes) {
@@ -25,43 +37,67 @@ void pool(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns,
     });
 }
 
-// out = lanes moved down by `by`, where `mask` lets them through. `lanes` may be read beyond its ends.
-inline __attribute__((always_inline)) void move_lanes(const uint8_t* lanes, int by, const uint8_t* mask, uint8_t* out,
-                                                      size_t bytes) {
-    const int down = by & 7;
-    const uint8_t* from = lanes + (by - down) / 8;
-    for (size_t b = 0; b < bytes; b += 8) {
-        uint64_t low, high, let;
-        memcpy(&low, from + b, 8);
-        memcpy(&high, from + b + 8, 8);
-        memcpy(&let, mask + b, 8);
-        low = (low >> down | high << 1 << (63 - down)) & let;
-        memcpy(out + b, &low, 8);
-    }
-}
-
-// The border positions on one side or in one corner, at most `side` of them: what stands `side` positions further in,
-// moved by the way from a lane to its neighbour there.
+// out = lanes moved down by `by`, where `mask` lets them through. One line more is read than moved.
 template <class Bytes>
-inline void halo_part(const Grid& grid, const Plane& plane, int dy, int dx, uint8_t* first, size_t group_bytes,
-                      uint8_t* lanes, Bytes constant_or_not) {
+inline __attribute__((always_inline)) void move_lanes(const uint8_t* lanes, int by, const uint8_t* mask, uint8_t* out,
+                                                      Bytes constant_or_not) {
+    constexpr size_t kWords = words_at_once<Bytes>();
     const size_t bytes = constant_or_not;
-    const int side = plane.side, positions = dy && dx ? 1 : side;
-    uint8_t* to = first + plane.at(dy < 0 ? -1 : dy * side, dx < 0 ? -1 : dx * side);
-    const ptrdiff_t step = static_cast<ptrdiff_t>(dx ? plane.row : plane.bytes),
-                    back = dy * side * static_cast<ptrdiff_t>(plane.row) + dx * side * static_cast<ptrdiff_t>(bytes);
-    const uint8_t* mask = grid.has[dy + 1][dx + 1].data();
-    for (int i = 0; i < positions; ++i, to += step) {
-        for (int g = 0; g < grid.groups; ++g) memcpy(lanes + g * bytes, to - back + g * group_bytes, bytes);
-        for (int g = 0; g < grid.groups; ++g)
-            move_lanes(lanes + g * bytes, dy * grid.columns + dx, mask + g * bytes, to + g * group_bytes, bytes);
+    const int down = by & 7;
+    const uint8_t* from = lanes + by / 8;
+    for (size_t b = 0; b < bytes; b += 8 * kWords) {
+        uint64_t low[kWords], high[kWords], let[kWords];
+        memcpy(low, from + b, sizeof low);
+        memcpy(high, from + b + 8, sizeof high);
+        memcpy(let, mask + b, sizeof let);
+        for (size_t i = 0; i < kWords; ++i) low[i] = (low[i] >> down | high[i] << 1 << (63 - down)) & let[i];
+        memcpy(out + b, low, sizeof low);
     }
 }
 
-void halo(const Grid& grid, const Plane& plane, uint8_t* first, size_t group_bytes, uint8_t* scratch) {
+// Calls run(offset of a position from the first channel's, its turn) for `channels` channels of `positions` each.
+template <class Run>
+inline void each_halo(const Plane& plane, size_t step, int channels, int positions, const Run& run) {
+    int turn = 0;
+    for (int channel = 0; channel < channels; ++channel)
+        for (int i = 0; i < positions; ++i, ++turn)
+            run(static_cast<size_t>(channel) * plane.size + static_cast<size_t>(i) * step, turn);
+}
+
+// The border positions on one side or in one corner of a group: what stands `side` positions further in, moved by the
+// way from a lane to its neighbour there. A group's neighbours lie in two groups at most. Some channels at a time are
+// gathered before any is moved: a load that takes from several stores waits for them.
+template <class Bytes>
+inline void halo_part(const Grid& grid, const Plane& plane, int dy, int dx, const HaloArgs& args, uint8_t* scratch,
+                      Bytes constant_or_not) {
+    const size_t bytes = constant_or_not;
+    const int group = args.group, lanes = static_cast<int>(bytes) * 8,
+              from = group * lanes + dy * grid.columns + dx;  // the neighbour of the group's first lane
+    const int low = from / lanes - (from % lanes < 0);        // the first of the two
+    const int side = plane.side, positions = dy && dx ? 1 : side, at_once = std::max(1, kHaloPositions / positions);
+    const size_t to = plane.at(dy < 0 ? -1 : dy * side, dx < 0 ? -1 : dx * side), step = dx ? plane.row : plane.bytes,
+                 in = plane.at(dy < 0 ? side - 1 : 0, dx < 0 ? side - 1 : 0);
+    const uint8_t* mask = grid.has[dy + 1][dx + 1].data() + group * bytes;
+    for (int channel = 0; channel < args.channels; channel += at_once) {
+        uint8_t* first = args.first + static_cast<size_t>(channel) * plane.size;
+        const int some = std::min(at_once, args.channels - channel);
+        for (int other = low; other < low + 2; ++other)
+            if (other == group || (other >= 0 && other < grid.groups && grid.crosses(dy)))
+                each_halo(plane, step, some, positions, [&](size_t offset, int turn) {
+                    memcpy(scratch + static_cast<size_t>(turn) * kHaloLanes + (other - low) * bytes,
+                           first + other * args.group_bytes + in + offset, bytes);
+                });
+        each_halo(plane, step, some, positions, [&](size_t offset, int turn) {
+            move_lanes(scratch + static_cast<size_t>(turn) * kHaloLanes, from - low * lanes, mask,
+                       first + group * args.group_bytes + to + offset, constant_or_not);
+        });
+    }
+}
+
+void halo(const Grid& grid, const Plane& plane, const HaloArgs& args, uint8_t* scratch) {
     with_bytes(grid.bytes, [&](auto bytes) {
         for (int dy = -1; dy <= 1; ++dy)
             for (int dx = -1; dx <= 1; ++dx)
-                if (dy || dx) halo_part(grid, plane, dy, dx, first, group_bytes, scratch + halo_margin(grid), bytes);
+                if (dy || dx) halo_part(grid, plane, dy, dx, args, scratch, bytes);
     });
 }

@@ -1,6 +1,7 @@
 // What one instruction set offers: a table of functions on lane tiles (layout.hpp). Pointers and plain structs only.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -85,6 +86,14 @@ struct HeadArgs {
     const int32_t* base;     // [classes]: bias - sum of w
 };
 
+// Channels whose borders are filled in one group, from the lanes of all groups.
+struct HaloArgs {
+    uint8_t* first;      // plane of the first channel in group 0
+    size_t group_bytes;  // from one group to the next
+    int group;
+    int channels;
+};
+
 constexpr size_t kPeakBlock = 32 * kLine;
 
 struct Kernels {
@@ -101,17 +110,18 @@ struct Kernels {
     void (*widen)(const uint8_t* row, int columns, uint32_t* pixels);
     // OR of 2x2 positions of two rows, for `columns` output positions of `bytes` bytes.
     void (*pool)(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns, size_t bytes);
-    // Fills the border of one channel, whose planes in the groups are `group_bytes` apart. halo_bytes() of scratch.
-    void (*halo)(const Grid& grid, const Plane& plane, uint8_t* first, size_t group_bytes, uint8_t* scratch);
+    // Fills the borders of some channels in one group. halo_bytes() of scratch.
+    void (*halo)(const Grid& grid, const Plane& plane, const HaloArgs& args, uint8_t* scratch);
     // Counts `bytes` aligned bytes (a multiple of kPeakBlock) `rounds` times, with nothing to wait for; something of
     // the result goes to the kLine bytes at `sink`.
     void (*peak)(const uint8_t* data, size_t bytes, int rounds, uint8_t* sink);
 };
 
-// Scratch of Kernels::halo: a position's lanes of all groups, with room for the longest way to a neighbour around.
-inline size_t halo_margin(const Grid& grid) { return round_up(static_cast<size_t>(grid.columns) / 8 + 16, kLine); }
+// Scratch of Kernels::halo: for each of some positions the lanes of two groups, and a line that may be read.
+constexpr size_t kHaloLanes = 3 * kLine;
+constexpr int kHaloPositions = 16;
 inline size_t halo_bytes(const Grid& grid) {
-    return static_cast<size_t>(grid.groups) * grid.bytes + 2 * halo_margin(grid);
+    return static_cast<size_t>(std::max(grid.side, kHaloPositions)) * kHaloLanes;
 }
 
 // Transposes an 8x8 bit matrix: bit j of byte i becomes bit i of byte j.

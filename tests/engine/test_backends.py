@@ -45,6 +45,13 @@ def test_logits_equal_the_reference(case: Case, kernel: str, threads: int) -> No
             assert same([m.astype(np.int32) for m in masks], [reference.decide(expected[i], 0).astype(np.int32)])
 
 
+def test_rows_of_tiles_may_be_wider_than_a_group(kernel: str) -> None:
+    """The neighbours of a group's lanes, a row of tiles up or down, then lie two groups away."""
+    case = Case("wide rows", ((20, 8270),), width=1)  # 2 x 517 tiles: three groups of 352
+    _, logits = backend_of(case.model, kernel, 2).run(case.images, [0], want_logits=True)
+    assert same(logits, case.expected())
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if len(case.sizes) > 1], ids=lambda case: case.name)
 def test_a_batch_gives_what_single_calls_give(case: Case, kernel: str) -> None:
     thresholds = list(np.linspace(0.3, 0.7, len(case.sizes)))
