@@ -54,9 +54,11 @@ def load(settings: Settings) -> list[Engine]:
 
 def options(settings: Settings) -> dict[str, Any]:
     """What uvicorn is told."""
+    from service.protocol import BoundedHttp
+
     return {
         "timeout_graceful_shutdown": math.ceil((1 - LAST_SHARE) * settings.drain_ms / 1000),
-        "http": "h11",  # which bounds headers; otherwise what is installed by chance would decide
+        "http": BoundedHttp,
         "loop": "asyncio",
         "ws_max_size": settings.max_body_bytes,
         "ws_max_queue": 2,  # a frame that nobody takes stays with the client
