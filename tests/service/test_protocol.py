@@ -72,3 +72,8 @@ def test_bodies_do_not_count(port: int) -> None:
 
 def test_what_is_no_http_is_refused(port: int) -> None:
     assert exchange(port, b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_proxys_request_line_names_the_host(port: int) -> None:
+    lines = b"GET http://here/healthz HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+    assert exchange(port, lines).startswith(b"HTTP/1.1 200 ")
