@@ -97,10 +97,13 @@ class Service:
 
     async def segment(self, data: bytes, wish: Wish) -> Answer:
         """The whole way of one image. Raises problems; cancelling it withdraws the image from the queue."""
-        work, started = wish.work(self.clock()), self.clock()
-        image = await self._decode(data)
-        decode_s = self.clock() - started
-        return await self._finish(image, self.batcher.submit(image, work), wish, decode_s)
+        admitted = self._pool.submit(self._admit, data, wish.work(self.clock()), self.clock())
+        try:
+            image, queued, decode_s = await asyncio.wrap_future(admitted)
+        except asyncio.CancelledError:
+            admitted.add_done_callback(_withdraw)
+            raise
+        return await self._finish(image, queued, wish, decode_s)
 
     async def segment_all(self, bodies: Sequence[bytes], wish: Wish) -> list[Answer | Problem]:
         """As `segment`, for many: admitted whole, or QueueFull; then each has its answer or its own problem."""
@@ -255,12 +258,24 @@ class Service:
         if self._traces:
             self._traces.stages(seconds)
 
+    def _admit(self, data: bytes, work: Work, started: float) -> tuple[Pixels, Future[Reply], float]:
+        """(pixels, their place in the queue, seconds that decoding took): queued without a detour over the loop."""
+        image = codec.decode(data, self.settings.max_pixels)
+        decode_s = self.clock() - started
+        return image, self.batcher.submit(image, work), decode_s
+
     async def _decode(self, data: bytes) -> Pixels:
         return await self.off_the_loop(lambda: codec.decode(data, self.settings.max_pixels))
 
     async def off_the_loop(self, work: Callable[[], T]) -> T:
         """The result of `work`, done in the bounded pool of threads."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _withdraw(admitted: Future[tuple[Pixels, Future[Reply], float]]) -> None:
+    """The client has left while its image was decoded: nobody waits for what is queued."""
+    if not admitted.cancelled() and admitted.exception() is None:
+        admitted.result()[1].cancel()
 
 
 def _yield_to_engine() -> None:
