@@ -59,7 +59,7 @@ def options(settings: Settings) -> dict[str, Any]:
     return {
         "timeout_graceful_shutdown": math.ceil((1 - LAST_SHARE) * settings.drain_ms / 1000),
         "http": BoundedHttp,
-        "loop": "asyncio",
+        "loop": "uvloop",
         "ws_max_size": settings.max_body_bytes,
         "ws_max_queue": 2,  # a frame that nobody takes stays with the client
         "ssl_certfile": settings.tls_certificate or None,
@@ -76,8 +76,8 @@ def listen(settings: Settings) -> socket.socket:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
         raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
-    # Connections inherit this. asyncio sets it only on sockets that name their protocol, which these do not; without
-    # it an answer in two packets waits 40 ms for the client's delayed acknowledgement.
+    # Connections inherit this. Without it an answer in two packets waits 40 ms for the client's delayed acknowledgement,
+    # and not every event loop sets it on every socket.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

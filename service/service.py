@@ -243,12 +243,15 @@ class Service:
             return problem
 
     async def _finish(self, image: Pixels, queued: Future[Reply], wish: Wish, decode_s: float) -> Answer:
-        reply = await asyncio.wrap_future(queued)
-        result = Result(wish.engine.model, image, reply.mask, reply.logits)
-        started = self.clock()
-        body = await self.off_the_loop(lambda: wish.encoder.encode(result))
-        seconds = {"decode": decode_s, "queue": reply.queue_s, "engine": reply.engine_s}
-        seconds["encode"] = self.clock() - started
+        seconds = {"decode": decode_s}
+
+        def encode() -> bytes:
+            reply, started = queued.result(), self.clock()
+            body = wish.encoder.encode(Result(wish.engine.model, image, reply.mask, reply.logits))
+            seconds.update(queue=reply.queue_s, engine=reply.engine_s, encode=self.clock() - started)
+            return body
+
+        body = await asyncio.wrap_future(self._after(queued, encode))
         self._observe(seconds)
         return Answer(body, seconds)
 
@@ -263,6 +266,24 @@ class Service:
         image = codec.decode(data, self.settings.max_pixels)
         decode_s = self.clock() - started
         return image, self.batcher.submit(image, work), decode_s
+
+    def _after(self, first: Future[Reply], work: Callable[[], T]) -> Future[T]:
+        """The result of `work`, begun in the pool once `first` is done: without a detour over the loop.
+
+        Cancelling it cancels `first`; so do its errors.
+        """
+        last: Future[T] = Future()
+
+        def finish() -> None:
+            if last.set_running_or_notify_cancel():
+                try:
+                    last.set_result(work())
+                except BaseException as error:
+                    last.set_exception(error)
+
+        first.add_done_callback(lambda _: self._pool.submit(finish))
+        last.add_done_callback(lambda _: first.cancel())
+        return last
 
     async def _decode(self, data: bytes) -> Pixels:
         return await self.off_the_loop(lambda: codec.decode(data, self.settings.max_pixels))
