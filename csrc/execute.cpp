@@ -23,10 +23,16 @@ int parts_for(int tasks, int threads, int channels) {
     return std::clamp(divide_up(kTasksPerThread * threads, tasks), 1, channels);
 }
 
+// Copies the first `bytes` of every line of `bits` to a channel's plane, `size` apart.
+template <class Bytes>
+void spread(const uint8_t* bits, int channels, size_t size, uint8_t* out, Bytes bytes) {
+    for (int channel = 0; channel < channels; ++channel, bits += kLine, out += size) std::memcpy(out, bits, bytes);
+}
+
 }  // namespace
 
 void Executor::run(const Image* images, std::vector<double>& seconds) {
-    for (int g = 0; g < bound_.grid.groups; ++g) std::memset(group(g) + bound_.zero, 0, bound_.zero_bytes);
+    pool_.run(bound_.grid.groups, [&](int g, int) { std::memset(group(g) + bound_.zero, 0, bound_.zero_bytes); });
     for (size_t s = 0; s < network_.steps().size(); ++s) {
         const auto start = std::chrono::steady_clock::now();
         const Step& step = network_.steps()[s];
@@ -77,9 +83,10 @@ void Executor::run_pixels(const Step& step, const Image* images) {
                     kernels_.pixels(args, taps, bits + lane / 8);
                 }
                 uint8_t* out = at(task / tiles, step.output, r, c);
-                for (int channel = 0; channel < step.channels; ++channel)
-                    std::memcpy(out + static_cast<size_t>(channel) * to.size,
-                                bits + static_cast<size_t>(channel) * kLine, grid.bytes);
+                if (grid.bytes == kLine)
+                    spread(bits, step.channels, to.size, out, std::integral_constant<size_t, kLine>{});
+                else
+                    spread(bits, step.channels, to.size, out, grid.bytes);
             }
         }
     });

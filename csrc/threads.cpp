@@ -66,16 +66,18 @@ void ThreadPool::serve(int thread) {
 
 void ThreadPool::take_tasks(int thread) {
     const size_t own = static_cast<size_t>(thread);
-    for (size_t i = 0; i < shares_.size(); ++i) take_share((own + i) % shares_.size(), thread);
+    int done = 0;
+    for (size_t i = 0; i < shares_.size(); ++i) done += take_share((own + i) % shares_.size(), thread);
+    // once, not after every task: all threads write this line
+    if (done && left_.fetch_sub(done, std::memory_order_acq_rel) == done) left_.notify_all();
 }
 
-void ThreadPool::take_share(size_t share, int thread) {
-    for (;;) {
+int ThreadPool::take_share(size_t share, int thread) {
+    for (int done = 0;; ++done) {
         const uint64_t ticket = shares_[share].ticket.fetch_add(1, std::memory_order_acq_rel);
         const uint32_t task = static_cast<uint32_t>(ticket), end = static_cast<uint32_t>(ticket >> 32);
-        if (task >= end) return;
+        if (task >= end) return done;
         (*work_)(static_cast<int>(task), thread);
-        if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1) left_.notify_all();
     }
 }
 

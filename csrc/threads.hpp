@@ -26,7 +26,7 @@ class ThreadPool {
   private:
     void serve(int thread);
     void take_tasks(int thread);
-    void take_share(size_t share, int thread);
+    int take_share(size_t share, int thread);  // how many tasks that were
 
     const std::function<void(int, int)>* work_ = nullptr;
     std::atomic<bool> stop_{false};

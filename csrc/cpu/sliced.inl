@@ -10,7 +10,7 @@
 // and the returned carry stand complemented: two complements leave the sum bit alone, so inputs of weight -1, which
 // count when they are zero, cost nothing extra, and one complement at the end of a block sets it right.
 
-// One vector, or two side by side.
+// One vector, or two at a time.
 struct One {
     V a;
 };
@@ -25,18 +25,17 @@ W wide(V v) {
     else
         return {v, v};
 }
-template <class W>
-inline W load_wide(const uint8_t* p) {
-    if constexpr (sizeof(W) == sizeof(V))
-        return {load(p)};
-    else
-        return {load(p), load(p + sizeof(V))};
-}
-inline void store_wide(uint8_t* p, One x) { store(p, x.a); }
-inline void store_wide(uint8_t* p, Two x) {
-    store(p, x.a);
-    store(p + sizeof(V), x.b);
-}
+
+// Where they stand: what the offsets of taps count from.
+struct AtOne {
+    const uint8_t* a;
+};
+struct AtTwo {
+    const uint8_t *a, *b;
+};
+inline One load(AtOne at, uint32_t tap) { return {load(at.a + tap)}; }
+inline Two load(AtTwo at, uint32_t tap) { return {load(at.a + tap), load(at.b + tap)}; }
+
 inline One flip(One x, One y) { return {flip(x.a, y.a)}; }
 inline Two flip(Two x, Two y) { return {flip(x.a, y.a), flip(x.b, y.b)}; }
 inline One both(One x, One y) { return {both(x.a, y.a)}; }
@@ -92,28 +91,28 @@ struct Counter {
 };
 
 // Adds 4 inputs (8, 16) to the levels below; returns the carry of that weight, complemented if Inverted.
-template <bool Inverted, class C>
-MBUNET_INLINE auto add_4(C& c, const uint8_t* at, const uint32_t* taps) {
-    using W = decltype(c.top());
-    const W first = add<Inverted>(c.level[0], load_wide<W>(at + taps[0]), load_wide<W>(at + taps[1]));
-    const W second = add<Inverted>(c.level[0], load_wide<W>(at + taps[2]), load_wide<W>(at + taps[3]));
+template <bool Inverted, class C, class At>
+MBUNET_INLINE auto add_4(C& c, At at, const uint32_t* taps) {
+    const auto first = add<Inverted>(c.level[0], load(at, taps[0]), load(at, taps[1]));
+    const auto second = add<Inverted>(c.level[0], load(at, taps[2]), load(at, taps[3]));
     return add<Inverted>(c.level[1], first, second);
 }
-template <bool Inverted, class C>
-MBUNET_INLINE auto add_8(C& c, const uint8_t* at, const uint32_t* taps) {
+template <bool Inverted, class C, class At>
+MBUNET_INLINE auto add_8(C& c, At at, const uint32_t* taps) {
     const auto first = add_4<Inverted>(c, at, taps);
     return add<Inverted>(c.level[2], first, add_4<Inverted>(c, at, taps + 4));
 }
-template <bool Inverted, class C>
-MBUNET_INLINE auto add_16(C& c, const uint8_t* at, const uint32_t* taps) {
+template <bool Inverted, class C, class At>
+MBUNET_INLINE auto add_16(C& c, At at, const uint32_t* taps) {
     const auto first = add_8<Inverted>(c, at, taps);
     return add<Inverted>(c.level[3], first, add_8<Inverted>(c, at, taps + 8));
 }
 
 // A list being added: `positive` units of weight +1 come first, all others are of weight -1. Which it is goes the same
 // way at every position of a channel, so the branch is foreseen.
+template <class At>
 struct Taps {
-    const uint8_t* at;
+    At at;
     const uint32_t* next;
 
     template <class C>
@@ -131,9 +130,9 @@ struct Taps {
 };
 
 // Adds all inputs of `list`.
-template <class C>
-MBUNET_INLINE void add_list(C& c, const uint8_t* at, const uint32_t* taps, const TapList& list) {
-    Taps in{at, taps};
+template <class C, class At>
+MBUNET_INLINE void add_list(C& c, At at, const uint32_t* taps, const TapList& list) {
+    Taps<At> in{at, taps};
     int positive = list.positive_quads;
     const int quads = positive + list.negative_quads;
     if (quads & 1) c.template add_bit<2>(in.quad(c, positive));
@@ -170,54 +169,113 @@ inline void with_levels(int levels, const Run& run) {
         run(std::integral_constant<int, 18>{});
 }
 
+// A vector of some runs: where it is read, and its pieces of `bytes` bytes, which belong to one run each.
+struct Spot {
+    size_t input, output, bytes;
+    int pieces;
+};
+struct OneSpot {
+    const Spot& a;
+
+    AtOne at(const uint8_t* group) const { return {group + a.input}; }
+};
+struct TwoSpots {
+    const Spot &a, &b;
+
+    AtTwo at(const uint8_t* group) const { return {group + a.input, group + b.input}; }
+};
+
+// The vectors of `runs`, some at a time. Short runs that follow each other in the input share one.
+class Spots {
+  public:
+    explicit Spots(const Runs& runs)
+        : runs_(runs),
+          together_(runs.input_step == runs.bytes ? std::max(1, static_cast<int>(sizeof(V) / runs.bytes)) : 1) {}
+
+    // Holds the next ones; false where there are none left.
+    bool next() {
+        for (count_ = 0; count_ < kMost && run_ < runs_.count; ++count_) {
+            const auto run = static_cast<size_t>(run_);
+            spots_[count_] = {runs_.input + run * runs_.input_step + at_, runs_.output + run * runs_.output_step + at_,
+                              std::min(sizeof(V), runs_.bytes - at_), std::min(together_, runs_.count - run_)};
+            at_ += sizeof(V);
+            if (at_ < runs_.bytes) continue;
+            at_ = 0;
+            run_ += together_;
+        }
+        return count_;
+    }
+
+    // Calls visit(TwoSpots) or, for what is left, visit(OneSpot) with those it holds.
+    template <class Visit>
+    MBUNET_INLINE void each(const Visit& visit) const {
+        int i = 0;
+        if constexpr (kWide)
+            for (; i + 2 <= count_; i += 2) visit(TwoSpots{spots_[i], spots_[i + 1]});
+        for (; i < count_; ++i) visit(OneSpot{spots_[i]});
+    }
+
+  private:
+    static constexpr int kMost = 2048 / sizeof(V);  // no fewer than most tasks have
+
+    const Runs& runs_;
+    const int together_;
+    int run_ = 0, count_ = 0;
+    size_t at_ = 0;
+    Spot spots_[kMost];
+};
+
+inline void store(uint8_t* out, V v, const Spot& spot, size_t step) {
+    out += spot.output;
+    if (spot.bytes == sizeof(V)) return store(out, v);
+    const uint8_t* from = reinterpret_cast<const uint8_t*>(&v);
+    if (2 * spot.bytes == sizeof(V)) {  // most others
+        memcpy(out, from, sizeof(V) / 2);
+        if (spot.pieces == 2) memcpy(out + step, from + sizeof(V) / 2, sizeof(V) / 2);
+        return;
+    }
+    for (int i = 0; i < spot.pieces; ++i, out += step, from += spot.bytes)
+        for (size_t b = 0; b < spot.bytes; b += 8) memcpy(out + b, from + b, 8);
+}
+inline void store(uint8_t* out, One x, const OneSpot& spots, size_t step) { store(out, x.a, spots.a, step); }
+inline void store(uint8_t* out, Two x, const TwoSpots& spots, size_t step) {
+    store(out, x.a, spots.a, step);
+    store(out, x.b, spots.b, step);
+}
+
 // The counter starts at 2^top - at_least, so that its top bit says whether the count has reached at_least.
-template <class W, int Levels>
-MBUNET_INLINE W count_at(const CountArgs& args, const CountedChannel& channel, size_t position) {
+template <int Levels, class At>
+MBUNET_INLINE auto count_at(const CountArgs& args, const CountedChannel& channel, At at) {
+    using W = decltype(load(at, 0));
     const unsigned start = (1u << (Levels - 1)) - static_cast<unsigned>(channel.at_least);
     Counter<W, Levels> counter;
     counter.start([&](int level) __attribute__((always_inline)) { return everywhere<W>(start >> level & 1); });
-    add_list(counter, args.group + position, args.taps + channel.list.first, channel.list);
+    add_list(counter, at, args.taps + channel.list.first, channel.list);
     return counter.top();
-}
-
-// Stores value(W, position of the input) at every position of `runs`: two vectors side by side as often as they fit,
-// then one, of which the end of a run may take a part.
-template <class Value>
-MBUNET_INLINE void each_position(const Runs& runs, uint8_t* out, const Value& value) {
-    size_t input = runs.input;
-    out += runs.output;
-    for (int i = 0; i < runs.count; ++i, input += runs.input_step, out += runs.output_step) {
-        size_t at = 0;
-        if constexpr (kWide)
-            for (; at + sizeof(Two) <= runs.bytes; at += sizeof(Two)) store_wide(out + at, value(Two{}, input + at));
-        for (; at + sizeof(One) <= runs.bytes; at += sizeof(One)) store_wide(out + at, value(One{}, input + at));
-        if (at < runs.bytes) {
-            const One last = value(One{}, input + at);
-            memcpy(out + at, &last, runs.bytes - at);
-        }
-    }
 }
 
 // Levels of a counter for `inputs` inputs: the top one is 0 for counts below `inputs`.
 inline int levels_of(int inputs) { return inputs > 1 ? 33 - __builtin_clz(static_cast<unsigned>(inputs - 1)) : 1; }
 
+void count_channel(const CountArgs& args, const CountedChannel& channel, const Spots& spots, size_t step) {
+    const int inputs = channel.list.inputs();
+    uint8_t* out = args.group + channel.output;
+    if (channel.at_least <= 0 || channel.at_least > inputs) {
+        const bool bit = channel.at_least <= 0;
+        spots.each([&](auto some) { store(out, everywhere<decltype(load(some.at(out), 0))>(bit), some, step); });
+        return;
+    }
+    with_levels(levels_of(inputs), [&](auto size) {
+        spots.each([&](auto some) __attribute__((always_inline)) {
+            store(out, count_at<decltype(size)::value>(args, channel, some.at(args.group)), some, step);
+        });
+    });
+}
+
 void count(const CountArgs& args, const Runs& runs, int channel, int channel_end) {
     // all positions of a channel before the next one: its branches go the same way each time
-    for (; channel < channel_end; ++channel) {
-        const CountedChannel& own = args.channels[channel];
-        const int inputs = own.list.inputs();
-        uint8_t* out = args.group + own.output;
-        if (own.at_least <= 0 || own.at_least > inputs) {
-            for (int i = 0; i < runs.count; ++i)
-                memset(out + runs.output + i * runs.output_step, own.at_least <= 0 ? 255 : 0, runs.bytes);
-            continue;
-        }
-        with_levels(levels_of(inputs), [&](auto size) {
-            each_position(runs, out, [&](auto w, size_t position) __attribute__((always_inline)) {
-                return count_at<decltype(w), decltype(size)::value>(args, own, position);
-            });
-        });
-    }
+    for (Spots spots(runs); spots.next();)
+        for (int c = channel; c < channel_end; ++c) count_channel(args, args.channels[c], spots, runs.output_step);
 }
 
 // Without zeros: with S the ones among the inputs of one sign and A those among all, the dot product is
@@ -242,9 +300,8 @@ struct Totals {
     }
 };
 
-template <class W, int Levels>
-MBUNET_INLINE W dense_at(const DenseArgs& args, const DenseChannel& channel, const Totals<W, Levels>& totals,
-                         size_t position) {
+template <class W, int Levels, class At>
+MBUNET_INLINE W dense_at(const DenseArgs& args, const DenseChannel& channel, const Totals<W, Levels>& totals, At at) {
     const W* minus = totals.minus[~channel.constant & 1];
     const unsigned plus = static_cast<unsigned>(channel.constant >> 1) + 1;
     W carry = wide<W>(zeros());
@@ -254,43 +311,31 @@ MBUNET_INLINE W dense_at(const DenseArgs& args, const DenseChannel& channel, con
         carry = add<false>(sum, everywhere<W>(plus >> level & 1), carry);
         return sum;
     });
-    add_list(counter, args.group + position, args.taps + channel.list.first, channel.list);
+    add_list(counter, at, args.taps + channel.list.first, channel.list);
     return flip(counter.top(), everywhere<W>(!channel.negated));  // the sign bit is 0 from 0 on
 }
 
 // All channels at one position after another: what they share is counted once.
-template <class W, int Levels>
-inline void dense_channels(const DenseArgs& args, size_t position, uint8_t* out, size_t bytes, int channel,
-                           int channel_end) {
+template <int Levels, class Some>
+inline void dense_channels(const DenseArgs& args, const Some& spots, size_t step, int channel, int channel_end) {
+    const auto at = spots.at(args.group);
+    using W = decltype(load(at, 0));
     Counter<W, Levels> all;
     all.start([](int) __attribute__((always_inline)) { return wide<W>(zeros()); });
-    add_list(all, args.group + position, args.taps + args.all.first, args.all);
+    add_list(all, at, args.taps + args.all.first, args.all);
     const Totals<W, Levels> totals(all);
     for (; channel < channel_end; ++channel) {
         const DenseChannel& own = args.channels[channel];
-        const W reached = dense_at<W, Levels>(args, own, totals, position);
-        if (bytes == sizeof(W))
-            store_wide(out + own.output, reached);
-        else
-            memcpy(out + own.output, &reached, bytes);
+        store(args.group + own.output, dense_at<W, Levels>(args, own, totals, at), spots, step);
     }
 }
 
 void count_dense(const DenseArgs& args, const Runs& runs, int channel, int channel_end) {
     with_levels(args.levels, [&](auto size) {
-        constexpr int kLevels = decltype(size)::value;
-        size_t input = runs.input, output = runs.output;
-        for (int i = 0; i < runs.count; ++i, input += runs.input_step, output += runs.output_step) {
-            uint8_t* out = args.group + output;
-            size_t at = 0;
-            if constexpr (kWide)
-                for (; at + sizeof(Two) <= runs.bytes; at += sizeof(Two))
-                    dense_channels<Two, kLevels>(args, input + at, out + at, sizeof(Two), channel, channel_end);
-            for (; at < runs.bytes; at += sizeof(One)) {
-                const size_t bytes = runs.bytes - at < sizeof(One) ? runs.bytes - at : sizeof(One);
-                dense_channels<One, kLevels>(args, input + at, out + at, bytes, channel, channel_end);
-            }
-        }
+        for (Spots spots(runs); spots.next();)
+            spots.each([&](auto some) {
+                dense_channels<decltype(size)::value>(args, some, runs.output_step, channel, channel_end);
+            });
     });
 }
 
