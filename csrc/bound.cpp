@@ -38,15 +38,18 @@ bool read_by_convolution(const Network& network, size_t index) {
 Bound::Bound(const Network& network, int height, int width, int images)
     : grid(height, width, images, network.multiple()) {
     std::vector<size_t> sizes;
+    size_t edge_bytes = 0;
     for (const Slot& slot : network.slots()) {
         const Plane& own = planes.emplace(slot.stride, Plane(grid, slot.stride)).first->second;
         sizes.push_back(own.size * static_cast<size_t>(slot.channels));
         zero_bytes = std::max(zero_bytes, own.size);
+        edge_bytes = std::max(edge_bytes, static_cast<size_t>(slot.channels) * own.edges(grid));
     }
     Placement placement(network, sizes);
     slot_offsets = std::move(placement.offsets);
     zero = placement.bytes;
-    group_bytes = zero + zero_bytes + kLine;  // a line more: whole vectors are read at the end
+    edges = zero + zero_bytes + kLine;  // a line more: whole vectors are read at the end
+    group_bytes = round_up(edges + edge_bytes, kLine);
     if (group_bytes > UINT32_MAX) throw std::length_error("the network needs more than 4 GiB of activations");
     for (size_t s = 0; s < network.steps().size(); ++s) {
         const Step& step = network.steps()[s];

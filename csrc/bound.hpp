@@ -17,6 +17,7 @@ struct Bound {
     std::vector<Lists> lists;          // by step, empty for what is no bit convolution
     std::vector<bool> needs_halo;      // by step: a 3x3 convolution reads its output
     size_t zero = 0, zero_bytes = 0;   // offset and size of an input that is 0 at every position
+    size_t edges = 0;                  // offset of a copy of the edges of the slot that is written
     size_t group_bytes = 0;            // from one group to the next
 
     // Throws std::length_error for a network whose activations exceed what an offset can address.

@@ -29,6 +29,21 @@ void spread(const uint8_t* bits, int channels, size_t size, uint8_t* out, Bytes 
     for (int channel = 0; channel < channels; ++channel, bits += kLine, out += size) std::memcpy(out, bits, bytes);
 }
 
+// Fills the edges of some channels of a group.
+void copy_edges(const Grid& grid, const Plane& plane, const HaloArgs& args) {
+    const size_t own = static_cast<size_t>(args.group) * args.group_bytes, edge = grid.edge;
+    const uint8_t* from = args.first + own;
+    uint8_t* to = args.edges + own;
+    const auto copy = [&](size_t first) {
+        for (int c = 0; c < plane.side; ++c, first += plane.bytes, to += edge)
+            for (size_t b = 0; b < edge; b += 8) std::memcpy(to + b, from + first + b, 8);
+    };
+    for (int channel = 0; channel < args.channels; ++channel, from += plane.size) {
+        copy(plane.at(0, 0));
+        copy(plane.at(plane.side - 1, 0) + plane.bytes - edge);
+    }
+}
+
 }  // namespace
 
 void Executor::run(const Image* images, std::vector<double>& seconds) {
@@ -143,13 +158,22 @@ void Executor::run_pool(const Step& step) {
 void Executor::fill_halos(const Step& step) {
     const Plane& own = plane(step.output);
     uint8_t* first = group(0) + bound_.slot_offsets[static_cast<size_t>(step.output)];
+    uint8_t* edges = group(0) + bound_.edges;
+    const size_t edge_size = own.edges(bound_.grid);
     const int parts = parts_for(bound_.grid.groups, pool_.size(), step.channels);
-    pool_.run(bound_.grid.groups * parts, [&](int task, int thread) {
-        const int begin = step.channels * (task % parts) / parts, end = step.channels * (task % parts + 1) / parts;
-        kernels_.halo(bound_.grid, own,
-                      {first + static_cast<size_t>(begin) * own.size, bound_.group_bytes, task / parts, end - begin},
-                      scratch(thread));
-    });
+    const auto each = [&](const auto& work) {
+        pool_.run(bound_.grid.groups * parts, [&](int task, int thread) {
+            const auto begin = static_cast<size_t>(step.channels * (task % parts) / parts);
+            const int end = step.channels * (task % parts + 1) / parts;
+            work(HaloArgs{first + begin * own.size, edges + begin * edge_size, bound_.group_bytes, task / parts,
+                          end - static_cast<int>(begin)},
+                 thread);
+        });
+    };
+    // a group needs a few bytes of another's lines, which may lie in another core's cache: they are packed there first
+    if (bound_.grid.edge && bound_.grid.groups > 1)
+        each([&](const HaloArgs& args, int) { copy_edges(bound_.grid, own, args); });
+    each([&](const HaloArgs& args, int thread) { kernels_.halo(bound_.grid, own, args, scratch(thread)); });
 }
 
 namespace {

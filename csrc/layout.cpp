@@ -13,7 +13,9 @@ Grid::Grid(int height, int width, int images, int side)
       columns(width / side),
       lanes(images * rows * columns),
       groups(divide_up(lanes, kGroupLanes)),
-      bytes(round_up(static_cast<size_t>(divide_up(divide_up(lanes, groups), 8)), 8)) {
+      bytes(round_up(static_cast<size_t>(divide_up(divide_up(lanes, groups), 8)), 8)),
+      edge(round_up(static_cast<size_t>(divide_up(columns + 1, 8)), 8)) {
+    if (edge >= bytes) edge = 0;
     for (int lane = 0; lane < lanes; ++lane)
         tiles.push_back({lane / (rows * columns), lane / columns % rows * side, lane % columns * side});
     for (int dy = -1; dy <= 1; ++dy)

@@ -33,7 +33,10 @@ struct Grid {
     int rows = 0, columns = 0;  // tiles of an image
     int lanes = 0;              // of all images
     int groups = 0;
-    size_t bytes = 0;         // of a position: the lanes of a group, a multiple of 8
+    size_t bytes = 0;  // of a position: the lanes of a group, a multiple of 8
+    // Of a position, at its end or its beginning: the lanes that the next group or the one before has neighbours among,
+    // a row of tiles apart. A multiple of 8, and 0 where it would be the whole position.
+    size_t edge = 0;
     std::vector<Tile> tiles;  // by lane
     // has[dy + 1][dx + 1]: lanes of all groups, in order, that have a neighbour there in their image
     std::vector<uint8_t> has[3][3];
@@ -59,6 +62,8 @@ struct Plane {
     Plane(const Grid& grid, int stride);
 
     size_t at(int r, int c) const { return static_cast<size_t>(r + 1) * row + static_cast<size_t>(c + 1) * bytes; }
+    // Bytes of a copy of a channel's edges: the beginnings of its first row's positions, the ends of its last row's.
+    size_t edges(const Grid& grid) const { return 2 * static_cast<size_t>(side) * grid.edge; }
     size_t row_bytes() const { return static_cast<size_t>(side) * bytes; }
 };
 

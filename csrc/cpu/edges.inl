@@ -55,18 +55,18 @@ inline __attribute__((always_inline)) void move_lanes(const uint8_t* lanes, int 
     }
 }
 
-// Calls run(offset of a position from the first channel's, its turn) for `channels` channels of `positions` each.
+// Calls run(channel, position, turn) for `channels` channels of `positions` each.
 template <class Run>
-inline void each_halo(const Plane& plane, size_t step, int channels, int positions, const Run& run) {
+inline void each_halo(int channels, int positions, const Run& run) {
     int turn = 0;
     for (int channel = 0; channel < channels; ++channel)
-        for (int i = 0; i < positions; ++i, ++turn)
-            run(static_cast<size_t>(channel) * plane.size + static_cast<size_t>(i) * step, turn);
+        for (int i = 0; i < positions; ++i, ++turn) run(static_cast<size_t>(channel), static_cast<size_t>(i), turn);
 }
 
 // The border positions on one side or in one corner of a group: what stands `side` positions further in, moved by the
-// way from a lane to its neighbour there. A group's neighbours lie in two groups at most. Some channels at a time are
-// gathered before any is moved: a load that takes from several stores waits for them.
+// way from a lane to its neighbour there. A group's neighbours lie in two groups at most; of another than its own the
+// copied edges are enough, where there are such. Some channels at a time are gathered before any is moved: a load that
+// takes from several stores waits for them.
 template <class Bytes>
 inline void halo_part(const Grid& grid, const Plane& plane, int dy, int dx, const HaloArgs& args, uint8_t* scratch,
                       Bytes constant_or_not) {
@@ -77,19 +77,31 @@ inline void halo_part(const Grid& grid, const Plane& plane, int dy, int dx, cons
     const int side = plane.side, positions = dy && dx ? 1 : side, at_once = std::max(1, kHaloPositions / positions);
     const size_t to = plane.at(dy < 0 ? -1 : dy * side, dx < 0 ? -1 : dx * side), step = dx ? plane.row : plane.bytes,
                  in = plane.at(dy < 0 ? side - 1 : 0, dx < 0 ? side - 1 : 0);
+    const size_t edges = plane.edges(grid), edge_in = (dx < 0 ? side - 1 : 0) + (dy < 0 ? side : 0);
     const uint8_t* mask = grid.has[dy + 1][dx + 1].data() + group * bytes;
     for (int channel = 0; channel < args.channels; channel += at_once) {
         uint8_t* first = args.first + static_cast<size_t>(channel) * plane.size;
         const int some = std::min(at_once, args.channels - channel);
-        for (int other = low; other < low + 2; ++other)
-            if (other == group || (other >= 0 && other < grid.groups && grid.crosses(dy)))
-                each_halo(plane, step, some, positions, [&](size_t offset, int turn) {
-                    memcpy(scratch + static_cast<size_t>(turn) * kHaloLanes + (other - low) * bytes,
-                           first + other * args.group_bytes + in + offset, bytes);
+        for (int other = low; other < low + 2; ++other) {
+            if (other != group && (other < 0 || other >= grid.groups || !grid.crosses(dy))) continue;
+            uint8_t* out = scratch + (other - low) * bytes;
+            if (other == group || !dy || !grid.edge) {
+                each_halo(some, positions, [&](size_t c, size_t i, int turn) {
+                    memcpy(out + turn * kHaloLanes, first + other * args.group_bytes + c * plane.size + i * step + in,
+                           bytes);
                 });
-        each_halo(plane, step, some, positions, [&](size_t offset, int turn) {
-            move_lanes(scratch + static_cast<size_t>(turn) * kHaloLanes, from - low * lanes, mask,
-                       first + group * args.group_bytes + to + offset, constant_or_not);
+                continue;
+            }
+            const uint8_t* edge = args.edges + other * args.group_bytes + static_cast<size_t>(channel) * edges;
+            each_halo(some, positions, [&](size_t c, size_t i, int turn) {
+                for (size_t b = 0; b < grid.edge; b += 8)
+                    memcpy(out + turn * kHaloLanes + (dy < 0 ? bytes - grid.edge : 0) + b,
+                           edge + c * edges + (edge_in + i) * grid.edge + b, 8);
+            });
+        }
+        each_halo(some, positions, [&](size_t c, size_t i, int turn) {
+            move_lanes(scratch + turn * kHaloLanes, from - low * lanes, mask,
+                       first + group * args.group_bytes + c * plane.size + i * step + to, constant_or_not);
         });
     }
 }
