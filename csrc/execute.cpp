@@ -158,6 +158,9 @@ void Executor::run_pool(const Step& step) {
 void Executor::fill_halos(const Step& step) {
     const Plane& own = plane(step.output);
     uint8_t* first = group(0) + bound_.slot_offsets[static_cast<size_t>(step.output)];
+    // Where every group has a core of its own, it needs a few bytes of lines in another's cache: they are packed there
+    // first. Of many groups the lines are in no core's cache, and packing would fetch them once more.
+    const bool packed = bound_.grid.edge && bound_.grid.groups > 1 && bound_.grid.groups <= pool_.size();
     uint8_t* edges = group(0) + bound_.edges;
     const size_t edge_size = own.edges(bound_.grid);
     const int parts = parts_for(bound_.grid.groups, pool_.size(), step.channels);
@@ -165,14 +168,12 @@ void Executor::fill_halos(const Step& step) {
         pool_.run(bound_.grid.groups * parts, [&](int task, int thread) {
             const auto begin = static_cast<size_t>(step.channels * (task % parts) / parts);
             const int end = step.channels * (task % parts + 1) / parts;
-            work(HaloArgs{first + begin * own.size, edges + begin * edge_size, bound_.group_bytes, task / parts,
-                          end - static_cast<int>(begin)},
+            work(HaloArgs{first + begin * own.size, packed ? edges + begin * edge_size : nullptr, bound_.group_bytes,
+                          task / parts, end - static_cast<int>(begin)},
                  thread);
         });
     };
-    // a group needs a few bytes of another's lines, which may lie in another core's cache: they are packed there first
-    if (bound_.grid.edge && bound_.grid.groups > 1)
-        each([&](const HaloArgs& args, int) { copy_edges(bound_.grid, own, args); });
+    if (packed) each([&](const HaloArgs& args, int) { copy_edges(bound_.grid, own, args); });
     each([&](const HaloArgs& args, int thread) { kernels_.halo(bound_.grid, own, args, scratch(thread)); });
 }
 

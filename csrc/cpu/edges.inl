@@ -65,7 +65,7 @@ inline void each_halo(int channels, int positions, const Run& run) {
 
 // The border positions on one side or in one corner of a group: what stands `side` positions further in, moved by the
 // way from a lane to its neighbour there. A group's neighbours lie in two groups at most; of another than its own the
-// copied edges are enough, where there are such. Some channels at a time are gathered before any is moved: a load that
+// copied edges are enough, where there are any. Some channels at a time are gathered before any is moved: a load that
 // takes from several stores waits for them.
 template <class Bytes>
 inline void halo_part(const Grid& grid, const Plane& plane, int dy, int dx, const HaloArgs& args, uint8_t* scratch,
@@ -85,7 +85,7 @@ inline void halo_part(const Grid& grid, const Plane& plane, int dy, int dx, cons
         for (int other = low; other < low + 2; ++other) {
             if (other != group && (other < 0 || other >= grid.groups || !grid.crosses(dy))) continue;
             uint8_t* out = scratch + (other - low) * bytes;
-            if (other == group || !dy || !grid.edge) {
+            if (other == group || !dy || !args.edges) {
                 each_halo(some, positions, [&](size_t c, size_t i, int turn) {
                     memcpy(out + turn * kHaloLanes, first + other * args.group_bytes + c * plane.size + i * step + in,
                            bytes);

@@ -89,7 +89,7 @@ struct HeadArgs {
 // Channels whose borders are filled in one group, from the lanes of all groups.
 struct HaloArgs {
     uint8_t* first;      // plane of the first channel in group 0
-    uint8_t* edges;      // copy of its edges there
+    uint8_t* edges;      // copy of its edges there, or null: the planes themselves are read
     size_t group_bytes;  // from one group to the next
     int group;
     int channels;
