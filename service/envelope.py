@@ -103,8 +103,7 @@ def _as_problem(request: Request, error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
-        errors = [{"parameter": str(entry["loc"][-1]), "message": entry["msg"]} for entry in error.errors()]
-        return BadParameter("; ".join(f"{entry['parameter']}: {entry['message']}" for entry in errors), errors=errors)
+        return BadParameter.of(error.errors())
     if isinstance(error, HTTPException) and error.status_code == 405:
         return MethodNotAllowed(f"{request.method} is not allowed on this path", headers=dict(error.headers or {}))
     return NotFound("no such path; /docs lists what there is")

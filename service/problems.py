@@ -26,6 +26,7 @@ A client that leaves is no problem: nobody reads the answer (`starlette.requests
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from starlette.responses import JSONResponse
@@ -115,6 +116,12 @@ class UnsupportedType(Problem):
 
 class BadParameter(Problem):
     status, title = 422, "A parameter is not valid"
+
+    @classmethod
+    def of(cls, errors: Sequence[Any]) -> BadParameter:
+        """From what pydantic finds wrong: parameter and message of every error."""
+        found = [{"parameter": str(error["loc"][-1]), "message": error["msg"]} for error in errors]
+        return cls("; ".join(f"{one['parameter']}: {one['message']}" for one in found), errors=found)
 
 
 class QueueFull(Problem):

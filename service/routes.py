@@ -10,17 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
-from service import problems, upload
+from service import problems, upload, wishes
 from service.batcher import Engine
 from service.codec import ENCODERS, Encoder
 from service.problems import DeadlinePassed, Problem, Unavailable
 from service.service import RETRY, Answer, Service
-from service.wishes import SegmentQuery, wish
 
 T = TypeVar("T")
 router = APIRouter()
@@ -57,6 +56,7 @@ FORMS = {
 }
 FORM = {"type": "object", "required": [upload.FIELD], "properties": {upload.FIELD: BYTES}}
 SEGMENT_BODY = {
+    "parameters": wishes.documented(),
     "requestBody": {
         "required": True,
         "content": {
@@ -64,7 +64,11 @@ SEGMENT_BODY = {
             "application/octet-stream": {"schema": BYTES},
             "multipart/form-data": {"schema": FORM},
         },
-    }
+    },
+}
+BATCH_BODY = {
+    "parameters": wishes.documented(),
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORMS}}},
 }
 SEGMENT_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -78,9 +82,9 @@ SEGMENT_ANSWERS: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/segment", response_class=Response, responses=SEGMENT_ANSWERS, openapi_extra=SEGMENT_BODY, tags=["segmentation"]
 )
-async def segment(request: Request, query: Annotated[SegmentQuery, Query()], service: Running) -> Response:
+async def segment(request: Request, service: Running) -> Response:
     """Segment one image (the body itself, or the form field `image`): 0/255 for one class, else class indices."""
-    wanted = wish(query, accept(request), service)
+    wanted = wishes.wish(request.query_params, accept(request), service)
     service.require_ready()
     data = await upload.image(request, service.settings)
     answer = await in_time(request, service.segment(data, wanted), wanted.seconds)
@@ -93,16 +97,16 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()], ser
 @router.post(
     "/segment/batch",
     responses={200: {"description": "An item for every image, in their order"}, **documented()},
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORMS}}}},
+    openapi_extra=BATCH_BODY,
     tags=["segmentation"],
 )
-async def segment_batch(request: Request, query: Annotated[SegmentQuery, Query()], service: Running) -> Response:
+async def segment_batch(request: Request, service: Running) -> Response:
     """Segment the images of a form's fields `image`: all are taken, or none; then each has a status of its own.
 
     An item is `{"status": 200, "media_type", "ms", "data"}`, where `data` is base64, or `result` instead where the
     format is JSON; or it is the problem document of that image alone.
     """
-    wanted = wish(query, "", service)
+    wanted = wishes.wish(request.query_params, "", service)
     service.require_ready()
     bodies = await upload.images(request, service.settings)
     answers = await in_time(request, service.segment_all(bodies, wanted), wanted.seconds)

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, WebSocket
-from pydantic import ValidationError
 from starlette.websockets import WebSocketDisconnect
 
 from service.metrics import Metrics
-from service.problems import BadParameter, DeadlinePassed, Problem, Unavailable
+from service.problems import DeadlinePassed, Problem, Unavailable
 from service.routes import milliseconds
 from service.service import RETRY, Service, Wish
-from service.wishes import SegmentQuery, wish
+from service.wishes import wish
 
 UNSUPPORTED_DATA = 1003  # RFC 6455, 7.4.1
 PROTOCOL = "mbunet"  # the subprotocol that is accepted when a client offers it
@@ -93,11 +92,7 @@ async def _serve(socket: WebSocket, service: Service, wanted: Wish) -> None:
 
 
 def _wish(socket: WebSocket, service: Service) -> Wish:
-    try:
-        query = SegmentQuery.model_validate(dict(socket.query_params))
-    except ValidationError as error:
-        raise BadParameter("; ".join(f"{entry['loc'][-1]}: {entry['msg']}" for entry in error.errors())) from None
-    wanted = wish(query, "", service)
+    wanted = wish(socket.query_params, "", service)
     if service.state != "ready":
         raise Unavailable(f"the server is {service.state}", headers=RETRY)
     if _open_streams(service.metrics) >= service.settings.streams:

@@ -260,6 +260,7 @@ def test_a_form_without_the_field(client: httpx.Client, name: str) -> None:
         "timeout_ms=0",
         "timeout_ms=99999999",
         "treshold=1",
+        "threshold=0.4&threshold=0.6",
     ],
 )
 def test_bad_parameters(client: httpx.Client, query: str) -> None:
