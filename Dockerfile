@@ -27,8 +27,10 @@ RUN apt-get update && apt-get install -y --no-install-recommends build-essential
 RUN python3 -m venv /opt/mbunet
 WORKDIR /source
 COPY . .
+# uvloop's wheel comes with 12 MB of symbols
 RUN /opt/mbunet/bin/python -m pip install --no-cache-dir . && \
-    /opt/mbunet/bin/python -m pip uninstall -y pip setuptools
+    /opt/mbunet/bin/python -m pip uninstall -y pip setuptools && \
+    strip --strip-unneeded /opt/mbunet/lib/python3*/site-packages/uvloop/*.so
 
 # hadolint ignore=DL3006
 FROM ${CUDA_IMAGE} AS cuda-build
@@ -43,8 +45,10 @@ ENV PATH=/usr/local/cuda/bin:$PATH \
 RUN python3 -m venv /opt/mbunet
 WORKDIR /source
 COPY . .
+# uvloop's wheel comes with 12 MB of symbols
 RUN /opt/mbunet/bin/python -m pip install --no-cache-dir . && \
-    /opt/mbunet/bin/python -m pip uninstall -y pip setuptools
+    /opt/mbunet/bin/python -m pip uninstall -y pip setuptools && \
+    strip --strip-unneeded /opt/mbunet/lib/python3*/site-packages/uvloop/*.so
 
 # hadolint ignore=DL3006
 FROM ${CUDA_BASE_IMAGE} AS cuda

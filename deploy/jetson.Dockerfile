@@ -24,8 +24,10 @@ ENV PATH=/usr/local/cuda/bin:$PATH \
 RUN python3 -m venv /opt/mbunet
 WORKDIR /source
 COPY . .
+# uvloop's wheel comes with 12 MB of symbols
 RUN /opt/mbunet/bin/python -m pip install --no-cache-dir . && \
-    /opt/mbunet/bin/python -m pip uninstall -y pip setuptools
+    /opt/mbunet/bin/python -m pip uninstall -y pip setuptools && \
+    strip --strip-unneeded /opt/mbunet/lib/python3*/site-packages/uvloop/*.so
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS jetson
