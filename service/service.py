@@ -268,9 +268,9 @@ class Service:
         return image, self.batcher.submit(image, work), decode_s
 
     def _after(self, first: Future[Reply], work: Callable[[], T]) -> Future[T]:
-        """The result of `work`, begun in the pool once `first` is done: without a detour over the loop.
+        """The result of `work`, begun in the pool once `first` is done, well or not: without a detour over the loop.
 
-        Cancelling it cancels `first`; so do its errors.
+        Cancelling it cancels `first`.
         """
         last: Future[T] = Future()
 
