@@ -60,7 +60,7 @@ def create_app(
     app.add_middleware(envelope.Envelope, metrics=service.metrics)
     if traces:
         app.add_middleware(Tracing, traces=traces)
-    for router in (routes.router, stream.router, v2.router):
+    for router in (routes.images, routes.router, stream.router, v2.router):
         app.include_router(router)
     _explain_problems(app)
     return app

@@ -246,6 +246,7 @@ class Encoder:
     media_type: str
     encode: Callable[[Result], bytes]
     wants_logits: bool = False
+    brief: bool = False  # takes a small part of the engine's time, whatever the mask
 
 
 def _of_mask(encode: Callable[[Mask, Model], bytes]) -> Callable[[Result], bytes]:
@@ -267,8 +268,8 @@ def _probability(result: Result) -> bytes:
 
 
 ENCODERS = {  # of two with one media type, the Accept header means the first
-    "png": Encoder("image/png", _of_mask(to_png)),
-    "npy": Encoder("application/x-npy", _of_mask(to_npy)),
+    "png": Encoder("image/png", _of_mask(to_png), brief=True),
+    "npy": Encoder("application/x-npy", _of_mask(to_npy), brief=True),
     "json": Encoder("application/json", _of_mask(to_json)),
     "rle": Encoder("application/vnd.mbunet.rle+json", _of_mask(to_rle)),
     "polygons": Encoder("application/vnd.mbunet.polygons+json", _of_mask(to_polygons)),

@@ -64,6 +64,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "ws_max_queue": 2,  # a frame that nobody takes stays with the client
         "ssl_certfile": settings.tls_certificate or None,
         "ssl_keyfile": settings.tls_key or None,
+        "proxy_headers": False,  # nobody here asks where a request came from
         "access_log": False,  # our own has one line a request
         "log_config": None,
     }

@@ -251,7 +251,7 @@ class Service:
             seconds.update(queue=reply.queue_s, engine=reply.engine_s, encode=self.clock() - started)
             return body
 
-        body = await asyncio.wrap_future(self._after(queued, encode))
+        body = await asyncio.wrap_future(self._after(queued, encode, wish.encoder.brief))
         self._observe(seconds)
         return Answer(body, seconds)
 
@@ -267,12 +267,14 @@ class Service:
         decode_s = self.clock() - started
         return image, self.batcher.submit(image, work), decode_s
 
-    def _after(self, first: Future[Reply], work: Callable[[], T]) -> Future[T]:
-        """The result of `work`, begun in the pool once `first` is done, well or not: without a detour over the loop.
+    def _after(self, first: Future[Reply], work: Callable[[], T], brief: bool) -> Future[T]:
+        """The result of `work`, begun once `first` is done, well or not: without a detour over the loop.
 
-        Cancelling it cancels `first`.
+        It is done in the pool, or where `brief` and no image waits for the engine, at once in the engine's own thread:
+        waking another takes longer than it does. Cancelling it cancels `first`.
         """
         last: Future[T] = Future()
+        caller = threading.get_ident()  # the loop's thread, which must not be held up if `first` is done already
 
         def finish() -> None:
             if last.set_running_or_notify_cancel():
@@ -281,7 +283,13 @@ class Service:
                 except BaseException as error:
                     last.set_exception(error)
 
-        first.add_done_callback(lambda _: self._pool.submit(finish))
+        def begin(_: Future[Reply]) -> None:
+            if brief and not self.batcher.waiting and threading.get_ident() != caller:
+                finish()
+            else:
+                self._pool.submit(finish)
+
+        first.add_done_callback(begin)
         last.add_done_callback(lambda _: first.cancel())
         return last
 

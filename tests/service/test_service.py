@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service import codec
-from service.codec import Encoder, Pixels
+from service.codec import Encoder, Pixels, Result
 from service.service import Service, Wish
 from service.settings import Settings
 from tests.service.fakes import PATIENCE, FakeEngine
@@ -39,3 +39,54 @@ def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch
     assert service.batcher.waiting == 1
     assert service.batcher.step() == 0
     assert not engine.batches
+
+
+@pytest.mark.parametrize(
+    ("brief", "waiting", "thread"), [(True, 0, "stepping"), (True, 1, "codec"), (False, 0, "codec")]
+)
+def test_who_encodes(brief: bool, waiting: int, thread: str) -> None:
+    """The engine's own thread where that is brief and nothing waits for the engine; otherwise the pool."""
+    names = []
+
+    def encode(_: Result) -> bytes:
+        names.append(threading.current_thread().name)
+        return b""
+
+    async def ask() -> None:
+        wish = Wish(engine, 0.5, Encoder("", encode, brief=brief), PATIENCE)
+        image = np.zeros((16, 16, 3), np.uint8)
+        queued = service.batcher.submit(image, wish.work(0.0))
+        for _ in range(waiting):
+            service.batcher.submit(np.zeros((32, 32, 3), np.uint8), wish.work(1.0))  # of another batch
+        asking = asyncio.create_task(service._finish(image, queued, wish, 0.0))
+        await asyncio.sleep(0)  # it now waits for the engine
+        stepping = threading.Thread(target=service.batcher.step, name="stepping")
+        stepping.start()
+        await asking
+        stepping.join()
+
+    engine = FakeEngine()
+    service = Service([engine], Settings(), clock=lambda: 0.0)
+    asyncio.run(ask())
+    assert [name.partition("_")[0] for name in names] == [thread]
+
+
+def test_nothing_is_encoded_in_the_event_loop() -> None:
+    threads = []
+
+    def encode(_: Result) -> bytes:
+        threads.append(threading.current_thread())
+        return b""
+
+    async def ask() -> None:
+        wish = Wish(engine, 0.5, Encoder("", encode, brief=True), PATIENCE)
+        image = np.zeros((16, 16, 3), np.uint8)
+        queued = service.batcher.submit(image, wish.work(0.0))
+        service.batcher.step()  # done before anybody waits for it
+        await service._finish(image, queued, wish, 0.0)
+
+    engine = FakeEngine()
+    service = Service([engine], Settings(), clock=lambda: 0.0)
+    asyncio.run(ask())
+    assert len(threads) == 1
+    assert threads != [threading.main_thread()]
