@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kTile = 2048;       // bytes of a plane that one convolution task computes: its inputs stay in L2
 constexpr int kTasksPerThread = 16;  // enough that the threads end together
+constexpr int kShortTasks = 2;       // of a step that takes microseconds: beginning a task costs a part of one
 
 // Logits of a block of lanes at one row.
 size_t head_logits(const Step& step, const Grid& grid) {
@@ -19,9 +20,12 @@ size_t head_logits(const Step& step, const Grid& grid) {
 }
 
 // Into how many parts the channels are cut, so that `tasks` of them are enough for the threads.
-int parts_for(int tasks, int threads, int channels) {
-    return std::clamp(divide_up(kTasksPerThread * threads, tasks), 1, channels);
+int parts_for(int tasks, int threads, int channels, int tasks_per_thread = kTasksPerThread) {
+    return std::clamp(divide_up(tasks_per_thread * threads, tasks), 1, channels);
 }
+
+// Rows of a plane that one task computes or reads.
+int tile_rows(const Plane& plane) { return std::clamp(static_cast<int>(kTile / plane.row_bytes()), 1, plane.side); }
 
 // Copies the first `bytes` of every line of `bits` to a channel's plane, `size` apart.
 template <class Bytes>
@@ -109,8 +113,7 @@ void Executor::run_pixels(const Step& step, const Image* images) {
 
 void Executor::run_conv(const Step& step, const Lists& lists) {
     const Plane& own = plane(step.output);
-    const int rows = std::clamp(static_cast<int>(kTile / own.row_bytes()), 1, own.side);
-    const int tiles = divide_up(own.side, rows);
+    const int rows = tile_rows(own), tiles = divide_up(own.side, rows);
     const int parts = parts_for(bound_.grid.groups * tiles, pool_.size(), step.channels);
     pool_.run(bound_.grid.groups * tiles * parts, [&](int task, int) {
         const int first = task / parts % tiles * rows;
@@ -146,12 +149,18 @@ void Executor::count(const Lists& lists, int group_index, const Runs& runs, int 
 void Executor::run_pool(const Step& step) {
     const Plane& from = plane(step.inputs[0]);
     const Plane& to = plane(step.output);
-    pool_.run(bound_.grid.groups * to.side, [&](int task, int) {
-        const int g = task / to.side, row = task % to.side;
-        const uint8_t* upper = at(g, step.inputs[0], 2 * row, 0);
-        uint8_t* out = at(g, step.output, row, 0);
-        for (int channel = 0; channel < step.channels; ++channel, upper += from.size, out += to.size)
-            kernels_.pool(upper, upper + from.row, out, to.side, to.bytes);
+    // cut as the convolution before was: a thread finds what it wrote
+    const int rows = divide_up(tile_rows(from), 2), tiles = divide_up(to.side, rows);
+    const int parts = parts_for(bound_.grid.groups * tiles, pool_.size(), step.channels, kShortTasks);
+    pool_.run(bound_.grid.groups * tiles * parts, [&](int task, int) {
+        const int g = task / parts / tiles, first = task / parts % tiles * rows;
+        const int begin = step.channels * (task % parts) / parts, end = step.channels * (task % parts + 1) / parts;
+        for (int row = first; row < std::min(first + rows, to.side); ++row) {
+            const uint8_t* upper = at(g, step.inputs[0], 2 * row, 0) + static_cast<size_t>(begin) * from.size;
+            uint8_t* out = at(g, step.output, row, 0) + static_cast<size_t>(begin) * to.size;
+            for (int channel = begin; channel < end; ++channel, upper += from.size, out += to.size)
+                kernels_.pool(upper, upper + from.row, out, to.side, to.bytes);
+        }
     });
 }
 
@@ -163,7 +172,7 @@ void Executor::fill_halos(const Step& step) {
     const bool packed = bound_.grid.edge && bound_.grid.groups > 1 && bound_.grid.groups <= pool_.size();
     uint8_t* edges = group(0) + bound_.edges;
     const size_t edge_size = own.edges(bound_.grid);
-    const int parts = parts_for(bound_.grid.groups, pool_.size(), step.channels);
+    const int parts = parts_for(bound_.grid.groups, pool_.size(), step.channels, kShortTasks);
     const auto each = [&](const auto& work) {
         pool_.run(bound_.grid.groups * parts, [&](int task, int thread) {
             const auto begin = static_cast<size_t>(step.channels * (task % parts) / parts);

@@ -11,9 +11,13 @@ namespace mbunet::avx2 {
 namespace {
 
 using V = __m256i;
+using H = V;
 constexpr bool kWide = false;
 
-inline V load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const V*>(p)); }
+template <class>
+inline V load(const uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const V*>(p));
+}
 inline void store(uint8_t* p, V v) { _mm256_storeu_si256(reinterpret_cast<V*>(p), v); }
 inline V both(V a, V b) { return _mm256_and_si256(a, b); }
 inline V flip(V a, V b) { return _mm256_xor_si256(a, b); }

@@ -11,25 +11,39 @@ namespace mbunet::avx512 {
 namespace {
 
 using V = __m512i;
+using H = __m256i;  // three at a time, of whole ones two
 constexpr bool kWide = true;
 
-inline V load(const uint8_t* p) {
-    V v = _mm512_loadu_si512(p);
-    asm("" : "+v"(v));  // a register: compilers would read memory again for each of the two uses
-    return v;
+template <class U>
+inline U load(const uint8_t* p) {
+    U u;
+    memcpy(&u, p, sizeof u);
+    asm("" : "+v"(u));  // a register: compilers would read memory again for each of the two uses
+    return u;
 }
 inline void store(uint8_t* p, V v) { _mm512_storeu_si512(p, v); }
+inline void store(uint8_t* p, H h) { _mm256_storeu_si256(reinterpret_cast<H*>(p), h); }
 inline V both(V a, V b) { return _mm512_and_si512(a, b); }
+inline H both(H a, H b) { return _mm256_and_si256(a, b); }
 inline V flip(V a, V b) { return _mm512_xor_si512(a, b); }
+inline H flip(H a, H b) { return _mm256_xor_si256(a, b); }
 inline V zeros() { return _mm512_setzero_si512(); }
 inline V spread(int32_t mask) { return _mm512_set1_epi32(mask); }
 
+// The carry from the new sum, in the place of x, which nobody needs any more: nothing has to be copied. It is x where
+// x == y, else the complement of the sum, or (inverted) the sum.
+constexpr int kSum = 0x96;
+constexpr int carry(bool inverted) { return inverted ? 0xE8 : 0xD4; }
+
 template <bool Inverted>
 inline V add(V& sum, V x, V y) {
-    // the carry from the new sum, in the place of x, which nobody needs any more: nothing has to be copied
-    constexpr int kCarry = 0xD4, kInvertedCarry = 0xE8;  // x where x == y, else the complement of the sum, or the sum
-    sum = _mm512_ternarylogic_epi32(sum, x, y, 0x96);
-    return _mm512_ternarylogic_epi32(x, y, sum, Inverted ? kInvertedCarry : kCarry);
+    sum = _mm512_ternarylogic_epi32(sum, x, y, kSum);
+    return _mm512_ternarylogic_epi32(x, y, sum, carry(Inverted));
+}
+template <bool Inverted>
+inline H add(H& sum, H x, H y) {
+    sum = _mm256_ternarylogic_epi32(sum, x, y, kSum);
+    return _mm256_ternarylogic_epi32(x, y, sum, carry(Inverted));
 }
 
 inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {

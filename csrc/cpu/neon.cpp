@@ -9,9 +9,13 @@ namespace mbunet::neon {
 namespace {
 
 using V = uint8x16_t;
+using H = V;
 constexpr bool kWide = true;
 
-inline V load(const uint8_t* p) { return vld1q_u8(p); }
+template <class>
+inline V load(const uint8_t* p) {
+    return vld1q_u8(p);
+}
 inline void store(uint8_t* p, V v) { vst1q_u8(p, v); }
 inline V both(V a, V b) { return vandq_u8(a, b); }
 inline V flip(V a, V b) { return veorq_u8(a, b); }

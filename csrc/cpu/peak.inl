@@ -6,7 +6,7 @@
 template <int Level>
 inline __attribute__((always_inline)) V peak_tree(V* level, const uint8_t* at) {
     if constexpr (Level == 0) {
-        return add<false>(level[0], load(at), load(at + sizeof(V)));
+        return add<false>(level[0], load<V>(at), load<V>(at + sizeof(V)));
     } else {
         const V first = peak_tree<Level - 1>(level, at);
         return add<false>(level[Level], first, peak_tree<Level - 1>(level, at + (sizeof(V) << Level)));

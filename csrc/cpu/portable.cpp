@@ -7,8 +7,10 @@ namespace mbunet::portable {
 namespace {
 
 using V = uint64_t;
+using H = V;
 constexpr bool kWide = false;
 
+template <class>
 inline V load(const uint8_t* p) {
     V v;
     memcpy(&v, p, sizeof v);

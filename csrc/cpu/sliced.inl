@@ -1,6 +1,7 @@
 // Bit-sliced counting, once for every instruction set. Included inside the set's own namespace and target region, which
-// define the vector V (all its bits are independent) and:
-//   load, store                       unaligned
+// define the vector V (all its bits are independent), H, which is half of one where such are added faster, else V, and
+// for both:
+//   load<V>, store                    unaligned
 //   spread(mask)                      an int32 (0 or -1) in every element
 //   zeros(), flip(a, b), both(a, b)   constant, exclusive or, and
 //   add<Inverted>(sum, x, y)          carry-save addition, see below
@@ -9,6 +10,9 @@
 // Carry-save addition: sum becomes the lowest bit of sum + x + y, the carry (majority) is returned. With Inverted, x, y
 // and the returned carry stand complemented: two complements leave the sum bit alone, so inputs of weight -1, which
 // count when they are zero, cost nothing extra, and one complement at the end of a block sets it right.
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"  // alignment, which vectors lose as arguments of templates
 
 #include "vectors.inl"
 
@@ -216,4 +220,5 @@ void count_dense(const DenseArgs& args, const Runs& runs, int channel, int chann
     });
 }
 
+#pragma GCC diagnostic pop
 #undef MBUNET_INLINE

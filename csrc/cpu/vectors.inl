@@ -1,10 +1,11 @@
-// Vectors as the counting sees them, and where they stand. Included by sliced.inl, which says what V is.
+// Vectors as the counting sees them, and where they stand. Included by sliced.inl, which says what V and H are.
 
 #define MBUNET_INLINE inline __attribute__((always_inline))
 
-// One vector, or two at a time.
+// One vector (or half of one), or two at a time.
+template <class U>
 struct One {
-    V a;
+    U a;
 };
 struct Two {
     V a, b;
@@ -12,28 +13,38 @@ struct Two {
 
 template <class W>
 W wide(V v) {
-    if constexpr (sizeof(W) == sizeof(V))
-        return {v};
-    else
-        return {v, v};
+    if constexpr (sizeof(W) > sizeof(V)) return {v, v};
+    W first;
+    memcpy(&first, &v, sizeof first);
+    return first;
 }
 
 // Where they stand: what the offsets of taps count from.
+template <class U>
 struct AtOne {
     const uint8_t* a;
 };
 struct AtTwo {
     const uint8_t *a, *b;
 };
-inline One load(AtOne at, uint32_t tap) { return {load(at.a + tap)}; }
-inline Two load(AtTwo at, uint32_t tap) { return {load(at.a + tap), load(at.b + tap)}; }
+template <class U>
+inline One<U> load(AtOne<U> at, uint32_t tap) {
+    return {load<U>(at.a + tap)};
+}
+inline Two load(AtTwo at, uint32_t tap) { return {load<V>(at.a + tap), load<V>(at.b + tap)}; }
 
-inline One flip(One x, One y) { return {flip(x.a, y.a)}; }
+template <class U>
+inline One<U> flip(One<U> x, One<U> y) {
+    return {flip(x.a, y.a)};
+}
 inline Two flip(Two x, Two y) { return {flip(x.a, y.a), flip(x.b, y.b)}; }
-inline One both(One x, One y) { return {both(x.a, y.a)}; }
+template <class U>
+inline One<U> both(One<U> x, One<U> y) {
+    return {both(x.a, y.a)};
+}
 inline Two both(Two x, Two y) { return {both(x.a, y.a), both(x.b, y.b)}; }
-template <bool Inverted>
-inline One add(One& sum, One x, One y) {
+template <bool Inverted, class U>
+inline One<U> add(One<U>& sum, One<U> x, One<U> y) {
     return {add<Inverted>(sum.a, x.a, y.a)};
 }
 template <bool Inverted>
@@ -56,10 +67,11 @@ struct Spot {
     size_t input, output, bytes;
     int pieces;
 };
+template <class U>
 struct OneSpot {
     const Spot& a;
 
-    AtOne at(const uint8_t* group) const { return {group + a.input}; }
+    AtOne<U> at(const uint8_t* group) const { return {group + a.input}; }
 };
 struct TwoSpots {
     const Spot &a, &b;
@@ -88,13 +100,20 @@ class Spots {
         return count_;
     }
 
-    // Calls visit(TwoSpots) or, for what is left, visit(OneSpot) with those it holds.
+    // Calls visit(TwoSpots) or, for what is left, visit(OneSpot<V>) or visit(OneSpot<H>) with those it holds.
     template <class Visit>
     MBUNET_INLINE void each(const Visit& visit) const {
         int i = 0;
         if constexpr (kWide)
             for (; i + 2 <= count_; i += 2) visit(TwoSpots{spots_[i], spots_[i + 1]});
-        for (; i < count_; ++i) visit(OneSpot{spots_[i]});
+        for (; i < count_; ++i) {
+            if constexpr (sizeof(H) < sizeof(V))
+                if (spots_[i].bytes * static_cast<size_t>(spots_[i].pieces) <= sizeof(H)) {
+                    visit(OneSpot<H>{spots_[i]});
+                    continue;
+                }
+            visit(OneSpot<V>{spots_[i]});
+        }
     }
 
   private:
@@ -107,11 +126,12 @@ class Spots {
     Spot spots_[kMost];
 };
 
-inline void store(uint8_t* out, V v, const Spot& spot, size_t step) {
+template <class U>
+inline void store(uint8_t* out, U v, const Spot& spot, size_t step) {
     out += spot.output;
-    if (spot.bytes == sizeof(V)) return store(out, v);
+    if (spot.bytes == sizeof(U)) return store(out, v);
     const uint8_t* from = reinterpret_cast<const uint8_t*>(&v);
-    if (2 * spot.bytes == sizeof(V)) {  // most others
+    if (sizeof(U) == sizeof(V) && 2 * spot.bytes == sizeof(V)) {  // most others
         memcpy(out, from, sizeof(V) / 2);
         if (spot.pieces == 2) memcpy(out + step, from + sizeof(V) / 2, sizeof(V) / 2);
         return;
@@ -119,7 +139,10 @@ inline void store(uint8_t* out, V v, const Spot& spot, size_t step) {
     for (int i = 0; i < spot.pieces; ++i, out += step, from += spot.bytes)
         for (size_t b = 0; b < spot.bytes; b += 8) memcpy(out + b, from + b, 8);
 }
-inline void store(uint8_t* out, One x, const OneSpot& spots, size_t step) { store(out, x.a, spots.a, step); }
+template <class U>
+inline void store(uint8_t* out, One<U> x, const OneSpot<U>& spots, size_t step) {
+    store(out, x.a, spots.a, step);
+}
 inline void store(uint8_t* out, Two x, const TwoSpots& spots, size_t step) {
     store(out, x.a, spots.a, step);
     store(out, x.b, spots.b, step);
