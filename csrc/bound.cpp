@@ -22,6 +22,15 @@ std::vector<uint32_t> input_planes(const Network& network, const Bound& bound, c
     return planes;
 }
 
+// What a level costs on the tiles of `grid`, to compare two: the pixels that its groups have room for; more, as
+// measured, where positions are narrower than a vector, where tiles are small and have much border, and where threads
+// share groups and so fetch lines from each other's caches.
+double cost(const Grid& grid, int threads) {
+    const double pixels = static_cast<double>(grid.groups) * static_cast<double>(grid.bytes) * grid.side * grid.side;
+    const double sharing = std::max(1.0, static_cast<double>(threads) / grid.groups);
+    return pixels * (1 + 8.0 / static_cast<double>(grid.bytes)) * (1 + 4.0 / grid.side) * (0.9 + 0.1 * sharing);
+}
+
 // Does a 3x3 convolution read what step `index` writes, before the slot is written again?
 bool read_by_convolution(const Network& network, size_t index) {
     const int slot = network.steps()[index].output;
@@ -35,31 +44,40 @@ bool read_by_convolution(const Network& network, size_t index) {
 
 }  // namespace
 
-Bound::Bound(const Network& network, int height, int width, int images)
-    : grid(height, width, images, network.multiple()) {
+Bound::Bound(const Network& network, int height, int width, int images, int threads)
+    : deepest(height, width, images, network.multiple()), others(deepest), threads(threads) {
+    if (deepest.side > 1) {
+        const Grid half(height, width, images, deepest.side / 2);
+        if (cost(half, threads) < cost(deepest, threads)) others = half;
+    }
     std::vector<size_t> sizes;
-    size_t edge_bytes = 0;
+    size_t edge_bytes = 0, joint_bytes = 0;
     for (const Slot& slot : network.slots()) {
-        const Plane& own = planes.emplace(slot.stride, Plane(grid, slot.stride)).first->second;
+        const Plane& own = planes.emplace(slot.stride, Plane(grid(slot.stride), slot.stride)).first->second;
         sizes.push_back(own.size * static_cast<size_t>(slot.channels));
         zero_bytes = std::max(zero_bytes, own.size);
-        edge_bytes = std::max(edge_bytes, static_cast<size_t>(slot.channels) * own.edges(grid));
+        edge_bytes = std::max(edge_bytes, static_cast<size_t>(slot.channels) * own.edges(grid(slot.stride)));
     }
     Placement placement(network, sizes);
     slot_offsets = std::move(placement.offsets);
     zero = placement.bytes;
     edges = zero + zero_bytes + kLine;  // a line more: whole vectors are read at the end
-    group_bytes = round_up(edges + edge_bytes, kLine);
+    joint = round_up(edges + edge_bytes, kLine);
+    for (const Step& step : network.steps())
+        if (step.op == Op::kUpconv && crosses(network, step))
+            joint_bytes = std::max(joint_bytes, static_cast<size_t>(step.channels) * joint_plane().size);
+    group_bytes = joint + joint_bytes;
     if (group_bytes > UINT32_MAX) throw std::length_error("the network needs more than 4 GiB of activations");
     for (size_t s = 0; s < network.steps().size(); ++s) {
         const Step& step = network.steps()[s];
         lists.emplace_back();
         needs_halo.push_back(read_by_convolution(network, s));
         if (step.op != Op::kConv && step.op != Op::kUpconv) continue;
-        const size_t output = slot_offsets[static_cast<size_t>(step.output)];
+        const bool joins = crosses(network, step);  // a transposed convolution does
+        const size_t output = joins ? joint : slot_offsets[static_cast<size_t>(step.output)];
         lists.back() = list_taps(
             step, {input_planes(network, *this, step), plane(network.slot(step.inputs[0])), static_cast<uint32_t>(zero),
-                   static_cast<uint32_t>(output), plane(network.slot(step.output))});
+                   static_cast<uint32_t>(output), joins ? joint_plane() : plane(network.slot(step.output))});
     }
 }
 

@@ -11,20 +11,31 @@
 namespace mbunet {
 
 struct Bound {
-    Grid grid;
+    // The tiles of the deepest level, which are one position each there, and those of all other levels: the same, or
+    // half as wide where that leaves threads without a full vector.
+    Grid deepest, others;
+    int threads;                       // at work on it
     std::map<int, Plane> planes;       // by stride
     std::vector<size_t> slot_offsets;  // of a slot's first channel within a group
     std::vector<Lists> lists;          // by step, empty for what is no bit convolution
     std::vector<bool> needs_halo;      // by step: a 3x3 convolution reads its output
     size_t zero = 0, zero_bytes = 0;   // offset and size of an input that is 0 at every position
     size_t edges = 0;                  // offset of a copy of the edges of the slot that is written
+    size_t joint = 0;                  // offset of what a transposed convolution writes, before other tiles take it
     size_t group_bytes = 0;            // from one group to the next
 
     // Throws std::length_error for a network whose activations exceed what an offset can address.
-    Bound(const Network& network, int height, int width, int images);
+    Bound(const Network& network, int height, int width, int images, int threads);
 
+    const Grid& grid(int stride) const { return stride == deepest.side ? deepest : others; }
+    // Whether a step reads one grid and writes the other.
+    bool crosses(const Network& network, const Step& step) const {
+        return grid(network.slot(step.inputs[0]).stride).side != grid(network.slot(step.output).stride).side;
+    }
+    // What a transposed convolution out of the deepest level writes where it crosses: the next level, on its own tiles.
+    Plane joint_plane() const { return Plane(deepest, deepest.side / 2); }
     const Plane& plane(const Slot& slot) const { return planes.at(slot.stride); }
-    size_t arena_bytes() const { return group_bytes * static_cast<size_t>(grid.groups); }
+    size_t arena_bytes() const { return group_bytes * static_cast<size_t>(others.groups); }
     // Bytes of the lists.
     size_t memory() const;
 };

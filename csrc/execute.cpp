@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "pixels.hpp"
+#include "raster.hpp"
 
 namespace mbunet {
 
@@ -51,7 +52,7 @@ void copy_edges(const Grid& grid, const Plane& plane, const HaloArgs& args) {
 }  // namespace
 
 void Executor::run(const Image* images, std::vector<double>& seconds) {
-    pool_.run(bound_.grid.groups, [&](int g, int) { std::memset(group(g) + bound_.zero, 0, bound_.zero_bytes); });
+    pool_.run(bound_.others.groups, [&](int g, int) { std::memset(group(g) + bound_.zero, 0, bound_.zero_bytes); });
     for (size_t s = 0; s < network_.steps().size(); ++s) {
         const auto start = std::chrono::steady_clock::now();
         const Step& step = network_.steps()[s];
@@ -67,21 +68,33 @@ void Executor::run(const Image* images, std::vector<double>& seconds) {
     }
 }
 
-// What a thread needs for the greediest step: pixels and bits, or a border's lanes, or logits and masks.
+// What a thread needs for the greediest step: pixels and bits, or a border's lanes, or rasters, or logits and masks.
 size_t Executor::scratch_bytes(const Network& network, const Bound& bound) {
-    size_t most = halo_bytes(bound.grid);
+    const Grid& grid = bound.grid(1);
+    size_t most = std::max(halo_bytes(bound.deepest), halo_bytes(bound.others));
+    most = std::max(most, (raster_words(bound.others) + 4 * raster_words(bound.deepest)) * sizeof(uint64_t));
     for (const Step& step : network.steps()) {
         if (step.op == Op::kPixels)
-            most = std::max(most, static_cast<size_t>(step.channels) * kLine + PixelRows::bytes(bound.grid));
+            most = std::max(most, static_cast<size_t>(step.channels) * kLine + PixelRows::bytes(grid));
         if (step.op == Op::kHead)
-            most = std::max(most, head_logits(step, bound.grid) * sizeof(int32_t) +
-                                      static_cast<size_t>(bound.grid.side) * kHeadLanes);
+            most =
+                std::max(most, head_logits(step, grid) * sizeof(int32_t) + static_cast<size_t>(grid.side) * kHeadLanes);
     }
     return most;
 }
 
+// Calls work(task, channel, end channel, thread) for `tasks` short tasks, each cut into some channels at a time.
+template <class Work>
+void Executor::each_channels(const Step& step, int tasks, const Work& work) {
+    const int parts = parts_for(tasks, pool_.size(), step.channels, kShortTasks);
+    pool_.run(tasks * parts, [&](int task, int thread) {
+        const int part = task % parts;
+        work(task / parts, step.channels * part / parts, step.channels * (part + 1) / parts, thread);
+    });
+}
+
 void Executor::run_pixels(const Step& step, const Image* images) {
-    const Grid& grid = bound_.grid;
+    const Grid& grid = grid_of(step.output);
     const Plane& to = plane(step.output);
     const PixelArgs args{step.tables.data(), step.offsets.data(), step.channels};
     // two rows more are read than computed, so tasks are long: two for every thread
@@ -102,10 +115,7 @@ void Executor::run_pixels(const Step& step, const Image* images) {
                     kernels_.pixels(args, taps, bits + lane / 8);
                 }
                 uint8_t* out = at(task / tiles, step.output, r, c);
-                if (grid.bytes == kLine)
-                    spread(bits, step.channels, to.size, out, std::integral_constant<size_t, kLine>{});
-                else
-                    spread(bits, step.channels, to.size, out, grid.bytes);
+                with_bytes(grid.bytes, [&](auto bytes) { spread(bits, step.channels, to.size, out, bytes); });
             }
         }
     });
@@ -113,9 +123,9 @@ void Executor::run_pixels(const Step& step, const Image* images) {
 
 void Executor::run_conv(const Step& step, const Lists& lists) {
     const Plane& own = plane(step.output);
-    const int rows = tile_rows(own), tiles = divide_up(own.side, rows);
-    const int parts = parts_for(bound_.grid.groups * tiles, pool_.size(), step.channels);
-    pool_.run(bound_.grid.groups * tiles * parts, [&](int task, int) {
+    const int groups = grid_of(step.output).groups, rows = tile_rows(own), tiles = divide_up(own.side, rows);
+    const int parts = parts_for(groups * tiles, pool_.size(), step.channels);
+    pool_.run(groups * tiles * parts, [&](int task, int) {
         const int first = task / parts % tiles * rows;
         const size_t begin = static_cast<size_t>(first) * own.row;
         count(lists, task / parts / tiles,
@@ -124,14 +134,34 @@ void Executor::run_conv(const Step& step, const Lists& lists) {
 }
 
 void Executor::run_upconv(const Step& step, const Lists& lists) {
-    const Plane& from = plane(step.inputs[0]);
-    const Plane& to = plane(step.output);
-    const int entries = step.channels * step.taps();
-    const int parts = parts_for(bound_.grid.groups * from.side, pool_.size(), divide_up(entries, kSorted));
-    pool_.run(bound_.grid.groups * from.side * parts, [&](int task, int) {
+    const bool joins = bound_.crosses(network_, step);
+    const Plane from = plane(step.inputs[0]), to = joins ? bound_.joint_plane() : plane(step.output);
+    const int entries = step.channels * step.taps(), groups = grid_of(step.inputs[0]).groups;
+    const int parts = parts_for(groups * from.side, pool_.size(), divide_up(entries, kSorted));
+    pool_.run(groups * from.side * parts, [&](int task, int) {
         const auto row = static_cast<size_t>(task / parts % from.side);
         count(lists, task / parts / from.side,
               {row * from.row, from.bytes, 2 * row * to.row, 2 * to.bytes, from.bytes, from.side}, task % parts, parts);
+    });
+    if (joins) join(step);
+}
+
+// Brings what a transposed convolution has written to the tiles of its level.
+void Executor::join(const Step& step) {
+    const Plane from = bound_.joint_plane();
+    const Plane& to = plane(step.output);
+    each_channels(step, 1, [&](int, int begin, int end, int thread) {
+        uint64_t* parts = reinterpret_cast<uint64_t*>(scratch(thread));
+        const size_t words = raster_words(bound_.deepest);
+        for (auto channel = static_cast<size_t>(begin); channel < static_cast<size_t>(end); ++channel) {
+            const uint8_t* first = group(0) + bound_.joint + channel * from.size;
+            for (int part = 0; part < 4; ++part)
+                read_raster(bound_.deepest, first + from.at(part / 2, part % 2), bound_.group_bytes,
+                            parts + static_cast<size_t>(part) * words);
+            uint64_t* joined = parts + 4 * words;
+            join_rasters(bound_.deepest, parts, bound_.others, joined);
+            write_raster(bound_.others, joined, at(0, step.output, 0, 0) + channel * to.size, bound_.group_bytes);
+        }
     });
 }
 
@@ -149,12 +179,11 @@ void Executor::count(const Lists& lists, int group_index, const Runs& runs, int 
 void Executor::run_pool(const Step& step) {
     const Plane& from = plane(step.inputs[0]);
     const Plane& to = plane(step.output);
+    if (bound_.crosses(network_, step)) return pool_across(step);
     // cut as the convolution before was: a thread finds what it wrote
     const int rows = divide_up(tile_rows(from), 2), tiles = divide_up(to.side, rows);
-    const int parts = parts_for(bound_.grid.groups * tiles, pool_.size(), step.channels, kShortTasks);
-    pool_.run(bound_.grid.groups * tiles * parts, [&](int task, int) {
-        const int g = task / parts / tiles, first = task / parts % tiles * rows;
-        const int begin = step.channels * (task % parts) / parts, end = step.channels * (task % parts + 1) / parts;
+    each_channels(step, grid_of(step.output).groups * tiles, [&](int task, int begin, int end, int) {
+        const int g = task / tiles, first = task % tiles * rows;
         for (int row = first; row < std::min(first + rows, to.side); ++row) {
             const uint8_t* upper = at(g, step.inputs[0], 2 * row, 0) + static_cast<size_t>(begin) * from.size;
             uint8_t* out = at(g, step.output, row, 0) + static_cast<size_t>(begin) * to.size;
@@ -164,26 +193,40 @@ void Executor::run_pool(const Step& step) {
     });
 }
 
+// Pooling to the deepest level from tiles of one position.
+void Executor::pool_across(const Step& step) {
+    const Plane& from = plane(step.inputs[0]);
+    const Plane& to = plane(step.output);
+    each_channels(step, 1, [&](int, int begin, int end, int thread) {
+        uint64_t* fine = reinterpret_cast<uint64_t*>(scratch(thread));
+        uint64_t* pooled = fine + raster_words(bound_.others);
+        for (auto channel = static_cast<size_t>(begin); channel < static_cast<size_t>(end); ++channel) {
+            read_raster(bound_.others, at(0, step.inputs[0], 0, 0) + channel * from.size, bound_.group_bytes, fine);
+            pool_raster(bound_.deepest, fine, pooled);
+            write_raster(bound_.deepest, pooled, at(0, step.output, 0, 0) + channel * to.size, bound_.group_bytes);
+        }
+    });
+}
+
 void Executor::fill_halos(const Step& step) {
+    const Grid& grid = grid_of(step.output);
     const Plane& own = plane(step.output);
     uint8_t* first = group(0) + bound_.slot_offsets[static_cast<size_t>(step.output)];
     // Where every group has a core of its own, it needs a few bytes of lines in another's cache: they are packed there
     // first. Of many groups the lines are in no core's cache, and packing would fetch them once more.
-    const bool packed = bound_.grid.edge && bound_.grid.groups > 1 && bound_.grid.groups <= pool_.size();
+    const bool packed = grid.edge && grid.groups > 1 && grid.groups <= pool_.size();
     uint8_t* edges = group(0) + bound_.edges;
-    const size_t edge_size = own.edges(bound_.grid);
-    const int parts = parts_for(bound_.grid.groups, pool_.size(), step.channels, kShortTasks);
-    const auto each = [&](const auto& work) {
-        pool_.run(bound_.grid.groups * parts, [&](int task, int thread) {
-            const auto begin = static_cast<size_t>(step.channels * (task % parts) / parts);
-            const int end = step.channels * (task % parts + 1) / parts;
-            work(HaloArgs{first + begin * own.size, packed ? edges + begin * edge_size : nullptr, bound_.group_bytes,
-                          task / parts, end - static_cast<int>(begin)},
-                 thread);
-        });
+    const auto args = [&](int group, int begin, int end) {
+        const auto channel = static_cast<size_t>(begin);
+        return HaloArgs{first + channel * own.size, packed ? edges + channel * own.edges(grid) : nullptr,
+                        bound_.group_bytes, group, end - begin};
     };
-    if (packed) each([&](const HaloArgs& args, int) { copy_edges(bound_.grid, own, args); });
-    each([&](const HaloArgs& args, int thread) { kernels_.halo(bound_.grid, own, args, scratch(thread)); });
+    if (packed)
+        each_channels(step, grid.groups,
+                      [&](int group, int begin, int end, int) { copy_edges(grid, own, args(group, begin, end)); });
+    each_channels(step, grid.groups, [&](int group, int begin, int end, int thread) {
+        kernels_.halo(grid, own, args(group, begin, end), scratch(thread));
+    });
 }
 
 namespace {
@@ -215,7 +258,7 @@ struct Line {
 }  // namespace
 
 void Executor::run_head(const Step& step, const Image* images) {
-    const Grid& grid = bound_.grid;
+    const Grid& grid = bound_.grid(1);
     const HeadArgs args{plane(step.inputs[0]).size, step.input_channels[0], step.channels,
                         step.weights.data(),        step.tables.data(),     step.offsets.data()};
     const int classes = step.channels, side = grid.side, blocks = static_cast<int>(grid.bytes) * 8 / kHeadLanes;

@@ -22,7 +22,7 @@ class Executor {
              Buffer* scratch)
         : kernels_(kernels), pool_(pool), network_(network), bound_(bound), arena_(arena), scratch_(scratch) {}
 
-    // Runs bound.grid.images images; adds every step's seconds to `seconds`.
+    // Runs bound.deepest.images images; adds every step's seconds to `seconds`.
     void run(const Image* images, std::vector<double>& seconds);
 
     static size_t scratch_bytes(const Network& network, const Bound& bound);
@@ -33,9 +33,14 @@ class Executor {
     void run_pool(const Step& step);
     void run_upconv(const Step& step, const Lists& lists);
     void run_head(const Step& step, const Image* images);
+    void pool_across(const Step& step);
+    void join(const Step& step);
     void fill_halos(const Step& step);
+    template <class Work>
+    void each_channels(const Step& step, int tasks, const Work& work);
     void count(const Lists& lists, int group, const Runs& runs, int part, int parts);
 
+    const Grid& grid_of(int slot) const { return bound_.grid(network_.slot(slot).stride); }
     const Plane& plane(int slot) const { return bound_.plane(network_.slot(slot)); }
     uint8_t* group(int index) const { return arena_ + static_cast<size_t>(index) * bound_.group_bytes; }
     // A group's position (r, c) of a slot's first channel.

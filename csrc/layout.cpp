@@ -1,6 +1,7 @@
 #include "layout.hpp"
 
 #include <algorithm>
+#include <bit>
 
 namespace mbunet {
 
@@ -13,7 +14,7 @@ Grid::Grid(int height, int width, int images, int side)
       columns(width / side),
       lanes(images * rows * columns),
       groups(divide_up(lanes, kGroupLanes)),
-      bytes(round_up(static_cast<size_t>(divide_up(divide_up(lanes, groups), 8)), 8)),
+      bytes(std::bit_ceil(std::max(size_t{8}, static_cast<size_t>(divide_up(std::min(lanes, kGroupLanes), 8))))),
       edge(round_up(static_cast<size_t>(divide_up(columns + 1, 8)), 8)) {
     if (edge >= bytes) edge = 0;
     for (int lane = 0; lane < lanes; ++lane)

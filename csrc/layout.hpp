@@ -6,10 +6,14 @@
 // together, a channel's plane holds the positions row by row, and around them one more: the edges of the tiles next to
 // each lane, 0 outside the image. So a tap is a distance in bytes, the same everywhere, a whole vector at a time, with
 // no border to look out for.
+//
+// Of an image with few tiles, all levels but the deepest may be cut into tiles half as wide, four times as many lanes
+// (bound.cpp says when): more groups for the threads, and fuller ones.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 namespace mbunet {
@@ -19,6 +23,19 @@ constexpr int kGroupLanes = 512;
 
 constexpr size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 constexpr int divide_up(int n, int d) { return (n + d - 1) / d; }
+
+// Calls run with the bytes of a position, see Grid, as a constant.
+template <class Run>
+void with_bytes(size_t bytes, const Run& run) {
+    if (bytes == 64)
+        run(std::integral_constant<size_t, 64>{});
+    else if (bytes == 32)
+        run(std::integral_constant<size_t, 32>{});
+    else if (bytes == 16)
+        run(std::integral_constant<size_t, 16>{});
+    else
+        run(std::integral_constant<size_t, 8>{});
+}
 
 // Where a lane lies: its image, and its first pixel there.
 struct Tile {
@@ -33,7 +50,7 @@ struct Grid {
     int rows = 0, columns = 0;  // tiles of an image
     int lanes = 0;              // of all images
     int groups = 0;
-    size_t bytes = 0;  // of a position: the lanes of a group, a multiple of 8
+    size_t bytes = 0;  // of a position, for the lanes of a group: 8, 16, 32 or 64, so that none crosses a cache line
     // Of a position, at its end or its beginning: the lanes that the next group or the one before has neighbours among,
     // a row of tiles apart. A multiple of 8, and 0 where it would be the whole position.
     size_t edge = 0;

@@ -31,11 +31,12 @@ void Session::run(const std::vector<Image>& images) {
     const int rounds = height <= kSideBySidePixels / width ? count / together / threads() : 0;
     int done = 0;
     if (threads() > 1 && rounds >= kRounds) {
-        run_side_by_side(bind(height, width, together), images.data(), rounds * threads());
+        run_side_by_side(bind(height, width, together, 1), images.data(), rounds * threads());
         done = rounds * threads() * together;
     }
     for (; done < count; done += together)
-        run_together(bind(height, width, std::min(together, count - done)), &images[static_cast<size_t>(done)]);
+        run_together(bind(height, width, std::min(together, count - done), threads()),
+                     &images[static_cast<size_t>(done)]);
 }
 
 // Memory for `threads` threads, each with a batch of its own.
@@ -50,7 +51,7 @@ void Session::run_together(const Bound& bound, const Image* images) {
     Executor(kernels_, pool_, network_, bound, arenas_[0].data(), scratch_.data()).run(images, step_seconds_);
 }
 
-// `batches` batches of bound.grid.images, each the work of one thread.
+// `batches` batches of bound.deepest.images, each the work of one thread.
 void Session::run_side_by_side(const Bound& bound, const Image* images, int batches) {
     prepare(bound, threads());
     std::vector<std::vector<double>> seconds(arenas_.size(), std::vector<double>(step_seconds_.size()));
@@ -58,7 +59,7 @@ void Session::run_side_by_side(const Bound& bound, const Image* images, int batc
         const auto own = static_cast<size_t>(thread);
         ThreadPool alone(1);
         Executor(kernels_, alone, network_, bound, arenas_[own].data(), &scratch_[own])
-            .run(images + batch * bound.grid.images, seconds[own]);
+            .run(images + batch * bound.deepest.images, seconds[own]);
     });
     for (const std::vector<double>& own : seconds)
         for (size_t s = 0; s < own.size(); ++s) step_seconds_[s] += own[s] / threads();
@@ -76,14 +77,15 @@ void Session::poison(uint8_t value) {
     for (Buffer& arena : arenas_) std::fill_n(arena.data(), arena.size(), value);
 }
 
-const Bound& Session::bind(int height, int width, int images) {
+const Bound& Session::bind(int height, int width, int images, int threads) {
     const auto known = std::find_if(bound_.begin(), bound_.end(), [&](const Bound& bound) {
-        return bound.grid.height == height && bound.grid.width == width && bound.grid.images == images;
+        const Grid& grid = bound.deepest;
+        return grid.height == height && grid.width == width && grid.images == images && bound.threads == threads;
     });
     if (known != bound_.end()) {
         bound_.splice(bound_.begin(), bound_, known);
     } else {
-        bound_.emplace_front(network_, height, width, images);
+        bound_.emplace_front(network_, height, width, images, threads);
         if (bound_.size() > kBoundShapes) bound_.pop_back();
     }
     return bound_.front();

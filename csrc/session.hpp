@@ -33,7 +33,7 @@ class Session {
     void poison(uint8_t value);
 
   private:
-    const Bound& bind(int height, int width, int images);
+    const Bound& bind(int height, int width, int images, int threads);
     void prepare(const Bound& bound, int threads);
     void run_together(const Bound& bound, const Image* images);
     void run_side_by_side(const Bound& bound, const Image* images, int batches);

@@ -64,8 +64,10 @@ CASES = [
     Case("batch of three", ((40, 40), (33, 48), (48, 40)), masked=MIXED),
     Case("batch of mixed shapes", ((40, 40), (16, 100), (33, 48)), masked=MIXED),
     Case("batch over eight lanes", ((16, 16),) * 11, masked=MIXED, classes=2),
-    Case("groups that fill no vector", ((384, 397),), width=2, masked=MIXED),  # 600 tiles: two groups of 40 bytes
-    Case("batch that fills no vector", ((100, 90),) * 9, width=2, masked=MIXED),  # 378 tiles: one group of 48 bytes
+    Case("two groups, one not full", ((500, 470),), width=2, masked=MIXED),  # 960 tiles
+    Case("tiles half as wide", ((384, 397),), width=2, masked=MIXED),  # 2400 of them instead of 600: less is idle
+    Case("batch of tiles half as wide", ((100, 90),) * 9, width=2, masked=MIXED),  # 1512 of them instead of 378
+    Case("more than 32 tiles a row", ((20, 1100),), masked=MIXED),
     Case("batch of tall images", ((270, 20),) * 3, masked=MIXED),
 ]
 

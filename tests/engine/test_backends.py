@@ -47,7 +47,7 @@ def test_logits_equal_the_reference(case: Case, kernel: str, threads: int) -> No
 
 def test_rows_of_tiles_may_be_wider_than_a_group(kernel: str) -> None:
     """The neighbours of a group's lanes, a row of tiles up or down, then lie two groups away."""
-    case = Case("wide rows", ((20, 8270),), width=1)  # 2 x 517 tiles: three groups of 352
+    case = Case("wide rows", ((20, 8270),), width=1)  # 4 x 1034 tiles: nine groups
     _, logits = backend_of(case.model, kernel, 2).run(case.images, [0], want_logits=True)
     assert same(logits, case.expected())
 

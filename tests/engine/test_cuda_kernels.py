@@ -13,7 +13,7 @@ from tests.native.replay import NATIVE, ROOT, encode, replay
 # one batch of one padded shape each, and nothing that takes emulation long; the last has tensors of 64 to 512 channels
 LARGE = (
     *("512 x 512", "wide", "batch over eight lanes", "batch of mixed shapes", "sixteen channels, dense"),
-    *("groups that fill no vector", "batch that fills no vector"),
+    *("two groups, one not full", "tiles half as wide", "batch of tiles half as wide", "more than 32 tiles a row"),
 )
 EMULATED = [
     *(case for case in CASES if case.name not in LARGE),

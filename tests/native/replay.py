@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "tests/native"
 OPS = ("pixels3x3", "conv3x3", "pool2x2", "upconv2x2", "head1x1")  # as enum Op numbers them
 
-SESSION = ("bound", "execute", "layout", "lists", "network", "pixels", "placement", "session", "threads", "cpu/probe")
+SESSION = (
+    *("bound", "execute", "layout", "lists", "network", "pixels", "placement", "raster", "session", "threads"),
+    "cpu/probe",
+)
 
 Logits = NDArray[np.int32]
 
