@@ -14,10 +14,10 @@ REFUSAL = (
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Answers 431 and hangs up once a request's head, still unfinished, has taken more than `MAX_HEAD` bytes."""
+    """Answers 431 and hangs up once a request's head has taken more than `MAX_HEAD` bytes, finished or not."""
 
     _arriving = False
-    _head = 0
+    _head = 0  # bytes so far
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -25,7 +25,16 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._arriving = False
+        self._head = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if self._head > MAX_HEAD:  # and came in one piece
+            raise ValueError(TOO_LARGE)  # the parser's error, which is answered below
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._head > MAX_HEAD:
+            self._refuse()
+        else:
+            super().send_400_response(msg)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -33,5 +42,8 @@ class BoundedHttp(HttpToolsProtocol):
             return
         self._head += len(data)
         if self._head > MAX_HEAD:
-            self.transport.write(REFUSAL)
-            self.transport.close()
+            self._refuse()
+
+    def _refuse(self) -> None:
+        self.transport.write(REFUSAL)
+        self.transport.close()

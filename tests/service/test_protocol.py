@@ -50,6 +50,13 @@ def test_a_large_head_is_taken_and_a_larger_one_refused(port: int) -> None:
     assert answer.endswith(b"up to 65536 bytes\n")
 
 
+def test_a_large_head_in_one_piece_is_refused(port: int) -> None:
+    lines = b"".join(b"X-%d: %s\r\n" % (i, b"x" * 1000) for i in range(70))
+    answer = exchange(port, b"GET /healthz HTTP/1.1\r\nHost: here\r\n" + lines + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b" 200 " not in answer
+
+
 def test_a_first_line_without_end_is_refused(port: int) -> None:
     assert exchange(port, b"GET /", b"x" * (MAX_HEAD - 4)).startswith(b"HTTP/1.1 431 ")
 
