@@ -29,7 +29,10 @@ Logits = NDArray[np.int32]  # [h, w, classes], to be multiplied by the head's sc
 
 IMAGE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")  # Pillow reads many more, some by starting programs
 JPEG = ("JPEG", "MPO")  # MPO is several JPEG images in one file, of which the first counts
+START_OF_JPEG = b"\xff\xd8\xff"  # and of its first segment
 START_OF_SCAN = b"\xff\xda"
+APPLICATION_1 = b"\xff\xe1"  # the segment of EXIF and of XMP
+SEGMENTS = 100  # looked through for it; ordinary files have ten
 SCANS = 100  # of a JPEG image; ordinary ones have ten at most, and each of a few bytes is a walk over the whole image
 TILES = 2**17  # or strips, of a TIFF image: each is a call of the decoder
 UPRIGHT = {
@@ -59,6 +62,52 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
     """
     if not data:
         raise NotAnImage("the body is empty: send the image file itself, or a form with a file in the field `image`")
+    pixels = _plain_jpeg(data, max_pixels)
+    return _by_pillow(data, max_pixels) if pixels is None else pixels
+
+
+def _plain_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
+    """The pixels of a JPEG image straight from libjpeg-turbo, in half of Pillow's time and the same; most are such.
+
+    None for what Pillow is to judge: other formats and colours, images to be turned, and whatever is damaged.
+    """
+    if not data.startswith(START_OF_JPEG) or (_has_metadata(data) and _is_turned(data)):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours not in ("YCbCr", "RGB", "Gray"):
+            return None
+        _check_size("JPEG", width, height, max_pixels)
+        _check_scans(data)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        return None
+    return pixels
+
+
+def _has_metadata(data: bytes) -> bool:
+    """Whether a JPEG file has a segment of EXIF or XMP before its first scan, or one cannot easily tell."""
+    at = len(START_OF_JPEG) - 1
+    for _ in range(SEGMENTS):
+        marker, size = data[at : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == START_OF_SCAN:
+            return False
+        if marker == APPLICATION_1 or marker[:1] != b"\xff":
+            return True
+        at += 2 + size
+    return True
+
+
+def _is_turned(data: bytes) -> bool:
+    """Whether a JPEG file is not to be shown as it lies, or Pillow cannot tell."""
+    try:
+        with Image.open(io.BytesIO(data), formats=JPEG) as image:
+            return _turn(image) is not None
+    except Exception:  # as below
+        return True
+
+
+def _by_pillow(data: bytes, max_pixels: int) -> Pixels:
     try:
         image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except UnidentifiedImageError:
@@ -66,24 +115,23 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
     except Exception as error:  # foreign bytes make Pillow raise OSError, SyntaxError, ValueError, struct.error, ...
         raise NotAnImage(f"the image's header is damaged: {error}") from error
     with image:
-        _check_size(image, max_pixels)
-        _check_work(image, data)
+        _check_size(image.format, *image.size, max_pixels)
+        if image.format in JPEG:
+            _check_scans(data)
+        if len(getattr(image, "tile", ())) > TILES:
+            raise NotAnImage(f"the {image.format} image is cut into more than {TILES} tiles")
         try:
-            pixels = _plain_jpeg(image, data)
-            if pixels is None:
-                image.load()
-                pixels = _rgb(_upright(image))
-            return pixels
+            image.load()
+            return _rgb(_upright(image))
         except Problem:
             raise
         except Exception as error:  # as above
             raise NotAnImage(f"the {image.format} image is truncated, damaged or of an odd kind: {error}") from error
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
+def _check_size(kind: str | None, width: int, height: int, max_pixels: int) -> None:
     if not width or not height:
-        raise NotAnImage(f"the {image.format} image has no pixels: it is {width} x {height}")
+        raise NotAnImage(f"the {kind} image has no pixels: it is {width} x {height}")
     pixels = fitted_pixels(height, width)
     if pixels > max_pixels:
         raise TooManyPixels(
@@ -92,28 +140,10 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _check_work(image: Image.Image, data: bytes) -> None:
-    """Raise NotAnImage for files whose few bytes would keep a decoder busy for minutes."""
-    if image.format in JPEG and data.count(START_OF_SCAN) > SCANS:
+def _check_scans(data: bytes) -> None:
+    """Raise NotAnImage for a JPEG file whose few bytes would keep a decoder busy for minutes."""
+    if data.count(START_OF_SCAN) > SCANS:
         raise NotAnImage(f"the JPEG image has more than {SCANS} scans")
-    if len(getattr(image, "tile", ())) > TILES:
-        raise NotAnImage(f"the {image.format} image is cut into more than {TILES} tiles")
-
-
-def _plain_jpeg(image: Image.Image, data: bytes) -> Pixels | None:
-    """The pixels of a JPEG image straight from libjpeg-turbo, in half of Pillow's time and the same; most are such.
-
-    None for what Pillow is to judge: other formats and colours, images to be turned, and whatever is damaged.
-    """
-    if image.format not in JPEG or image.mode not in ("RGB", "L") or _turn(image) is not None:
-        return None
-    try:
-        if simplejpeg.decode_jpeg_header(data)[:2] != (image.height, image.width):  # the size that has been checked
-            return None
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:
-        return None
-    return pixels
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -105,6 +105,25 @@ def test_an_orientation_that_cannot_be_read_is_none(kind: str) -> None:
     assert codec.decode(data, LIMIT).shape == (13, 21, 3)
 
 
+@pytest.mark.parametrize(
+    "before", [b"", b"\xff\xfe\x00\x04ok", 150 * b"\xff\xfe\x00\x04ok"], ids=["first", "second", "late"]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_jpeg_is_turned_as_its_xmp_says(before: bytes, turned: bool) -> None:
+    plain = file_of(photo(), "JPEG")
+    content = b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="%d"/>' % (3 if turned else 1)
+    data = plain[:2] + before + b"\xff\xe1" + struct.pack(">H", 2 + len(content)) + content + plain[2:]
+    expected = codec.decode(plain, LIMIT)
+    np.testing.assert_array_equal(codec.decode(data, LIMIT), expected[::-1, ::-1] if turned else expected)
+
+
+def test_a_giant_jpeg_is_refused_by_its_header() -> None:
+    data = file_of(photo(), "JPEG")
+    frame = data.index(b"\xff\xc0")
+    with pytest.raises(TooManyPixels):
+        codec.decode(data[: frame + 5] + b"\xff\xff\xff\xff" + data[frame + 9 :], LIMIT)
+
+
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
     """Each of them may cost as much as decoding the whole image, and takes only a few bytes."""
     data = file_of(photo(), "JPEG", progressive=True)
