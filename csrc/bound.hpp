@@ -12,7 +12,7 @@ namespace mbunet {
 
 struct Bound {
     // The tiles of the deepest level, which are one position each there, and those of all other levels: the same, or
-    // half as wide where that leaves threads without a full vector.
+    // half as wide where that costs less, with groups that are fuller or as many as the threads.
     Grid deepest, others;
     int threads;                       // at work on it
     std::map<int, Plane> planes;       // by stride

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kHalf = 32;  // bits of a row that are dealt with at once, of the coarser grid
 
-// Bits from `at` on, as many as a word has; of the last word's end nobody asks for more than there is.
+// A word of bits from `at` on; those behind a row's end are the caller's to leave out.
 uint64_t bits_at(const uint64_t* words, size_t at) {
     const size_t word = at / 64, shift = at % 64;
     return words[word] >> shift | (shift ? words[word + 1] << (64 - shift) : 0);
@@ -22,7 +22,7 @@ void set_bits(uint64_t* words, size_t at, uint64_t bits) {
     if (shift) words[word + 1] |= bits >> (64 - shift);
 }
 
-uint64_t lowest(int count) { return count < 64 ? (uint64_t{1} << count) - 1 : ~uint64_t{0}; }
+uint64_t lowest(int count) { return (uint64_t{1} << count) - 1; }
 
 constexpr uint64_t kMasks[] = {0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F,
                                0x00FF00FF00FF00FF, 0x0000FFFF0000FFFF, 0x00000000FFFFFFFF};
