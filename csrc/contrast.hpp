@@ -1,4 +1,4 @@
-// What stretching an image's contrast takes (engine/fit.py): how often each value occurs, and one table for all.
+// What stretching an image's contrast takes (engine/preprocess.py): how often each value occurs, and one table for all.
 #pragma once
 
 #include <array>

@@ -73,7 +73,7 @@ class Preprocessing:
     """How an image is fitted to the network.
 
     "pad" keeps its size and replicates the edges up to a `multiple` of pixels, "resize" makes it `height` x `width`.
-    With `contrast` "stretch" its grey range is stretched first (`engine.fit.stretch`).
+    With `contrast` "stretch" its grey range is stretched first (`engine.preprocess.stretch`).
     """
 
     fit: str = "pad"

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine import _native
-from engine.backends import CpuBackend, CudaBackend
+from engine.backends.cpu import CpuBackend
+from engine.backends.cuda import CudaBackend
 from engine.format import Model
 from engine.plan import Plan, Step, compile_plan
 

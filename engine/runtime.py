@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import devices, fit, mbu
-from engine.backends import Backend, ClosedBackend, EngineError, available_kernels
+from engine import mbu, preprocess
+from engine.backends import registry
+from engine.backends.base import Backend, ClosedBackend, EngineError
+from engine.backends.cpu import available_kernels
 from engine.format import Model, load
 from engine.plan import compile_plan
 from engine.tiling import PIXELS, Tiling
@@ -68,7 +70,7 @@ class Engine:
         """
         if not isinstance(model, Model):
             model = load(resolve(model))
-        return cls(model, *devices.choose(model, device, threads, kernel), tile_pixels)
+        return cls(model, *registry.choose(model, device, threads, kernel), tile_pixels)
 
     def run(
         self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
@@ -126,7 +128,7 @@ class Engine:
             check_image(image)
         thresholds = self._integer_thresholds(threshold, len(images))
         how = self.model.preprocessing
-        fitted = [np.ascontiguousarray(fit.prepare(image, how)) for image in images]
+        fitted = [np.ascontiguousarray(preprocess.preprocess(image, how)) for image in images]
         between = time.perf_counter()
         masks: dict[int, Mask] = {}
         logits: dict[int, Logits] = {}
@@ -140,9 +142,9 @@ class Engine:
                     logits |= zip(indices, some_logits, strict=True)
         ended = time.perf_counter()
         timings = Timings(1e3 * (between - started), 1e3 * (ended - between))
-        in_order = [fit.restore(masks[i], image.shape, how) for i, image in enumerate(images)]
-        restored = [fit.restore(logits[i], image.shape, how) for i, image in enumerate(images) if want_logits]
-        return in_order, restored, timings
+        in_order = [preprocess.postprocess(masks[i], image.shape, how) for i, image in enumerate(images)]
+        of_logits = [preprocess.postprocess(logits[i], image.shape, how) for i, image in enumerate(images) if logits]
+        return in_order, of_logits, timings
 
     def _integer_thresholds(self, threshold: float | Sequence[float] | None, count: int) -> list[int]:
         if threshold is None:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from engine import devices, runtime
+from engine import runtime
+from engine.backends import registry
 from engine.runtime import Engine, EngineError, available_kernels
 
 GOLDEN = runtime.MODELS / "golden"
@@ -32,7 +33,7 @@ def run(kernels: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
 def available() -> list[str]:
     """What `run` replays by default."""
-    return [*available_kernels(), *(device for device in devices.available() if device != "cpu")]
+    return [*available_kernels(), *(device for device in registry.available() if device != "cpu")]
 
 
 def replay(golden: Path, kernel: str) -> dict[str, Any]:

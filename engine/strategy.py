@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engine import mbu, unet
+from engine import mbu
 from engine.format import Layer
+from engine.networks import unet
 
 BACKENDS = ("bmma", "cpu")
 SIDE = 512  # pixels; costs are for one image of this height and width

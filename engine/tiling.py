@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends import Backend
+from engine.backends.base import Backend
 from engine.format import IMAGE
 from engine.plan import Plan
 

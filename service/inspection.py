@@ -52,10 +52,11 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def _bench_gpu(model: Model, settings: Settings, args: argparse.Namespace) -> None:
-    from engine import devices, roofline
-    from engine.backends import CudaBackend
+    from engine import roofline
+    from engine.backends import registry
+    from engine.backends.cuda import CudaBackend
 
-    device, backend = devices.choose(model, settings.device, settings.threads, settings.kernel)
+    device, backend = registry.choose(model, settings.device, settings.threads, settings.kernel)
     assert isinstance(backend, CudaBackend)
     times, peak = roofline.gpu_layer_times(model, backend, args.size, args.batch, args.runs), backend.session.peak()
     whole = backend.session.seconds(0, len(times), args.runs)
@@ -67,7 +68,7 @@ def _bench_gpu(model: Model, settings: Settings, args: argparse.Namespace) -> No
 
 def _bench_cpu(model: Model, settings: Settings, args: argparse.Namespace) -> None:
     from engine import roofline
-    from engine.backends import CpuBackend, available_cores
+    from engine.backends.cpu import CpuBackend, available_cores
 
     threads = settings.threads or available_cores()
     kernel = CpuBackend(model, settings.kernel, threads).kernel

@@ -25,8 +25,8 @@ look() {
 
 # pytest's own settings of this repository hold; on a GPU the cases that every backend must pass run on it too
 test_() {
-    "$PYTHON" -m pytest -p no:cacheprovider tests/engine/test_backends.py tests/engine/test_gpu.py \
-        tests/engine/test_runtime.py tests/engine/test_selftest.py tests/engine/test_devices.py
+    "$PYTHON" -m pytest -p no:cacheprovider tests/engine/backends/test_backends.py tests/engine/backends/test_gpu.py \
+        tests/engine/test_runtime.py tests/engine/test_selftest.py tests/engine/backends/test_registry.py
 }
 
 selftest() {

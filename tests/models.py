@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import check, unet
+from engine import check
 from engine.model import ClassInfo, Layer, Model, Preprocessing, pack
+from engine.networks import unet
 
 CONSTANT = 0.05
 """Share of channels whose bit is always one, and again of those whose bit is always zero."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from engine import unet
 from engine.check import MAX_SIDE
 from engine.format import Layer
 from engine.model import Preprocessing
+from engine.networks import unet
 from engine.train import quantise
 
 ZEROS_BY = ("layer", "cost")

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import fit, format, mbu, reference, selftest
+from engine import format, mbu, preprocess, selftest
+from engine.backends import reference
 from engine.format import ClassInfo, Layer, Model
+from engine.prune import prune
 from engine.runtime import Engine
-from engine.shrink import shrink
 from engine.train import calibrate, folder, layouts, log, quantise
 from engine.train.config import Config
 from engine.train.network import Integers, Network
@@ -59,7 +60,7 @@ def export(
     model = to_model(network, config, name=name or out.stem, classes=classes, provenance=provenance)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
-    small = shrink(model)
+    small = prune(model)
     small = replace(small, model=replace(small.model, provenance={**model.provenance, "removed": small.report(model)}))
     try:
         format.save(small.model, part)
@@ -164,11 +165,11 @@ def prove(
 ) -> None:
     """Check that `network` and the reference on `model` agree in every bit of every layer.
 
-    `images` are uint8 [h, w, 3] of any sizes; `kept` names the channels that a shrunk model has left of each layer.
+    `images` are uint8 [h, w, 3] of any sizes; `kept` names the channels that a pruned model has left of each layer.
     Raises ExportError naming the first layer that differs.
     """
     for image in images:
-        fitted = fit.pad(image)
+        fitted = preprocess.pad(image)
         with torch.no_grad():
             expected = network.trace(torch.from_numpy(fitted.transpose(2, 0, 1).copy())[None], keep=True)
         result = reference.run(model, fitted)
@@ -189,12 +190,12 @@ def golden(checkpoint: str | Path, images: Iterable[Pixels], out: str | Path) ->
     scale = network.integers()[network.layers[-1].name].scale
     pairs = []
     for image in images:
-        prepared = fit.prepare(image, config.preprocessing)
+        prepared = preprocess.preprocess(image, config.preprocessing)
         height, width = prepared.shape[:2]
         with torch.no_grad():
-            real = network(torch.from_numpy(fit.pad(prepared).transpose(2, 0, 1).copy())[None])
+            real = network(torch.from_numpy(preprocess.pad(prepared).transpose(2, 0, 1).copy())[None])
         logits = np.rint(real[0, :, :height, :width].permute(1, 2, 0).numpy() / scale).astype(np.int32)
-        pairs.append((image, fit.restore(logits, image.shape, config.preprocessing)))
+        pairs.append((image, preprocess.postprocess(logits, image.shape, config.preprocessing)))
     selftest.write_golden(Path(out), pairs)
     return Path(out)
 
@@ -204,7 +205,8 @@ def proof_images(config: Config) -> list[Pixels]:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in PROOF_SIZES]
     smallest = sorted(validation_pairs(config), key=lambda pair: pair.size)[:2]
-    return images + [fit.prepare(pair.load(len(config.classes))[0], config.preprocessing) for pair in smallest]
+    own = [pair.load(len(config.classes))[0] for pair in smallest]
+    return images + [preprocess.preprocess(image, config.preprocessing) for image in own]
 
 
 def validation_pairs(config: Config) -> list[folder.Pair]:

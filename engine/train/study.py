@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engine import fit, format, strategy
+from engine import format, preprocess, strategy
 from engine.format import ClassInfo, Model
 from engine.model import Preprocessing
 from engine.runtime import Engine
@@ -154,7 +154,7 @@ def remembered(pair: folder.Pair, classes: int, how: Preprocessing) -> tuple[Pix
 def _held(pair: folder.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
     """(prepared image, mask at the image's own size) of a validation pair, remembered."""
     image, mask = pair.load(classes)
-    return fit.prepare(image, how), mask
+    return preprocess.preprocess(image, how), mask
 
 
 def exportable(network: Network) -> bool:
@@ -176,7 +176,7 @@ def score(model: Model, items: Sequence[folder.Pair], config: Config) -> scores.
         for pair in items:
             image, mask = _held(pair, classes, how)
             (predicted,), _ = engine.run([image])
-            counted += scores.by_class(fit.restore(predicted, mask.shape, how), mask, classes)
+            counted += scores.by_class(preprocess.postprocess(predicted, mask.shape, how), mask, classes)
     return replace(scores.summarise(counted), images=len(items))
 
 

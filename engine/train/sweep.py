@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine import unet
+from engine.networks import unet
 from engine.strategy import CostModel
 from engine.train import plots, shapley, study
 from engine.train.config import Config

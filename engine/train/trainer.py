@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from engine import fit
+from engine import preprocess
 from engine.format import Layer
 from engine.model import Preprocessing
 from engine.train import augment, figures, folder, layouts, log, scores
@@ -39,8 +39,8 @@ Load = Callable[[folder.Pair, int, Preprocessing], tuple[Pixels, Pixels]]
 def load(pair: folder.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
     """(image, mask) of `pair` as the network is to see them: what crops are taken from."""
     image, mask = pair.load(classes)
-    prepared = fit.prepare(image, how)
-    return prepared, fit.resize_nearest(mask, *prepared.shape[:2])
+    prepared = preprocess.preprocess(image, how)
+    return prepared, preprocess.resize_nearest(mask, *prepared.shape[:2])
 
 
 class ResumeError(ValueError):
@@ -227,11 +227,11 @@ class Trainer:
 @torch.no_grad()
 def logits_of(network: Network, image: Pixels, config: Config) -> Tensor:
     """Real logits [classes, h, w] of one image [h, w, 3] by the network's evaluation mode."""
-    prepared = fit.prepare(image, config.preprocessing)
+    prepared = preprocess.preprocess(image, config.preprocessing)
     height, width = prepared.shape[:2]
-    pixels = torch.from_numpy(fit.pad(prepared).transpose(2, 0, 1).copy())
+    pixels = torch.from_numpy(preprocess.pad(prepared).transpose(2, 0, 1).copy())
     logits = network(pixels[None].to(config.device))[0, :, :height, :width]
-    whole = fit.restore(logits.permute(1, 2, 0).cpu().numpy(), image.shape, config.preprocessing)
+    whole = preprocess.postprocess(logits.permute(1, 2, 0).cpu().numpy(), image.shape, config.preprocessing)
     return torch.from_numpy(whole).permute(2, 0, 1)
 
 

@@ -60,7 +60,8 @@ def image(size: int) -> NDArray[np.uint8]:
 
 def our_model(contender: Contender) -> Model:
     """The network that `blocks`, `width` and `zeros` ask for."""
-    from engine import format, unet
+    from engine import format
+    from engine.networks import unet
     from engine.runtime import resolve
     from tests.models import random_model
 
@@ -78,7 +79,8 @@ def our_model(contender: Contender) -> Model:
 
 def cheapest_half(width: int) -> tuple[str, ...]:
     """The six blocks that the cost-aware strategy masks first (equation 2); the others are binary."""
-    from engine import mbu, unet
+    from engine import mbu
+    from engine.networks import unet
 
     costs = unet.block_costs(unet.layers(width), 512, 512)
     scores = mbu.cost_scores([cost.operations for cost in costs], [cost.parameters for cost in costs])
@@ -98,7 +100,7 @@ def folded(width: int) -> Any:
     """The full-precision torch network of the same shape with random weights, batch norm folded away."""
     import torch
 
-    from engine import unet
+    from engine.networks import unet
     from engine.train.network import Network
 
     torch.manual_seed(0)

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import _native, devices, mbu, roofline, unet
-from engine.backends import CudaBackend
+from engine import _native, mbu, roofline
+from engine.backends import registry
+from engine.backends.cuda import CudaBackend
+from engine.networks import unet
 from engine.runtime import Engine
 from service.terminal import table
 from tests.bench.contenders import fold_norm, image
@@ -79,7 +81,7 @@ def masks(width: int, size: int) -> dict[str, tuple[str, ...]]:
 
 def by_layer(model: Any, device: str, size: int, batch: int = 8) -> list[dict[str, Any]]:
     """Kernel, microseconds, and tera-operations per second of every layer in a batch; their share of the peak."""
-    backend = devices.choose(model, device, 0, "auto")[1]
+    backend = registry.choose(model, device, 0, "auto")[1]
     assert isinstance(backend, CudaBackend)
     rows = roofline.gpu_layer_times(model, backend, size, batch, REPEATS)
     peak = backend.session.peak()

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import unet
 from engine.format import IMAGE, Layer
+from engine.networks import unet
 from tests.bench.contenders import Call, Contender, folded, image, our_model
 
 CACHE = Path(tempfile.gettempdir()) / "mbunet-bench"

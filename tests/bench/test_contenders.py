@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import unet
+from engine.networks import unet
 from tests.bench import __main__ as bench
 from tests.bench import contenders, parts, peers, plot, turns
 from tests.bench.contenders import Contender, image

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine import _native, roofline, unet
+from engine import _native, roofline
+from engine.networks import unet
 from engine.plan import compile_plan
 from tests.bench import cuda
-from tests.engine.test_devices import StandIn
+from tests.engine.backends.test_registry import StandIn
 from tests.models import random_model
 
 

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from engine import check, format, reference, unet
+from engine import check, format
+from engine.backends import reference
 from engine.format import IMAGE, ClassInfo, Layer, Model, ModelFileError, Preprocessing
+from engine.networks import unet
 from tests.models import random_model
 
 Description = dict[str, Any]

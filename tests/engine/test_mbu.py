@@ -7,7 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from engine import mbu, unet
+from engine import mbu
+from engine.networks import unet
 
 TABLE_A4 = {  # cost scores as the paper prints them
     "CT4": 0.011,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine import unet
 from engine.format import IMAGE, Model
+from engine.networks import unet
 from engine.plan import compile_plan
 from tests.models import random_model
 

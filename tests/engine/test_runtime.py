@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import devices, fit, reference
+from engine import preprocess
+from engine.backends import reference, registry
 from engine.format import Model, ModelFileError, Preprocessing, save
 from engine.runtime import Engine, EngineError, available_kernels, resolve
 from tests.models import random_model
@@ -21,11 +22,11 @@ def model() -> Model:
     return random_model(width=3)
 
 
-@pytest.mark.parametrize("device", ["auto", *devices.available()])
+@pytest.mark.parametrize("device", ["auto", *registry.available()])
 def test_every_device_gives_the_same_mask(model: Model, device: str) -> None:
     with Engine.load(model, device=device) as engine:
         (mask,), timings = engine.run([IMAGE])
-        expected = reference.run(model, fit.pad(IMAGE)).logits[:20, :33]
+        expected = reference.run(model, preprocess.pad(IMAGE)).logits[:20, :33]
         assert np.array_equal(engine.logits(IMAGE), expected)
     assert np.array_equal(mask, reference.decide(expected, 0))
     assert mask.dtype == np.uint8
@@ -76,15 +77,15 @@ def test_thresholds(model: Model) -> None:
 def test_a_stretching_model_stretches(model: Model) -> None:
     stretching = replace(model, preprocessing=Preprocessing(contrast="stretch"))
     dark = IMAGE // 8
-    expected = Engine.load(model).logits(fit.stretch(dark))
+    expected = Engine.load(model).logits(preprocess.stretch(dark))
     assert np.array_equal(Engine.load(stretching).logits(dark), expected)
 
 
 def test_a_resizing_model_answers_at_the_image_s_size(model: Model) -> None:
     resizing = replace(model, preprocessing=Preprocessing(fit="resize", height=48, width=32))
     (mask,), _ = Engine.load(resizing).run([IMAGE])
-    (small,), _ = Engine.load(model).run([fit.resize(IMAGE, 48, 32)])
-    assert np.array_equal(mask, fit.resize_nearest(small, 20, 33))
+    (small,), _ = Engine.load(model).run([preprocess.resize(IMAGE, 48, 32)])
+    assert np.array_equal(mask, preprocess.resize_nearest(small, 20, 33))
 
 
 def test_describe_names_every_layer_s_kernel(model: Model) -> None:

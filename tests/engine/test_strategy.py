@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import strategy, unet
+from engine import strategy
+from engine.networks import unet
 from engine.strategy import CostModel
 
 PAPER_ORDER = ["CT4", "CT3", "CT2", "CT1", "Up3", "Down1", "Up2", "Down2", "Up4", "Up1", "Down4", "Down3"]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from engine.model import Model, Preprocessing
+from engine.networks.unet import BLOCKS
 from engine.plan import compile_plan
 from engine.runtime import Engine
 from engine.tiling import Tiling, radius
-from engine.unet import BLOCKS
 from tests.models import random_model
 
 TINY = 1  # pixels: every window is as small as it can be

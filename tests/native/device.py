@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from engine import devices
+from engine.backends import registry
 from engine.runtime import Engine
 from tests.cases import CASES, same
 
@@ -18,7 +18,7 @@ SMALL = ("mixed", "five channels", "sixteen channels, 90 % zeros", "three classe
 
 def look(device: str) -> int:
     """Print the GPUs, and every layer's kernel of a shipped model."""
-    for gpu in devices.gpus():
+    for gpu in registry.gpus():
         print(f"{gpu.name}, compute capability {gpu.capability / 10}, {gpu.memory / 2**30:.1f} GiB, at {gpu.bus}")
     with Engine.load("nuclei-small", device=device) as engine:
         for row in engine.describe():

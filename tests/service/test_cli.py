@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import _native, devices, format, roofline
+from engine import _native, format, roofline
+from engine.backends import registry
 from engine.runtime import Engine
 from service import cli
 from service.server import greeting, listen
@@ -387,7 +388,7 @@ def test_bench_on_a_gpu(model: Path, capsys: pytest.CaptureFixture[str], monkeyp
 
 
 def test_bench_without_a_gpu_says_why(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if devices.gpus():
+    if registry.gpus():
         pytest.skip("this machine has a GPU")
     assert cli.main(["bench", "--model", str(model), "--device", "cuda"]) == 1
     assert "cuda:0: " in capsys.readouterr().err

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import unet
+from engine.networks import unet
 from engine.train.config import Config
 from engine.train.scores import Scores
 from engine.train.trainer import Trainer

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine import mbu, reference
+from engine import mbu
+from engine.backends import reference
 from engine.runtime import Engine
 from engine.train import calibrate, scores
 from tests.models import random_model

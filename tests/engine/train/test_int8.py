@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from engine import unet
+from engine.networks import unet
 from engine.train.int8 import quantised
 from engine.train.network import BitConv, Network
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from engine import reference, strategy, unet
+from engine import strategy
+from engine.backends import reference
 from engine.format import ClassInfo, Model
+from engine.networks import unet
 from engine.train import quantise
 from engine.train.config import Config
 from engine.train.export import ExportError, prove, to_model

@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import strategy, unet
+from engine import strategy
 from engine.format import load
+from engine.networks import unet
 from engine.train import plots, study, sweep, table, trainer
 from engine.train.study import Job
 

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine import fit, format, reference, selftest
+from engine import format, preprocess, selftest
+from engine.backends import reference
 from engine.runtime import Engine
 from engine.train import evaluate, export, folder, layouts, log, trainer
 from engine.train.config import Config
@@ -125,7 +126,8 @@ def test_the_exported_file_segments_like_the_trained_network(data: Path, tmp_pat
     model = format.load(path)
     for pair in run.validation:
         image, _ = pair.load()
-        logits = reference.run(model, fit.pad(fit.stretch(image))).logits[: image.shape[0], : image.shape[1]]
+        logits = reference.run(model, preprocess.pad(preprocess.stretch(image))).logits
+        logits = logits[: image.shape[0], : image.shape[1]]
         np.testing.assert_array_equal(reference.decide(logits, 0), trainer.predict(run.network, image, config))
 
 
@@ -159,7 +161,7 @@ def test_export_derives_the_zeros_from_the_step_and_needs_no_data(data: Path, tm
 def test_a_failed_proof_leaves_no_file(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Trainer(tiny(data, tmp_path / "out"))
     run.save()
-    monkeypatch.setattr(fit, "pad", lambda image: np.zeros((16, 16, 3), np.uint8))
+    monkeypatch.setattr(preprocess, "pad", lambda image: np.zeros((16, 16, 3), np.uint8))
     monkeypatch.setattr(reference, "pool2x2", lambda levels: ~levels[::2, ::2])
     with pytest.raises(export.ExportError, match=r"down1\.pool"):
         export.export(run.checkpoint, tmp_path / "wrong.safetensors")

@@ -7,8 +7,10 @@ import platform
 import numpy as np
 import pytest
 
-from engine import devices, mbu, reference
-from engine.backends import CpuBackend, CudaBackend, available_kernels
+from engine import mbu
+from engine.backends import reference, registry
+from engine.backends.cpu import CpuBackend, available_kernels
+from engine.backends.cuda import CudaBackend
 from engine.model import Model
 from engine.runtime import Engine
 from tests.cases import CASES, Case, same
@@ -17,13 +19,13 @@ from tests.models import random_model
 # of this architecture; NEON is also emulated elsewhere (test_neon.py)
 ARM = platform.machine() in ("aarch64", "arm64")
 KERNELS: tuple[str, ...] = ("neon", "portable") if ARM else ("avx512vnni", "avx512", "avx2", "portable")
-KERNELS += ("cuda:0",) if devices.gpus() else ()  # `make test-gpu`; without a GPU, emulated (test_cuda_session.py)
+KERNELS += ("cuda:0",) if registry.gpus() else ()  # `make test-gpu`; without a GPU, emulated (test_cuda_session.py)
 
 
 @pytest.fixture(params=KERNELS)
 def kernel(request: pytest.FixtureRequest) -> str:
     name: str = request.param
-    if name not in devices.available() and name not in available_kernels():
+    if name not in registry.available() and name not in available_kernels():
         pytest.skip(f"this machine cannot run the {name} kernels")
     return name
 

@@ -16,14 +16,14 @@ MIN_RANGE = 16
 """Narrower grey ranges are not stretched further: they would be mostly noise."""
 
 
-def prepare(image: Pixels, how: Preprocessing) -> Pixels:
+def preprocess(image: Pixels, how: Preprocessing) -> Pixels:
     """`image` [h, w, 3] as the network is to see it: its contrast, then its size; not padded yet."""
     if how.contrast == "stretch":
         image = stretch(image)
     return resize(image, how.height, how.width) if how.fit == "resize" else image
 
 
-def restore(result: NDArray[Any], shape: tuple[int, ...], how: Preprocessing) -> NDArray[Any]:
+def postprocess(result: NDArray[Any], shape: tuple[int, ...], how: Preprocessing) -> NDArray[Any]:
     """A mask or logits of a prepared image at the size of the image, `shape` [h, w, ...], that it was prepared from."""
     return resize_nearest(result, *shape[:2]) if how.fit == "resize" else result
 

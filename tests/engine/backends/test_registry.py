@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import _native, devices, reference, selftest
-from engine.fit import pad
+from engine import _native, selftest
+from engine.backends import reference, registry
 from engine.model import Model
+from engine.preprocess import pad
 from engine.runtime import Engine, EngineError
 from tests.models import random_model
 
@@ -150,12 +151,12 @@ def test_auto_does_on_the_cpu_what_the_gpu_fails_at_and_says_so(
 
 
 def test_available_devices(gpu: type[StandIn]) -> None:
-    assert devices.available() == ["cuda:0", "cpu", "reference"]
+    assert registry.available() == ["cuda:0", "cpu", "reference"]
     assert "cuda:0" in selftest.available()
 
 
 def test_available_devices_without_a_gpu(no_gpu: None) -> None:
-    assert devices.available() == ["cpu", "reference"]
+    assert registry.available() == ["cpu", "reference"]
     assert "cuda:0" not in selftest.available()
 
 
@@ -167,7 +168,7 @@ def test_the_selftest_replays_on_a_gpu(gpu: type[StandIn]) -> None:
 
 def test_the_native_module_says_why_there_is_no_gpu() -> None:
     """With CUDA compiled or without, the import asks for no driver; only looking for GPUs does."""
-    if devices.gpus():
+    if registry.gpus():
         pytest.skip("this machine has a GPU")
     with pytest.raises(_native.CudaError, match=r"built without CUDA|no NVIDIA driver|no CUDA-capable device|too old"):
         _native.gpus()

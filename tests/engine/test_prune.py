@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine import check, reference, unet
+from engine import check
+from engine.backends import reference
 from engine.model import Layer, Model, pack
-from engine.shrink import Shrunk, shrink
+from engine.networks import unet
+from engine.prune import Pruned, prune
 from tests.models import random_model
 
 MIXED = ("Down2", "Down4", "CT1", "CT3", "Up1", "Up4")
@@ -22,7 +24,7 @@ def image(height: int = 48, width: int = 32) -> NDArray[np.uint8]:
     return np.random.default_rng(5).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def assert_same(old: Model, small: Shrunk, pixels: NDArray[np.uint8]) -> None:
+def assert_same(old: Model, small: Pruned, pixels: NDArray[np.uint8]) -> None:
     check.check(small.model)
     assert all(array.flags.c_contiguous for array in small.model.tensors.values())
     before, after = reference.run(old, pixels), reference.run(small.model, pixels)
@@ -55,12 +57,12 @@ def zero(model: Model, name: str, where: tuple[slice | int, ...]) -> None:
 def test_random_networks_keep_their_bits(masked: tuple[str, ...], zeros: float) -> None:
     for seed in range(3):
         old = random_model(5, masked=masked, zeros=zeros, seed=seed)
-        assert_same(old, shrink(old), image())
+        assert_same(old, prune(old), image())
 
 
 def test_at_many_zeros_much_goes() -> None:
     old = random_model(8, zeros=0.98)
-    small = shrink(old)
+    small = prune(old)
     assert sum(len(kept) for kept in small.kept.values()) < 0.9 * sum(layer.channels for layer in old.layers)
     assert_same(old, small, image(32, 48))
 
@@ -84,7 +86,7 @@ def chain(*weights: str, channels: int = 4) -> Model:
 def test_a_channel_that_is_never_one_goes_whatever_reads_it(kind: str) -> None:
     old = chain("masked", kind)
     fix(old, "conv0", [2], NEVER)
-    small = shrink(old)
+    small = prune(old)
     assert small.kept["conv0"].tolist() == [0, 1, 3]
     assert_same(old, small, image())
 
@@ -93,7 +95,7 @@ def test_a_channel_that_is_never_one_goes_whatever_reads_it(kind: str) -> None:
 def test_a_channel_that_is_always_one_stays_for_the_border(kind: str) -> None:
     old = chain("masked", kind)
     fix(old, "conv0", [2], ALWAYS)
-    small = shrink(old)
+    small = prune(old)
     assert small.kept["conv0"].tolist() == [0, 1, 2, 3]
     assert_same(old, small, image())
 
@@ -105,7 +107,7 @@ def test_a_channel_that_is_always_one_goes_where_only_centres_read_it() -> None:
         for column in range(3):
             if (row, column) != (1, 1):
                 zero(old, "conv1", (slice(None), row, column, 2))
-    small = shrink(old)
+    small = prune(old)
     assert small.kept["conv0"].tolist() == [0, 1, 3]
     assert_same(old, small, image())
 
@@ -114,7 +116,7 @@ def test_the_head_takes_any_constant_into_its_bias() -> None:
     old = chain("masked")
     fix(old, "conv0", [0], ALWAYS)
     fix(old, "conv0", [3], NEVER)
-    small = shrink(old)
+    small = prune(old)
     assert small.kept["conv0"].tolist() == [1, 2]
     assert not np.array_equal(small.model.tensors["head.bias"], old.tensors["head.bias"])
     assert_same(old, small, image())
@@ -125,7 +127,7 @@ def test_what_nothing_reads_goes_with_all_that_only_it_has_read() -> None:
     zero(old, "conv2", (slice(None), slice(None), slice(None), 1))
     for reader in (0, 2, 3):
         zero(old, "conv1", (reader, slice(None), slice(None), 3))
-    small = shrink(old)
+    small = prune(old)
     assert small.kept["conv1"].tolist() == [0, 2, 3]
     assert small.kept["conv0"].tolist() == [0, 1, 2]
     assert_same(old, small, image())
@@ -135,7 +137,7 @@ def test_a_network_of_constants_keeps_a_channel_in_every_layer() -> None:
     for kind in ("masked", "binary"):
         old = chain("masked", kind)
         fix(old, "conv0", range(4), NEVER)
-        small = shrink(old)
+        small = prune(old)
         assert min(layer.channels for layer in small.model.layers) == 1
         assert_same(old, small, image())
 
@@ -146,7 +148,7 @@ def test_a_transposed_convolution_takes_a_constant_only_with_equal_taps() -> Non
         fix(old, "up1.conv2", [0, 1] if value == ALWAYS else [2, 3], value)
     zero(old, "ct2", (slice(None), slice(None), slice(None), 0))
     zero(old, "ct2", (slice(None), slice(None), slice(None), 2))
-    small = shrink(old)
+    small = prune(old)
     assert not {0, 2} & set(small.kept["up1.conv2"].tolist())
     assert {1, 3} <= set(small.kept["up1.conv2"].tolist())
     assert_same(old, small, image())
@@ -155,10 +157,10 @@ def test_a_transposed_convolution_takes_a_constant_only_with_equal_taps() -> Non
 def test_the_report_says_what_went() -> None:
     old = chain("masked", "masked")
     fix(old, "conv0", [2], NEVER)
-    assert "1 of 14 channels" in shrink(old).report(old)
+    assert "1 of 14 channels" in prune(old).report(old)
 
 
 def test_activations_of_several_planes_are_left_alone() -> None:
     model = chain("masked")
     with pytest.raises(ValueError, match="one bit"):
-        shrink(replace(model, layers=(replace(model.layers[0], planes=2), *model.layers[1:])))
+        prune(replace(model, layers=(replace(model.layers[0], planes=2), *model.layers[1:])))

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from engine import devices
+from engine.backends import registry
 from engine.runtime import Engine, EngineError
 from tests.cases import CASES, same
 from tests.models import random_model
 
-pytestmark = pytest.mark.skipif(not devices.gpus(), reason="this machine has no GPU that CUDA offers")
+pytestmark = pytest.mark.skipif(not registry.gpus(), reason="this machine has no GPU that CUDA offers")
 
 
 def test_two_sessions_run_at_the_same_time() -> None:
@@ -54,7 +54,7 @@ def test_too_large_a_batch_is_an_error_and_no_end() -> None:
     small = image[:16, :16].copy()
     with Engine.load(random_model(width=256, masked=()), device="cuda") as engine:
         before = engine.run([small])[0][0]
-        free = devices.gpus()[0].memory
+        free = registry.gpus()[0].memory
         with pytest.raises(EngineError, match="of GPU memory for"):
             engine.run([image] * (free // (4096 * 4096 * 256) + 1))
         assert np.array_equal(engine.run([small])[0][0], before)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine import reference
+from engine.backends import reference
 from engine.format import IMAGE, Layer, Model
 from tests.models import random_model
 

@@ -6,16 +6,12 @@ import logging
 import re
 
 from engine import _native
-from engine.backends import (
-    Backend,
-    CpuBackend,
-    CudaBackend,
-    EngineError,
-    FallingBack,
-    ReferenceBackend,
-    available_cores,
-)
-from engine.format import Model
+from engine.backends.base import Backend, EngineError
+from engine.backends.cpu import CpuBackend, available_cores
+from engine.backends.cuda import CudaBackend
+from engine.backends.fallback import FallbackBackend
+from engine.backends.reference import ReferenceBackend
+from engine.model import Model
 
 log = logging.getLogger("mbunet")
 
@@ -60,7 +56,7 @@ def _choose_automatically(model: Model, threads: int, kernel: str) -> tuple[str,
     if kernel == "auto":
         try:
             device, backend = choose(model, "cuda:0", threads, kernel)
-            return device, FallingBack(backend, model, threads)
+            return device, FallbackBackend(backend, model, threads)
         except EngineError as error:
             why = str(error)
             log.log(logging.WARNING if gpus() else logging.INFO, "the engine runs on the CPU: %s", error)

@@ -48,7 +48,7 @@ Nodes = dict[str, _Node]
 
 
 @dataclass(frozen=True)
-class Shrunk:
+class Pruned:
     """The smaller model, and for each layer which of its channels are left (indices into the old ones)."""
 
     model: Model
@@ -64,17 +64,17 @@ class Shrunk:
         )
 
 
-def shrink(model: Model) -> Shrunk:
+def prune(model: Model) -> Pruned:
     """`model` without the channels that can never change a result; every layer keeps at least one."""
     if any(layer.planes != 1 or layer.encoding != "sign" for layer in model.layers):
-        raise ValueError("only activations of one bit can be shrunk")
+        raise ValueError("only activations of one bit can be pruned")
     origins = _origins(model)
     nodes = {layer.name: _node(model, layer, origins) for layer in model.layers if layer.weights}
     changed = True
     while changed:
         changed = _fold_flexible(nodes) | _fold_rigid(nodes)
         changed |= _drop_unread(nodes)
-    return Shrunk(_rebuilt(model, nodes, origins), {name: nodes[origin].kept for name, origin in origins.items()})
+    return Pruned(_rebuilt(model, nodes, origins), {name: nodes[origin].kept for name, origin in origins.items()})
 
 
 def _origins(model: Model) -> dict[str, str]:

@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.format import IMAGE, Layer, Model
+from engine import preprocess
+from engine.backends.base import Logits, Mask, Pixels
+from engine.model import IMAGE, Layer, Model
+from engine.plan import Step, compile_plan
 
 Levels = NDArray[Any]  # bool [h, w, c] with one threshold per channel, uint8 [h, w, c] with several
 Values = NDArray[np.float64]  # integers, [h, w, c]
@@ -125,3 +128,26 @@ def _weights(model: Model, layer: Layer) -> Weights:
     if layer.weights == "int16":
         return model.tensors[f"{layer.name}.weight"]
     return model.signs(layer)
+
+
+class ReferenceBackend:
+    """This specification in the place of a fast backend."""
+
+    kernel = "reference"
+    note = ""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
+        """See `Backend`."""
+        stride = compile_plan(self._model).stride
+        logits = []
+        for image in images:
+            height, width = image.shape[:2]
+            logits.append(run(self._model, preprocess.pad(image, stride)).logits[:height, :width])
+        return [decide(some, t) for some, t in zip(logits, thresholds, strict=True)], logits
+
+    def explain(self, index: int, step: Step) -> tuple[str, str]:
+        """See `Backend`."""
+        return self.kernel, "numpy: the specification"

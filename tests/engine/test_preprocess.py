@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine import fit
+from engine import preprocess
 
 
 def test_stretch_uses_the_whole_range() -> None:
     image = np.arange(30, 90, dtype=np.uint8).repeat(20).reshape(40, 30, 1).repeat(3, axis=2)
-    stretched = fit.stretch(image)
+    stretched = preprocess.stretch(image)
     assert stretched.min() == 0
     assert stretched.max() == 255
     assert np.all(np.diff(stretched.reshape(-1, 3)[:, 0].astype(int)) >= 0)
@@ -18,7 +18,7 @@ def test_stretch_uses_the_whole_range() -> None:
 
 def test_stretch_leaves_a_full_range_alone() -> None:
     image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
-    assert np.abs(fit.stretch(image).astype(int) - image).max() <= 2
+    assert np.abs(preprocess.stretch(image).astype(int) - image).max() <= 2
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (7, 5, 3), (64, 33, 3)])
@@ -26,25 +26,25 @@ def test_stretch_follows_its_definition(shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).normal(90, 20, shape).clip(0, 255).astype(np.uint8)
     ordered, part = np.sort(image, axis=None), image.size * 5 // 1000
     low, high = int(ordered[part]), int(ordered[image.size - part - 1])
-    span = max(high - low, fit.MIN_RANGE)
+    span = max(high - low, preprocess.MIN_RANGE)
     expected = [
         [[(min(max(int(v) - low, 0), span) * 255 + span // 2) // span for v in p] for p in row] for row in image
     ]
-    assert np.array_equal(fit.stretch(image), expected)
-    assert np.array_equal(fit.stretch(image[::-1, ::2]), fit.stretch(image[::-1, ::2].copy()))
+    assert np.array_equal(preprocess.stretch(image), expected)
+    assert np.array_equal(preprocess.stretch(image[::-1, ::2]), preprocess.stretch(image[::-1, ::2].copy()))
 
 
 @pytest.mark.parametrize("value", [0, 7, 255])
 def test_a_flat_image_stays_dark_instead_of_becoming_noise(value: int) -> None:
     image = np.full((5, 4, 3), value, np.uint8)
     image[2, 2, 1] ^= 1
-    assert fit.stretch(image).max() <= 255 // fit.MIN_RANGE + 1
+    assert preprocess.stretch(image).max() <= 255 // preprocess.MIN_RANGE + 1
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 16), (17, 31), (5, 48)])
 def test_pad_replicates_right_and_bottom(height: int, width: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    padded = fit.pad(image)
+    padded = preprocess.pad(image)
     assert padded.shape[0] % 16 == padded.shape[1] % 16 == 0
     assert np.array_equal(padded[:height, :width], image)
     assert np.array_equal(padded[height:, :width], np.broadcast_to(image[-1], (padded.shape[0] - height, width, 3)))
@@ -53,11 +53,11 @@ def test_pad_replicates_right_and_bottom(height: int, width: int) -> None:
 
 def test_resize_keeps_what_is_already_there() -> None:
     image = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
-    assert np.array_equal(fit.resize(image, 9, 14), image)
-    assert np.array_equal(fit.resize_nearest(image, 9, 14), image)
+    assert np.array_equal(preprocess.resize(image, 9, 14), image)
+    assert np.array_equal(preprocess.resize_nearest(image, 9, 14), image)
 
 
 def test_resize_is_linear_between_pixels() -> None:
     ramp = np.array([0, 100], np.uint8).reshape(1, 2, 1)
-    assert fit.resize(ramp, 1, 4).ravel().tolist() == [0, 25, 75, 100]
-    assert fit.resize_nearest(ramp, 2, 4)[..., 0].tolist() == [[0, 0, 100, 100]] * 2
+    assert preprocess.resize(ramp, 1, 4).ravel().tolist() == [0, 25, 75, 100]
+    assert preprocess.resize_nearest(ramp, 2, 4)[..., 0].tolist() == [[0, 0, 100, 100]] * 2

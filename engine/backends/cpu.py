@@ -1,0 +1,50 @@
+"""Bit-sliced counting on the CPU."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from engine import _native
+from engine.backends.base import EngineError, Logits, Mask, Pixels
+from engine.backends.native import EXPLAINED, build
+from engine.model import Model
+from engine.plan import Step, compile_plan
+
+
+class CpuBackend:
+    """Bit-sliced counting on the CPU, by the native session."""
+
+    note = ""
+
+    def __init__(self, model: Model, kernel: str, threads: int) -> None:
+        if threads < 1:
+            raise EngineError(f"threads must be positive, not {threads}")
+        if kernel != "auto" and kernel not in available_kernels():
+            raise EngineError(f"no kernel '{kernel}' on this machine; there are auto, {', '.join(available_kernels())}")
+        self.session = _native.Session(kernel, threads)
+        self.kernel: str = self.session.kernel
+        self._classes = model.layers[-1].channels
+        build(self.session, model, compile_plan(model))
+
+    def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
+        """See `Backend`. The session pads by itself."""
+        masks = [np.empty(image.shape[:2], np.uint8) for image in images]
+        logits = [np.empty((*image.shape[:2], self._classes), np.int32) for image in images if want_logits]
+        self.session.run(images, thresholds, masks, logits)
+        return masks, logits
+
+    def explain(self, index: int, step: Step) -> tuple[str, str]:
+        """See `Backend`."""
+        return self.kernel, EXPLAINED.get(step.layer.op, "bit-sliced counting: only non-zero weights are visited")
+
+
+def available_kernels() -> list[str]:
+    """Names of the CPU kernels that this machine can run, best first."""
+    return list(_native.available_kernels())
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,51 @@
+"""Binary Tensor Cores of one GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from engine import _native
+from engine.backends.base import EngineError, Logits, Mask, Pixels
+from engine.backends.native import EXPLAINED, build
+from engine.model import Model
+from engine.plan import Step, compile_plan
+
+
+class CudaBackend:
+    """Binary Tensor Cores of one GPU, by the native session. The session pads by itself."""
+
+    note = ""
+
+    def __init__(self, model: Model, gpu: int) -> None:
+        self._classes = model.layers[-1].channels
+        with _cuda_errors(f"cuda:{gpu}"):
+            self.session = _native.CudaSession(gpu)
+            build(self.session, model, compile_plan(model))
+            self.session.load()
+            self._kernels = self.session.kernels
+        self.kernel = "cuda"
+        self._gpu = gpu
+
+    def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
+        """See `Backend`. Raises EngineError where the GPU's memory does not suffice."""
+        masks = [np.empty(image.shape[:2], np.uint8) for image in images]
+        logits = [np.empty((*image.shape[:2], self._classes), np.int32) for image in images if want_logits]
+        with _cuda_errors(f"cuda:{self._gpu}"):
+            self.session.run(images, thresholds, masks, logits)
+        return masks, logits
+
+    def explain(self, index: int, step: Step) -> tuple[str, str]:
+        """See `Backend`."""
+        return self._kernels[index], EXPLAINED.get(step.layer.op, "the products of bits that its architecture has")
+
+
+@contextmanager
+def _cuda_errors(device: str) -> Iterator[None]:
+    """What the native session says of a GPU, as an EngineError."""
+    try:
+        yield
+    except _native.CudaError as error:
+        raise EngineError(f"{device}: {error}") from error

@@ -1,0 +1,35 @@
+"""What "auto" does where a GPU fails."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+from engine.backends.base import Backend, EngineError, Logits, Mask, Pixels
+from engine.backends.cpu import CpuBackend, available_cores
+from engine.model import Model
+
+log = logging.getLogger("mbunet")
+
+
+class FallbackBackend:
+    """The backend that "auto" chose; what it fails at, out of memory for one, the CPU does instead and the log says so.
+
+    The bits are the same, and the next call is the GPU's again.
+    """
+
+    note = ""
+
+    def __init__(self, backend: Backend, model: Model, threads: int) -> None:
+        self.kernel = backend.kernel
+        self.explain = backend.explain
+        self._backend = backend
+        self._cpu = functools.cache(lambda: CpuBackend(model, "auto", threads or available_cores()))
+
+    def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
+        """See `Backend`."""
+        try:
+            return self._backend.run(images, thresholds, want_logits)
+        except EngineError as error:
+            log.warning("%d images ran on the CPU: %s", len(images), error)
+            return self._cpu().run(images, thresholds, want_logits)
