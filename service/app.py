@@ -11,11 +11,12 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service import envelope, guard, problems, routes, stream, v2
-from service.batcher import Engine
-from service.service import Service
+from service import problems
+from service.api import access_log, auth, routes, stream, v2
+from service.core.batcher import Engine
+from service.core.pipeline import Service
 from service.settings import Settings
-from service.traces import Traces, Tracing
+from service.telemetry.traces import Traces, Tracing
 
 
 def create_app(
@@ -45,10 +46,10 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        exception_handlers=envelope.handlers(service.metrics),
+        exception_handlers=access_log.handlers(service.metrics),
     )
     app.state.service = service
-    app.add_middleware(guard.Guard, settings=settings, metrics=service.metrics)
+    app.add_middleware(auth.Guard, settings=settings, metrics=service.metrics)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -57,7 +58,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["Retry-After", "Server-Timing", "X-Joules-Per-Image", "X-Request-Id"],
         )
-    app.add_middleware(envelope.Envelope, metrics=service.metrics)
+    app.add_middleware(access_log.Envelope, metrics=service.metrics)
     if traces:
         app.add_middleware(Tracing, traces=traces)
     for router in (routes.images, routes.router, stream.router, v2.router):

@@ -15,7 +15,7 @@ from service.settings import LAST_SHARE, Settings
 
 if TYPE_CHECKING:
     from engine.runtime import Engine
-    from service import batcher
+    from service.core import batcher
 
 
 def serve(settings: Settings) -> int:
@@ -32,8 +32,8 @@ def serve(settings: Settings) -> int:
     with listen(settings) as listener:
         import uvicorn
 
-        from service import traces
         from service.app import create_app
+        from service.telemetry import traces
 
         engines = load(settings)
         logs.configure()
@@ -54,7 +54,7 @@ def load(settings: Settings) -> list[Engine]:
 
 def options(settings: Settings) -> dict[str, Any]:
     """What uvicorn is told."""
-    from service.protocol import BoundedHttp
+    from service.api.http_limits import BoundedHttp
 
     return {
         "timeout_graceful_shutdown": math.ceil((1 - LAST_SHARE) * settings.drain_ms / 1000),

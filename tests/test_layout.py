@@ -86,7 +86,7 @@ def test_only_training_imports_torch() -> None:
 
 def test_only_one_module_imports_ray() -> None:
     importers = [m for m, path in {**modules("engine"), **modules("service")}.items() if "ray" in top(imports(path))]
-    assert importers == ["service.cluster"]
+    assert importers == ["service.cli.cluster"]
 
 
 def test_no_import_cycles() -> None:

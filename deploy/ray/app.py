@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 from starlette.routing import Route
 
-from service.batcher import log
+from service.core.batcher import log
 from service.settings import Settings, load
 
 WARM_UP_S = 60.0

@@ -23,7 +23,7 @@ from engine.backends import registry
 from engine.backends.cuda import CudaBackend
 from engine.networks import unet
 from engine.runtime import Engine
-from service.terminal import table
+from service.cli.terminal import table
 from tests.bench.contenders import fold_norm, image
 from tests.models import random_model
 

@@ -13,7 +13,7 @@ from PIL import Image
 from starlette.responses import Response
 
 from engine.runtime import Engine
-from service.codec import Mask, Pixels
+from service.codec.pixels import Mask, Pixels
 
 
 class Api(litserve.LitAPI):  # type: ignore[misc, unused-ignore]

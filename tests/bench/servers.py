@@ -16,7 +16,7 @@ from PIL import Image
 from engine.runtime import Engine, Timings
 from service import server
 from service.app import create_app
-from service.codec import Logits, Mask, Pixels
+from service.codec.pixels import Logits, Mask, Pixels
 from service.settings import Settings
 
 

@@ -43,7 +43,8 @@ SENSOR = {"name": "ina3221", "in1_label": "VDD_IN", "in1_input": "5000", "curr1_
 SERVE = """
 import sys
 from pathlib import Path
-from service import cli, energy
+from service import cli
+from service.telemetry import energy
 sensor = Path(sys.argv.pop())
 energy.choose = lambda wanted, device: energy.Ina3221Meter(sensor, "test")
 sys.exit(cli.main(sys.argv[1:]))

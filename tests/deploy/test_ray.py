@@ -24,7 +24,8 @@ from PIL import Image
 
 from engine import format
 from engine.runtime import Engine
-from service import cli, client
+from service import cli
+from service.cli import client
 from tests.models import random_model
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'mbunet[ray]'")

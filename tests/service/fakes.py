@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from engine.model import ClassInfo, Layer, Model, Preprocessing
-from service.codec import Logits, Mask, Pixels
+from service.codec.pixels import Logits, Mask, Pixels
 from service.server import listen, options
 from service.settings import Settings
 

@@ -20,10 +20,11 @@ from fastapi import FastAPI
 from PIL import Image
 
 from engine.runtime import Engine
-from service import problems, routes
+from service import problems
+from service.api import routes
 from service.app import create_app
-from service.batcher import Reply, Work
-from service.codec import decode
+from service.codec.decode import decode
+from service.core.batcher import Reply, Work
 from service.settings import Settings
 from tests.models import random_model
 from tests.service.fakes import PATIENCE, FakeEngine, damaged, fake_model, file_of, giant, images, photo, serving
@@ -508,7 +509,7 @@ def test_decoders_do_not_preempt_the_engine(monkeypatch: pytest.MonkeyPatch) -> 
         found.append(os.sched_getscheduler(0))
         return decode(data, most)
 
-    monkeypatch.setattr("service.codec.decode", spy)
+    monkeypatch.setattr("service.codec.decode.decode", spy)
     with serving(create_app(FakeEngine(fake_model()), Settings())) as client:
         assert_lives_on(client)
     assert set(found) == {os.SCHED_BATCH}

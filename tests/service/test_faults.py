@@ -26,11 +26,11 @@ from PIL import Image
 
 from service import logs, problems
 from service.app import create_app
-from service.codec import Pixels
+from service.codec.pixels import Pixels
 from service.settings import Settings
+from tests.service.cli.test_cli import model, seconds_until_ready, served
 from tests.service.fakes import PATIENCE, FakeEngine, file_of, photo, serving
 from tests.service.test_app import PNG, assert_lives_on, assert_problem, connection, received
-from tests.service.test_cli import model, seconds_until_ready, served
 
 __all__ = ["model"]  # a fixture
 

@@ -1,0 +1,65 @@
+"""The query of a request, read and checked: the same for single images, many images and streams."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import QueryParams
+
+from service.api import negotiate
+from service.codec.encoders import ENCODERS
+from service.core.pipeline import Service, Wish
+from service.problems import BadParameter
+
+
+class SegmentQuery(BaseModel):
+    """Query of POST /segment. An unknown parameter is refused: it would be a misspelt one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, description="Name of the model; by default the first of /models.")
+    threshold: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="Probability at which a pixel is foreground."
+    )
+    format: str | None = Field(
+        None,
+        description="Format of the answer; goes before the Accept header.",
+        json_schema_extra={"enum": list(ENCODERS)},
+    )
+    timeout_ms: int | None = Field(None, ge=1, description="Milliseconds from the end of the upload to the answer.")
+    priority: Literal["normal", "low"] = Field("normal", description="Low waits for others, but not for ever.")
+
+
+def documented() -> list[dict[str, Any]]:
+    """The parameters of `SegmentQuery` as OpenAPI describes them."""
+    fields: dict[str, dict[str, Any]] = SegmentQuery.model_json_schema()["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
+        for name, schema in fields.items()
+    ]
+
+
+def wish(given: QueryParams, accept: str, service: Service) -> Wish:
+    """What the query `given` and the Accept header ask for; raises NoSuchFormat, NotFound and BadParameter."""
+    query = _read(given)
+    encoder = negotiate.choose(query.format, accept)
+    engine = service.engine(query.model)
+    threshold = service.threshold(engine, query.threshold)
+    return Wish(engine, threshold, encoder, service.seconds_allowed(query.timeout_ms), query.priority == "low")
+
+
+def _read(given: QueryParams) -> SegmentQuery:
+    """The query of a request; raises BadParameter.
+
+    FastAPI reads a `Query` model too, but goes through its fields anew for every request: a third of a millisecond
+    right after a run of the engine, when no cache holds the code.
+    """
+    parameters = dict(given)
+    twice = [name for name in parameters if len(given.getlist(name)) > 1]
+    if twice:
+        raise BadParameter(f"{twice[0][:100]} is given more than once")
+    try:
+        return SegmentQuery.model_validate(parameters)
+    except ValidationError as error:
+        raise BadParameter.of(error.errors()) from None

@@ -1,0 +1,145 @@
+"""WS /stream: frames in, masks out. A client that is ahead loses frames, never time: only the newest one waits.
+
+Each answer is a text message, JSON with `frame` (counted from 0 as they came), `dropped` (so far), `status`, `ms` by
+stage and `joules_per_image` where known, and after it, when the status is 200, a binary message: the mask in the format
+that was asked for. With another status the text carries the problem document as `problem`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from service.api.query import wish
+from service.api.routes import milliseconds
+from service.core.pipeline import RETRY, Service, Wish
+from service.problems import DeadlinePassed, Problem, Unavailable
+from service.telemetry.metrics import Metrics
+
+UNSUPPORTED_DATA = 1003  # RFC 6455, 7.4.1
+PROTOCOL = "mbunet"  # the subprotocol that is accepted when a client offers it
+
+router = APIRouter()
+
+
+class Newest:
+    """Room for one frame. Another one put in before the first is taken replaces it, and that is counted as a drop."""
+
+    def __init__(self, interval_s: float, clock: Callable[[], float]) -> None:
+        self.dropped = 0
+        self.arrived = asyncio.Event()
+        self._interval_s = interval_s
+        self._clock = clock
+        self._next_at = 0.0
+        self._came = -1
+        self._waiting: tuple[int, bytes] | None = None
+
+    def put(self, frame: bytes) -> None:
+        """Take in one frame, and drop the one that waits."""
+        self._came += 1
+        self.dropped += self._waiting is not None
+        self._waiting = (self._came, frame)
+        self.arrived.set()
+
+    def pause_s(self) -> float:
+        """Seconds until the next frame may be taken: two are at least `interval_s` apart."""
+        return max(0.0, self._next_at - self._clock())
+
+    def take(self) -> tuple[int, bytes]:
+        """The number and the bytes of the newest frame, which must have arrived."""
+        assert self._waiting
+        taken, self._waiting = self._waiting, None
+        self.arrived.clear()
+        self._next_at = self._clock() + self._interval_s
+        return taken
+
+
+@router.websocket("/stream")
+async def stream(socket: WebSocket) -> None:
+    """Segment frames until the client leaves. The query is that of POST /segment."""
+    service: Service = socket.app.state.service
+    try:
+        wanted = _wish(socket, service)
+    except Problem as problem:
+        service.metrics.refusals.labels(problem.reason()).inc()
+        await socket.send_denial_response(problem.response(socket.state.request_id))
+        return
+    with service.metrics.streams.track_inprogress():  # at once, so that no more can begin than may
+        await _serve(socket, service, wanted)
+
+
+async def _serve(socket: WebSocket, service: Service, wanted: Wish) -> None:
+    offered = [text.strip() for text in socket.headers.get("sec-websocket-protocol", "").split(",")]
+    await socket.accept(PROTOCOL if PROTOCOL in offered else None)
+    frames = Newest(1 / service.settings.stream_fps, service.clock)
+    tasks = {
+        asyncio.create_task(_receive(socket, frames)),
+        asyncio.create_task(_answer(socket, frames, service, wanted)),
+    }
+    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(tasks)
+    service.metrics.frames.labels("dropped").inc(frames.dropped)
+    socket.state.log["frames_dropped"] = frames.dropped
+    for task in done:
+        if not isinstance(task.exception(), (WebSocketDisconnect, RuntimeError, OSError)):
+            task.result()
+
+
+def _wish(socket: WebSocket, service: Service) -> Wish:
+    wanted = wish(socket.query_params, "", service)
+    if service.state != "ready":
+        raise Unavailable(f"the server is {service.state}", headers=RETRY)
+    if _open_streams(service.metrics) >= service.settings.streams:
+        raise Unavailable(f"{service.settings.streams} streams are open", headers=RETRY)
+    return wanted
+
+
+async def _receive(socket: WebSocket, frames: Newest) -> None:
+    """Take in frames until the client leaves, or sends a text."""
+    while (message := await socket.receive())["type"] == "websocket.receive":
+        frame = message.get("bytes")
+        if frame is None:
+            await socket.close(UNSUPPORTED_DATA, "a frame is a binary message: the bytes of an image file")
+            return
+        frames.put(frame)
+
+
+async def _answer(socket: WebSocket, frames: Newest, service: Service, wanted: Wish) -> None:
+    while True:
+        await frames.arrived.wait()
+        await asyncio.sleep(frames.pause_s())
+        number, frame = frames.take()
+        head: dict[str, Any] = {"frame": number, "dropped": frames.dropped}
+        body = b""
+        try:
+            answer = await asyncio.wait_for(service.segment(frame, wanted), wanted.seconds)
+        except Problem as problem:
+            head |= _refused(problem, socket, service.metrics)
+        except asyncio.TimeoutError:
+            late = DeadlinePassed(f"there was no mask after {1000 * wanted.seconds:.0f} ms")
+            head |= _refused(late, socket, service.metrics)
+        else:
+            body = answer.body
+            head |= {"status": 200, "ms": milliseconds(answer)}
+            if service.image_joules is not None:
+                head["joules_per_image"] = service.image_joules
+            service.metrics.frames.labels("answered").inc()
+        await socket.send_json(head)
+        if body:
+            await socket.send_bytes(body)
+
+
+def _refused(problem: Problem, socket: WebSocket, metrics: Metrics) -> dict[str, Any]:
+    metrics.frames.labels("refused").inc()
+    metrics.refusals.labels(problem.reason()).inc()
+    return {"status": problem.status, "problem": problem.document(socket.state.request_id)}
+
+
+def _open_streams(metrics: Metrics) -> float:
+    return metrics.registry.get_sample_value("mbunet_streams") or 0.0

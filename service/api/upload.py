@@ -1,0 +1,82 @@
+"""Images' bytes out of a request: the body itself, or files in the field `image` of a form."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.requests import Request
+
+from service.api.multipart import FormFiles
+from service.problems import BodyTooLarge, UnsupportedType, UploadTooSlow
+from service.settings import Settings
+
+FIELD = "image"
+HINT = "send the file itself with its type, as in: curl -H 'Content-Type: image/png' --data-binary @FILE"
+
+
+async def image(request: Request, settings: Settings) -> bytes:
+    """All bytes of the image, not yet looked into. Raises UnsupportedType for other types of content, and as `body`."""
+    kind = _kind(request)
+    form = kind == "multipart/form-data"
+    if not (form or kind.startswith("image/") or kind == "application/octet-stream"):
+        raise UnsupportedType(f"Content-Type {kind[:100]!r} is not an image; {HINT}")
+    return (await _files(request, settings, 1))[0] if form else await body(request, settings)
+
+
+async def images(request: Request, settings: Settings) -> list[bytes]:
+    """The bytes of all images of a form. Raises UnsupportedType, TooManyImages, BadForm, and as `body`."""
+    kind = _kind(request)
+    if kind != "multipart/form-data":
+        raise UnsupportedType(f"Content-Type {kind[:100]!r} is no form: curl -F {FIELD}=@FILE -F {FIELD}=@FILE")
+    return await _files(request, settings, min(settings.request_images, settings.queue_images))
+
+
+async def body(request: Request, settings: Settings) -> bytes:
+    """All bytes of the body.
+
+    Raises BodyTooLarge as soon as the limit is known to be passed (by Content-Length or on the way), UploadTooSlow,
+    UnsupportedType for a compressed body, and ClientDisconnect when the client leaves.
+    """
+    chunks: list[bytes] = []
+    await _each(request, settings, chunks.append)
+    return b"".join(chunks)
+
+
+async def _files(request: Request, settings: Settings, most: int) -> list[bytes]:
+    files = FormFiles(request.headers["content-type"], FIELD, most)
+    await _each(request, settings, files.write)
+    return files.contents()
+
+
+async def _each(request: Request, settings: Settings, take: Callable[[bytes], None]) -> None:
+    """Hand every chunk of the body to `take`, within the limits of bytes and of time."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedType(f"Content-Encoding {coding[:100]!r} is not understood; {HINT}")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > settings.max_body_bytes:
+        raise _too_large(settings.max_body_bytes)
+    try:
+        await asyncio.wait_for(_take_all(request, settings.max_body_bytes, take), settings.upload_ms / 1000)
+    except asyncio.TimeoutError:
+        # What is left of the body is never read, so this connection cannot carry another request.
+        detail = f"the body took more than {settings.upload_ms} ms"
+        raise UploadTooSlow(detail, headers={"Connection": "close"}, limit=settings.upload_ms) from None
+
+
+async def _take_all(request: Request, max_bytes: int, take: Callable[[bytes], None]) -> None:
+    total = 0
+    async for chunk in request.stream():
+        total += len(chunk)
+        if total > max_bytes:
+            raise _too_large(max_bytes)
+        take(chunk)
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"at most {max_bytes} bytes are taken", headers={"Connection": "close"}, limit=max_bytes)

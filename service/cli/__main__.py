@@ -1,0 +1,7 @@
+"""`python -m service.cli` is the command `mbunet`."""
+
+import sys
+
+from service import cli
+
+sys.exit(cli.main())

@@ -1,0 +1,134 @@
+"""Many image files and their masks: computed here or by a server; each written whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from service.cli import client
+from service.codec import decode, encoders
+from service.problems import Problem
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is wanted of every image. It holds no engine, so it can travel to other machines."""
+
+    settings: Settings
+    threshold: float | None = None
+    overlay: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an image file: mask and overlay (empty where none is wanted), both PNG; or why it failed."""
+
+    source: Path
+    mask: bytes = b""
+    overlay: bytes = b""
+    failure: str = ""
+
+
+class Segmenter:
+    """One resident engine that turns image files into outcomes. Raises EngineError where it cannot be loaded."""
+
+    def __init__(self, job: Job) -> None:
+        from engine.runtime import Engine
+
+        settings = job.settings
+        self._job = job
+        self._engine = Engine.load(settings.model, settings.device, settings.threads, settings.kernel)
+
+    def __call__(self, source: Path) -> Outcome:
+        """The outcome of one file; a file that cannot be read, or is no image, is a failure of its own."""
+        try:
+            image = decode.decode(source.read_bytes(), self._job.settings.max_pixels)
+        except (Problem, OSError) as error:
+            return Outcome(source, failure=str(error))
+        (mask,), _ = self._engine.run([image], self._job.threshold)
+        overlay = encoders.overlay(image, mask, self._engine.model) if self._job.overlay else b""
+        return Outcome(source, encoders.to_png(mask, self._engine.model), overlay)
+
+    def close(self) -> None:
+        """Give the engine's memory and threads back."""
+        self._engine.close()
+
+
+def here(job: Job, sources: Iterable[Path]) -> Iterator[Outcome]:
+    """Outcomes from an engine in this process, in order."""
+    segmenter = Segmenter(job)
+    try:
+        yield from map(segmenter, sources)
+    finally:
+        segmenter.close()
+
+
+def by_server(job: Job, sources: Iterable[Path], url: str, parallel: int, patience_s: float) -> Iterator[Outcome]:
+    """Outcomes from the server at `url`, in order; `parallel` requests are on their way at the same time.
+
+    Raises OSError where no server answers for `patience_s` seconds.
+    """
+    formats = ("png", "overlay") if job.overlay else ("png",)
+
+    @cache  # says each thing once
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    def failed(error: Exception) -> None:
+        if isinstance(error, OSError):
+            say(f"mbunet: {error}; trying again for up to {patience_s:g} s")
+
+    def one(source: Path) -> Outcome:
+        try:
+            data = source.read_bytes()
+        except OSError as error:
+            return Outcome(source, failure=str(error))
+        key = job.settings.api_key
+        try:
+            mask, *overlay = (
+                client.segment(url, data, patience_s, name, job.threshold, key, failed) for name in formats
+            )
+        except client.Refused as refusal:
+            return Outcome(source, failure=str(refusal))
+        return Outcome(source, mask, b"".join(overlay))
+
+    with ThreadPoolExecutor(parallel) as pool:
+        yield from pool.map(one, sources)
+
+
+def overlay_of(target: Path) -> Path:
+    """Where the overlay stands that belongs to a mask."""
+    return target.with_suffix(".overlay.png")
+
+
+def is_done(target: Path, overlay: bool) -> bool:
+    """Whether an earlier run has written this mask, and its overlay where one is wanted."""
+    return target.exists() and (not overlay or overlay_of(target).exists())
+
+
+def write(outcome: Outcome, target: Path) -> None:
+    """Write what an outcome holds: the mask last, since it says that all is done."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if outcome.overlay:
+        _write_whole(overlay_of(target), outcome.overlay)
+    _write_whole(target, outcome.mask)
+
+
+def _write_whole(target: Path, data: bytes) -> None:
+    """Write a file so that, whenever the machine stops, it is there with all of `data` or not at all."""
+    part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,113 @@
+"""Commands that look at an engine: what a model is and what would run it, whether that is right, how fast it is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from service.cli import flags
+from service.cli.terminal import table
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from engine.model import Model
+
+
+def info(args: argparse.Namespace) -> int:
+    """Print a model's layers, weights, share of zeros, classes and provenance, and what would run them."""
+    settings = flags.settings_of(args)
+    with flags.engine_of(settings) as engine:
+        model, rows = engine.model, engine.describe()
+    print(f"{model.name} ({model.family}), threshold {model.threshold:g}")
+    print(f"classes: {', '.join(entry.name for entry in model.classes)}")
+    print(f"preprocessing: {model.preprocessing}\n")
+    print(table(_layer_rows(model)))
+    print(f"\non {engine.device}:\n")
+    print(table([{name: row[name] for name in ("layer", "kernel", "why")} for row in rows]))
+    print(f"\nprovenance: {json.dumps(model.provenance, indent=2, sort_keys=True)}")
+    return 0
+
+
+def selftest(args: argparse.Namespace) -> int:
+    """Replay the golden files on every backend of this machine."""
+    from engine.selftest import run
+
+    rows = run(args.kernels or None)
+    print(table(rows))
+    return 0 if all(row.get("ok", True) for row in rows) else 1
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Time every layer of a model, on this machine's CPU or by --device cuda on a GPU, beside the measured ceiling."""
+    from engine.format import load
+    from engine.runtime import resolve
+
+    settings = flags.settings_of(args)
+    if settings.device == "reference":
+        raise ValueError("the reference is not made to be fast: bench takes --device cpu or cuda")
+    model = load(resolve(settings.model))
+    (_bench_gpu if settings.device.startswith("cuda") else _bench_cpu)(model, settings, args)
+    return 0
+
+
+def _bench_gpu(model: Model, settings: Settings, args: argparse.Namespace) -> None:
+    from engine import roofline
+    from engine.backends import registry
+    from engine.backends.cuda import CudaBackend
+
+    device, backend = registry.choose(model, settings.device, settings.threads, settings.kernel)
+    assert isinstance(backend, CudaBackend)
+    times, peak = roofline.gpu_layer_times(model, backend, args.size, args.batch, args.runs), backend.session.peak()
+    whole = backend.session.seconds(0, len(times), args.runs)
+    print(f"{model.name}, {device}, {args.batch} x {args.size} x {args.size}, means of {args.runs} runs\n")
+    print(table(roofline.gpu_report(times, peak)))
+    print(f"the network: {1e6 * whole:.1f} us, {args.batch / whole:.0f} images/s")
+    print(f"products of bits alone: {peak / 1e12:.0f} Top/s")
+
+
+def _bench_cpu(model: Model, settings: Settings, args: argparse.Namespace) -> None:
+    from engine import roofline
+    from engine.backends.cpu import CpuBackend, available_cores
+
+    threads = settings.threads or available_cores()
+    kernel = CpuBackend(model, settings.kernel, threads).kernel
+    print(f"{model.name}, kernel {kernel}, {threads} threads, {args.size} x {args.size}, medians of {args.runs} runs\n")
+    ceilings = roofline.ceilings(kernel, threads) if args.peak else {}
+    rows = roofline.layer_times(model, kernel, threads, args.size, args.runs)
+    print(table(roofline.report(rows, ceilings.get("L1"))))
+    for source, rate in ceilings.items():
+        print(f"carry-save additions fed from {source}: {rate / 1e9:.0f} non-zero GMAC/s, {rate / 8e9:.0f} GB/s read")
+
+
+def info_flags(command: argparse.ArgumentParser) -> None:
+    """Of `info`."""
+    command.add_argument("model", help=flags.MODEL_HELP)
+    flags.add_settings(command, *flags.ENGINE)
+
+
+def selftest_flags(command: argparse.ArgumentParser) -> None:
+    """Of `selftest`."""
+    command.add_argument("kernels", nargs="*", metavar="KERNEL", help="or cuda:0; by default all that this machine has")
+
+
+def bench_flags(command: argparse.ArgumentParser) -> None:
+    """Of `bench`."""
+    command.add_argument("--peak", action="store_true", help="measure what the machine can do at best as well")
+    command.add_argument("--size", type=int, default=512, help="sides of the image in pixels (default: 512)")
+    command.add_argument("--runs", type=int, default=30, help="how often the image is run (default: 30)")
+    command.add_argument("--batch", type=flags.count, default=1, help="images at a time, on a GPU (default: 1)")
+    flags.add_settings(command, "model", *flags.ENGINE)
+
+
+def _layer_rows(model: Model) -> list[dict[str, Any]]:
+    rows = []
+    for layer in model.layers:
+        row: dict[str, Any] = {"layer": layer.name, "op": layer.op, "weights": layer.weights or "-"}
+        row |= {"inputs": " ".join(layer.inputs), "channels": layer.channels, "non-zero": "", "zeros": ""}
+        if layer.weights in ("binary", "masked"):
+            signs = model.signs(layer)
+            nonzero = int((signs != 0).sum())
+            row |= {"non-zero": nonzero, "zeros": f"{1 - nonzero / signs.size:.1%}"}
+        rows.append(row)
+    return rows

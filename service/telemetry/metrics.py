@@ -1,0 +1,113 @@
+"""Every Prometheus series of the service, declared once. One registry per application, so that tests stand alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.telemetry.energy import Monitor
+
+STAGES = ("decode", "queue", "engine", "encode")
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds
+BATCHES = (1, 2, 4, 8, 16, 32, 64)  # images
+ENERGY_LABELS = ("source", "boundary", "device")
+
+
+class Metrics:
+    """The series by name: `metrics.images.inc()`. Labels hold only what the server chooses, never a client's text."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "mbunet_requests",
+            "Requests answered, by route and outcome: ok, refused (4xx), failed (5xx), departed.",
+            ["route", "outcome"],
+            registry=self.registry,
+        )
+        self.refusals = Counter(
+            "mbunet_refusals", "Problem documents sent, by reason.", ["reason"], registry=self.registry
+        )
+        self.images = Counter("mbunet_images", "Images segmented and answered.", registry=self.registry)
+        self.stage_seconds = Histogram(
+            "mbunet_stage_seconds", "Seconds per image and stage.", ["stage"], buckets=BUCKETS, registry=self.registry
+        )
+        self.batch_images = Histogram(
+            "mbunet_batch_images", "Images per run of an engine.", buckets=BATCHES, registry=self.registry
+        )
+        self.engine_seconds = Counter(
+            "mbunet_engine_busy_seconds", "Seconds in which an engine was at work.", registry=self.registry
+        )
+        self.queue_images = Gauge("mbunet_queue_images", "Images waiting for an engine.", registry=self.registry)
+        self.streams = Gauge("mbunet_streams", "Websockets open.", registry=self.registry)
+        self.frames = Counter(
+            "mbunet_stream_frames",
+            "Frames that came by websocket: answered, dropped (a newer one came) or refused.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.reloads = Counter(
+            "mbunet_reloads", "Reloads of the model files: ok, or failed.", ["outcome"], registry=self.registry
+        )
+        self.model_info = Gauge(
+            "mbunet_model_info",
+            "The model served; always 1.",
+            ["name", "family", "device", "kernel"],
+            registry=self.registry,
+        )
+
+    def observe(self, seconds: dict[str, float]) -> None:
+        """Count one answered image and its `seconds` by stage."""
+        self.images.inc()
+        for stage, value in seconds.items():
+            self.stage_seconds.labels(stage).observe(value)
+
+    def observe_batch(self, images: int, seconds: float) -> None:
+        """Count one run of an engine."""
+        self.batch_images.observe(images)
+        self.engine_seconds.inc(seconds)
+
+    def show_energy(self, monitor: Monitor, images: Callable[[], int]) -> None:
+        """Add the energy series; without a meter there are none."""
+        self.registry.register(EnergyCollector(monitor, images))
+
+    def text(self) -> bytes:
+        """The exposition, in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class EnergyCollector(Collector):
+    """What the monitor knows at the moment of the scrape. What it does not know is absent, not zero."""
+
+    def __init__(self, monitor: Monitor, images: Callable[[], int]) -> None:
+        self._monitor = monitor
+        self._images = images
+
+    def collect(self) -> Iterator[Metric]:
+        """The series, for the registry."""
+        monitor, meter = self._monitor, self._monitor.meter
+        joules = CounterMetricFamily(
+            "mbunet_energy_joules", "Joules used since the start, by rail (boundary).", labels=ENERGY_LABELS
+        )
+        for rail, value in monitor.rails.items():
+            joules.add_metric([meter.source, rail, meter.device], value)
+        yield joules
+        if not meter.total:
+            return
+        labels = [meter.source, monitor.boundary, meter.device]
+        total = CounterMetricFamily(
+            "mbunet_energy_images", "Images whose energy the boundary covers.", labels=ENERGY_LABELS
+        )
+        total.add_metric(labels, self._images())
+        yield total
+        for name, meaning, known in (
+            ("mbunet_image_joules", "Joules per image over the last window with images.", monitor.image_joules),
+            ("mbunet_idle_watts", "Watts while no engine is at work.", monitor.idle_watts),
+        ):
+            gauge = GaugeMetricFamily(name, meaning, labels=ENERGY_LABELS)
+            if known is not None:
+                gauge.add_metric(labels, known)
+            yield gauge

@@ -1,0 +1,86 @@
+"""Connections as they come off the wire: heads in pieces, too large, wrong, several at once."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from service.api.http_limits import MAX_HEAD
+from service.app import create_app
+from service.settings import Settings
+from tests.service.fakes import FakeEngine, serving
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with serving(create_app([FakeEngine()], Settings())) as client:
+        yield client.base_url.port or 0
+
+
+def exchange(port: int, *pieces: bytes) -> bytes:
+    """All that the server answers to `pieces`, until it hangs up."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        return received(connection)
+
+
+def received(connection: socket.socket, end: bytes = b"") -> bytes:
+    """What comes until it ends in `end`; by default, until the server hangs up."""
+    answer = b""
+    while piece := connection.recv(1 << 16):
+        answer += piece
+        if end and answer.endswith(end):
+            break
+    return answer
+
+
+def test_a_head_may_come_byte_by_byte(port: int) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+    assert exchange(port, *(head[i : i + 1] for i in range(len(head)))).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_large_head_is_taken_and_a_larger_one_refused(port: int) -> None:
+    start, end = b"GET /healthz HTTP/1.1\r\nHost: here\r\nX-Large: ", b"\r\nConnection: close\r\n\r\n"
+    assert exchange(port, start + b"x" * (MAX_HEAD - 200) + end).startswith(b"HTTP/1.1 200 ")
+    answer = exchange(port, start, b"x" * (MAX_HEAD + 1 - len(start)))  # what is left unread would reset the connection
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert answer.endswith(b"up to 65536 bytes\n")
+
+
+def test_a_large_head_in_one_piece_is_refused(port: int) -> None:
+    lines = b"".join(b"X-%d: %s\r\n" % (i, b"x" * 1000) for i in range(70))
+    answer = exchange(port, b"GET /healthz HTTP/1.1\r\nHost: here\r\n" + lines + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b" 200 " not in answer
+
+
+def test_a_first_line_without_end_is_refused(port: int) -> None:
+    assert exchange(port, b"GET /", b"x" * (MAX_HEAD - 4)).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_second_requests_head_is_bounded_too(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert received(connection, b'"alive"}').startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /" + b"x" * (MAX_HEAD - 4))
+        assert received(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_bodies_do_not_count(port: int) -> None:
+    body = b"x" * (3 * MAX_HEAD)
+    head = b"POST /segment HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    answer = exchange(port, head % len(body), body)
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert b" 431 " not in answer
+
+
+def test_what_is_no_http_is_refused(port: int) -> None:
+    assert exchange(port, b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_proxys_request_line_names_the_host(port: int) -> None:
+    lines = b"GET http://here/healthz HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+    assert exchange(port, lines).startswith(b"HTTP/1.1 200 ")

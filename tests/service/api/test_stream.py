@@ -1,0 +1,173 @@
+"""WS /stream: masks for frames, the newest frame first, and nothing for strangers."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from service.api.stream import Newest
+from service.app import create_app
+from service.settings import Settings
+from tests.service.api.test_batch import red
+from tests.service.core.test_batcher import Clock
+from tests.service.fakes import PATIENCE, FakeEngine, file_of, photo, serving
+from tests.service.test_app import assert_lives_on
+
+
+@contextmanager
+def streaming(client: httpx.Client, query: str = "", **options: Any) -> Iterator[ClientConnection]:
+    address = str(client.base_url).replace("http", "ws").rstrip("/")
+    with connect(f"{address}/stream{query}", open_timeout=PATIENCE, **options) as socket:
+        yield socket
+
+
+def head(socket: ClientConnection) -> dict[str, Any]:
+    text = socket.recv(PATIENCE)
+    assert isinstance(text, str)
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+def mask(socket: ClientConnection) -> np.ndarray[Any, Any]:
+    body = socket.recv(PATIENCE)
+    assert isinstance(body, bytes)
+    with Image.open(io.BytesIO(body)) as image:
+        return np.asarray(image.convert("L"))
+
+
+def test_each_frame_gets_its_mask_and_times(client: httpx.Client) -> None:
+    with streaming(client) as socket:
+        for number in range(3):
+            socket.send(file_of(photo()))
+            told = head(socket)
+            assert (told["frame"], told["dropped"], told["status"]) == (number, 0, 200)
+            assert set(told["ms"]) == {"decode", "queue", "engine", "encode"}
+            np.testing.assert_array_equal(mask(socket) == 255, np.asarray(photo())[:, :, 0] == 255)
+
+
+def test_a_bad_frame_gets_a_problem_and_the_stream_goes_on(client: httpx.Client) -> None:
+    with streaming(client, "?format=json") as socket:
+        socket.send(b"no image")
+        told = head(socket)
+        assert (told["status"], told["problem"]["title"]) == (400, "The body is not a readable image")
+        socket.send(red())
+        assert head(socket)["status"] == 200
+        assert json.loads(socket.recv(PATIENCE))["classes"][1]["pixels"] == 16
+
+
+def test_when_the_client_is_ahead_the_newest_frame_wins() -> None:
+    engine = FakeEngine()
+    app = create_app(engine, Settings(stream_fps=1_000_000))
+    with serving(app) as client:
+        engine.gate.clear()
+        engine.entered.clear()
+        with streaming(client) as socket:
+            socket.send(red(255))
+            assert engine.entered.wait(PATIENCE)
+            for _ in range(5):
+                socket.send(red(255))
+            socket.send(red(0))
+            socket.ping().wait(PATIENCE)  # it is answered after the frames before it have been taken in
+            engine.gate.set()
+            assert head(socket)["frame"] == 0
+            assert mask(socket).all()
+            told = head(socket)
+            assert (told["frame"], told["dropped"]) == (6, 5)
+            assert not mask(socket).any()
+        assert_lives_on(client)
+    value = app.state.service.metrics.registry.get_sample_value
+    assert value("mbunet_stream_frames_total", {"outcome": "dropped"}) == 5
+    assert value("mbunet_stream_frames_total", {"outcome": "answered"}) == 2
+    assert value("mbunet_streams") == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status"),
+    [
+        ("?model=nothing", {}, 404),
+        ("?format=tiff", {}, 406),
+        ("?treshold=1", {}, 422),
+        ("", {"Origin": "https://evil.example"}, 403),
+    ],
+)
+def test_refused_before_it_begins(client: httpx.Client, query: str, headers: dict[str, str], status: int) -> None:
+    with pytest.raises(InvalidStatus) as caught, streaming(client, query, additional_headers=headers):
+        pass
+    assert caught.value.response.status_code == status
+    assert json.loads(caught.value.response.body or b"")["status"] == status
+
+
+def test_a_page_offers_its_key_as_a_subprotocol() -> None:
+    with serving(create_app(FakeEngine(), Settings(api_key="k"))) as client:
+        with pytest.raises(InvalidStatus), streaming(client, subprotocols=[Subprotocol("mbunet")]):
+            pass
+        offered = [Subprotocol("mbunet"), Subprotocol("key.k")]
+        with streaming(client, subprotocols=offered) as socket:
+            assert socket.subprotocol == "mbunet"
+            socket.send(red())
+            assert head(socket)["status"] == 200
+
+
+def test_a_message_over_the_byte_limit_ends_the_stream(client: httpx.Client) -> None:
+    with streaming(client) as socket:
+        socket.send(bytes(200_001))
+        with pytest.raises(ConnectionClosed) as caught:
+            socket.recv(PATIENCE)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1009
+    assert_lives_on(client)
+
+
+def test_a_text_ends_the_stream_with_a_reason(client: httpx.Client) -> None:
+    with streaming(client) as socket:
+        socket.send("no frame")
+        with pytest.raises(ConnectionClosed) as caught:
+            socket.recv(PATIENCE)
+    assert caught.value.rcvd is not None
+    assert (caught.value.rcvd.code, "binary" in caught.value.rcvd.reason) == (1003, True)
+    assert_lives_on(client)
+
+
+def test_a_stream_that_leaves_withdraws_its_frame() -> None:
+    engine = FakeEngine()
+    app = create_app(engine, Settings())
+    with serving(app) as client:
+        engine.gate.clear()
+        with streaming(client) as socket:
+            socket.send(red())
+            assert engine.entered.wait(PATIENCE)
+        engine.gate.set()
+        assert_lives_on(client)
+    assert app.state.service.metrics.registry.get_sample_value("mbunet_streams") == 0
+
+
+def test_streams_are_limited_in_number() -> None:
+    with serving(create_app(FakeEngine(), Settings(streams=1))) as client, streaming(client):
+        with pytest.raises(InvalidStatus) as caught, streaming(client):
+            pass
+        assert caught.value.response.status_code == 503
+
+
+def test_frames_are_taken_at_intervals_and_the_newest_is_left() -> None:
+    clock = Clock()
+    frames = Newest(0.5, clock)
+    frames.put(b"0")
+    assert (frames.pause_s(), frames.take()) == (0, (0, b"0"))
+    for frame in (b"1", b"2"):
+        frames.put(frame)
+    clock.now += 0.25
+    assert frames.pause_s() == 0.25
+    clock.now += 0.25
+    assert (frames.pause_s(), frames.take(), frames.dropped) == (0, (2, b"2"), 1)
+    assert not frames.arrived.is_set()

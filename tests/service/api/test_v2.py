@@ -1,0 +1,202 @@
+"""The Open Inference Protocol through Triton's own, unchanged HTTP client, and past it with broken requests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from engine.runtime import Engine
+from service import problems
+from service.app import create_app
+from service.settings import Settings
+from tests.models import random_model
+from tests.service.api.test_batch import two_models
+from tests.service.fakes import FakeEngine, file_of, images, photo, serving
+from tests.service.test_app import PNG, mask_of
+
+PIXELS = np.asarray(photo())
+INFER = "/v2/models/fake/infer"
+
+triton = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
+triton_utils = pytest.importorskip("tritonclient.utils")
+
+
+@pytest.fixture(scope="module")
+def asked(client: httpx.Client) -> Iterator[Any]:
+    """Triton's client of the common server."""
+    with tritons(client) as made:
+        yield made
+
+
+def tritons(client: httpx.Client) -> Any:
+    return triton.InferenceServerClient(f"{client.base_url.host}:{client.base_url.port}")
+
+
+def tensor(pixels: np.ndarray[Any, Any], binary: bool = True) -> Any:
+    made = triton.InferInput("image", list(pixels.shape), "UINT8")
+    made.set_data_from_numpy(pixels, binary_data=binary)
+    return made
+
+
+def output(binary: bool = True) -> list[Any]:
+    return [triton.InferRequestedOutput("mask", binary_data=binary)]
+
+
+# -- Triton's client -----------------------------------------------------------------------------------------------
+
+
+def test_health_and_metadata(asked: Any) -> None:
+    assert asked.is_server_live()
+    assert asked.is_server_ready()
+    assert asked.is_model_ready("fake")
+    assert asked.is_model_ready("fake", "1")
+    assert not asked.is_model_ready("other")
+    assert "binary_tensor_data" in asked.get_server_metadata()["extensions"]
+    described = asked.get_model_metadata("fake")
+    assert described["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
+    assert described["outputs"] == [{"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]}]
+    assert asked.get_model_config("fake", "1")["input"][0]["data_type"] == "TYPE_UINT8"
+    assert [entry["name"] for entry in asked.get_model_repository_index()] == ["fake"]
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("outputs", [output(True), output(False), None])
+def test_the_mask_is_that_of_segment_byte_for_byte(
+    asked: Any, client: httpx.Client, binary_in: bool, outputs: list[Any] | None
+) -> None:
+    batch = np.stack([PIXELS, PIXELS[::-1]])
+    result = asked.infer("fake", [tensor(batch, binary_in)], outputs=outputs, request_id="r-1")
+    assert result.get_response()["id"] == "r-1"
+    masks = result.as_numpy("mask")
+    assert (masks.dtype, masks.shape) == (np.uint8, (2, 13, 21))
+    expected = mask_of(client.post("/segment", content=file_of(photo()), headers=PNG))
+    assert masks[0].tobytes() == expected.tobytes()
+    assert masks[1].tobytes() == expected[::-1].tobytes()
+
+
+def test_threshold_timeout_and_priority_are_taken(asked: Any) -> None:
+    grey = np.full((1, 4, 4, 3), 100, np.uint8)
+    for threshold, expected in ((0.3, 255), (0.5, 0)):
+        result = asked.infer("fake", [tensor(grey)], priority=2, timeout=5_000_000, parameters={"threshold": threshold})
+        assert (result.as_numpy("mask") == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "message"),
+    [
+        ("other", PIXELS[None], "there is no model of this name"),
+        ("fake", PIXELS, "must have the shape"),
+        ("fake", PIXELS[None, :, :, :2], "must have 3 channels"),
+        ("fake", np.zeros((33, 1, 1, 3), np.uint8), "at most 32 images"),
+    ],
+)
+def test_errors_carry_their_reason(asked: Any, model: str, given: np.ndarray[Any, Any], message: str) -> None:
+    with pytest.raises(triton_utils.InferenceServerException) as caught:
+        asked.infer(model, [tensor(np.ascontiguousarray(given))])
+    assert message in str(caught.value)
+
+
+def test_several_classes_are_indices() -> None:
+    with serving(create_app(two_models(), Settings())) as client, tritons(client) as asked:
+        result = asked.infer("second", [tensor(np.full((1, 4, 4, 3), 2, np.uint8))])
+    assert (result.as_numpy("mask") == 2).all()
+
+
+def test_images_are_counted_as_those_of_segment_are() -> None:
+    app = create_app(FakeEngine(), Settings())
+    with serving(app) as client, tritons(client) as asked:
+        asked.infer("fake", [tensor(np.stack([PIXELS, PIXELS]))])
+    value = app.state.service.metrics.registry.get_sample_value
+    assert value("mbunet_images_total") == 2
+    assert value("mbunet_stage_seconds_count", {"stage": "engine"}) == 2
+
+
+def test_the_real_engine_gives_the_same_through_both_doors() -> None:
+    with Engine.load(random_model(width=4), threads=1) as engine, serving(create_app(engine, Settings())) as client:
+        expected = mask_of(client.post("/segment", content=images()["RGB PNG"][0], headers=PNG))
+        with tritons(client) as asked:
+            masks = asked.infer("random", [tensor(PIXELS[None])]).as_numpy("mask")
+    assert masks[0].tobytes() == expected.tobytes()
+
+
+# -- past it -------------------------------------------------------------------------------------------------------
+
+
+def infer_body(**changes: Any) -> dict[str, Any]:
+    sound = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [255, 0, 0]}
+    return {"inputs": [sound | changes]}
+
+
+def test_plain_json_needs_no_client(client: httpx.Client) -> None:
+    nested = client.post(INFER, json=infer_body(data=[[[[255, 0, 0]]]])).json()
+    assert nested["outputs"] == [{"name": "mask", "datatype": "UINT8", "shape": [1, 1, 1], "data": [255]}]
+    assert nested["model_name"] == "fake"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"[" * 100_000,
+        b"{}",
+        b'{"inputs": 1}',
+        b'{"inputs": [1]}',
+        *(
+            json.dumps(infer_body(**change)).encode()
+            for change in (
+                {"name": "x"},
+                {"datatype": "FP32"},
+                {"shape": [1, 1, 3]},
+                {"shape": [1, 1, -1, 3]},
+                {"shape": [1, 1, True, 3]},
+                {"shape": [1, 2**40, 2**40, 3]},
+                {"data": [256, 0, 0]},
+                {"data": [0.5, 0, 0]},
+                {"data": [[1], [2, 3]]},
+                {"data": "abc"},
+                {"data": [2**70, 0, 0]},
+                {"data": None},
+                {"parameters": 3},
+                {"parameters": {"binary_data_size": 5}},
+                {"parameters": {"binary_data_size": "3"}},
+            )
+        ),
+        json.dumps(infer_body() | {"outputs": [{"name": "x"}]}).encode(),
+        json.dumps(infer_body() | {"outputs": 7}).encode(),
+        json.dumps(infer_body() | {"parameters": []}).encode(),
+        json.dumps(infer_body() | {"parameters": {"timeout": -1}}).encode(),
+    ],
+)
+def test_broken_requests_are_400_with_the_member_error(client: httpx.Client, body: bytes) -> None:
+    answer = client.post(INFER, content=body)
+    assert (answer.status_code, answer.json()["title"]) == (400, problems.BadTensor.title)
+    assert answer.json()["error"] == answer.json()["detail"]
+
+
+@pytest.mark.parametrize("length", ["999999", "-1", "x", "²"])
+def test_a_header_length_that_cannot_be(client: httpx.Client, length: str) -> None:
+    headers = {b"Inference-Header-Content-Length": length.encode()}
+    assert client.post(INFER, content=b"{}", headers=headers).status_code == 400
+
+
+@pytest.mark.parametrize("parameters", [{"threshold": 2}, {"threshold": "x"}, {"timeout": 10**12}])
+def test_parameters_out_of_range(client: httpx.Client, parameters: dict[str, Any]) -> None:
+    assert client.post(INFER, json=infer_body() | {"parameters": parameters}).status_code == 422
+
+
+def test_an_image_over_the_pixel_limit(client: httpx.Client) -> None:
+    body = infer_body(shape=[1, 1, 65537, 3], data=[0] * (65537 * 3))
+    assert client.post(INFER, content=json.dumps(body, separators=(",", ":"))).status_code == 413
+
+
+def test_an_engine_failure_is_a_500_with_an_error() -> None:
+    with serving(create_app(FakeEngine(breaks=lambda image: image[0, 0, 0] == 13), Settings())) as client:
+        answer = client.post(INFER, json=infer_body(data=[13, 0, 0]))
+    assert answer.status_code == 500
+    assert "secret" not in answer.json()["error"]

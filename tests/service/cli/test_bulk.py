@@ -1,0 +1,80 @@
+"""Many files: what is done already, what is left behind when a run is cut off, and who computes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engine import format
+from service.cli import bulk
+from service.cli.bulk import Job, Outcome
+from service.cli.cluster import Actor
+from service.settings import Settings
+from tests.models import random_model
+from tests.service.fakes import photo
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    path = tmp_path / "random.safetensors"
+    format.save(random_model(width=4), path)
+    return Job(Settings(model=str(path), threads=1), overlay=True)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "a.png"
+    photo().save(path)
+    return path
+
+
+def test_outcomes_come_in_order_and_a_bad_file_is_a_failure_of_its_own(job: Job, image: Path) -> None:
+    text = image.with_name("text.png")
+    text.write_text("no image")
+    good, bad, absent, again = bulk.here(job, [image, text, image.with_name("absent.png"), image])
+    assert good == again
+    with Image.open(io.BytesIO(good.mask)) as mask:
+        assert mask.size == photo().size
+    assert good.overlay.startswith(b"\x89PNG")
+    assert not bad.mask
+    assert "are none of" in bad.failure
+    assert "No such file" in absent.failure
+
+
+def test_a_cluster_s_actor_gives_the_same_outcome_as_a_row(job: Job, image: Path) -> None:
+    (expected,) = bulk.here(job, [image])
+    row = Actor(job)({"source": str(image)})
+    assert Outcome(**row) == Outcome(str(image), expected.mask, expected.overlay)  # type: ignore[arg-type]
+
+
+def test_a_mask_is_done_when_it_and_its_overlay_are_there(tmp_path: Path) -> None:
+    target = tmp_path / "masks/a.png"
+    assert not bulk.is_done(target, overlay=False)
+    bulk.write(Outcome(tmp_path, b"mask"), target)
+    assert bulk.is_done(target, overlay=False)
+    assert not bulk.is_done(target, overlay=True)
+    bulk.write(Outcome(tmp_path, b"mask", b"overlay"), target)
+    assert bulk.is_done(target, overlay=True)
+    assert {file.name: file.read_bytes() for file in target.parent.iterdir()} == {
+        "a.png": b"mask",
+        "a.overlay.png": b"overlay",
+    }
+
+
+def test_what_is_cut_off_while_writing_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.png"
+
+    def power_fails(_: int) -> None:
+        seen.update({file.name for file in tmp_path.iterdir()})
+        raise OSError("no space left")
+
+    seen = set[str]()
+    monkeypatch.setattr("os.fsync", power_fails)
+    with pytest.raises(OSError, match="no space"):
+        bulk.write(Outcome(tmp_path, b"mask"), target)
+    assert len(seen) == 1
+    assert "a.png" not in seen  # what a power cut would leave has another name
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,394 @@
+"""The command line, with real model files of random weights."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import _native, format, roofline
+from engine.backends import registry
+from engine.runtime import Engine
+from service import cli
+from service.cli.terminal import progress, table
+from service.server import greeting, listen
+from service.settings import Settings
+from tests.bench.test_cuda import Timed
+from tests.models import random_model
+from tests.service.fakes import PATIENCE, FakeEngine, file_of, photo
+
+ROOT = Path(__file__).parents[3]
+READY_WITHIN = 2.0  # seconds from process start
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "random.safetensors"
+    format.save(random_model(width=4), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in os.environ:
+        if key.startswith("MBUNET_"):
+            monkeypatch.delenv(key)
+
+
+def folder_of_images(path: Path, *names: str) -> Path:
+    path.mkdir(parents=True)
+    for name in names:
+        photo().save(path / name)
+    return path
+
+
+def mask_in(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    with Image.open(path) as image:
+        assert image.mode == "1"
+        return np.asarray(image.convert("L"))
+
+
+# -- segment -------------------------------------------------------------------------------------------------------
+
+
+def test_segment_writes_the_engines_masks(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = folder_of_images(tmp_path / "in", "a.png", "b.bmp")
+    out = tmp_path / "out"
+    assert cli.main(["segment", str(images), "-o", str(out), "--model", str(model), "--overlay"]) == 0
+    assert {file.name for file in out.iterdir()} == {"a.png", "a.overlay.png", "b.png", "b.overlay.png"}
+    with Engine.load(str(model)) as engine:
+        (mask,), _ = engine.run([np.asarray(photo())])
+    np.testing.assert_array_equal(mask_in(out / "a.png"), mask * 255)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "2/2 images" in captured.err
+
+
+def test_segment_writes_one_file_where_one_is_named(model: Path, tmp_path: Path) -> None:
+    source = folder_of_images(tmp_path / "in", "a.png") / "a.png"
+    assert cli.main(["segment", str(source), "-o", str(tmp_path / "mask.png"), "--model", str(model)]) == 0
+    assert mask_in(tmp_path / "mask.png").shape == (13, 21)
+
+
+def test_segment_goes_on_after_a_bad_file_and_says_so(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = folder_of_images(tmp_path / "in", "b.png")
+    (images / "a.png").write_bytes(b"no image")
+    assert cli.main(["segment", str(images), "-o", str(tmp_path / "out"), "--model", str(model)]) == 1
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["b.png"]
+    assert f"mbunet: {images / 'a.png'}: these 8 bytes are none of" in capsys.readouterr().err
+
+
+def test_segment_never_writes_over_an_image(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = folder_of_images(tmp_path / "in", "a.png")
+    assert cli.main(["segment", str(images), "-o", str(images), "--model", str(model)]) == 1
+    assert "its mask would be written over it" in capsys.readouterr().err
+    twins = folder_of_images(tmp_path / "twins", "a.png", "a.bmp")
+    assert cli.main(["segment", str(twins), "-o", str(tmp_path / "out"), "--model", str(model)]) == 1
+    assert "one name" in capsys.readouterr().err
+
+
+def test_segment_asks_a_server_with_the_same_result(
+    client: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = folder_of_images(tmp_path / "in", "a.png", "b.bmp")
+    (images / "c.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    assert cli.main(["segment", str(images), "-o", str(out), "--url", str(client.base_url), "--overlay"]) == 1
+    assert {file.name for file in out.iterdir()} == {"a.png", "a.overlay.png", "b.png", "b.overlay.png"}
+    np.testing.assert_array_equal(mask_in(out / "a.png") == 255, np.asarray(photo())[:, :, 0] == 255)
+    captured = capsys.readouterr().err
+    assert f"mbunet: {images / 'c.png'}: The body is not a readable image: these 8 bytes are none of" in captured
+    assert "3/3 images" in captured
+
+
+def test_segment_says_so_when_no_server_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = folder_of_images(tmp_path / "in", "a.png") / "a.png"
+    with listen(Settings(port=0)) as silent:
+        port = silent.getsockname()[1]
+    for url, message in ((f"http://127.0.0.1:{port}", "no answer from"), ("localhost", "is no address of a server")):
+        arguments = ["segment", str(image), "-o", str(tmp_path / "out"), "--url", url, "--patience", "0.3"]
+        assert cli.main(arguments) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_segment_goes_on_where_it_stopped(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, out = folder_of_images(tmp_path / "in", "a.png", "b.bmp", "c.png"), tmp_path / "out"
+    out.mkdir()
+    (out / "b.png").write_bytes(b"done before")
+    (out / "c.png.1234.part").write_bytes(b"cut off")
+    command = ["segment", str(images), "-o", str(out), "--model", str(model)]
+    assert cli.main(command) == 0
+    captured = capsys.readouterr().err
+    assert "1 of 3 masks are there already" in captured
+    assert "2/2 images" in captured
+    assert (out / "b.png").read_bytes() == b"done before"
+    assert mask_in(out / "c.png").shape == (13, 21)
+    assert cli.main([*command, "--overwrite"]) == 0
+    assert (out / "b.png").read_bytes() == (out / "c.png").read_bytes()
+    assert cli.main([*command, "--model", "missing"]) == 0  # nothing to do: no engine is loaded
+    assert "3 of 3" in capsys.readouterr().err
+
+
+def test_without_ray_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    images = folder_of_images(tmp_path / "in", "a.png")
+    assert cli.main(["segment", "--ray", str(images), "-o", str(tmp_path / "out")]) == 1
+    assert "pip install 'mbunet[ray]'" in capsys.readouterr().err
+
+
+# -- errors in one line ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["segment", "missing.png", "-o", "out"], 1, "missing.png: no such file or folder"),
+        (["bench", "--device", "reference"], 1, "bench takes --device cpu or cuda"),
+        (["info", "missing"], 1, "no model 'missing'"),
+        (["eval", "missing", "missing"], 1, "missing: needs the folders images/ and masks/"),
+        (["serve", "--port", "http"], 2, "port must be a whole number"),
+        (["serve", "--port", "0", "--model", "missing"], 1, "no model 'missing'"),
+        (["serve", "--tls-key", "key.pem"], 2, "tls_key needs a tls_certificate"),
+        (["serve", "--tls-certificate", "missing.pem"], 1, "missing.pem"),
+        (["serve", "--host", "256.0.0.1"], 1, "cannot listen on 256.0.0.1:8080"),
+    ],
+)
+def test_user_errors_are_one_line(
+    arguments: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert cli.main(arguments) == status
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mbunet: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["serve", "--nothing"], ["segment", "a.png"]])
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: mbunet" in capsys.readouterr().err
+
+
+def test_a_taken_port_names_the_address() -> None:
+    with listen(Settings(port=0)) as taken, pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1"):
+        listen(Settings(port=taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize("arguments", [["train", "data", "-o", "out"], ["export", "a.pt", "b.safetensors"]])
+def test_without_torch_the_extra_is_named(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert cli.main(arguments) == 1
+    assert "pip install 'mbunet[train]'" in capsys.readouterr().err
+
+
+# -- info, eval, train ---------------------------------------------------------------------------------------------
+
+
+def test_info_prints_layers_zeros_and_provenance(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", str(model)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"down1\.conv1 +conv3x3 +masked +down1\.pool +8 +\d+ +\d+\.\d%", out)
+    assert '"seed": 0' in out
+    assert "class 0" in out
+
+
+def test_eval_prints_scores(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("images", "masks"):
+        folder_of_images(tmp_path / kind, "a.png", "b.png")
+    for name in ("a.png", "b.png"):
+        Image.new("L", photo().size, 255).save(tmp_path / "masks" / name)
+    scores = tmp_path / "scores.csv"
+    assert cli.main(["eval", str(model), str(tmp_path), "--otsu", "--csv", str(scores)]) == 0
+    assert re.search(r"all +2 +[01]\.\d{4}", capsys.readouterr().out)
+    assert len(scores.read_text().splitlines()) == 3
+
+
+def test_training_flags_are_fields_of_its_configuration() -> None:
+    config = pytest.importorskip("engine.train.config", reason="needs PyTorch")
+    strategy = {"cost_model", "w_op", "w_param", "sweep_csv", "within"}  # say which blocks `masked` are
+    names = {field.name for field in dataclasses.fields(config.Config)} | strategy
+    given = cli.parser().parse_args(["train", "DATA", "-o", "OUT", "--width", "4", "--masked", "Up1", "CT1"])
+    assert set(vars(given)) <= names | {"run"}
+    training = argparse.ArgumentParser()
+    cli._train_flags(training)
+    assert {action.dest for action in training._actions} - {"help"} <= names
+
+
+# -- serve ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(model: Path | str, forbidden: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str, float]]:
+    """(process, its address, its start) of `mbunet serve`; importing torch there leaves a file at `forbidden`."""
+    forbidden.parent.joinpath("torch.py").write_text(f"open({str(forbidden)!r}, 'w').close()")
+    environment = os.environ | {"PYTHONPATH": f"{forbidden.parent}{os.pathsep}{ROOT}"}
+    command = [
+        sys.executable,
+        "-m",
+        "service.cli",
+        "serve",
+        "--port",
+        "0",
+        "--model",
+        str(model),
+        "--threads",
+        "1",
+        *more,
+    ]
+    started = time.monotonic()
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            address = re.search(r"https?://[\d.:]+", process.stdout.readline())
+            assert address
+            yield process, address[0], started
+        finally:
+            process.kill()
+
+
+def seconds_until_ready(address: str, started: float) -> float:
+    while httpx.get(f"{address}/readyz", timeout=PATIENCE).status_code != 200:
+        assert time.monotonic() - started < PATIENCE
+    return time.monotonic() - started
+
+
+def test_serve_is_ready_in_time_without_torch_and_drains_on_sigterm(model: Path, tmp_path: Path) -> None:
+    quickest = float("inf")
+    for _ in range(3):  # the machine may be busy with something else
+        with served(model, tmp_path / "torch was imported") as (process, address, started):
+            quickest = min(quickest, seconds_until_ready(address, started))
+            answer = httpx.post(f"{address}/segment", content=file_of(photo()), headers={"Content-Type": "image/png"})
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        with Image.open(io.BytesIO(answer.content)) as image:
+            assert image.size == photo().size
+        if quickest < READY_WITHIN:
+            break
+    assert quickest < READY_WITHIN
+    assert not (tmp_path / "torch was imported").exists()
+
+
+def test_sigterm_answers_what_is_under_way(model: Path, tmp_path: Path) -> None:
+    body = file_of(photo())
+    with served(model, tmp_path / "torch") as (process, address, started):
+        seconds_until_ready(address, started)
+        host, _, port = address.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), PATIENCE) as raw:
+            head = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n"
+            raw.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            assert raw.recv(1000).startswith(b"HTTP/1.1 100 ")  # the request is being handled
+            process.send_signal(signal.SIGTERM)
+            raw.sendall(body)
+            assert raw.recv(1000).startswith(b"HTTP/1.1 200 ")
+        assert process.wait(PATIENCE) == 0
+
+
+def test_serve_takes_several_models_and_a_certificate(model: Path, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    key, certificate, second = tmp_path / "key.pem", tmp_path / "certificate.pem", tmp_path / "second.safetensors"
+    made = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {certificate} -days 2 -subj /CN=localhost"
+    subprocess.run(made.split(), check=True, capture_output=True)
+    format.save(dataclasses.replace(random_model(width=2), name="second"), second)
+    more = ["--tls-key", str(key), "--tls-certificate", str(certificate)]
+    with served(f"{model},{second}", tmp_path / "torch", *more) as (_, address, _):
+        assert address.startswith("https://")
+        with httpx.Client(base_url=address, verify=False, timeout=PATIENCE) as client:
+            while client.get("/readyz").status_code != 200:
+                pass
+            assert [entry["name"] for entry in client.get("/models").json()] == ["random", "second"]
+            assert client.post("/segment?model=second", content=file_of(photo())).status_code == 200
+
+
+def test_the_greeting_can_be_copied() -> None:
+    with listen(Settings(port=0)) as listener:
+        port = listener.getsockname()[1]
+        text = greeting(FakeEngine(), listener)
+    assert f"--data-binary @IMAGE http://127.0.0.1:{port}/segment -o mask.png" in text
+    assert text.count("curl") == 2
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    with listen(Settings(port=0)) as listener, socket.create_connection(listener.getsockname(), PATIENCE):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+# -- terminal --------------------------------------------------------------------------------------------------------
+
+
+def test_progress_passes_everything_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress(["a", "b"], "image")) == ["a", "b"]
+    assert re.fullmatch(r"#{30} 2/2 images, [\d.]+/s\n", capsys.readouterr().err)
+
+
+def test_tables_are_as_wide_as_they_must_be() -> None:
+    assert table([{"a": 1, "long": "x"}, {"a": "wide", "long": ""}]) == "a     long\n1     x\nwide"
+
+
+# -- bench ---------------------------------------------------------------------------------------------------------
+
+
+def test_bench_lists_every_layer_and_the_ceiling(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roofline, "SOURCES", {"L1": 2**14})
+    assert cli.main(["bench", "--model", str(model), "--size", "32", "--runs", "2", "--threads", "1", "--peak"]) == 0
+    printed = capsys.readouterr().out
+    for layer in format.load(model).layers:
+        assert re.search(rf"^{layer.name} ", printed, re.MULTILINE)
+    assert re.search(r"^convolutions .*%$", printed, re.MULTILINE)
+    assert re.search(r"additions fed from L1: \d+ non-zero GMAC/s", printed)
+
+
+def test_bench_on_a_gpu(model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "gpus", lambda: ["a GPU"])
+    monkeypatch.setattr(_native, "CudaSession", Timed)  # a millisecond for every layer, a peak of 1 Top/s
+    arguments = ["bench", "--model", str(model), "--size", "32", "--batch", "4", "--device", "cuda"]
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    layers = format.load(model).layers
+    for i, layer in enumerate(layers):
+        assert re.search(rf"^{layer.name} +1000\.0 .*kernel {i}$", printed, re.MULTILINE)
+    bits = 9 * layers[0].channels * layers[1].channels * 32 * 32
+    share = 4 * 2 * 2 * bits / 1e-3 / 1e12  # four images, two planes, a product and a sum
+    assert re.search(rf"^{layers[1].name} .* {share:.0%} ", printed, re.MULTILINE)
+    assert f"the network: {1000 * len(layers)}.0 us, {4000 / len(layers):.0f} images/s" in printed
+
+
+def test_bench_without_a_gpu_says_why(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if registry.gpus():
+        pytest.skip("this machine has a GPU")
+    assert cli.main(["bench", "--model", str(model), "--device", "cuda"]) == 1
+    assert "cuda:0: " in capsys.readouterr().err

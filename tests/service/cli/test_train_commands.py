@@ -1,0 +1,74 @@
+"""The commands around training: looking at a data folder, choosing blocks, model cards."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.networks import unet
+from engine.train.config import Config
+from engine.train.scores import Scores
+from engine.train.trainer import Trainer
+from service import cli
+
+NUCLEI = Path(__file__).parents[2] / "data" / "nuclei"
+
+
+def test_a_sound_folder_is_called_that(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "check", str(NUCLEI)]) == 0
+    out = capsys.readouterr().out
+    assert "images and masks, 4 pairs" in out
+    assert "nothing is wrong" in out
+
+
+def test_every_problem_is_named_and_the_status_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.copytree(NUCLEI, tmp_path / "nuclei")
+    masks = sorted((folder / "masks").iterdir())
+    masks[0].unlink()
+    masks[1].write_bytes(b"no image")
+    assert cli.main(["data", "check", str(folder)]) == 1
+    captured = capsys.readouterr()
+    assert f"{masks[0].stem}.png: has no mask" in captured.err
+    assert f"{masks[1]}: cannot be read" in captured.err
+    assert "2 problems" in captured.out
+
+
+def test_a_folder_of_no_known_layout_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "check", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith(f"mbunet: {tmp_path}: needs the folders images/ and masks/")
+
+
+@pytest.mark.parametrize(
+    ("flags", "masked"),
+    [
+        (["--masked", "2"], ("CT3", "CT4")),
+        (["--masked", "2", "--cost-model", "cpu"], ("Down3", "Down4")),
+        (["--masked", "1", "--w-op", "0", "--w-param", "1", "--cost-model", "cpu"], ("Down4",)),
+        (["--masked", "none"], ()),
+        (["--masked", "Up2", "Down1"], ("Down1", "Up2")),
+        ([], unet.BLOCKS),
+    ],
+)
+def test_train_masks_the_blocks_that_were_asked_for(
+    flags: list[str], masked: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Config] = []
+
+    def remember(self: Trainer) -> Scores:
+        seen.append(self.config)
+        return Scores(1, 0.5, 0.5, 0.5)
+
+    monkeypatch.setattr(Trainer, "run", remember)
+    assert cli.main(["train", str(NUCLEI), "--out", str(tmp_path), "--width", "4", *flags]) == 0
+    assert seen[0].masked == masked
+
+
+def test_a_model_card_is_written_beside_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = tmp_path / "card.md"
+    assert cli.main(["eval", "nuclei-small", str(NUCLEI), "--otsu", "--card", str(card)]) == 0
+    text = card.read_text(encoding="utf-8")
+    assert text.startswith("# nuclei-small")
+    assert "## Limits" in text
+    assert "expected calibration error of the probabilities: 0." in capsys.readouterr().out

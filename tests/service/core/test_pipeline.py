@@ -1,0 +1,93 @@
+"""The four stages of an image's way, without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from service.codec import decode
+from service.codec.encoders import Encoder, Result
+from service.codec.pixels import Pixels
+from service.core.pipeline import Service, Wish
+from service.settings import Settings
+from tests.service.fakes import PATIENCE, FakeEngine
+
+
+def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, gate = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> Pixels:
+        entered.set()
+        assert gate.wait(PATIENCE)
+        return np.zeros((16, 16, 3), np.uint8)
+
+    async def leave() -> None:
+        asking = asyncio.create_task(service.segment(b"", Wish(engine, 0.5, Encoder("", lambda _: b""), PATIENCE)))
+        await asyncio.to_thread(entered.wait, PATIENCE)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    monkeypatch.setattr(decode, "decode", slow)
+    engine = FakeEngine()
+    service = Service([engine], Settings())  # whose worker is not started: what is queued stays there
+    asyncio.run(leave())
+    gate.set()
+    service._pool.shutdown(wait=True)
+    assert service.batcher.waiting == 1
+    assert service.batcher.step() == 0
+    assert not engine.batches
+
+
+@pytest.mark.parametrize(
+    ("brief", "waiting", "thread"), [(True, 0, "stepping"), (True, 1, "codec"), (False, 0, "codec")]
+)
+def test_who_encodes(brief: bool, waiting: int, thread: str) -> None:
+    """The engine's own thread where that is brief and nothing waits for the engine; otherwise the pool."""
+    names = []
+
+    def encode(_: Result) -> bytes:
+        names.append(threading.current_thread().name)
+        return b""
+
+    async def ask() -> None:
+        wish = Wish(engine, 0.5, Encoder("", encode, brief=brief), PATIENCE)
+        image = np.zeros((16, 16, 3), np.uint8)
+        queued = service.batcher.submit(image, wish.work(0.0))
+        for _ in range(waiting):
+            service.batcher.submit(np.zeros((32, 32, 3), np.uint8), wish.work(1.0))  # of another batch
+        asking = asyncio.create_task(service._finish(image, queued, wish, 0.0))
+        await asyncio.sleep(0)  # it now waits for the engine
+        stepping = threading.Thread(target=service.batcher.step, name="stepping")
+        stepping.start()
+        await asking
+        stepping.join()
+
+    engine = FakeEngine()
+    service = Service([engine], Settings(), clock=lambda: 0.0)
+    asyncio.run(ask())
+    assert [name.partition("_")[0] for name in names] == [thread]
+
+
+def test_nothing_is_encoded_in_the_event_loop() -> None:
+    threads = []
+
+    def encode(_: Result) -> bytes:
+        threads.append(threading.current_thread())
+        return b""
+
+    async def ask() -> None:
+        wish = Wish(engine, 0.5, Encoder("", encode, brief=True), PATIENCE)
+        image = np.zeros((16, 16, 3), np.uint8)
+        queued = service.batcher.submit(image, wish.work(0.0))
+        service.batcher.step()  # done before anybody waits for it
+        await service._finish(image, queued, wish, 0.0)
+
+    engine = FakeEngine()
+    service = Service([engine], Settings(), clock=lambda: 0.0)
+    asyncio.run(ask())
+    assert len(threads) == 1
+    assert threads != [threading.main_thread()]
