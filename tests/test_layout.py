@@ -84,6 +84,18 @@ def test_only_training_imports_torch() -> None:
         assert in_train(module) or "torch" not in top(imports(path)), module
 
 
+def test_the_data_of_training_needs_no_torch() -> None:
+    for module, path in modules("engine/train/data").items():
+        assert top(imports(path)) <= {*ENGINE_MAY_IMPORT, "PIL"}, module
+        assert all(name.startswith("engine.train.data") for name in imports(path) if in_train(name)), module
+
+
+def test_only_experiments_import_experiments() -> None:
+    for module, path in modules("engine").items():
+        inside = module.startswith("engine.train.experiments")
+        assert inside or not any(name.startswith("engine.train.experiments") for name in imports(path)), module
+
+
 def test_only_one_module_imports_ray() -> None:
     importers = [m for m, path in {**modules("engine"), **modules("service")}.items() if "ray" in top(imports(path))]
     assert importers == ["service.cli.cluster"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.model import Model, Preprocessing
-from engine.train import evaluate, scores
+from engine.train import evaluate, metrics
 from engine.train.evaluate import Row
 
 FEW = 10  # images; scores over fewer say little
@@ -21,7 +21,10 @@ def write(model: Model, rows: Sequence[Row], part: str) -> str:
     lines += ["", f"## Scores ({len({row.name for row in rows})} images, part: {part})", "", *_table(rows)]
     error = evaluate.calibration_error(rows)
     if error is not None:
-        lines += ["", f"Expected calibration error of the probabilities: {error:.4f} ({scores.BINS} bins, all pixels)."]
+        lines += [
+            "",
+            f"Expected calibration error of the probabilities: {error:.4f} ({metrics.BINS} bins, all pixels).",
+        ]
         if "temperature" in story:
             lines += [f"They were calibrated on the validation images with the temperature {story['temperature']:.3g}."]
     lines += ["", "## Limits", "", *(f"- {limit}" for limit in _limits(model, rows, part))]
@@ -65,11 +68,11 @@ def _table(rows: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|" + "---|" * otsu,
     ]
     for title, chosen in evaluate.parts(rows).items():
-        own = scores.summarise(row.counts for row in chosen)
+        own = metrics.summarise(row.counts for row in chosen)
         images = len({row.name for row in chosen})
         line = f"| {title} | {images} | {own.dice:.3f} | {own.iou:.3f} | {own.f1:.3f} |"
         if otsu:
-            line += f" {scores.summarise(row.otsu for row in chosen if row.otsu).dice:.3f} |"
+            line += f" {metrics.summarise(row.otsu for row in chosen if row.otsu).dice:.3f} |"
         lines.append(line)
     return lines
 
@@ -87,6 +90,6 @@ def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
         if len(chosen) < FEW:
             limits.append(f"{title}: {len(chosen)} images only; the score says little.")
         otsu = [row.otsu for row in chosen if row.otsu]
-        if otsu and scores.summarise(otsu).dice > scores.summarise(row.counts for row in chosen).dice:
+        if otsu and metrics.summarise(otsu).dice > metrics.summarise(row.counts for row in chosen).dice:
             limits.append(f"{title}: Otsu's threshold is better.")
     return [*limits, "Not a medical device; look at its masks before you rely on them."]

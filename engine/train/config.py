@@ -11,7 +11,7 @@ from engine.check import MAX_SIDE
 from engine.format import Layer
 from engine.model import Preprocessing
 from engine.networks import unet
-from engine.train import quantise
+from engine.train import quantize
 
 ZEROS_BY = ("layer", "cost")
 PARTS = ("geometry", "colour", "dice", "norms")
@@ -35,8 +35,8 @@ class Config:
     With `resize` the network sees every image at that many pixels a side (0: at its own size), in training and after;
     masks are scored at the image's own size all the same.
 
-    `weights` says how masked layers are quantised in place of our masking: one KIND (of `quantise.TERNARY` or
-    `quantise.INTEGERS`) for all, or BLOCK=KIND for some. `classes` names the classes of index masks, the background
+    `weights` says how masked layers are quantised in place of our masking: one KIND (of `quantize.TERNARY` or
+    `quantize.INTEGERS`) for all, or BLOCK=KIND for some. `classes` names the classes of index masks, the background
     first; without any, masks are binary.
     """
 
@@ -94,8 +94,8 @@ class Config:
         parts = [entry.rpartition("=") for entry in self.weights]
         kinds = {block: kind for block, _, kind in parts}
         for block, kind in kinds.items():
-            if kind not in (*quantise.TERNARY, *quantise.INTEGERS):
-                known = ", ".join((*quantise.TERNARY, *quantise.INTEGERS))
+            if kind not in (*quantize.TERNARY, *quantize.INTEGERS):
+                known = ", ".join((*quantize.TERNARY, *quantize.INTEGERS))
                 raise ValueError(f"no quantiser {kind!r} for weights; there are {known}")
             if block and block not in self.masked:
                 raise ValueError(f"{block!r} is no masked block, so its weights cannot be {kind!r}")

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.train import folder, scores
-from engine.train.scores import Counts
+from engine.train import metrics
+from engine.train.data import dataset
+from engine.train.metrics import Counts
 
 PARTS = ("validation", "training", "all")
 
@@ -36,7 +37,7 @@ class Row:
     """One image's pixel counts for one class: of the model's mask and, where asked for, of Otsu's.
 
     `label` names the class where there are several; the background has no rows. The image's `reliability`
-    (`scores.reliability`) stands in its first row.
+    (`metrics.reliability`) stands in its first row.
     """
 
     name: str
@@ -47,17 +48,17 @@ class Row:
     reliability: NDArray[np.float64] | None = field(default=None, compare=False)
 
 
-def select(items: list[folder.Pair], part: str, share: float = 0.2, seed: int = 0) -> list[folder.Pair]:
+def select(items: list[dataset.Pair], part: str, share: float = 0.2, seed: int = 0) -> list[dataset.Pair]:
     """The `part` ("validation", "training" or "all") of `items`, split as training splits them."""
     if part == "all":
         return items
-    training, validation = folder.split(items, share, seed)
+    training, validation = dataset.split(items, share, seed)
     return {"training": training, "validation": validation}[part]
 
 
 def evaluate(
     engine: Segments,
-    pairs: Iterable[folder.Pair],
+    pairs: Iterable[dataset.Pair],
     threshold: float | None = None,
     otsu: bool = False,
     classes: Sequence[str] = (),
@@ -74,9 +75,9 @@ def evaluate(
     for pair in pairs:
         image, mask = pair.load(len(classes))
         (predicted,), _ = engine.run([image], threshold)
-        baseline = scores.count(scores.otsu(image), mask) if otsu and not classes else None
-        trust = scores.reliability(engine.probabilities(image), mask) if calibration else None
-        for label, counts in zip(labels, scores.by_class(predicted, mask, len(classes)), strict=True):
+        baseline = metrics.count(metrics.otsu(image), mask) if otsu and not classes else None
+        trust = metrics.reliability(engine.probabilities(image), mask) if calibration else None
+        for label, counts in zip(labels, metrics.by_class(predicted, mask, len(classes)), strict=True):
             rows.append(Row(pair.name, pair.group, counts, baseline, label, trust))
             trust = None
     return rows
@@ -85,7 +86,7 @@ def evaluate(
 def calibration_error(rows: Iterable[Row]) -> float | None:
     """Expected calibration error over all pixels of `rows`; None where probabilities were not looked at."""
     found = [row.reliability for row in rows if row.reliability is not None]
-    return scores.calibration_error(np.sum(found, axis=0)) if found else None
+    return metrics.calibration_error(np.sum(found, axis=0)) if found else None
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -96,10 +97,10 @@ def table(rows: Sequence[Row]) -> str:
     if with_otsu:
         lines[0] += "".join(f"{'Otsu ' + head:>11}" for head in heads)
     for title, chosen in parts(rows).items():
-        own = scores.summarise(row.counts for row in chosen)
+        own = metrics.summarise(row.counts for row in chosen)
         line = f"{title:<16}{len({row.name for row in chosen}):>8}" + _cells(own, 8)
         if with_otsu:
-            line += _cells(scores.summarise(row.otsu for row in chosen if row.otsu), 11)
+            line += _cells(metrics.summarise(row.otsu for row in chosen if row.otsu), 11)
         lines.append(line)
     return "\n".join(lines)
 
@@ -124,7 +125,7 @@ def write_csv(rows: Iterable[Row], path: str | Path) -> None:
             writer.writerow([row.name, row.group, row.label, *both])
 
 
-def _cells(result: scores.Scores, width: int) -> str:
+def _cells(result: metrics.Scores, width: int) -> str:
     return "".join(f"{value:>{width}.4f}" for value in (result.dice, result.iou, result.f1))
 
 

@@ -18,8 +18,9 @@ from engine.backends import reference
 from engine.format import ClassInfo, Layer, Model
 from engine.prune import prune
 from engine.runtime import Engine
-from engine.train import calibrate, folder, layouts, log, quantise
+from engine.train import calibrate, log, quantize
 from engine.train.config import Config
+from engine.train.data import dataset, layouts
 from engine.train.network import Integers, Network
 from engine.train.trainer import logits_of, predict
 
@@ -121,7 +122,7 @@ def to_model(
     if network.floating:
         raise ExportError("a network in full precision has no bits to export; train it with floating=False")
     for layer in network.layers:
-        if layer.weights in quantise.INTEGERS:
+        if layer.weights in quantize.INTEGERS:
             raise ExportError(f"{layer.name}: weights of {layer.weights} are a baseline that no kernel runs")
     integers = network.integers()
     layers: list[Layer] = []
@@ -131,7 +132,7 @@ def to_model(
             inputs = [network.channels[name] for name in layer.inputs]
             parts = _tensors(layer, integers[layer.name], inputs)
             tensors |= {f"{layer.name}.{part}": array for part, array in parts.items()}
-        if layer.weights in quantise.TERNARY:
+        if layer.weights in quantize.TERNARY:
             layer = replace(layer, weights="masked")
         layers.append(replace(layer, scale=integers[layer.name].scale) if layer.op == "head1x1" else layer)
     return Model(
@@ -209,11 +210,11 @@ def proof_images(config: Config) -> list[Pixels]:
     return images + [preprocess.preprocess(image, config.preprocessing) for image in own]
 
 
-def validation_pairs(config: Config) -> list[folder.Pair]:
+def validation_pairs(config: Config) -> list[dataset.Pair]:
     """The validation images of a run; none where its data is not at hand."""
     if not Path(config.data).is_dir():
         return []
-    return folder.split(layouts.pairs(config.data), config.validation, config.seed)[1]
+    return dataset.split(layouts.pairs(config.data), config.validation, config.seed)[1]
 
 
 def describe(config: Config) -> dict[str, Any]:
@@ -247,5 +248,5 @@ def _tensors(layer: Layer, integers: Integers, inputs: Sequence[int]) -> dict[st
 
 def _zeros(layers: Iterable[Layer], integers: Mapping[str, Integers]) -> float:
     """Share of zeros among the weights of all masked layers, rounded to four digits."""
-    weights = [integers[layer.name].weights for layer in layers if layer.weights in quantise.TERNARY]
+    weights = [integers[layer.name].weights for layer in layers if layer.weights in quantize.TERNARY]
     return round(sum(np.count_nonzero(w == 0) for w in weights) / sum(w.size for w in weights), 4)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from engine import mbu, strategy
 from engine.format import IMAGE, Layer
-from engine.train import quantise
+from engine.train import quantize
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class BitConv(nn.Module):
         if self.kind == "float":
             return functional.relu(self.norm(self._convolve(x, self.weight)), inplace=True)
         if self.training:
-            return quantise.bit(self.norm(self._convolve(x, self._fake_quantised())), self.hardness)
+            return quantize.bit(self.norm(self._convolve(x, self._fake_quantised())), self.hardness)
         return self._exact(x)
 
     def train(self, mode: bool = True) -> BitConv:
@@ -119,8 +119,8 @@ class BitConv(nn.Module):
         latent = latent.transpose((1, 2, 3, 0) if self.upsamples else (0, 2, 3, 1))
         if self.kind == "float":
             raise ValueError("a layer in full precision has no integers")
-        if self.kind == "int16" or self.kind in quantise.INTEGERS:
-            limit = quantise.INTEGERS.get(self.kind, mbu.FIXED_POINT_MAX)
+        if self.kind == "int16" or self.kind in quantize.INTEGERS:
+            limit = quantize.INTEGERS.get(self.kind, mbu.FIXED_POINT_MAX)
             weights, steps = mbu.fixed_point(latent, (1, 2, 3), limit)
             return weights, steps.reshape(-1)
         step = np.ones(len(latent))
@@ -128,7 +128,7 @@ class BitConv(nn.Module):
             return mbu.binarize(latent).astype(np.int16), step
         if self.scale is None:
             return mbu.mask(latent, self.threshold).astype(np.int16), step
-        scale = self.scale.detach().cpu().clamp(min=quantise.SMALLEST_SCALE)
+        scale = self.scale.detach().cpu().clamp(min=quantize.SMALLEST_SCALE)
         threshold = (scale / 3).numpy()[:, None, None, None]
         return mbu.mask(latent, threshold).astype(np.int16), scale.double().numpy() * (2 / 3)
 
@@ -144,13 +144,13 @@ class BitConv(nn.Module):
 
     def _fake_quantised(self) -> Tensor:
         if self.kind == "binary":
-            return quantise.binary(self.weight)
-        if self.kind == "int16" or self.kind in quantise.INTEGERS:
-            limit = quantise.INTEGERS.get(self.kind, mbu.FIXED_POINT_MAX)
-            return quantise.fixed_point(self.weight, self._inputs, limit)
+            return quantize.binary(self.weight)
+        if self.kind == "int16" or self.kind in quantize.INTEGERS:
+            limit = quantize.INTEGERS.get(self.kind, mbu.FIXED_POINT_MAX)
+            return quantize.fixed_point(self.weight, self._inputs, limit)
         if self.scale is None:
-            return quantise.masked(self.weight, self.threshold)
-        return quantise.stretched(self.weight, self.scale.view((1, -1, 1, 1) if self.upsamples else (-1, 1, 1, 1)))
+            return quantize.masked(self.weight, self.threshold)
+        return quantize.stretched(self.weight, self.scale.view((1, -1, 1, 1) if self.upsamples else (-1, 1, 1, 1)))
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.upsamples:  # taps do not overlap and nothing is padded, but their weight sums differ: enter as +-1
@@ -170,7 +170,7 @@ class BitConv(nn.Module):
             acc = self._convolve(x.to(weight.dtype), weight)
         else:
             acc = 2 * self._convolve(x.to(weight.dtype), weight) - weight.sum((1, 2, 3)).view(-1, 1, 1)
-        return quantise.at_least(acc, self.frozen_theta.view(-1, 1, 1)).to(x.dtype)
+        return quantize.at_least(acc, self.frozen_theta.view(-1, 1, 1)).to(x.dtype)
 
 
 class Head(nn.Module):
@@ -187,7 +187,7 @@ class Head(nn.Module):
         if self.floating:
             return functional.conv2d(x, self.weight, self.bias)
         if self.training:
-            return functional.conv2d(2 * x - 1, quantise.fixed_point(self.weight, None), self.bias)
+            return functional.conv2d(2 * x - 1, quantize.fixed_point(self.weight, None), self.bias)
         integers = self.integers()
         weight = torch.from_numpy(integers.weights.transpose(0, 3, 1, 2).astype(np.float64)).to(x.device)
         bias = torch.from_numpy(integers.offsets.astype(np.float64)).to(x.device)

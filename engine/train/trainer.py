@@ -18,11 +18,12 @@ from tqdm import tqdm
 from engine import preprocess
 from engine.format import Layer
 from engine.model import Preprocessing
-from engine.train import augment, figures, folder, layouts, log, scores
+from engine.train import figures, log, metrics
 from engine.train.config import Config
+from engine.train.data import augment, dataset, layouts
+from engine.train.data.prefetch import prefetch
 from engine.train.loss import probabilities, segmentation_loss
 from engine.train.network import Network
-from engine.train.prefetch import prefetch
 
 REFRESH_EVERY = 16  # steps between two looks at the masking thresholds
 LOG_EVERY = 25  # steps
@@ -33,10 +34,10 @@ FREE_FIELDS = ("out", "device")  # a run may move to another folder or device an
 
 Pixels = NDArray[np.uint8]
 Cut = Callable[[Pixels, Pixels, int, np.random.Generator], tuple[Pixels, Pixels]]
-Load = Callable[[folder.Pair, int, Preprocessing], tuple[Pixels, Pixels]]
+Load = Callable[[dataset.Pair, int, Preprocessing], tuple[Pixels, Pixels]]
 
 
-def load(pair: folder.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
+def load(pair: dataset.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
     """(image, mask) of `pair` as the network is to see them: what crops are taken from."""
     image, mask = pair.load(classes)
     prepared = preprocess.preprocess(image, how)
@@ -63,9 +64,9 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed + (config.repeat << 32))
         torch.set_flush_denormal(True)  # vanishing gradients would cost a fifth of the time on CPUs
-        self.training, self.validation = folder.split(layouts.pairs(config.data), config.validation, config.seed)
+        self.training, self.validation = dataset.split(layouts.pairs(config.data), config.validation, config.seed)
         if not self.training or not self.validation:
-            raise folder.DataError(f"{config.data}: too few pairs to hold {config.validation:.0%} for validation")
+            raise dataset.DataError(f"{config.data}: too few pairs to hold {config.validation:.0%} for validation")
         layers = config.layers()
         self.network = _placed(Network(layers, config.floating), config.device)
         if config.init:
@@ -84,7 +85,7 @@ class Trainer:
     def log(self) -> Path:
         return self.out / "log.csv"
 
-    def run(self) -> scores.Scores:
+    def run(self) -> metrics.Scores:
         """Train what is left of the budget, re-estimate batch norm, save; returns the validation scores."""
         self.fit()
         return self._validate_and_save()
@@ -174,7 +175,7 @@ class Trainer:
         elif self.step % self.config.save_every == 0:
             self.save()
 
-    def _validate_and_save(self) -> scores.Scores:
+    def _validate_and_save(self) -> metrics.Scores:
         self._set_zeros()
         result = validate(self.network, self.validation, self.config)
         self.best = max(self.best, result.dice)
@@ -246,15 +247,15 @@ def predict(network: Network, image: Pixels, config: Config, threshold: float = 
     return mask
 
 
-def validate(network: Network, items: list[folder.Pair], config: Config) -> scores.Scores:
+def validate(network: Network, items: list[dataset.Pair], config: Config) -> metrics.Scores:
     """Scores of `network` in evaluation mode over whole images, the mean over classes where there are several."""
     network.eval()
     classes = len(config.classes)
     counts = []
     for pair in items:
         image, mask = pair.load(classes)
-        counts += scores.by_class(predict(network, image, config), mask, classes)
-    return replace(scores.summarise(counts), images=len(items))
+        counts += metrics.by_class(predict(network, image, config), mask, classes)
+    return replace(metrics.summarise(counts), images=len(items))
 
 
 def _load_teacher(config: Config, layers: list[Layer]) -> Network:

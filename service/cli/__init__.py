@@ -112,7 +112,8 @@ def export(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Print mean Dice, IoU and F1 of a model on a folder of images/ and masks/."""
-    from engine.train import card, evaluate, layouts
+    from engine.train import card, evaluate
+    from engine.train.data import layouts
 
     pairs = evaluate.select(layouts.pairs(args.data), args.part, args.share, args.seed)
     with _scored(args) as engine:

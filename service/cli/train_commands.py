@@ -10,7 +10,7 @@ from typing import Any
 
 def data(args: argparse.Namespace) -> int:
     """Look at a folder of images and masks, and say everything that is wrong with it."""
-    from engine.train import layouts
+    from engine.train.data import layouts
 
     found = layouts.recognise(args.data)
     sizes = sorted({pair.size for pair in found.pairs}) if not found.problems else []
@@ -29,7 +29,7 @@ def data(args: argparse.Namespace) -> int:
 
 def sweep(args: argparse.Namespace) -> int:
     """Train many configurations from one shared checkpoint and draw the paper's figures; resumes."""
-    from engine.train import sweep
+    from engine.train.experiments import sweep
 
     plan = sweep.Plan(
         args.data, args.out, **_given(args, "width", "crop", "batch", "crops", "start_crops", "contrast", "resize")
@@ -42,7 +42,7 @@ def sweep(args: argparse.Namespace) -> int:
 
 def table(args: argparse.Namespace) -> int:
     """Train every method on the same data with the same budget: the paper's Table 1; resumes."""
-    from engine.train import table
+    from engine.train.experiments import table
 
     plan = table.Plan(
         args.data, args.out, **_given(args, "width", "crop", "batch", "crops", "seeds", "contrast", "resize")

@@ -8,7 +8,7 @@ import pytest
 from engine import mbu
 from engine.backends import reference
 from engine.runtime import Engine
-from engine.train import calibrate, scores
+from engine.train import calibrate, metrics
 from tests.models import random_model
 
 
@@ -35,18 +35,22 @@ def test_it_lowers_the_expected_calibration_error(classes: int) -> None:
     t = calibrate.temperature(samples)
 
     def error(t: float) -> float:
-        total = [scores.reliability(mbu.probabilities(logits / t)[None], labels[None]) for logits, labels in samples]
-        return scores.calibration_error(np.sum(total, axis=0))
+        total = [metrics.reliability(mbu.probabilities(logits / t)[None], labels[None]) for logits, labels in samples]
+        return metrics.calibration_error(np.sum(total, axis=0))
 
     assert error(t) < 0.02 < 0.05 < error(1.0)
 
 
 def test_calibration_error_of_known_bins() -> None:
     probabilities = np.array([0.99, 0.99, 0.01, 0.01]).reshape(1, 4, 1)
-    assert scores.calibration_error(scores.reliability(probabilities, np.array([[1, 1, 0, 0]]))) == pytest.approx(0.01)
-    assert scores.calibration_error(scores.reliability(probabilities, np.array([[1, 0, 0, 0]]))) == pytest.approx(0.25)
+    assert metrics.calibration_error(metrics.reliability(probabilities, np.array([[1, 1, 0, 0]]))) == pytest.approx(
+        0.01
+    )
+    assert metrics.calibration_error(metrics.reliability(probabilities, np.array([[1, 0, 0, 0]]))) == pytest.approx(
+        0.25
+    )
     certain = np.ones((1, 2, 1))
-    assert scores.calibration_error(scores.reliability(certain, np.array([[1, 0]]))) == 0.5
+    assert metrics.calibration_error(metrics.reliability(certain, np.array([[1, 0]]))) == 0.5
 
 
 def test_masks_and_integers_stay_as_they_are() -> None:

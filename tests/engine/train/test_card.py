@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engine.model import Preprocessing
-from engine.train import card, scores
+from engine.train import card, metrics
 from engine.train.evaluate import Row
-from engine.train.scores import Counts
+from engine.train.metrics import Counts
 from tests.models import random_model
 
 
@@ -24,9 +24,9 @@ def test_the_card_holds_model_story_scores_and_limits() -> None:
     assert "12 of 12 blocks are masked" in text
     assert "- data: nuclei" in text
     assert "- split: validation 0.2, seed 0" in text
-    own = scores.summarise([good])
+    own = metrics.summarise([good])
     assert (
-        f"| bright | 12 | {own.dice:.3f} | {own.iou:.3f} | {own.f1:.3f} | {scores.summarise([bad]).dice:.3f} |" in text
+        f"| bright | 12 | {own.dice:.3f} | {own.iou:.3f} | {own.f1:.3f} | {metrics.summarise([bad]).dice:.3f} |" in text
     )
     assert "dark: 3 images only" in text
     assert "dark: Otsu's threshold is better" in text

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.train import evaluate, folder, layouts
-from engine.train.scores import Counts
+from engine.train import evaluate
+from engine.train.data import dataset, layouts
+from engine.train.metrics import Counts
 
 
 class Threshold:
@@ -70,6 +71,6 @@ def test_evaluation_needs_no_torch() -> None:
 @pytest.mark.parametrize("part", ["training", "validation"])
 def test_parts_are_those_of_training(data: Path, part: str) -> None:
     items = layouts.pairs(data)
-    training, validation = folder.split(items, 0.25, 3)
+    training, validation = dataset.split(items, 0.25, 3)
     assert evaluate.select(items, part, 0.25, 3) == {"training": training, "validation": validation}[part]
     assert evaluate.select(items, "all") == items

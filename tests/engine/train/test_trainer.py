@@ -17,8 +17,9 @@ from torch import Tensor
 from engine import format, preprocess, selftest
 from engine.backends import reference
 from engine.runtime import Engine
-from engine.train import evaluate, export, folder, layouts, log, trainer
+from engine.train import evaluate, export, log, trainer
 from engine.train.config import Config
+from engine.train.data import dataset, layouts
 from engine.train.trainer import ResumeError, Trainer
 from service.app import create_app
 from service.settings import Settings
@@ -177,7 +178,7 @@ def test_two_pairs_are_enough_to_train_and_validate_but_one_is_not(data: Path, t
     assert (len(run.training), len(run.validation)) == (1, 1)
     for part in ("images", "masks"):
         (data / part / names[1]).unlink()
-    with pytest.raises(folder.DataError, match="too few pairs"):
+    with pytest.raises(dataset.DataError, match="too few pairs"):
         Trainer(tiny(data, tmp_path / "one"))
 
 
@@ -277,7 +278,7 @@ def test_several_classes_from_training_to_the_mask_that_is_served(data: Path, tm
 
 def test_classes_beyond_those_named_are_refused(data: Path, tmp_path: Path) -> None:
     with_classes(data)
-    with pytest.raises(folder.DataError, match="holds class 2, but the 2 classes are 0 to 1"):
+    with pytest.raises(dataset.DataError, match="holds class 2, but the 2 classes are 0 to 1"):
         Trainer(tiny(data, tmp_path / "run", classes=("ground", "disc"))).run()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from engine.networks import unet
 from engine.train.config import Config
-from engine.train.scores import Scores
+from engine.train.metrics import Scores
 from engine.train.trainer import Trainer
 from service import cli
 

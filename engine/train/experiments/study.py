@@ -24,10 +24,11 @@ from engine import format, preprocess, strategy
 from engine.format import ClassInfo, Model
 from engine.model import Preprocessing
 from engine.runtime import Engine
-from engine.train import folder, quantise, scores, trainer
+from engine.train import metrics, quantize, trainer
 from engine.train.config import Config
+from engine.train.data import dataset
+from engine.train.experiments.int8 import quantised
 from engine.train.export import colors, to_model
-from engine.train.int8 import quantised
 from engine.train.network import Network
 from engine.train.trainer import Trainer
 
@@ -145,13 +146,13 @@ def _comparable(config: Config) -> dict[str, Any]:
 
 
 @cache
-def remembered(pair: folder.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
+def remembered(pair: dataset.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
     """`trainer.load`, remembered: the jobs of a process share their images."""
     return trainer.load(pair, classes, how)
 
 
 @cache
-def _held(pair: folder.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
+def _held(pair: dataset.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
     """(prepared image, mask at the image's own size) of a validation pair, remembered."""
     image, mask = pair.load(classes)
     return preprocess.preprocess(image, how), mask
@@ -160,7 +161,7 @@ def _held(pair: folder.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, 
 def exportable(network: Network) -> bool:
     """Whether every bit layer holds weights that the engine runs: binary or ternary."""
     kinds = {layer.weights for layer in network.layers}
-    return not network.floating and kinds.isdisjoint(quantise.INTEGERS)
+    return not network.floating and kinds.isdisjoint(quantize.INTEGERS)
 
 
 def _model(network: Network, config: Config, name: str) -> Model:
@@ -169,18 +170,18 @@ def _model(network: Network, config: Config, name: str) -> Model:
     return to_model(network, config, name=name, classes=infos, provenance={})
 
 
-def score(model: Model, items: Sequence[folder.Pair], config: Config) -> scores.Scores:
+def score(model: Model, items: Sequence[dataset.Pair], config: Config) -> metrics.Scores:
     """Scores of `model` over whole images, by the engine, which gives the bits of torch in less time."""
     how, classes, counted = config.preprocessing, len(config.classes), []
     with Engine.load(replace(model, preprocessing=Preprocessing()), threads=torch.get_num_threads()) as engine:
         for pair in items:
             image, mask = _held(pair, classes, how)
             (predicted,), _ = engine.run([image])
-            counted += scores.by_class(preprocess.postprocess(predicted, mask.shape, how), mask, classes)
-    return replace(scores.summarise(counted), images=len(items))
+            counted += metrics.by_class(preprocess.postprocess(predicted, mask.shape, how), mask, classes)
+    return replace(metrics.summarise(counted), images=len(items))
 
 
-def _scores(result: scores.Scores) -> Row:
+def _scores(result: metrics.Scores) -> Row:
     return {"dice": round(result.dice, 5), "iou": round(result.iou, 5), "f1": round(result.f1, 5)}
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.train import scores
-from engine.train.scores import Counts
+from engine.train import metrics
+from engine.train.metrics import Counts
 
 
 def test_counts_and_scores_of_masks_that_overlap_in_part() -> None:
     predicted, true = np.array([[1, 1, 1, 0]]), np.array([[0, 255, 255, 255]])
-    counts = scores.count(predicted, true)
+    counts = metrics.count(predicted, true)
     assert counts == Counts(both=2, predicted=1, true=1)
     assert counts.dice == pytest.approx(2 * 2 / (3 + 3))
     assert counts.iou == pytest.approx(2 / 4)
@@ -19,19 +19,19 @@ def test_counts_and_scores_of_masks_that_overlap_in_part() -> None:
 
 def test_two_empty_masks_agree_and_one_empty_mask_does_not() -> None:
     empty, full = np.zeros((2, 2)), np.ones((2, 2))
-    assert scores.count(empty, empty).dice == scores.count(empty, empty).iou == 1
-    assert scores.count(full, empty).dice == scores.count(empty, full).iou == 0
+    assert metrics.count(empty, empty).dice == metrics.count(empty, empty).iou == 1
+    assert metrics.count(full, empty).dice == metrics.count(empty, full).iou == 0
 
 
 def test_dice_and_iou_are_means_over_images_and_f1_pools_the_pixels() -> None:
-    result = scores.summarise([Counts(1, 0, 0), Counts(0, 3, 0)])
+    result = metrics.summarise([Counts(1, 0, 0), Counts(0, 3, 0)])
     assert (result.images, result.dice, result.iou) == (2, 0.5, 0.5)
     assert result.f1 == pytest.approx(2 / (2 + 3))
 
 
 def test_no_images_have_no_score() -> None:
     with pytest.raises(ValueError, match="no images"):
-        scores.summarise([])
+        metrics.summarise([])
 
 
 @pytest.mark.parametrize(("background", "foreground"), [(30, 200), (220, 40)])
@@ -41,8 +41,8 @@ def test_otsu_finds_the_smaller_class_bright_or_dark(background: int, foreground
     image[::2] += 3
     expected = np.zeros((20, 20), bool)
     expected[3:9, 4:10] = True
-    np.testing.assert_array_equal(scores.otsu(image), expected)
+    np.testing.assert_array_equal(metrics.otsu(image), expected)
 
 
 def test_otsu_of_a_flat_image_calls_nothing_foreground() -> None:
-    assert not scores.otsu(np.full((8, 8, 3), 77, np.uint8)).any()
+    assert not metrics.otsu(np.full((8, 8, 3), 77, np.uint8)).any()

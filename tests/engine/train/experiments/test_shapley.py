@@ -7,7 +7,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from engine.train import shapley
+from engine.train.experiments import shapley
 
 
 def everyone(players: int) -> shapley.Members:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.train import folder, layouts
-from engine.train.folder import DataError
+from engine.train.data import dataset, layouts
+from engine.train.data.dataset import DataError
 
 
 def picture(path: Path, size: tuple[int, int] = (8, 6)) -> None:
@@ -70,11 +70,11 @@ def test_carvana_is_split_by_car(tmp_path: Path) -> None:
     items = layouts.pairs(carvana(tmp_path, cars=5))
     assert items[0].unit == "car0"
     assert items[0].load()[1].sum() == 9
-    training, held = folder.split(items, 0.2, seed=3)
+    training, held = dataset.split(items, 0.2, seed=3)
     assert {pair.unit for pair in training}.isdisjoint(pair.unit for pair in held)
     assert (len(training), len(held)) == (8, 2)
-    assert folder.split(items[::-1], 0.2, seed=3)[1] == held[::-1]
-    assert any(folder.split(items, 0.2, seed=seed)[1] != held for seed in range(5))
+    assert dataset.split(items[::-1], 0.2, seed=3)[1] == held[::-1]
+    assert any(dataset.split(items, 0.2, seed=seed)[1] != held for seed in range(5))
 
 
 @pytest.mark.parametrize("suffix", ["_mask", "_segmentation"])

@@ -17,8 +17,9 @@ from PIL import Image
 from engine import strategy
 from engine.format import load
 from engine.networks import unet
-from engine.train import plots, study, sweep, table, trainer
-from engine.train.study import Job
+from engine.train import trainer
+from engine.train.experiments import plots, study, sweep, table
+from engine.train.experiments.study import Job
 
 torch.set_num_threads(1)  # the networks are tiny
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from engine.networks import unet
 from engine.strategy import CostModel
-from engine.train import plots, shapley, study
 from engine.train.config import Config
-from engine.train.study import Job, Row
+from engine.train.experiments import plots, shapley, study
+from engine.train.experiments.study import Job, Row
 
 ZEROS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 BITS = {"binary": 1, "masked": 2, "int4": 4, "int8": 8}

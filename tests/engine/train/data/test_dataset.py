@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.train import folder, layouts
-from engine.train.folder import DataError, Pair
+from engine.train.data import dataset, layouts
+from engine.train.data.dataset import DataError, Pair
 
 
 def test_pairs_come_sorted_with_their_groups(data: Path) -> None:
@@ -76,13 +76,13 @@ def sized(monkeypatch: pytest.MonkeyPatch, sizes: list[tuple[int, int]]) -> list
 
 def test_split_holds_the_share_of_every_size_and_depends_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     items = sized(monkeypatch, [(8, 8)] * 20 + [(9, 9)] * 10)
-    training, held = folder.split(items, 0.2, seed=1)
+    training, held = dataset.split(items, 0.2, seed=1)
     assert sorted(training + held, key=lambda pair: pair.name) == items
     assert [sum(pair.size == size for pair in held) for size in ((8, 8), (9, 9))] == [4, 2]
-    assert folder.split(items[::-1], 0.2, seed=1)[1] == [pair for pair in items[::-1] if pair in held]
-    assert folder.split(items, 0.2, seed=2)[1] != held
+    assert dataset.split(items[::-1], 0.2, seed=1)[1] == [pair for pair in items[::-1] if pair in held]
+    assert dataset.split(items, 0.2, seed=2)[1] != held
 
 
 def test_split_takes_rare_sizes_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    training, held = folder.split(sized(monkeypatch, [(k, k) for k in range(20)]), 0.2)
+    training, held = dataset.split(sized(monkeypatch, [(k, k) for k in range(20)]), 0.2)
     assert (len(training), len(held)) == (16, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.train import augment
+from engine.train.data import augment
 
 
 @pytest.mark.parametrize("size", [(5, 9), (40, 200), (64, 64)])

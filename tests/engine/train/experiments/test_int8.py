@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from engine.networks import unet
-from engine.train.int8 import quantised
+from engine.train.experiments.int8 import quantised
 from engine.train.network import BitConv, Network
 
 

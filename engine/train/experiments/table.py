@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.train import study
 from engine.train.config import Config
-from engine.train.study import Job, Row
-from engine.train.sweep import NEVER
+from engine.train.experiments import study
+from engine.train.experiments.study import Job, Row
+from engine.train.experiments.sweep import NEVER
 
 POST_TRAINING = "INT8 (W8A8), post-training"
 FULL = "Full precision"
