@@ -7,9 +7,9 @@
 #include <nanobind/stl/vector.h>
 
 #include "contrast.hpp"
+#include "cpu/peak.hpp"
+#include "cpu/session.hpp"
 #include "cuda/session.hpp"
-#include "peak.hpp"
-#include "session.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;

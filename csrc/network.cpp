@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cpu/kernels.hpp"
+#include "cpu/kernels/kernels.hpp"
 
 namespace mbunet {
 

@@ -4,7 +4,7 @@
 #include "conv.hpp"
 #include "head.hpp"
 #include "layer.hpp"
-#include "pixels.hpp"
+#include "stem.hpp"
 
 namespace mbunet::cuda {
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "../cpu/kernels.hpp"
 #include "session.hpp"
 
 namespace mbunet::cuda {
@@ -136,7 +135,7 @@ void prepare_bits(Layer& layer, const Step& step) {
     }
 }
 
-// Weight of an output channel for one of the 32 factors along K (see pixels.hpp).
+// Weight of an output channel for one of the 32 factors along K (see stem.hpp).
 int pixel_weight(const Step& step, int channel, int factor) {
     const int word = factor / 4, byte = factor % 4;
     if (channel >= step.channels || (byte == 3 && word >= 3)) return 0;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "../layout.hpp"
+#include "../rounding.hpp"
 #include "check.hpp"
 
 namespace mbunet::cuda {

@@ -4,10 +4,10 @@
 #include <list>
 #include <span>
 
+#include "device_layout.hpp"
 #include "graph.hpp"
 #include "kernels.hpp"
 #include "memory.hpp"
-#include "places.hpp"
 #include "session.hpp"
 
 namespace mbunet::cuda {

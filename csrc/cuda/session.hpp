@@ -1,4 +1,4 @@
-// The session on a GPU, as the binding sees it. Needs no CUDA: where that is not compiled, absent.cpp stands in.
+// The session on a GPU, as the binding sees it. Needs no CUDA: where that is not compiled, stub.cpp stands in.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 """`python -m tests.bench.neon`: instructions per 1,000 non-zero products in the NEON kernel's inner loops.
 
-Counted, not timed: csrc/cpu/neon.cpp is cross-compiled and disassembled. A loop is what lies between a branch
+Counted, not timed: csrc/cpu/kernels/neon.cpp is cross-compiled and disassembled. A loop is what lies between a branch
 backwards and its target; an input is a vector loaded from anywhere but the stack, 128 positions of one non-zero weight.
 Both ways of a branch (weights +1 and -1) are counted, instructions and inputs alike, so their ratio stands.
 """
@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[2] / "csrc" / "cpu" / "neon.cpp"
+from tests.native.sources import LISTS
+
+(SOURCE,) = LISTS["aarch64_sources"]
 COMPILER, DISASSEMBLER = "aarch64-linux-gnu-g++", "aarch64-linux-gnu-objdump"
 POSITIONS = 128  # of a vector
 BLOCK = 16  # inputs that a counting loop adds at least in one go

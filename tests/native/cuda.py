@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SESSION = ("network", "cuda/gpus", "cuda/layer", "cuda/memory", "cuda/native_session", "cuda/places", "placement")
+from tests.native.sources import LISTS, ROOT, sources
+
+NATIVE = ROOT / "tests/native"
+(KERNELS,) = LISTS["cuda_kernels"]
 
 
 def require(what: str) -> Path:
@@ -28,18 +30,16 @@ def require(what: str) -> Path:
 
 def build_launcher(out: Path) -> Path:
     """Compile tests/native/cuda_launcher.cpp with the kernels by nvcc, for one architecture, to `out`."""
-    sources = ["csrc/cuda/kernels.cu", "csrc/cuda/layer.cpp", "tests/native/cuda_launcher.cpp"]
+    files = [str(KERNELS), str(KERNELS.with_name("layer.cpp")), str(NATIVE / "cuda_launcher.cpp")]
     wraps = [f"-Xlinker=--wrap={name}" for name in ("cudaLaunchKernel", "cudaFuncSetAttribute")]
-    command = ["nvcc", "-std=c++20", "-arch=sm_80", *wraps, "-o", str(out), *(str(ROOT / name) for name in sources)]
-    subprocess.run(command, check=True)
+    subprocess.run(["nvcc", "-std=c++20", "-arch=sm_80", *wraps, "-o", str(out), *files], check=True)
     return out
 
 
 def build_session(headers: Path, out: Path) -> Path:
     """Compile tests/native/cuda_session.cpp with the session, the fake runtime and the emulated kernels to `out`."""
     flags = ["-std=c++20", "-O2", "-march=native", "-pthread", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror"]
-    flags += [f"-I{ROOT / 'tests/native'}", f"-isystem{headers}"]
-    sources = [str(ROOT / f"csrc/{name}.cpp") for name in SESSION]
-    sources += [str(ROOT / f"tests/native/{name}.cpp") for name in ("fake_cudart", "cuda_session", "emulated_launch")]
-    subprocess.run(["g++", *flags, "-o", str(out), *sources], check=True)
+    flags += [f"-I{NATIVE}", f"-isystem{headers}"]
+    own = [str(NATIVE / f"{name}.cpp") for name in ("fake_cudart", "cuda_session", "emulated_launch")]
+    subprocess.run(["g++", *flags, "-o", str(out), *sources("shared_sources", "cuda_sources"), *own], check=True)
     return out

@@ -1,6 +1,6 @@
 // Replays cases on a session outside Python: reads networks and images from standard input, writes logits to standard
 // output. For machines that can run the kernels but not this repository's Python, such as an emulated one.
-#include "../../csrc/session.hpp"
+#include "../../csrc/cpu/session.hpp"
 #include "protocol.hpp"
 
 namespace {

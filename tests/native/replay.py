@@ -13,25 +13,19 @@ from numpy.typing import NDArray
 from engine.format import Model
 from engine.plan import Step, compile_plan
 from tests.cases import Case
+from tests.native.sources import ROOT, sources
 
-ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "tests/native"
 OPS = ("pixels3x3", "conv3x3", "pool2x2", "upconv2x2", "head1x1")  # as enum Op numbers them
-
-SESSION = (
-    *("bound", "execute", "layout", "lists", "network", "pixels", "placement", "raster", "session", "threads"),
-    "cpu/probe",
-)
 
 Logits = NDArray[np.int32]
 
 
-def build(compiler: str, kernels: Sequence[str], out: Path, flags: Sequence[str] = ()) -> None:
-    """Compile the session and the named kernels' files with replay.cpp to `out`."""
-    names = [*SESSION, *(f"cpu/{name}" for name in kernels)]
-    sources = [ROOT / "csrc" / f"{name}.cpp" for name in names]
+def build(compiler: str, machine: str, out: Path, flags: Sequence[str] = ()) -> None:
+    """Compile the CPU session with the kernels of `machine` ("x86_64" or "aarch64") and replay.cpp to `out`."""
+    files = [*sources("shared_sources", "cpu_sources", f"{machine}_sources"), str(NATIVE / "replay.cpp")]
     command = [compiler, "-std=c++20", "-O2", "-Wall", "-Wextra", "-pthread", *flags, "-o", str(out)]
-    subprocess.run([*command, *map(str, sources), str(ROOT / "tests/native/replay.cpp")], check=True)
+    subprocess.run([*command, *files], check=True)
 
 
 def replay(command: Sequence[str], kernel: str, threads: int, cases: Sequence[Case]) -> list[list[Logits]]:

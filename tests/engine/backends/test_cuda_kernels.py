@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cases import CASES, MIXED, Case, same
-from tests.native.replay import NATIVE, ROOT, encode, replay
+from tests.native.replay import NATIVE, encode, replay
+from tests.native.sources import ROOT
 
 # one batch of one padded shape each, and nothing that takes emulation long; the last has tensors of 64 to 512 channels
 LARGE = (
@@ -66,7 +67,7 @@ def test_every_barrier_and_every_wait_is_needed(program: Path, architecture: str
     for line in answer.stdout.decode().splitlines():
         site, count, *_ = line.split()
         caught[site] = int(count)
-    assert {site.partition(":")[0] for site in caught} == {"conv.hpp", "pixels.hpp"}
+    assert {site.partition(":")[0] for site in caught} == {"conv.hpp", "stem.hpp"}
     assert len(caught) == _written_sites(" barrier();", *([] if architecture == "sm_75" else [" cp_async_wait<"]))
     assert all(caught.values()), caught
 

@@ -26,7 +26,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.fail(why)
         pytest.skip(why)
     out = tmp_path_factory.mktemp("neon") / "replay"
-    build(COMPILER, ["neon", "portable"], out, ["-static", "-Werror"])
+    build(COMPILER, "aarch64", out, ["-static", "-Werror"])
     return out
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.native import cuda
+from tests.native.sources import ROOT
 
-KERNELS = cuda.ROOT / "csrc/cuda/kernels.cu"
 BINARY = {  # architecture: the instruction that multiplies bits there
     75: "BMMA.88128.XOR.POPC",
     **dict.fromkeys((80, 86, 87, 89), "BMMA.168256.XOR.POPC"),
@@ -134,7 +134,7 @@ def _convolutions(codes: list[Code]) -> list[Code]:
 
 def _compile(architecture: int, folder: Path) -> list[Code]:
     """The kernels' code; compiled anew only where sources or compiler have changed."""
-    sources = [*sorted(KERNELS.parent.glob("*.[ch]*")), cuda.ROOT / "csrc/network.hpp"]
+    sources = [*sorted(cuda.KERNELS.parent.glob("*.[ch]*")), ROOT / "csrc/network.hpp"]
     state = hashlib.sha256(_output("nvcc", "--version").encode())
     for source in sources:
         state.update(source.read_bytes())
@@ -145,7 +145,7 @@ def _compile(architecture: int, folder: Path) -> list[Code]:
                 file.unlink()
             old.rmdir()
     own.mkdir(exist_ok=True)
-    return _disassemble(KERNELS, architecture, own)
+    return _disassemble(cuda.KERNELS, architecture, own)
 
 
 def _disassemble(source: Path, architecture: int, folder: Path) -> list[Code]:

@@ -35,9 +35,9 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
     vst1q_u8(static_cast<uint8_t*>(to), vqtbl1q_u8(vld1q_u8(from), vld1q_u8(order)));
 }
 
-#include "edges.inl"
-#include "pairs.inl"
 #include "peak.inl"
+#include "pool_halo.inl"
+#include "rgb_pairs.inl"
 #include "sliced.inl"
 #include "table_head.inl"
 

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "cpu/kernels.hpp"
-#include "image.hpp"
+#include "../image.hpp"
+#include "kernels/kernels.hpp"
 #include "layout.hpp"
 
 namespace mbunet {

@@ -36,10 +36,10 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
     memcpy(to, bytes, sizeof bytes);
 }
 
-#include "edges.inl"
-#include "pairs.inl"
 #include "peak.inl"
-#include "scalar_pixels.inl"
+#include "pool_halo.inl"
+#include "rgb_pairs.inl"
+#include "scalar_stem.inl"
 #include "sliced.inl"
 #include "table_head.inl"
 

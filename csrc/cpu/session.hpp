@@ -5,11 +5,11 @@
 #include <list>
 #include <vector>
 
-#include "bound.hpp"
+#include "../network.hpp"
 #include "buffer.hpp"
-#include "cpu/kernels.hpp"
 #include "execute.hpp"
-#include "network.hpp"
+#include "kernels/kernels.hpp"
+#include "shape_plan.hpp"
 #include "threads.hpp"
 
 namespace mbunet {

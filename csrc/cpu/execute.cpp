@@ -4,7 +4,7 @@
 #include <chrono>
 #include <cstring>
 
-#include "pixels.hpp"
+#include "pixel_rows.hpp"
 #include "raster.hpp"
 
 namespace mbunet {

@@ -1,4 +1,4 @@
-#include "placement.hpp"
+#include "memory_plan.hpp"
 
 #include <algorithm>
 #include <numeric>

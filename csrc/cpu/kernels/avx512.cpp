@@ -51,14 +51,14 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
     _mm_storeu_si128(static_cast<__m128i*>(to), _mm_shuffle_epi8(load16(from), load16(order)));
 }
 
-#include "edges.inl"
-#include "pairs.inl"
 #include "peak.inl"
+#include "pool_halo.inl"
+#include "rgb_pairs.inl"
 #include "sliced.inl"
 
 inline V add_pairs(V sums, V pixels, V weights) { return _mm512_add_epi32(sums, _mm512_madd_epi16(pixels, weights)); }
 
-#include "avx512_pixels.inl"
+#include "avx512_stem.inl"
 
 void head(const HeadArgs& args, const uint8_t* bits, int32_t* logits) {
     constexpr int kParts = kHeadLanes / 16;
@@ -94,7 +94,7 @@ inline __m512i add_pairs(__m512i sums, __m512i pixels, __m512i weights) {
 using avx512::kPairedLanes;
 using avx512::PixelPairs;
 
-#include "avx512_pixels.inl"
+#include "avx512_stem.inl"
 
 }  // namespace
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/kernels.hpp"
-#include "network.hpp"
+#include "../network.hpp"
+#include "kernels/kernels.hpp"
 
 namespace mbunet {
 

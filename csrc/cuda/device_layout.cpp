@@ -1,9 +1,9 @@
-#include "places.hpp"
+#include "device_layout.hpp"
 
 #include <utility>
 
-#include "../layout.hpp"
-#include "../placement.hpp"
+#include "../memory_plan.hpp"
+#include "../rounding.hpp"
 #include "kernels.hpp"
 
 namespace mbunet::cuda {

@@ -1,4 +1,4 @@
-#include "lists.hpp"
+#include "sparse_lists.hpp"
 
 #include <algorithm>
 #include <stdexcept>

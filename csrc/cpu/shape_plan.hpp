@@ -4,9 +4,9 @@
 #include <map>
 #include <vector>
 
+#include "../network.hpp"
 #include "layout.hpp"
-#include "lists.hpp"
-#include "network.hpp"
+#include "sparse_lists.hpp"
 
 namespace mbunet {
 

@@ -1,10 +1,10 @@
-#include "bound.hpp"
+#include "shape_plan.hpp"
 
 #include <algorithm>
 #include <stdexcept>
 #include <utility>
 
-#include "placement.hpp"
+#include "../memory_plan.hpp"
 
 namespace mbunet {
 

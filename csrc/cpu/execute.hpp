@@ -4,11 +4,11 @@
 #include <cstdint>
 #include <vector>
 
-#include "bound.hpp"
+#include "../image.hpp"
+#include "../network.hpp"
 #include "buffer.hpp"
-#include "cpu/kernels.hpp"
-#include "image.hpp"
-#include "network.hpp"
+#include "kernels/kernels.hpp"
+#include "shape_plan.hpp"
 #include "threads.hpp"
 
 namespace mbunet {

@@ -8,7 +8,7 @@
 // no border to look out for.
 //
 // Of an image with few tiles, all levels but the deepest may be cut into tiles half as wide, four times as many lanes
-// (bound.cpp says when): more groups for the threads, and fuller ones.
+// (shape_plan.cpp says when): more groups for the threads, and fuller ones.
 #pragma once
 
 #include <cstddef>
@@ -16,13 +16,12 @@
 #include <type_traits>
 #include <vector>
 
+#include "../rounding.hpp"
+
 namespace mbunet {
 
 constexpr size_t kLine = 64;  // cache line, and the widest vector
 constexpr int kGroupLanes = 512;
-
-constexpr size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-constexpr int divide_up(int n, int d) { return (n + d - 1) / d; }
 
 // Calls run with the bytes of a position, see Grid, as a constant.
 template <class Run>

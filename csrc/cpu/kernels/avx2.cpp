@@ -38,9 +38,9 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
     _mm_storeu_si128(static_cast<__m128i*>(to), _mm_shuffle_epi8(load16(from), load16(order)));
 }
 
-#include "edges.inl"
-#include "pairs.inl"
 #include "peak.inl"
+#include "pool_halo.inl"
+#include "rgb_pairs.inl"
 #include "sliced.inl"
 #include "table_head.inl"
 

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "cpu/kernels.hpp"
+#include "kernels/kernels.hpp"
 
 namespace mbunet {
 

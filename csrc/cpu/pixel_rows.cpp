@@ -1,4 +1,4 @@
-#include "pixels.hpp"
+#include "pixel_rows.hpp"
 
 #include <algorithm>
 
