@@ -23,7 +23,7 @@ class Config:
 
     `data` holds images/ and masks/, `out` receives checkpoint, log and pictures. `init` and `teacher` are checkpoints:
     weights to start from, and a full-precision network of the same width to learn from. `validation` is the share of
-    pairs that no training step sees, `zeros` the final share of zero weights in masked layers: the same in each of
+    samples that no training step sees, `zeros` the final share of zero weights in masked layers: the same in each of
     them (`zeros_by` "layer"), or of all their products, most where an output pixel's products are many ("cost").
     `soften` is the share of the run in which activations harden from a line to bits; `*_every` count steps.
 

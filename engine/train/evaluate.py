@@ -41,14 +41,14 @@ class Row:
     """
 
     name: str
-    group: str
+    stratum: str
     counts: Counts
     otsu: Counts | None = None
     label: str = ""
     reliability: NDArray[np.float64] | None = field(default=None, compare=False)
 
 
-def select(items: list[dataset.Pair], part: str, share: float = 0.2, seed: int = 0) -> list[dataset.Pair]:
+def select(items: list[dataset.Sample], part: str, share: float = 0.2, seed: int = 0) -> list[dataset.Sample]:
     """The `part` ("validation", "training" or "all") of `items`, split as training splits them."""
     if part == "all":
         return items
@@ -58,27 +58,27 @@ def select(items: list[dataset.Pair], part: str, share: float = 0.2, seed: int =
 
 def evaluate(
     engine: Segments,
-    pairs: Iterable[dataset.Pair],
+    samples: Iterable[dataset.Sample],
     threshold: float | None = None,
     otsu: bool = False,
     classes: Sequence[str] = (),
     calibration: bool = False,
 ) -> list[Row]:
-    """Run every image of `pairs` (wrap them for a progress bar) and count its pixels against its mask.
+    """Run every image of `samples` (wrap them for a progress bar) and count its pixels against its mask.
 
     `threshold` is a probability, by default the model's own; with `otsu` Otsu's masks are counted too. `classes` names
     the classes of index masks; there Otsu has nothing to say. With `calibration` probabilities are looked at as well.
-    Raises DataError for a pair that cannot be used.
+    Raises DataError for a sample that cannot be used.
     """
     labels = list(classes[1:]) or [""]
     rows = []
-    for pair in pairs:
-        image, mask = pair.load(len(classes))
+    for sample in samples:
+        image, mask = sample.load(len(classes))
         (predicted,), _ = engine.run([image], threshold)
         baseline = metrics.count(metrics.otsu(image), mask) if otsu and not classes else None
         trust = metrics.reliability(engine.probabilities(image), mask) if calibration else None
         for label, counts in zip(labels, metrics.by_class(predicted, mask, len(classes)), strict=True):
-            rows.append(Row(pair.name, pair.group, counts, baseline, label, trust))
+            rows.append(Row(sample.name, sample.stratum, counts, baseline, label, trust))
             trust = None
     return rows
 
@@ -90,10 +90,10 @@ def calibration_error(rows: Iterable[Row]) -> float | None:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Text table of mean Dice, IoU and F1 over all `rows`, by group and by class, Otsu's beside them where counted."""
+    """Text table of mean Dice, IoU and F1 over all `rows`, by stratum and class, Otsu's beside them where counted."""
     with_otsu = all(row.otsu for row in rows)
     heads = ["Dice", "IoU", "F1"]
-    lines = [f"{'group':<16}{'images':>8}" + "".join(f"{head:>8}" for head in heads)]
+    lines = [f"{'stratum':<16}{'images':>8}" + "".join(f"{head:>8}" for head in heads)]
     if with_otsu:
         lines[0] += "".join(f"{'Otsu ' + head:>11}" for head in heads)
     for title, chosen in parts(rows).items():
@@ -106,10 +106,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def parts(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """`rows` whole, under "all", and by group and by class, where there are any."""
+    """`rows` whole, under "all", and by stratum and by class, where there are any."""
     found = {"all": list(rows)}
-    for group in sorted({row.group for row in rows} - {""}):
-        found[group] = [row for row in rows if row.group == group]
+    for stratum in sorted({row.stratum for row in rows} - {""}):
+        found[stratum] = [row for row in rows if row.stratum == stratum]
     for label in dict.fromkeys(row.label for row in rows if row.label):
         found[f"class {label}"] = [row for row in rows if row.label == label]
     return found
@@ -119,15 +119,15 @@ def write_csv(rows: Iterable[Row], path: str | Path) -> None:
     """Write a line per image and class: their names, Dice and IoU of the model and of Otsu, where counted."""
     with Path(path).open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["name", "group", "class", "dice", "iou", "otsu_dice", "otsu_iou"])
+        writer.writerow(["name", "stratum", "class", "dice", "iou", "otsu_dice", "otsu_iou"])
         for row in rows:
-            both = [*_pair(row.counts), *(_pair(row.otsu) if row.otsu else ("", ""))]
-            writer.writerow([row.name, row.group, row.label, *both])
+            both = [*_digits(row.counts), *(_digits(row.otsu) if row.otsu else ("", ""))]
+            writer.writerow([row.name, row.stratum, row.label, *both])
 
 
 def _cells(result: metrics.Scores, width: int) -> str:
     return "".join(f"{value:>{width}.4f}" for value in (result.dice, result.iou, result.f1))
 
 
-def _pair(counts: Counts) -> tuple[str, str]:
+def _digits(counts: Counts) -> tuple[str, str]:
     return f"{counts.dice:.6f}", f"{counts.iou:.6f}"

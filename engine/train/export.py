@@ -149,12 +149,12 @@ def to_model(
 
 def calibrated(model: Model, config: Config) -> Model:
     """`model` with the temperature that suits the validation images, where those are at hand."""
-    held = validation_pairs(config)
+    held = validation_samples(config)
     if not held:
         return model
     classes, scale = len(config.classes), model.layers[-1].scale
     with Engine.load(model) as engine:
-        loaded = (pair.load(classes) for pair in held)
+        loaded = (sample.load(classes) for sample in held)
         samples = [calibrate.sample(engine.logits(image) * scale, mask) for image, mask in loaded]
     t = calibrate.temperature(samples)
     provenance = {**model.provenance, "temperature": round(t, 4)}
@@ -189,15 +189,15 @@ def golden(checkpoint: str | Path, images: Iterable[Pixels], out: str | Path) ->
     """Write the golden file of `checkpoint`: `images` (uint8 [h, w, 3], any sizes) and torch's logits for them."""
     network, config, _ = restore(checkpoint)
     scale = network.integers()[network.layers[-1].name].scale
-    pairs = []
+    expected = []
     for image in images:
         prepared = preprocess.preprocess(image, config.preprocessing)
         height, width = prepared.shape[:2]
         with torch.no_grad():
             real = network(torch.from_numpy(preprocess.pad(prepared).transpose(2, 0, 1).copy())[None])
         logits = np.rint(real[0, :, :height, :width].permute(1, 2, 0).numpy() / scale).astype(np.int32)
-        pairs.append((image, preprocess.postprocess(logits, image.shape, config.preprocessing)))
-    selftest.write_golden(Path(out), pairs)
+        expected.append((image, preprocess.postprocess(logits, image.shape, config.preprocessing)))
+    selftest.write_golden(Path(out), expected)
     return Path(out)
 
 
@@ -205,22 +205,22 @@ def proof_images(config: Config) -> list[Pixels]:
     """Random images of odd sizes and, where the data folder is at hand, the two smallest of the validation images."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in PROOF_SIZES]
-    smallest = sorted(validation_pairs(config), key=lambda pair: pair.size)[:2]
-    own = [pair.load(len(config.classes))[0] for pair in smallest]
+    smallest = sorted(validation_samples(config), key=lambda sample: sample.size)[:2]
+    own = [sample.load(len(config.classes))[0] for sample in smallest]
     return images + [preprocess.preprocess(image, config.preprocessing) for image in own]
 
 
-def validation_pairs(config: Config) -> list[dataset.Pair]:
+def validation_samples(config: Config) -> list[dataset.Sample]:
     """The validation images of a run; none where its data is not at hand."""
     if not Path(config.data).is_dir():
         return []
-    return dataset.split(layouts.pairs(config.data), config.validation, config.seed)[1]
+    return dataset.split(layouts.samples(config.data), config.validation, config.seed)[1]
 
 
 def describe(config: Config) -> dict[str, Any]:
     """How a model came to be, as JSON without paths: data, split, budget, code."""
     data = Path(config.data)
-    pairs = {"pairs": len(layouts.pairs(data))} if data.is_dir() else {}
+    pairs = {"pairs": len(layouts.samples(data))} if data.is_dir() else {}
     split = {"validation": config.validation, "seed": config.seed}
     default = Config(config.data, config.out)
     changed = {name: getattr(config, name) for name in TOLD if getattr(config, name) != getattr(default, name)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,8 @@ from engine.format import Layer
 from engine.model import Preprocessing
 from engine.train import figures, log, metrics
 from engine.train.config import Config
-from engine.train.data import augment, dataset, layouts
+from engine.train.data import augment, dataset, layouts, samples
+from engine.train.data.files import DataError
 from engine.train.data.prefetch import prefetch
 from engine.train.loss import probabilities, segmentation_loss
 from engine.train.network import Network
@@ -33,15 +34,7 @@ FREE_FIELDS = ("out", "device")  # a run may move to another folder or device an
 
 
 Pixels = NDArray[np.uint8]
-Cut = Callable[[Pixels, Pixels, int, np.random.Generator], tuple[Pixels, Pixels]]
-Load = Callable[[dataset.Pair, int, Preprocessing], tuple[Pixels, Pixels]]
-
-
-def load(pair: dataset.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
-    """(image, mask) of `pair` as the network is to see them: what crops are taken from."""
-    image, mask = pair.load(classes)
-    prepared = preprocess.preprocess(image, how)
-    return prepared, preprocess.resize_nearest(mask, *prepared.shape[:2])
+Load = Callable[[dataset.Sample, int, Preprocessing], samples.Loaded]
 
 
 class ResumeError(ValueError):
@@ -56,7 +49,7 @@ class Trainer:
     Who trains many networks passes a `load` that remembers, and asks for `quiet`: no progress bar.
     """
 
-    def __init__(self, config: Config, load: Load = load, quiet: bool = False) -> None:
+    def __init__(self, config: Config, load: Load = samples.load, quiet: bool = False) -> None:
         self.config = config
         self._load = load
         self._quiet = quiet
@@ -64,9 +57,9 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed + (config.repeat << 32))
         torch.set_flush_denormal(True)  # vanishing gradients would cost a fifth of the time on CPUs
-        self.training, self.validation = dataset.split(layouts.pairs(config.data), config.validation, config.seed)
+        self.training, self.validation = dataset.split(layouts.samples(config.data), config.validation, config.seed)
         if not self.training or not self.validation:
-            raise dataset.DataError(f"{config.data}: too few pairs to hold {config.validation:.0%} for validation")
+            raise DataError(f"{config.data}: too few samples to hold {config.validation:.0%} for validation")
         layers = config.layers()
         self.network = _placed(Network(layers, config.floating), config.device)
         if config.init:
@@ -137,18 +130,12 @@ class Trainer:
     def _set_zeros(self) -> None:
         self.network.set_zeros(self.config.zeros_at(self.step), self.config.zeros_by)
 
-    def _batches(self, start: int, stop: int, cut: Cut) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, start: int, stop: int, cut: samples.Cut) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the steps start … stop - 1; each depends on seed and step alone, so a resumed run is the same."""
         config = self.config
-        items = [self._load(pair, len(config.classes), config.preprocessing) for pair in self.training]
-        weights = np.sqrt([mask.size for _, mask in items])
-        weights /= weights.sum()
-        for step in range(start, stop):
-            rng = np.random.default_rng((config.seed, step, config.repeat)[: 3 if config.repeat else 2])
-            chosen = rng.choice(len(items), config.batch, p=weights)
-            crops = [cut(image, mask, config.crop, rng) for image, mask in (items[i] for i in chosen)]
-            pixels = np.stack([image.transpose(2, 0, 1) for image, _ in crops])
-            labels = np.stack([mask for _, mask in crops])
+        loaded = (self._load(sample, len(config.classes), config.preprocessing) for sample in self.training)
+        seeds = ((config.seed, step, config.repeat)[: 3 if config.repeat else 2] for step in range(start, stop))
+        for pixels, labels in samples.batches(loaded, seeds, config.batch, config.crop, cut):
             yield torch.from_numpy(pixels).to(config.device), torch.from_numpy(labels).to(config.device)
 
     @torch.no_grad()
@@ -220,7 +207,7 @@ class Trainer:
         """The run in pictures: its curves so far, and examples spread over the validation images."""
         figures.curves(self.log, self.out / "curves.png")
         chosen = self.validation[:: -(-len(self.validation) // SAMPLES)]
-        images, masks = zip(*(pair.load(len(self.config.classes)) for pair in chosen), strict=True)
+        images, masks = zip(*(sample.load(len(self.config.classes)) for sample in chosen), strict=True)
         predictions = [predict(self.network, image, self.config) for image in images]
         figures.samples(images, masks, predictions, self.out / "samples.png")
 
@@ -247,13 +234,13 @@ def predict(network: Network, image: Pixels, config: Config, threshold: float = 
     return mask
 
 
-def validate(network: Network, items: list[dataset.Pair], config: Config) -> metrics.Scores:
+def validate(network: Network, items: Sequence[dataset.Sample], config: Config) -> metrics.Scores:
     """Scores of `network` in evaluation mode over whole images, the mean over classes where there are several."""
     network.eval()
     classes = len(config.classes)
     counts = []
-    for pair in items:
-        image, mask = pair.load(classes)
+    for sample in items:
+        image, mask = sample.load(classes)
         counts += metrics.by_class(predict(network, image, config), mask, classes)
     return replace(metrics.summarise(counts), images=len(items))
 

@@ -115,10 +115,10 @@ def evaluate(args: argparse.Namespace) -> int:
     from engine.train import card, evaluate
     from engine.train.data import layouts
 
-    pairs = evaluate.select(layouts.pairs(args.data), args.part, args.share, args.seed)
+    samples = evaluate.select(layouts.samples(args.data), args.part, args.share, args.seed)
     with _scored(args) as engine:
         rows = evaluate.evaluate(
-            engine, progress(pairs, "image"), args.threshold, args.otsu, engine.class_names, calibration=True
+            engine, progress(samples, "image"), args.threshold, args.otsu, engine.class_names, calibration=True
         )
     if args.csv:
         evaluate.write_csv(rows, args.csv)
@@ -221,7 +221,7 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
         "soften": (float, "share of the run in which activations harden from a line to bits"),
         "contrast": (str, "none, or stretch every image to its own grey range"),
         "resize": (int, "side that every image is resized to first; 0, the default: images keep their size"),
-        "validation": (float, "share of the pairs that no training step sees"),
+        "validation": (float, "share of the samples that no training step sees"),
         "seed": (int, "of split, crops and weights"),
         "repeat": (int, "of crops and weights alone: another run on the same split"),
         "init": (str, "checkpoint to start from"),
@@ -259,7 +259,7 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help=flags.MODEL_HELP)
     command.add_argument("data", help=DATA_HELP)
     command.add_argument("--part", choices=("validation", "training", "all"), default="all", help="default: all")
-    command.add_argument("--share", type=flags.share, default=0.2, help="of the pairs held for validation (0.2)")
+    command.add_argument("--share", type=flags.share, default=0.2, help="of the samples held for validation (0.2)")
     command.add_argument("--seed", type=int, default=0, help="of the split into training and validation (0)")
     command.add_argument("--threshold", type=flags.share, help=THRESHOLD_HELP)
     command.add_argument("--otsu", action="store_true", help="score Otsu's threshold beside the model")

@@ -12,15 +12,16 @@ def data(args: argparse.Namespace) -> int:
     """Look at a folder of images and masks, and say everything that is wrong with it."""
     from engine.train.data import layouts
 
-    found = layouts.recognise(args.data)
-    sizes = sorted({pair.size for pair in found.pairs}) if not found.problems else []
-    print(f"{args.data}: {found.layout}, {len(found.pairs)} pairs")
-    for label, values in (("groups", {p.group for p in found.pairs}), ("cars", {p.unit for p in found.pairs})):
+    found = layouts.recognize(args.data)
+    sizes = sorted({sample.size for sample in found.samples}) if not found.problems else []
+    print(f"{args.data}: {found.layout}, {len(found.samples)} samples")
+    strata, split_groups = {s.stratum for s in found.samples}, {s.split_group for s in found.samples}
+    for label, values in (("strata", strata), ("split groups", split_groups)):
         if values - {""}:
             print(f"{label}: {len(values)}")
     if sizes:
         print(f"sizes (w, h): {len(sizes)}, from {sizes[0]} to {sizes[-1]}")
-    problems = layouts.check(found, args.classes)
+    problems = found.check(args.classes)
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{len(problems)} problems" if problems else "nothing is wrong")

@@ -1,101 +1,105 @@
-"""Images and their masks on disk, and the seeded split into training and validation."""
+"""A data set: its samples, each an image and its mask on disk, and the seeded split into training and validation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-
-class DataError(ValueError):
-    """A data folder that cannot be trained on; the message names the file and what is wrong with it."""
+from engine.train.data import files
+from engine.train.data.files import DataError
 
 
 @dataclass(frozen=True)
-class Pair:
+class Sample:
     """One image and its mask on disk.
 
-    `group` is the `modality` column of index.csv, or ''. Pairs of one `unit` (a car, a patient) are never split.
-    With `instances` the mask is all of these masks together, and `mask` the folder that they lie in.
+    `stratum` is what the split holds an equal share of: the `modality` column of index.csv, or ''. Samples of one
+    `split_group` (a car, a patient) are never split. With `instances` the mask is all of these masks together, and
+    `mask` the folder that they lie in.
     """
 
     name: str
     image: Path
     mask: Path
-    group: str = ""
-    unit: str = ""
+    stratum: str = ""
+    split_group: str = ""
     instances: tuple[Path, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) from the image's header."""
-        try:
-            with Image.open(self.image) as file:
-                width, height = file.size
-        except OSError as error:
-            raise DataError(f"{self.image}: cannot be read: {error}") from error
-        return width, height
+        """(width, height) from the image's header; raises DataError."""
+        return files.read_size(self.image)
 
     def load(self, classes: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """(image uint8 [h, w, 3], mask uint8 [h, w] of class indices: 0 background, 1 foreground).
 
-        With `classes` above 0 the mask's own values, palette indices where it has a palette, are the classes.
+        With `classes` above 0 the mask's own values, palette indices where it has a palette, are the classes. Raises
+        DataError.
         """
-        try:
-            with Image.open(self.image) as file:
-                image = np.asarray(file.convert("RGB"))
-        except OSError as error:
-            raise DataError(f"{self.image}: cannot be read: {error}") from error
+        image = files.read_image(self.image)
         mask = np.zeros(image.shape[:2], np.uint8)
         for path in self.instances or (self.mask,):
-            mask = np.maximum(mask, _load_mask(path, image.shape[:2], classes))
+            part = files.read_mask(path, classes)
+            if part.shape != mask.shape:
+                raise DataError(f"{path}: its image is {mask.shape} (h, w) but the mask is {part.shape}")
+            mask = np.maximum(mask, part)
         return image, mask
 
 
-def split(items: list[Pair], share: float = 0.2, seed: int = 0) -> tuple[list[Pair], list[Pair]]:
-    """(training, validation) pairs: of every group and image size, a seeded random `share` is held for validation.
+@dataclass(frozen=True)
+class Dataset:
+    """A recognised folder: the name of its layout, its samples sorted by name, and what is wrong, a line each."""
+
+    layout: str
+    samples: list[Sample]
+    problems: list[str]
+
+    def check(self, classes: int = 0) -> list[str]:
+        """Everything wrong with it, every file opened; `classes` above 0 means masks of class indices."""
+        problems = list(self.problems)
+        foreground = False
+        for sample in self.samples:
+            try:
+                foreground |= bool(sample.load(classes)[1].any())
+            except DataError as error:
+                problems.append(str(error))
+        if self.samples and not foreground and not problems:
+            problems.append("every mask is empty: there is nothing to learn")
+        return problems
+
+
+def split(samples: Sequence[Sample], share: float = 0.2, seed: int = 0) -> tuple[list[Sample], list[Sample]]:
+    """(training, validation): of every stratum and image size, a seeded random `share` is held for validation.
 
     Images of one size usually come from one instrument, so both parts see every instrument in the same proportion.
-    Sizes too rare to give an image of their own are taken together. Where pairs belong to units (cars), a share of
-    the units is held, whole, and sizes do not matter.
+    Sizes too rare to give an image of their own are taken together. Where samples belong to split groups (cars), a
+    share of the groups is held, whole, and sizes do not matter.
     """
-    if any(pair.unit for pair in items):
-        units = sorted({pair.unit for pair in items})
-        order = np.random.default_rng(seed).permutation(len(units))
-        chosen_units = {units[i] for i in order[: max(1, round(share * len(units)))]}
-        return [p for p in items if p.unit not in chosen_units], [p for p in items if p.unit in chosen_units]
+    groups = sorted({sample.split_group for sample in samples})
+    if any(groups):
+        held = set(_drawn(groups, max(1, round(share * len(groups))), seed))
+        return [s for s in samples if s.split_group not in held], [s for s in samples if s.split_group in held]
     strata: dict[tuple[str, tuple[int, int]], list[str]] = {}
-    for pair in sorted(items, key=lambda pair: pair.name):
-        strata.setdefault((pair.group, pair.size), []).append(pair.name)
-    held: set[str] = set()
+    for sample in sorted(samples, key=lambda sample: sample.name):
+        strata.setdefault((sample.stratum, sample.size), []).append(sample.name)
+    held = set()
     rest: list[str] = []
     for _, names in sorted(strata.items()):
-        order = np.random.default_rng(seed).permutation(len(names))
-        chosen = [names[i] for i in order[: round(share * len(names))]]
+        chosen = _drawn(names, round(share * len(names)), seed)
         held.update(chosen)
         rest += names if not chosen else []
-    order = np.random.default_rng(seed).permutation(len(rest))
-    held.update(rest[i] for i in order[: int(share * len(rest))])
-    if not held and len(items) > 1:  # a handful of pairs: one is better than none
-        held.add(sorted(pair.name for pair in items)[int(np.random.default_rng(seed).integers(len(items)))])
-    return [p for p in items if p.name not in held], [p for p in items if p.name in held]
+    held.update(_drawn(rest, int(share * len(rest)), seed))
+    if not held and len(samples) > 1:  # a handful of samples: one is better than none
+        names = sorted(sample.name for sample in samples)
+        held.add(names[int(np.random.default_rng(seed).integers(len(names)))])
+    return [s for s in samples if s.name not in held], [s for s in samples if s.name in held]
 
 
-def _load_mask(path: Path, shape: tuple[int, ...], classes: int) -> NDArray[np.uint8]:
-    """uint8 [h, w] of 0 and 1, or of class indices below `classes`; raises DataError for anything else."""
-    try:
-        with Image.open(path) as file:
-            mask = np.asarray(file if classes and file.mode == "P" else file.convert("L"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if mask.shape != shape:
-        raise DataError(f"{path}: its image is {shape} (h, w) but the mask is {mask.shape}")
-    values = np.unique(mask)
-    if classes and values[-1] >= classes:
-        raise DataError(f"{path}: holds class {values[-1]}, but the {classes} classes are 0 to {classes - 1}")
-    if not classes and np.count_nonzero(values) > 1:
-        raise DataError(f"{path}: not a binary mask: it holds the values {values[:8].tolist()}")
-    return mask.astype(np.uint8) if classes else (mask > 0).astype(np.uint8)
+def _drawn(names: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` of `names`, at random."""
+    order = np.random.default_rng(seed).permutation(len(names))
+    return [names[i] for i in order[:count]]

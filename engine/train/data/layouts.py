@@ -1,110 +1,96 @@
 """Where a data set keeps its images and masks: the layouts of this project, Kaggle DSB-2018, ISIC and Carvana.
 
-Each recogniser looks at file names alone, as the sets are downloaded and unpacked, and gives the pairs that it found
-and everything that is wrong with the folder. What is wrong inside a file only `check` finds.
+Each layout looks at file names alone, as the sets are downloaded and unpacked, and gives the samples that it finds and
+everything that is wrong with the folder. What is wrong inside a file only `Dataset.check` finds.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.train.data.dataset import DataError, Pair
+from engine.train.data.dataset import Dataset, Sample
+from engine.train.data.files import SUFFIXES, DataError, is_image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
-KNOWN = (
-    "images/NAME.png|jpg beside masks/NAME.png, Kaggle DSB-2018 (ID/images, ID/masks), "
-    "ISIC (ISIC_x.jpg, ISIC_x_segmentation.png) and Carvana (x_01.jpg, x_01_mask.gif)"
-)
+Reading = tuple[list[Sample], list[str]]
+"""(samples, what is wrong with the folder, a line each)."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A recognised folder: the name of its layout, its pairs sorted by name, and what is wrong, a line each."""
+class Layout:
+    """A way to lay out a folder: its name, how people recognise it, and what is in a folder, None for other layouts."""
 
-    layout: str
-    pairs: list[Pair]
-    problems: list[str]
+    name: str
+    looks: str
+    read: Callable[[Path], Reading | None]
 
 
-def pairs(folder: str | Path) -> list[Pair]:
+def samples(folder: str | Path) -> list[Sample]:
     """Every image of `folder` with its mask, sorted by name; raises DataError for what is missing or unpaired."""
-    found = recognise(folder)
+    found = recognize(folder)
     if found.problems:
         more = f" (and {len(found.problems) - 1} more: `mbunet data check`)" if len(found.problems) > 1 else ""
         raise DataError(f"{found.problems[0]}{more}")
-    return found.pairs
+    return found.samples
 
 
-def recognise(folder: str | Path) -> Found:
-    """Layout, pairs and problems of `folder`; raises DataError where it is none of the known layouts."""
-    folder = Path(folder)
-    plain = _plain(folder) if (folder / "images").is_dir() and (folder / "masks").is_dir() else None
-    if plain and plain.pairs:
-        return plain
-    instances = sorted(folder.glob("*/images")) + sorted(folder.glob("stage1_train/*/images"))
-    if instances:
-        return _instances([images.parent for images in instances])
-    files = [file for file in sorted(folder.rglob("*")) if _is_image(file)]
-    for layout, suffix in (("ISIC", "_segmentation"), ("Carvana", "_mask")):
-        if any(file.stem.endswith(suffix) for file in files):
-            return _suffixed(layout, files, suffix)
-    if plain:
-        return plain
-    raise DataError(f"{folder}: needs the folders images/ and masks/, or another known layout: {KNOWN}")
+def recognize(folder: str | Path) -> Dataset:
+    """The data set in `folder`, by the first layout that finds samples there; raises DataError where none fits."""
+    empty = None
+    for layout in LAYOUTS:
+        reading = layout.read(Path(folder))
+        if reading and reading[0]:
+            return Dataset(layout.name, *reading)
+        if reading:
+            empty = empty or Dataset(layout.name, *reading)
+    if empty:
+        return empty
+    known = "; ".join(f"{layout.name} ({layout.looks})" for layout in LAYOUTS[1:])
+    raise DataError(f"{folder}: needs the folders images/ and masks/ ({LAYOUTS[0].looks}), or another layout: {known}")
 
 
-def check(found: Found, classes: int = 0) -> list[str]:
-    """Everything wrong with a recognised folder, every file opened; `classes` above 0 means masks of class indices."""
-    problems = list(found.problems)
-    foreground = False
-    for pair in found.pairs:
-        try:
-            foreground |= bool(pair.load(classes)[1].any())
-        except DataError as error:
-            problems.append(str(error))
-    if found.pairs and not foreground and not problems:
-        problems.append("every mask is empty: there is nothing to learn")
-    return problems
-
-
-def _plain(folder: Path) -> Found:
+def _images_and_masks(folder: Path) -> Reading | None:
+    if not ((folder / "images").is_dir() and (folder / "masks").is_dir()):
+        return None
     images, problems = _by_stem((folder / "images").iterdir())
     masks, more = _by_stem((folder / "masks").iterdir())
     if not images:
-        problems.append(f"{folder / 'images'}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    problems += more + _unpaired(images, masks)
-    groups = _groups(folder / "index.csv")
-    both = sorted(images.keys() & masks.keys())
-    return Found("images and masks", [Pair(n, images[n], masks[n], groups.get(n, "")) for n in both], problems)
+        problems.append(f"{folder / 'images'}: holds no images ({', '.join(SUFFIXES)})")
+    strata = _strata(folder / "index.csv")
+    found = [Sample(n, images[n], masks[n], strata.get(n, "")) for n in sorted(images.keys() & masks.keys())]
+    return found, problems + more + _unpaired(images, masks)
 
 
-def _instances(folders: Sequence[Path]) -> Found:
-    """DSB-2018: a folder per image, with one mask for every nucleus."""
+def _instances(folder: Path) -> Reading | None:
+    """A folder for each image, with one mask for every nucleus."""
+    parts = [images.parent for inside in ("*", "stage1_train/*") for images in sorted(folder.glob(f"{inside}/images"))]
     found, problems = [], []
-    for folder in folders:
-        images = [file for file in sorted((folder / "images").iterdir()) if _is_image(file)]
-        masks = [file for file in sorted((folder / "masks").glob("*")) if _is_image(file)]
+    for part in parts:
+        images = [file for file in sorted((part / "images").iterdir()) if is_image(file)]
+        masks = [file for file in sorted((part / "masks").glob("*")) if is_image(file)]
         if len(images) != 1:
-            problems.append(f"{folder / 'images'}: holds {len(images)} images in place of one")
+            problems.append(f"{part / 'images'}: holds {len(images)} images in place of one")
         elif not masks:
-            problems.append(f"{folder.name}: the image has no masks in {folder / 'masks'}")
+            problems.append(f"{part.name}: the image has no masks in {part / 'masks'}")
         else:
-            found.append(Pair(folder.name, images[0], folder / "masks", instances=tuple(masks)))
-    return Found("DSB-2018", sorted(found, key=lambda pair: pair.name), problems)
+            found.append(Sample(part.name, images[0], part / "masks", instances=tuple(masks)))
+    return (sorted(found, key=lambda sample: sample.name), problems) if parts else None
 
 
-def _suffixed(layout: str, files: Sequence[Path], suffix: str) -> Found:
-    """Images and masks anywhere below the folder, a mask being NAME + `suffix`; one Carvana car is many images."""
-    masks, problems = _by_stem((f for f in files if f.stem.endswith(suffix)), suffix)
-    images, more = _by_stem(f for f in files if not f.stem.endswith(suffix))
-    found = [
-        Pair(name, images[name], masks[name], unit=name.rpartition("_")[0] if layout == "Carvana" else "")
-        for name in sorted(images.keys() & masks.keys())
-    ]
-    return Found(layout, found, problems + more + _unpaired(images, masks))
+def _suffixed(suffix: str, split_group: Callable[[str], str] = lambda _: "") -> Callable[[Path], Reading | None]:
+    """Images and masks anywhere below the folder, a mask being NAME + `suffix`."""
+
+    def read(folder: Path) -> Reading | None:
+        files = [file for file in sorted(folder.rglob("*")) if is_image(file)]
+        masks, problems = _by_stem((f for f in files if f.stem.endswith(suffix)), suffix)
+        images, more = _by_stem(f for f in files if not f.stem.endswith(suffix))
+        names = sorted(images.keys() & masks.keys())
+        found = [Sample(name, images[name], masks[name], split_group=split_group(name)) for name in names]
+        return (found, problems + more + _unpaired(images, masks)) if masks else None
+
+    return read
 
 
 def _by_stem(files: Iterable[Path], suffix: str = "") -> tuple[dict[str, Path], list[str]]:
@@ -113,7 +99,7 @@ def _by_stem(files: Iterable[Path], suffix: str = "") -> tuple[dict[str, Path], 
     problems = []
     for file in sorted(files):
         name = file.stem.removesuffix(suffix)
-        if not _is_image(file):
+        if not is_image(file):
             continue
         if name in named:
             problems.append(f"{file}: a second file of the name {name}, beside {named[name].name}")
@@ -126,12 +112,17 @@ def _unpaired(images: dict[str, Path], masks: dict[str, Path]) -> list[str]:
     return lonely + [f"{masks[name]}: a mask without an image" for name in sorted(masks.keys() - images.keys())]
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-
-
-def _groups(index: Path) -> dict[str, str]:
+def _strata(index: Path) -> dict[str, str]:
     if not index.is_file():
         return {}
     with index.open(newline="") as file:
         return {row["name"]: row.get("modality", "") for row in csv.DictReader(file)}
+
+
+LAYOUTS: Sequence[Layout] = (
+    Layout("images and masks", "images/NAME.png|jpg beside masks/NAME.png", _images_and_masks),
+    Layout("DSB-2018", "Kaggle's: ID/images, ID/masks", _instances),
+    Layout("ISIC", "ISIC_x.jpg, ISIC_x_segmentation.png", _suffixed("_segmentation")),
+    Layout("Carvana", "x_01.jpg, x_01_mask.gif", _suffixed("_mask", lambda name: name.rpartition("_")[0])),
+)
+"""Every layout, in the order in which they are tried."""

@@ -26,7 +26,7 @@ from engine.model import Preprocessing
 from engine.runtime import Engine
 from engine.train import metrics, quantize, trainer
 from engine.train.config import Config
-from engine.train.data import dataset
+from engine.train.data import dataset, samples
 from engine.train.experiments.int8 import quantised
 from engine.train.export import colors, to_model
 from engine.train.network import Network
@@ -146,15 +146,15 @@ def _comparable(config: Config) -> dict[str, Any]:
 
 
 @cache
-def remembered(pair: dataset.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
-    """`trainer.load`, remembered: the jobs of a process share their images."""
-    return trainer.load(pair, classes, how)
+def remembered(sample: dataset.Sample, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
+    """`samples.load`, remembered: the jobs of a process share their images."""
+    return samples.load(sample, classes, how)
 
 
 @cache
-def _held(pair: dataset.Pair, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
-    """(prepared image, mask at the image's own size) of a validation pair, remembered."""
-    image, mask = pair.load(classes)
+def _held(sample: dataset.Sample, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
+    """(prepared image, mask at the image's own size) of a validation sample, remembered."""
+    image, mask = sample.load(classes)
     return preprocess.preprocess(image, how), mask
 
 
@@ -170,12 +170,12 @@ def _model(network: Network, config: Config, name: str) -> Model:
     return to_model(network, config, name=name, classes=infos, provenance={})
 
 
-def score(model: Model, items: Sequence[dataset.Pair], config: Config) -> metrics.Scores:
+def score(model: Model, items: Sequence[dataset.Sample], config: Config) -> metrics.Scores:
     """Scores of `model` over whole images, by the engine, which gives the bits of torch in less time."""
     how, classes, counted = config.preprocessing, len(config.classes), []
     with Engine.load(replace(model, preprocessing=Preprocessing()), threads=torch.get_num_threads()) as engine:
-        for pair in items:
-            image, mask = _held(pair, classes, how)
+        for sample in items:
+            image, mask = _held(sample, classes, how)
             (predicted,), _ = engine.run([image])
             counted += metrics.by_class(preprocess.postprocess(predicted, mask.shape, how), mask, classes)
     return replace(metrics.summarise(counted), images=len(items))

@@ -31,13 +31,13 @@ class Threshold:
 
 def test_every_image_is_scored_beside_otsu(data: Path) -> None:
     engine: Any = Threshold()
-    rows = evaluate.evaluate(engine, layouts.pairs(data), threshold=0.4, otsu=True)
+    rows = evaluate.evaluate(engine, layouts.samples(data), threshold=0.4, otsu=True)
     assert engine.asked == [0.4] * 12
     assert [row.counts.dice for row in rows] == [1.0] * 12
     assert all(row.otsu and row.otsu.dice > 0.9 for row in rows)
     lines = evaluate.table(rows).splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["all", "12"], ["even", "6"], ["odd", "6"]]
-    assert lines[0].split() == ["group", "images", "Dice", "IoU", "F1", "Otsu", "Dice", "Otsu", "IoU", "Otsu", "F1"]
+    assert lines[0].split() == ["stratum", "images", "Dice", "IoU", "F1", "Otsu", "Dice", "Otsu", "IoU", "Otsu", "F1"]
     assert len({len(line) for line in lines}) == 1
 
 
@@ -53,7 +53,7 @@ def test_csv_has_one_line_per_image(tmp_path: Path) -> None:
         read = list(csv.DictReader(file))
     assert read[0] == {
         "name": "a",
-        "group": "g",
+        "stratum": "g",
         "class": "",
         "dice": "0.666667",
         "iou": "0.500000",
@@ -70,7 +70,7 @@ def test_evaluation_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("part", ["training", "validation"])
 def test_parts_are_those_of_training(data: Path, part: str) -> None:
-    items = layouts.pairs(data)
+    items = layouts.samples(data)
     training, validation = dataset.split(items, 0.25, 3)
     assert evaluate.select(items, part, 0.25, 3) == {"training": training, "validation": validation}[part]
     assert evaluate.select(items, "all") == items

@@ -19,7 +19,8 @@ from engine.backends import reference
 from engine.runtime import Engine
 from engine.train import evaluate, export, log, trainer
 from engine.train.config import Config
-from engine.train.data import dataset, layouts
+from engine.train.data import layouts
+from engine.train.data.files import DataError
 from engine.train.trainer import ResumeError, Trainer
 from service.app import create_app
 from service.settings import Settings
@@ -125,8 +126,8 @@ def test_the_exported_file_segments_like_the_trained_network(data: Path, tmp_pat
     run.run()
     path = export.export(run.checkpoint, tmp_path / "discs.safetensors", class_name="disc", scores={"dice": 0.5})
     model = format.load(path)
-    for pair in run.validation:
-        image, _ = pair.load()
+    for sample in run.validation:
+        image, _ = sample.load()
         logits = reference.run(model, preprocess.pad(preprocess.stretch(image))).logits
         logits = logits[: image.shape[0], : image.shape[1]]
         np.testing.assert_array_equal(reference.decide(logits, 0), trainer.predict(run.network, image, config))
@@ -169,7 +170,7 @@ def test_a_failed_proof_leaves_no_file(data: Path, tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.glob("wrong*"))
 
 
-def test_two_pairs_are_enough_to_train_and_validate_but_one_is_not(data: Path, tmp_path: Path) -> None:
+def test_two_samples_are_enough_to_train_and_validate_but_one_is_not(data: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in (data / "images").iterdir())
     for part in ("images", "masks"):
         for name in names[2:]:
@@ -178,7 +179,7 @@ def test_two_pairs_are_enough_to_train_and_validate_but_one_is_not(data: Path, t
     assert (len(run.training), len(run.validation)) == (1, 1)
     for part in ("images", "masks"):
         (data / part / names[1]).unlink()
-    with pytest.raises(dataset.DataError, match="too few pairs"):
+    with pytest.raises(DataError, match="too few samples"):
         Trainer(tiny(data, tmp_path / "one"))
 
 
@@ -206,7 +207,7 @@ def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(
     run = Trainer(tiny(data, tmp_path / "run", contrast="stretch", resize=resize))
     run.run()
     path = export.export(run.checkpoint, tmp_path / "discs.safetensors")
-    images = [pair.load()[0] for pair in layouts.pairs(data)[:2]]
+    images = [sample.load()[0] for sample in layouts.samples(data)[:2]]
     pairs = selftest.read_golden(export.golden(run.checkpoint, images, tmp_path / "golden.safetensors"))
     checkpoint = export.CheckpointEngine(run.checkpoint)
     by_torch, _ = checkpoint.run(images)
@@ -278,7 +279,7 @@ def test_several_classes_from_training_to_the_mask_that_is_served(data: Path, tm
 
 def test_classes_beyond_those_named_are_refused(data: Path, tmp_path: Path) -> None:
     with_classes(data)
-    with pytest.raises(dataset.DataError, match="holds class 2, but the 2 classes are 0 to 1"):
+    with pytest.raises(DataError, match="holds class 2, but the 2 classes are 0 to 1"):
         Trainer(tiny(data, tmp_path / "run", classes=("ground", "disc"))).run()
 
 
@@ -290,15 +291,15 @@ def test_the_exported_file_is_calibrated_and_says_what_was_removed(data: Path, t
     assert model.layers[-1].scale * model.provenance["temperature"] == pytest.approx(scale, rel=1e-3)
     assert "can never change a result" in model.provenance["removed"]
     with Engine.load(tmp_path / "discs.safetensors") as engine:
-        for pair in run.validation:
-            image, _ = pair.load()
+        for sample in run.validation:
+            image, _ = sample.load()
             np.testing.assert_array_equal(engine.run([image])[0][0], trainer.predict(run.network, image, run.config))
 
 
 def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -> None:
     run = Trainer(tiny(data, tmp_path / "run", floating=True, crops=4))
     run.run()
-    (mask,), _ = export.CheckpointEngine(run.checkpoint).run([layouts.pairs(data)[0].load()[0]])
+    (mask,), _ = export.CheckpointEngine(run.checkpoint).run([layouts.samples(data)[0].load()[0]])
     assert mask.dtype == np.bool_
     with pytest.raises(export.ExportError, match="full precision"):
         export.export(run.checkpoint, tmp_path / "no.safetensors")

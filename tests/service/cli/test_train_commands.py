@@ -19,7 +19,7 @@ NUCLEI = Path(__file__).parents[2] / "data" / "nuclei"
 def test_a_sound_folder_is_called_that(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "check", str(NUCLEI)]) == 0
     out = capsys.readouterr().out
-    assert "images and masks, 4 pairs" in out
+    assert "images and masks, 4 samples" in out
     assert "nothing is wrong" in out
 
 

@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from engine.train.data import dataset, layouts
-from engine.train.data.dataset import DataError, Pair
+from engine.train.data.dataset import Sample
+from engine.train.data.files import DataError
 
 
-def test_pairs_come_sorted_with_their_groups(data: Path) -> None:
-    items = layouts.pairs(data)
-    assert [pair.name for pair in items] == [f"disc{k:02}" for k in range(12)]
-    assert [pair.group for pair in items[:2]] == ["even", "odd"]
+def test_samples_come_sorted_with_their_strata(data: Path) -> None:
+    items = layouts.samples(data)
+    assert [sample.name for sample in items] == [f"disc{k:02}" for k in range(12)]
+    assert [sample.stratum for sample in items[:2]] == ["even", "odd"]
     image, mask = items[1].load()
     assert (image.shape, mask.shape, items[1].size) == ((33, 37, 3), (33, 37), (37, 33))
     assert set(np.unique(mask)) == {0, 1}
@@ -23,63 +24,63 @@ def test_pairs_come_sorted_with_their_groups(data: Path) -> None:
 
 def test_a_folder_without_images_or_masks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="images/ and masks/"):
-        layouts.pairs(tmp_path)
+        layouts.samples(tmp_path)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     for part in ("images", "masks"):
         (tmp_path / part).mkdir()
     with pytest.raises(DataError, match="holds no images"):
-        layouts.pairs(tmp_path)
+        layouts.samples(tmp_path)
 
 
 @pytest.mark.parametrize("part", ["images", "masks"])
 def test_a_missing_partner_is_named(data: Path, part: str) -> None:
     (data / part / "disc03.png").unlink()
     with pytest.raises(DataError, match="disc03"):
-        layouts.pairs(data)
+        layouts.samples(data)
 
 
 def test_a_mask_of_another_size_is_named(data: Path) -> None:
     Image.new("1", (5, 6)).save(data / "masks" / "disc00.png")
     with pytest.raises(DataError, match=r"disc00\.png.*\(40, 48\).*\(6, 5\)"):
-        layouts.pairs(data)[0].load()
+        layouts.samples(data)[0].load()
 
 
 def test_a_mask_of_many_values_is_named_with_them(data: Path) -> None:
     Image.fromarray(np.arange(40 * 48, dtype=np.uint8).reshape(40, 48) % 3).save(data / "masks" / "disc00.png")
     with pytest.raises(DataError, match=r"disc00\.png: not a binary mask: it holds the values \[0, 1, 2\]"):
-        layouts.pairs(data)[0].load()
+        layouts.samples(data)[0].load()
 
 
 def test_an_unreadable_image_is_named(data: Path) -> None:
     (data / "images" / "disc00.png").write_bytes(b"not an image")
-    pair = layouts.pairs(data)[0]
+    sample = layouts.samples(data)[0]
     with pytest.raises(DataError, match="disc00"):
-        pair.load()
+        sample.load()
     with pytest.raises(DataError, match="disc00"):
-        _ = pair.size
+        _ = sample.size
 
 
 @pytest.mark.parametrize("value", [0, 1, 255])
 def test_a_mask_of_one_value_is_all_background_or_all_foreground(data: Path, value: int) -> None:
     Image.new("L", (48, 40), value).save(data / "masks" / "disc00.png")
-    _, mask = layouts.pairs(data)[0].load()
+    _, mask = layouts.samples(data)[0].load()
     assert np.unique(mask).tolist() == [min(value, 1)]
 
 
-def sized(monkeypatch: pytest.MonkeyPatch, sizes: list[tuple[int, int]]) -> list[Pair]:
-    items = [Pair(f"{k:03}", Path(), Path()) for k in range(len(sizes))]
-    monkeypatch.setattr(Pair, "size", property(lambda pair: sizes[int(pair.name)]))
+def sized(monkeypatch: pytest.MonkeyPatch, sizes: list[tuple[int, int]]) -> list[Sample]:
+    items = [Sample(f"{k:03}", Path(), Path()) for k in range(len(sizes))]
+    monkeypatch.setattr(Sample, "size", property(lambda sample: sizes[int(sample.name)]))
     return items
 
 
 def test_split_holds_the_share_of_every_size_and_depends_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     items = sized(monkeypatch, [(8, 8)] * 20 + [(9, 9)] * 10)
     training, held = dataset.split(items, 0.2, seed=1)
-    assert sorted(training + held, key=lambda pair: pair.name) == items
-    assert [sum(pair.size == size for pair in held) for size in ((8, 8), (9, 9))] == [4, 2]
-    assert dataset.split(items[::-1], 0.2, seed=1)[1] == [pair for pair in items[::-1] if pair in held]
+    assert sorted(training + held, key=lambda sample: sample.name) == items
+    assert [sum(sample.size == size for sample in held) for size in ((8, 8), (9, 9))] == [4, 2]
+    assert dataset.split(items[::-1], 0.2, seed=1)[1] == [sample for sample in items[::-1] if sample in held]
     assert dataset.split(items, 0.2, seed=2)[1] != held
 
 

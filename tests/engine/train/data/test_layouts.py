@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from engine.train.data import dataset, layouts
-from engine.train.data.dataset import DataError
+from engine.train.data.files import DataError
 
 
 def picture(path: Path, size: tuple[int, int] = (8, 6)) -> None:
@@ -52,26 +52,26 @@ def carvana(root: Path, cars: int, views: int = 2) -> Path:
 @pytest.mark.parametrize("inside", ["", "stage1_train"])
 def test_dsb_instances_are_merged(tmp_path: Path, inside: str) -> None:
     dsb(tmp_path / inside, "one", "two")
-    found = layouts.recognise(tmp_path)
-    assert (found.layout, [pair.name for pair in found.pairs], found.problems) == ("DSB-2018", ["one", "two"], [])
-    _, merged = found.pairs[0].load()
+    found = layouts.recognize(tmp_path)
+    assert (found.layout, [sample.name for sample in found.samples], found.problems) == ("DSB-2018", ["one", "two"], [])
+    _, merged = found.samples[0].load()
     expected = np.zeros((6, 8), np.uint8)
     expected[:2, :2] = expected[3:, 5:] = 1
     np.testing.assert_array_equal(merged, expected)
 
 
 def test_isic_masks_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
-    found = layouts.recognise(isic(tmp_path, "ISIC_0000001", "ISIC_0000000"))
-    assert (found.layout, [pair.name for pair in found.pairs]) == ("ISIC", ["ISIC_0000000", "ISIC_0000001"])
-    assert found.pairs[0].load()[1].sum() == 9
+    found = layouts.recognize(isic(tmp_path, "ISIC_0000001", "ISIC_0000000"))
+    assert (found.layout, [sample.name for sample in found.samples]) == ("ISIC", ["ISIC_0000000", "ISIC_0000001"])
+    assert found.samples[0].load()[1].sum() == 9
 
 
 def test_carvana_is_split_by_car(tmp_path: Path) -> None:
-    items = layouts.pairs(carvana(tmp_path, cars=5))
-    assert items[0].unit == "car0"
+    items = layouts.samples(carvana(tmp_path, cars=5))
+    assert items[0].split_group == "car0"
     assert items[0].load()[1].sum() == 9
     training, held = dataset.split(items, 0.2, seed=3)
-    assert {pair.unit for pair in training}.isdisjoint(pair.unit for pair in held)
+    assert {sample.split_group for sample in training}.isdisjoint(sample.split_group for sample in held)
     assert (len(training), len(held)) == (8, 2)
     assert dataset.split(items[::-1], 0.2, seed=3)[1] == held[::-1]
     assert any(dataset.split(items, 0.2, seed=seed)[1] != held for seed in range(5))
@@ -81,15 +81,15 @@ def test_carvana_is_split_by_car(tmp_path: Path) -> None:
 def test_masks_of_suffixed_names_may_lie_in_images_and_masks(tmp_path: Path, suffix: str) -> None:
     picture(tmp_path / "images" / "car0_01.jpg")
     mask(tmp_path / "masks" / f"car0_01{suffix}.png", (1, 1, 4, 4))
-    found = layouts.recognise(tmp_path)
-    assert ([pair.name for pair in found.pairs], found.problems) == (["car0_01"], [])
-    assert found.pairs[0].load()[1].sum() == 9
+    found = layouts.recognize(tmp_path)
+    assert ([sample.name for sample in found.samples], found.problems) == (["car0_01"], [])
+    assert found.samples[0].load()[1].sum() == 9
 
 
 def test_what_is_no_layout_is_refused_with_those_that_are(tmp_path: Path) -> None:
     picture(tmp_path / "cat.png")
     with pytest.raises(DataError, match=r"images/ and masks/.*DSB.*ISIC.*Carvana"):
-        layouts.pairs(tmp_path)
+        layouts.samples(tmp_path)
 
 
 def test_every_problem_of_a_folder_is_named(data: Path) -> None:
@@ -101,25 +101,25 @@ def test_every_problem_of_a_folder_is_named(data: Path) -> None:
     (data / "images" / "disc07.png").write_bytes(b"no image")
     picture(data / "images" / "disc08.jpg", size=(40, 64))
     (data / "images" / "._disc09.png").write_bytes(b"left behind by a Mac")
-    found = layouts.recognise(data)
-    problems = layouts.check(found)
-    assert len(found.pairs) == 10
+    found = layouts.recognize(data)
+    problems = found.check()
+    assert len(found.samples) == 10
     expected = ["second file of the name disc08", r"disc01.png: has no mask", "disc02.png: a mask without an image"]
     expected += ["disc03.png: its image is", "disc06.png: not a binary mask", "disc07.png: cannot be read"]
     for part, problem in zip(expected, problems, strict=True):
         assert part in problem
     with pytest.raises(DataError, match="and 2 more: `mbunet data check`"):
-        layouts.pairs(data)
+        layouts.samples(data)
 
 
 def test_a_sound_folder_has_no_problems(data: Path) -> None:
-    assert layouts.check(layouts.recognise(data)) == []
+    assert layouts.recognize(data).check() == []
 
 
 def test_empty_masks_are_a_problem_when_there_is_nothing_else(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png")
     mask(tmp_path / "masks" / "a.png")
-    assert layouts.check(layouts.recognise(tmp_path)) == ["every mask is empty: there is nothing to learn"]
+    assert layouts.recognize(tmp_path).check() == ["every mask is empty: there is nothing to learn"]
 
 
 def test_dsb_folders_without_image_or_masks_are_named(tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_dsb_folders_without_image_or_masks_are_named(tmp_path: Path) -> None:
     (tmp_path / "one" / "images" / "one.png").unlink()
     for file in (tmp_path / "two" / "masks").iterdir():
         file.unlink()
-    found = layouts.recognise(tmp_path)
-    assert [pair.name for pair in found.pairs] == ["three"]
+    found = layouts.recognize(tmp_path)
+    assert [sample.name for sample in found.samples] == ["three"]
     assert ["one" in found.problems[0], "two: the image has no masks" in found.problems[1]] == [True, True]
 
 
@@ -141,9 +141,9 @@ def test_index_masks_give_their_own_values(tmp_path: Path) -> None:
     coloured = Image.fromarray(values, "P")
     coloured.putpalette([0, 0, 0, 9, 200, 30, 250, 1, 2])
     coloured.save(tmp_path / "masks" / "palette.png")
-    for pair in layouts.pairs(tmp_path):
-        np.testing.assert_array_equal(pair.load(classes=3)[1], values)
+    for sample in layouts.samples(tmp_path):
+        np.testing.assert_array_equal(sample.load(classes=3)[1], values)
         with pytest.raises(DataError, match=r"holds class 2, but the 2 classes are 0 to 1"):
-            pair.load(classes=2)
+            sample.load(classes=2)
         with pytest.raises(DataError, match="not a binary mask"):
-            pair.load()
+            sample.load()

@@ -1,0 +1,33 @@
+"""Batches of crops: each depends on its seed alone, and large images give more of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.train.data import augment, samples
+
+SIZES = ((40, 48), (160, 192))  # (h, w): sixteen times the pixels, four times the root
+
+
+def loaded() -> list[samples.Loaded]:
+    """Two images, all of the value 1 and 2, whose masks say the same."""
+    return [(np.full((*size, 3), k, np.uint8), np.full(size, k, np.uint8)) for k, size in enumerate(SIZES, 1)]
+
+
+def test_a_batch_depends_on_its_seed_alone() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    items = [*loaded(), (noise, noise[..., 0] % 2)]
+    whole = list(samples.batches(items, [(0, step) for step in range(6)], 3, 16, augment.crop))
+    (again,) = samples.batches(items, [(0, 4)], 3, 16, augment.crop)
+    assert (again[0].shape, again[1].shape) == ((3, 3, 16, 16), (3, 16, 16))
+    assert again[0].dtype == again[1].dtype == np.uint8
+    np.testing.assert_array_equal(again[0], whole[4][0])
+    np.testing.assert_array_equal(again[1], whole[4][1])
+    assert any((pixels != again[0]).any() for pixels, _ in whole)
+
+
+def test_images_are_drawn_by_the_root_of_their_pixels_with_their_own_masks() -> None:
+    ((pixels, labels),) = samples.batches(loaded(), [(0,)], 1000, 16, augment.window)
+    np.testing.assert_array_equal(pixels, np.repeat(labels[:, None], 3, axis=1))
+    large = int((labels[:, 0, 0] == 2).sum())
+    assert 760 <= large <= 840
