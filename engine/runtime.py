@@ -83,9 +83,14 @@ class Engine:
         masks, _, timings = self._run(images, threshold, want_logits=False)
         return masks, timings
 
+    def run_logits(self, images: Sequence[Pixels]) -> tuple[list[Logits], Timings]:
+        """As `run`, but integer logits int32 [h, w, classes]; `model.layers[-1].scale` times them is the real logit."""
+        _, logits, timings = self._run(images, None, want_logits=True)
+        return logits, timings
+
     def logits(self, image: Pixels) -> Logits:
-        """Integer logits int32 [h, w, classes] of one image; `model.layers[-1].scale` times them is the real logit."""
-        return self._run([image], None, want_logits=True)[1][0]
+        """Those of one image."""
+        return self.run_logits([image])[0][0]
 
     def probabilities(self, image: Pixels) -> NDArray[np.float64]:
         """Of every pixel and class, float64 [h, w, classes], from the logits; with one class the foreground's."""

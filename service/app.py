@@ -1,4 +1,4 @@
-"""The application: routes, envelope and one running service, put together."""
+"""The application: routes, what is round them, and one running service, put together."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service import problems
-from service.api import access_log, auth, routes, stream, v2
-from service.core.batcher import Engine
-from service.core.pipeline import Service
+from service.api import access_log, auth, models, openapi, operation, pages, segment, stream, tracing, v2
+from service.core.engine import Engine
+from service.core.service import assemble
 from service.settings import Settings
-from service.telemetry.traces import Traces, Tracing
+from service.telemetry.traces import Traces
 
 
 def create_app(
@@ -28,16 +26,16 @@ def create_app(
 ) -> FastAPI:
     """An ASGI application that segments with `engines`; its lifespan starts the worker and drains the queue.
 
-    The first engine's model is the default one. `load` gives the engines anew, for `app.state.service.reload()`.
+    The first engine's model is the default one. `load` gives the engines anew, for `app.state.service.models.reload()`.
     `traces` takes a span of every request.
     """
-    service = Service(engines if isinstance(engines, Sequence) else [engines], settings, clock, load, traces)
+    service = assemble(engines if isinstance(engines, Sequence) else [engines], settings, clock, load, traces)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.start()
+        service.lifecycle.start()
         yield
-        await asyncio.to_thread(service.stop)
+        await asyncio.to_thread(service.lifecycle.stop)
 
     app = FastAPI(
         title="MBU-Net segmentation",
@@ -49,7 +47,7 @@ def create_app(
         exception_handlers=access_log.handlers(service.metrics),
     )
     app.state.service = service
-    app.add_middleware(auth.Guard, settings=settings, metrics=service.metrics)
+    app.add_middleware(auth.Auth, settings=settings, metrics=service.metrics)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -58,18 +56,10 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["Retry-After", "Server-Timing", "X-Joules-Per-Image", "X-Request-Id"],
         )
-    app.add_middleware(access_log.Envelope, metrics=service.metrics)
+    app.add_middleware(access_log.AccessLog, metrics=service.metrics)
     if traces:
-        app.add_middleware(Tracing, traces=traces)
-    for router in (routes.images, routes.router, stream.router, v2.router):
-        app.include_router(router)
-    _explain_problems(app)
+        app.add_middleware(tracing.Tracing, traces=traces)
+    for part in (segment, models, operation, pages, stream, v2):
+        app.include_router(part.router)
+    openapi.list_problems(app)
     return app
-
-
-def _explain_problems(app: FastAPI) -> None:
-    """Put the list of problems into /openapi.json, from where /docs takes it."""
-    document: dict[str, Any] = app.openapi()
-    document["x-problems"] = [
-        {"reason": problem.reason(), "status": problem.status, "title": problem.title} for problem in problems.tree()
-    ]

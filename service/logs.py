@@ -7,6 +7,8 @@ import logging
 from datetime import datetime, timezone
 from typing import Any
 
+log = logging.getLogger("mbunet")
+
 
 class JsonLines(logging.Formatter):
     """time, level, message; what `extra={"fields": {...}}` gives; and the traceback of an exception."""
@@ -26,4 +28,4 @@ def configure() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("mbunet").setLevel(logging.INFO)
+    log.setLevel(logging.INFO)

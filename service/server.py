@@ -14,8 +14,7 @@ from service import logs
 from service.settings import LAST_SHARE, Settings
 
 if TYPE_CHECKING:
-    from engine.runtime import Engine
-    from service.core import batcher
+    from service.core.engine import Engine
 
 
 def serve(settings: Settings) -> int:
@@ -33,23 +32,16 @@ def serve(settings: Settings) -> int:
         import uvicorn
 
         from service.app import create_app
+        from service.core.engine import load_all
         from service.telemetry import traces
 
-        engines = load(settings)
+        engines = load_all(settings)
         logs.configure()
-        app = create_app(engines, settings, load=lambda: load(settings), traces=traces.from_environment())
-        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=app.state.service.reload).start())
+        app = create_app(engines, settings, load=lambda: load_all(settings), traces=traces.from_environment())
+        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=app.state.service.models.reload).start())
         print(greeting(engines[0], listener, bool(settings.tls_certificate)), flush=True)
         uvicorn.Server(uvicorn.Config(app, **options(settings))).run([listener])
     return 0
-
-
-def load(settings: Settings) -> list[Engine]:
-    """An engine for every model of the settings. They are never closed: a queued image may still need one."""
-    from engine.runtime import Engine
-
-    names = [name.strip() for name in settings.model.split(",")]
-    return [Engine.load(name, settings.device, settings.threads, settings.kernel) for name in names]
 
 
 def options(settings: Settings) -> dict[str, Any]:
@@ -83,7 +75,7 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def greeting(engine: batcher.Engine, listener: socket.socket, secure: bool = False) -> str:
+def greeting(engine: Engine, listener: socket.socket, secure: bool = False) -> str:
     """What a person at the terminal needs: where the server is, and two commands to copy."""
     host, port = listener.getsockname()[:2]
     scheme = "https" if secure else "http"

@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 from starlette.routing import Route
 
-from service.core.batcher import log
+from service.logs import log
 from service.settings import Settings, load
 
 WARM_UP_S = 60.0
@@ -55,10 +55,10 @@ class Replica:
     """One engine and the whole application round it."""
 
     def __init__(self, settings: Settings) -> None:
-        from service import server
         from service.app import create_app
+        from service.core.engine import load_all
 
-        self._application = create_app(server.load(settings), settings)
+        self._application = create_app(load_all(settings), settings)
         self._service = self._application.state.service
         self._application.router.routes.insert(0, Route("/metrics", self._metrics))
 
@@ -67,9 +67,9 @@ class Replica:
 
     async def check_health(self) -> None:
         """Raises where the engine cannot work. Ray sends requests only after the first time, so it waits for it."""
-        await asyncio.to_thread(self._service.settled.wait, WARM_UP_S)
-        if self._service.state not in ("ready", "draining"):
-            raise RuntimeError(f"the server is {self._service.state}")
+        await asyncio.to_thread(self._service.lifecycle.settled.wait, WARM_UP_S)
+        if self._service.lifecycle.state not in ("ready", "draining"):
+            raise RuntimeError(f"the server is {self._service.lifecycle.state}")
 
     async def exposition(self) -> tuple[str, str]:
         """This replica's name and its series, in Prometheus' text format."""

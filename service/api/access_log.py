@@ -1,4 +1,4 @@
-"""What is round every request: id, time, outcome, one line in the log, and a problem document instead of a crash."""
+"""Round every request: its id, time and outcome, one line in the log, and a problem document instead of a crash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.core.batcher import log
+from service.api.timing import server_timing
+from service.logs import log
 from service.problems import BadParameter, EngineFailure, MethodNotAllowed, NotFound, Problem
 from service.telemetry.metrics import Metrics
 
@@ -25,7 +26,7 @@ TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3
 REQUEST_ID = re.compile(r"[!-~]{1,128}")  # printable ASCII without spaces
 
 
-class Envelope:
+class AccessLog:
     """ASGI middleware: X-Request-Id echoed or made, every outcome timed, counted and logged, nothing raised further."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -53,7 +54,7 @@ class Envelope:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 stages = headers.get("server-timing", "")
-                total = f"total;dur={1e3 * (time.perf_counter() - started):.2f}"
+                total = server_timing({"total": 1e3 * (time.perf_counter() - started)})
                 headers["Server-Timing"] = f"{stages}, {total}" if stages else total
             await send(message)
 

@@ -12,11 +12,11 @@ from service.problems import ForeignOrigin, Problem, WrongKey
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
-GUARDED = ("/segment", "/stream", "/models", "/v2/models", "/v2/repository")  # health, metrics and pages are open
+PROTECTED = ("/segment", "/stream", "/models", "/v2/models", "/v2/repository")  # health, metrics and pages are open
 WEBSOCKET_KEY = "key."  # a page cannot set a websocket's headers, but may offer the subprotocol "key.<the key>"
 
 
-class Guard:
+class Auth:
     """ASGI middleware: 401 for a missing or wrong key, 403 for pages of other origins."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
@@ -26,7 +26,7 @@ class Guard:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and scope["path"].startswith(GUARDED):
+        if scope["type"] in ("http", "websocket") and scope["path"].startswith(PROTECTED):
             refusal = self._refusal(Headers(scope=scope))
             if refusal:
                 self._metrics.refusals.labels(refusal.reason()).inc()

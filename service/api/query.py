@@ -9,7 +9,9 @@ from starlette.datastructures import QueryParams
 
 from service.api import negotiate
 from service.codec.encoders import ENCODERS
-from service.core.pipeline import Service, Wish
+from service.core import params
+from service.core.params import SegmentParams
+from service.core.service import Service
 from service.problems import BadParameter
 
 
@@ -40,21 +42,22 @@ def documented() -> list[dict[str, Any]]:
     ]
 
 
-def wish(given: QueryParams, accept: str, service: Service) -> Wish:
+def segment_params(given: QueryParams, accept: str, service: Service) -> SegmentParams:
     """What the query `given` and the Accept header ask for; raises NoSuchFormat, NotFound and BadParameter."""
     query = _read(given)
     encoder = negotiate.choose(query.format, accept)
-    engine = service.engine(query.model)
-    threshold = service.threshold(engine, query.threshold)
-    return Wish(engine, threshold, encoder, service.seconds_allowed(query.timeout_ms), query.priority == "low")
+    engine = service.models.engine(query.model)
+    return SegmentParams(
+        engine,
+        params.threshold(engine, query.threshold),
+        encoder,
+        params.timeout_s(query.timeout_ms, service.settings.timeout_ms),
+        query.priority == "low",
+    )
 
 
 def _read(given: QueryParams) -> SegmentQuery:
-    """The query of a request; raises BadParameter.
-
-    FastAPI reads a `Query` model too, but goes through its fields anew for every request: a third of a millisecond
-    right after a run of the engine, when no cache holds the code.
-    """
+    """The query of a request; raises BadParameter. (Why not by FastAPI: see the package's docstring.)"""
     parameters = dict(given)
     twice = [name for name in parameters if len(given.getlist(name)) > 1]
     if twice:

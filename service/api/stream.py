@@ -14,10 +14,13 @@ from typing import Any
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from service.api.query import wish
-from service.api.routes import milliseconds
-from service.core.pipeline import RETRY, Service, Wish
-from service.problems import DeadlinePassed, Problem, Unavailable
+from service.api.query import segment_params
+from service.api.running import running_service
+from service.api.timing import deadline_passed, milliseconds
+from service.core.lifecycle import RETRY
+from service.core.params import SegmentParams
+from service.core.service import Service
+from service.problems import Problem, Unavailable
 from service.telemetry.metrics import Metrics
 
 UNSUPPORTED_DATA = 1003  # RFC 6455, 7.4.1
@@ -26,7 +29,7 @@ PROTOCOL = "mbunet"  # the subprotocol that is accepted when a client offers it
 router = APIRouter()
 
 
-class Newest:
+class LatestFrame:
     """Room for one frame. Another one put in before the first is taken replaces it, and that is counted as a drop."""
 
     def __init__(self, interval_s: float, clock: Callable[[], float]) -> None:
@@ -61,24 +64,24 @@ class Newest:
 @router.websocket("/stream")
 async def stream(socket: WebSocket) -> None:
     """Segment frames until the client leaves. The query is that of POST /segment."""
-    service: Service = socket.app.state.service
+    service = await running_service(socket)
     try:
-        wanted = _wish(socket, service)
+        params = _admitted(socket, service)
     except Problem as problem:
         service.metrics.refusals.labels(problem.reason()).inc()
         await socket.send_denial_response(problem.response(socket.state.request_id))
         return
-    with service.metrics.streams.track_inprogress():  # at once, so that no more can begin than may
-        await _serve(socket, service, wanted)
+    with service.open_streams:  # at once, so that no more can begin than may
+        await _serve(socket, service, params)
 
 
-async def _serve(socket: WebSocket, service: Service, wanted: Wish) -> None:
+async def _serve(socket: WebSocket, service: Service, params: SegmentParams) -> None:
     offered = [text.strip() for text in socket.headers.get("sec-websocket-protocol", "").split(",")]
     await socket.accept(PROTOCOL if PROTOCOL in offered else None)
-    frames = Newest(1 / service.settings.stream_fps, service.clock)
+    frames = LatestFrame(1 / service.settings.stream_fps, service.clock)
     tasks = {
         asyncio.create_task(_receive(socket, frames)),
-        asyncio.create_task(_answer(socket, frames, service, wanted)),
+        asyncio.create_task(_answer(socket, frames, service, params)),
     }
     done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
@@ -91,16 +94,16 @@ async def _serve(socket: WebSocket, service: Service, wanted: Wish) -> None:
             task.result()
 
 
-def _wish(socket: WebSocket, service: Service) -> Wish:
-    wanted = wish(socket.query_params, "", service)
-    if service.state != "ready":
-        raise Unavailable(f"the server is {service.state}", headers=RETRY)
-    if _open_streams(service.metrics) >= service.settings.streams:
+def _admitted(socket: WebSocket, service: Service) -> SegmentParams:
+    """What the query asks for, where another stream may begin; raises problems."""
+    params = segment_params(socket.query_params, "", service)
+    service.lifecycle.require_ready()
+    if service.open_streams.count >= service.settings.streams:
         raise Unavailable(f"{service.settings.streams} streams are open", headers=RETRY)
-    return wanted
+    return params
 
 
-async def _receive(socket: WebSocket, frames: Newest) -> None:
+async def _receive(socket: WebSocket, frames: LatestFrame) -> None:
     """Take in frames until the client leaves, or sends a text."""
     while (message := await socket.receive())["type"] == "websocket.receive":
         frame = message.get("bytes")
@@ -110,7 +113,7 @@ async def _receive(socket: WebSocket, frames: Newest) -> None:
         frames.put(frame)
 
 
-async def _answer(socket: WebSocket, frames: Newest, service: Service, wanted: Wish) -> None:
+async def _answer(socket: WebSocket, frames: LatestFrame, service: Service, params: SegmentParams) -> None:
     while True:
         await frames.arrived.wait()
         await asyncio.sleep(frames.pause_s())
@@ -118,15 +121,14 @@ async def _answer(socket: WebSocket, frames: Newest, service: Service, wanted: W
         head: dict[str, Any] = {"frame": number, "dropped": frames.dropped}
         body = b""
         try:
-            answer = await asyncio.wait_for(service.segment(frame, wanted), wanted.seconds)
+            segmented = await asyncio.wait_for(service.pipeline.segment(frame, params), params.timeout_s)
         except Problem as problem:
             head |= _refused(problem, socket, service.metrics)
         except asyncio.TimeoutError:
-            late = DeadlinePassed(f"there was no mask after {1000 * wanted.seconds:.0f} ms")
-            head |= _refused(late, socket, service.metrics)
+            head |= _refused(deadline_passed(params.timeout_s), socket, service.metrics)
         else:
-            body = answer.body
-            head |= {"status": 200, "ms": milliseconds(answer)}
+            body = segmented.body
+            head |= {"status": 200, "ms": milliseconds(segmented.seconds)}
             if service.image_joules is not None:
                 head["joules_per_image"] = service.image_joules
             service.metrics.frames.labels("answered").inc()
@@ -139,7 +141,3 @@ def _refused(problem: Problem, socket: WebSocket, metrics: Metrics) -> dict[str,
     metrics.frames.labels("refused").inc()
     metrics.refusals.labels(problem.reason()).inc()
     return {"status": problem.status, "problem": problem.document(socket.state.request_id)}
-
-
-def _open_streams(metrics: Metrics) -> float:
-    return metrics.registry.get_sample_value("mbunet_streams") or 0.0

@@ -10,17 +10,21 @@ from fastapi.responses import JSONResponse
 
 from service.api import oip, upload
 from service.api.oip import INPUT, OUTPUT, InferRequest
-from service.api.routes import BYTES, Running, documented, in_time, joules_header
+from service.api.openapi import BYTES, problem_responses
+from service.api.running import Running
+from service.api.timing import in_time, joules_header, milliseconds, server_timing
 from service.codec.pixels import fitted_pixels
-from service.core.batcher import Engine, Work
-from service.core.pipeline import RETRY, Service
-from service.problems import BadParameter, BadTensor, NotFound, TooManyImages, TooManyPixels, Unavailable
+from service.core import params
+from service.core.engine import Engine
+from service.core.params import SegmentParams
+from service.core.service import Service
+from service.problems import BadParameter, BadTensor, NotFound, TooManyImages, TooManyPixels
 
 VERSION = "1"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-REFUSALS = documented(401, 403, 404, 422)
+REFUSALS = problem_responses(401, 403, 404, 422)
 BODY = {
     "requestBody": {
         "required": True,
@@ -36,7 +40,7 @@ def known(name: str, service: Running, version: str = VERSION) -> Engine:
     """The engine that the path names; raises NotFound."""
     if version != VERSION:
         raise NotFound(f"there is only version {VERSION} of every model")
-    return service.engine(name)
+    return service.models.engine(name)
 
 
 Known = Annotated[Engine, Depends(known)]
@@ -48,26 +52,25 @@ async def server() -> dict[str, Any]:
     return {"name": "mbunet", "version": VERSION, "extensions": EXTENSIONS}
 
 
-@router.get("/health/live", responses=documented(503))
+@router.get("/health/live", responses=problem_responses(503))
 async def live(service: Running) -> JSONResponse:
     """As /healthz."""
-    if service.state in ("failed", "hanging"):
-        raise Unavailable(f"the server is {service.state}")
+    service.lifecycle.require_alive()
     return JSONResponse({"live": True})
 
 
-@router.get("/health/ready", responses=documented(503))
+@router.get("/health/ready", responses=problem_responses(503))
 async def ready(service: Running) -> JSONResponse:
     """As /readyz."""
-    if service.state != "ready":
-        raise Unavailable(f"the server is {service.state}", headers=RETRY)
+    service.lifecycle.require_ready()
     return JSONResponse({"ready": True})
 
 
-@router.post("/repository/index", responses=documented(401, 403))
+@router.post("/repository/index", responses=problem_responses(401, 403))
 async def index(service: Running) -> list[dict[str, str]]:
     """The models that are served."""
-    return [{"name": name, "version": VERSION, "state": "READY", "reason": ""} for name in service.engines]
+    names = [engine.model.name for engine in service.models.engines]
+    return [{"name": name, "version": VERSION, "state": "READY", "reason": ""} for name in names]
 
 
 @router.get("/models/{name}", responses=REFUSALS)
@@ -96,37 +99,39 @@ async def config(engine: Known, service: Running) -> dict[str, Any]:
     }
 
 
-@router.get("/models/{name}/ready", responses=REFUSALS | documented(503))
-@router.get("/models/{name}/versions/{version}/ready", responses=REFUSALS | documented(503))
+@router.get("/models/{name}/ready", responses=REFUSALS | problem_responses(503))
+@router.get("/models/{name}/versions/{version}/ready", responses=REFUSALS | problem_responses(503))
 async def model_ready(engine: Known, service: Running) -> JSONResponse:
     """200 when the model can be asked."""
     await ready(service)
     return JSONResponse({"name": engine.model.name, "ready": True})
 
 
-@router.post("/models/{name}/infer", response_class=Response, responses=documented(), openapi_extra=BODY)
+@router.post("/models/{name}/infer", response_class=Response, responses=problem_responses(), openapi_extra=BODY)
 @router.post(
-    "/models/{name}/versions/{version}/infer", response_class=Response, responses=documented(), openapi_extra=BODY
+    "/models/{name}/versions/{version}/infer",
+    response_class=Response,
+    responses=problem_responses(),
+    openapi_extra=BODY,
 )
 async def infer(engine: Known, request: Request, service: Running) -> Response:
     """Masks uint8 [n, h, w] of images uint8 [n, h, w, 3]: what /segment gives, 0/255 or class indices.
 
     Parameters: `threshold`, `timeout` in microseconds, `priority` (2 and above is low).
     """
-    service.require_ready()
+    service.lifecycle.require_room()
     body = await upload.body(request, service.settings)
     length = request.headers.get(oip.LENGTH_HEADER)
-    asked = await service.off_the_loop(lambda: oip.read(body, length))
+    asked = await service.threads.run(lambda: oip.read(body, length))
     _require_size(asked, service)
-    seconds = service.seconds_allowed(_timeout_ms(asked))
-    work = Work(engine, _threshold(asked, engine, service), service.clock() + seconds, _is_low(asked))
-    replies = await in_time(request, service.run(list(asked.images), work), seconds)
-    request.state.log |= {"model": engine.model.name, "images": len(replies), "bytes": len(body)}
+    wanted = _params(asked, engine, service)
+    results = await in_time(request, service.pipeline.infer(list(asked.images), wanted), wanted.timeout_s)
+    request.state.log |= {"model": engine.model.name, "images": len(results), "bytes": len(body)}
     scale = np.uint8(255 if len(engine.model.classes) == 1 else 1)
-    masks = np.stack([reply.mask for reply in replies if reply.mask is not None]) * scale
-    content, headers = await service.off_the_loop(lambda: oip.write(asked, engine.model.name, masks))
-    last = replies[-1]
-    timing = {"Server-Timing": f"queue;dur={1e3 * last.queue_s:.2f}, engine;dur={1e3 * last.engine_s:.2f}"}
+    masks = np.stack([result.mask for result in results if result.mask is not None]) * scale
+    content, headers = await service.threads.run(lambda: oip.write(asked, engine.model.name, masks))
+    last = results[-1]
+    timing = {"Server-Timing": server_timing(milliseconds({"queue": last.queue_s, "engine": last.engine_s}))}
     return Response(content, headers=headers | timing | joules_header(service))
 
 
@@ -140,11 +145,17 @@ def _require_size(asked: InferRequest, service: Service) -> None:
         raise TooManyPixels(f"an image may have {limit} pixels, sides rounded up to multiples of 16", limit=limit)
 
 
-def _threshold(asked: InferRequest, engine: Engine, service: Service) -> float:
-    value = asked.parameters.get("threshold")
+def _params(asked: InferRequest, engine: Engine, service: Service) -> SegmentParams:
+    timeout_s = params.timeout_s(_timeout_ms(asked), service.settings.timeout_ms)
+    threshold = params.threshold(engine, _threshold(asked))
+    return SegmentParams(engine, threshold, timeout_s=timeout_s, low_priority=_is_low(asked))
+
+
+def _threshold(asked: InferRequest) -> float | None:
+    value: float | None = asked.parameters.get("threshold")
     if value is not None and not (type(value) in (int, float) and 0 <= value <= 1):
         raise BadParameter("threshold: a number from 0 to 1")
-    return service.threshold(engine, value)
+    return value
 
 
 def _timeout_ms(asked: InferRequest) -> int | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from service.cli import client
 from service.codec import decode, encoders
+from service.core import engine
 from service.problems import Problem
 from service.settings import Settings
 
@@ -40,11 +41,8 @@ class Segmenter:
     """One resident engine that turns image files into outcomes. Raises EngineError where it cannot be loaded."""
 
     def __init__(self, job: Job) -> None:
-        from engine.runtime import Engine
-
-        settings = job.settings
         self._job = job
-        self._engine = Engine.load(settings.model, settings.device, settings.threads, settings.kernel)
+        self._engine = engine.load(job.settings.model, job.settings)
 
     def __call__(self, source: Path) -> Outcome:
         """The outcome of one file; a file that cannot be read, or is no image, is a failure of its own."""

@@ -31,9 +31,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def engine_of(settings: Settings) -> Engine:
     """The engine that the settings name. Raises EngineError."""
-    from engine.runtime import Engine
+    from service.core import engine
 
-    return Engine.load(settings.model, settings.device, settings.threads, settings.kernel)
+    return engine.load(settings.model, settings)
 
 
 def share(text: str) -> float:

@@ -1,6 +1,6 @@
-"""The queue before the engines: bounded, refuses early, groups by shape, starves nobody, skips the departed.
+"""The queue before the engines: bounded, refuses early, groups by shape, starves nobody, skips the cancelled.
 
-An item owns its reply, a `concurrent.futures.Future`: cancelling it is how a client leaves, and the event loop waits
+An entry owns its result, a `concurrent.futures.Future`: cancelling it is how a client leaves, and the event loop waits
 for it without polling. One worker thread feeds all engines; `step` is all that it does, so tests call it themselves.
 
 Order: by arrival, and an image of low priority counts as if it had come LOW_WAITS_S later. The first in this order is
@@ -10,62 +10,25 @@ always in the next batch, with all others of its model and padded shape that fit
 from __future__ import annotations
 
 import bisect
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from engine.model import Model
 from service.codec.pixels import Logits, Mask, Pixels, fitted_pixels
+from service.core.params import SegmentParams
+from service.logs import log
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
-
-log = logging.getLogger("mbunet")
+from service.settings import Settings
 
 FADING = 0.8  # weight of the past against the newest run, in the measured speed
 LOW_WAITS_S = 2.0
 
 
-class Timings(Protocol):
-    """Milliseconds that one run of the engine took."""
-
-    @property
-    def fit_ms(self) -> float: ...
-    @property
-    def run_ms(self) -> float: ...
-
-
-class Engine(Protocol):
-    """What the service asks of an engine."""
-
-    @property
-    def model(self) -> Model: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def kernel(self) -> str: ...
-    def run(
-        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
-    ) -> tuple[list[Mask], Timings]: ...
-    def logits(self, image: Pixels) -> Logits: ...
-
-
 @dataclass(frozen=True)
-class Work:
-    """What is to be done with an image, by which engine, until when (a time of the clock), and how urgently."""
-
-    engine: Engine
-    threshold: float
-    deadline: float = math.inf
-    low: bool = False
-    wants_logits: bool = False
-
-
-@dataclass(frozen=True)
-class Reply:
+class InferenceResult:
     """One image's mask, or its logits, and the seconds it waited and was worked on (those of its whole batch)."""
 
     mask: Mask | None
@@ -75,13 +38,14 @@ class Reply:
 
 
 @dataclass(eq=False)
-class Item:
-    """One image in the queue. `queued` is the injected clock's."""
+class QueueEntry:
+    """One image in the queue."""
 
     image: Pixels
-    work: Work
+    params: SegmentParams
+    deadline: float  # a time of the clock, as `queued` is
     queued: float
-    reply: Future[Reply] = field(default_factory=Future)
+    result: Future[InferenceResult] = field(default_factory=Future)
 
     @property
     def pixels(self) -> int:
@@ -89,19 +53,19 @@ class Item:
 
     @property
     def rank(self) -> float:
-        return self.queued + LOW_WAITS_S * self.work.low
+        return self.queued + LOW_WAITS_S * self.params.low_priority
 
     @property
     def group(self) -> tuple[int, bool, int, int]:
         """What may share a batch: engine, kind of answer, padded shape (or the one that the model resizes to)."""
         height, width = self.image.shape[:2]
-        how = self.work.engine.model.preprocessing
+        how = self.params.engine.model.preprocessing
         shape = (how.height, how.width) if how.fit == "resize" else ((height + 15) // 16, (width + 15) // 16)
-        return (id(self.work.engine), self.work.wants_logits, *shape)
+        return (id(self.params.engine), self.params.encoder.wants_logits, *shape)
 
 
 @dataclass(frozen=True)
-class Bounds:
+class QueueLimits:
     """Most images and pixels in the queue, and most in one batch (a larger image makes a batch of its own).
 
     `max_delay_s` is how long an image may wait for company while the engine is free: nothing, unless asked for.
@@ -113,6 +77,14 @@ class Bounds:
     batch_pixels: int
     max_delay_s: float = 0.0
 
+    @classmethod
+    def of(cls, settings: Settings) -> QueueLimits:
+        """Those of the settings."""
+        return cls(
+            *(settings.queue_images, settings.queue_pixels, settings.batch_images, settings.batch_pixels),
+            settings.max_delay_ms / 1000,
+        )
+
 
 class Batcher:
     """`submit` from any thread, get a future; `start` and `close` bracket the worker thread.
@@ -122,14 +94,15 @@ class Batcher:
 
     def __init__(
         self,
-        bounds: Bounds,
+        limits: QueueLimits,
         clock: Callable[[], float] = time.monotonic,
         observe: Callable[[int, float], None] = lambda images, seconds: None,
     ) -> None:
-        self._bounds = bounds
+        self.finished = 0  # images that engines have run
+        self._limits = limits
         self._clock = clock
         self._observe = observe
-        self._waiting: list[Item] = []  # by rank
+        self._waiting: list[QueueEntry] = []  # by rank
         self._pixels = 0  # of all in _waiting
         self._run_seconds = 0.0  # fading sums over the runs so far: their ratio is the speed
         self._run_pixels = 0.0
@@ -142,20 +115,20 @@ class Batcher:
         """Start the worker thread."""
         self._worker.start()
 
-    def close(self, patience_s: float | None = None) -> bool:
+    def close(self, timeout_s: float | None = None) -> bool:
         """Refuse what comes from now on, finish what waits, stop the worker: True.
 
-        Where that takes more than `patience_s`, what still waits is refused too, and a run that hangs is left: False.
+        Where that takes more than `timeout_s`, what still waits is refused too, and a run that hangs is left: False.
         """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._worker.join(patience_s)
+        self._worker.join(timeout_s)
         with self._changed:
             left, self._waiting, self._pixels = self._waiting, [], 0
-        for item in left:
-            if item.reply.set_running_or_notify_cancel():
-                item.reply.set_exception(Unavailable("the server has shut down"))
+        for entry in left:
+            if entry.result.set_running_or_notify_cancel():
+                entry.result.set_exception(Unavailable("the server has shut down"))
         return not self._worker.is_alive()
 
     @property
@@ -174,22 +147,24 @@ class Batcher:
         with self._changed:
             self._require_room(images, pixels)
 
-    def submit(self, image: Pixels, work: Work) -> Future[Reply]:
+    def submit(self, image: Pixels, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
         """Queue one image; raises QueueFull or Unavailable."""
-        return self.submit_all([image], work)[0]
+        return self.submit_all([image], params, deadline)[0]
 
-    def submit_all(self, images: Sequence[Pixels], work: Work) -> list[Future[Reply]]:
+    def submit_all(
+        self, images: Sequence[Pixels], params: SegmentParams, deadline: float = math.inf
+    ) -> list[Future[InferenceResult]]:
         """Queue all of `images`, or none and raise QueueFull or Unavailable."""
         now = self._clock()
-        items = [Item(image, work, now) for image in images]
-        pixels = sum(item.pixels for item in items)
+        entries = [QueueEntry(image, params, deadline, now) for image in images]
+        pixels = sum(entry.pixels for entry in entries)
         with self._changed:
-            self._require_room(len(items), pixels)
-            for item in items:
-                bisect.insort(self._waiting, item, key=lambda other: other.rank)
+            self._require_room(len(entries), pixels)
+            for entry in entries:
+                bisect.insort(self._waiting, entry, key=lambda other: other.rank)
             self._pixels += pixels
             self._changed.notify()
-        return [item.reply for item in items]
+        return [entry.result for entry in entries]
 
     def step(self) -> int:
         """Serve one batch of what is waiting now; returns how many images it held."""
@@ -200,7 +175,8 @@ class Batcher:
             seconds = self._clock() - started
             self._running_since = None
             self._run_seconds = FADING * self._run_seconds + seconds
-            self._run_pixels = FADING * self._run_pixels + sum(item.pixels for item in batch)
+            self._run_pixels = FADING * self._run_pixels + sum(entry.pixels for entry in batch)
+            self.finished += len(batch)
             self._observe(len(batch), seconds)
         return len(batch)
 
@@ -208,16 +184,16 @@ class Batcher:
         """Seconds until the next batch should be taken: 0 for now, infinite while nothing waits."""
         if not self._waiting:
             return math.inf
-        if self._closing or not self._bounds.max_delay_s or self._is_batch_full():
+        if self._closing or not self._limits.max_delay_s or self._is_batch_full():
             return 0.0
-        oldest = min(item.queued for item in self._waiting)
-        return max(0.0, oldest + self._bounds.max_delay_s - self._clock())
+        oldest = min(entry.queued for entry in self._waiting)
+        return max(0.0, oldest + self._limits.max_delay_s - self._clock())
 
     def _is_batch_full(self) -> bool:
         """Whether waiting longer could not make the next batch larger."""
-        group = [item for item in self._waiting if item.group == self._waiting[0].group]
-        bounds = self._bounds
-        return len(group) >= bounds.batch_images or sum(item.pixels for item in group) >= bounds.batch_pixels
+        group = [entry for entry in self._waiting if entry.group == self._waiting[0].group]
+        limits = self._limits
+        return len(group) >= limits.batch_images or sum(entry.pixels for entry in group) >= limits.batch_pixels
 
     def _work(self) -> None:
         while self._wait():
@@ -232,64 +208,67 @@ class Batcher:
                 self._changed.wait(None if due == math.inf else due)
             return True
 
-    def _take(self) -> list[Item]:
-        """The first in the queue and those of its group that fit; the late get their problem, the departed go."""
-        batch: list[Item] = []
-        kept: list[Item] = []
+    def _take(self) -> list[QueueEntry]:
+        """The first in the queue and those of its group that fit; the late get their problem, the cancelled go."""
+        batch: list[QueueEntry] = []
+        kept: list[QueueEntry] = []
         pixels = 0
         with self._changed:
-            for item in self._waiting:
-                fits = len(batch) < self._bounds.batch_images and pixels + item.pixels <= self._bounds.batch_pixels
-                if batch and not (fits and item.group == batch[0].group):
-                    kept.append(item)
-                elif self._wanted(item):
-                    batch.append(item)
-                    pixels += item.pixels
+            for entry in self._waiting:
+                fits = len(batch) < self._limits.batch_images and pixels + entry.pixels <= self._limits.batch_pixels
+                if batch and not (fits and entry.group == batch[0].group):
+                    kept.append(entry)
+                elif self._wanted(entry):
+                    batch.append(entry)
+                    pixels += entry.pixels
             self._waiting = kept
-            self._pixels = sum(item.pixels for item in kept)
+            self._pixels = sum(entry.pixels for entry in kept)
         return batch
 
-    def _wanted(self, item: Item) -> bool:
-        if not item.reply.set_running_or_notify_cancel():
+    def _wanted(self, entry: QueueEntry) -> bool:
+        if not entry.result.set_running_or_notify_cancel():
             return False
-        if item.work.deadline <= self._clock():
-            item.reply.set_exception(DeadlinePassed("the deadline passed while the image waited for the engine"))
+        if entry.deadline <= self._clock():
+            entry.result.set_exception(DeadlinePassed("the deadline passed while the image waited for the engine"))
             return False
         return True
 
-    def _serve(self, batch: list[Item], started: float) -> None:
-        """Run a batch and answer its items. If that fails they run one by one: only the bad ones fail."""
+    def _serve(self, batch: list[QueueEntry], started: float) -> None:
+        """Run a batch and answer its entries. If that fails they run one by one: only the bad ones fail."""
         try:
-            replies = self._run(batch, started)
+            results = self._run(batch, started)
         except Exception as error:  # whatever the engine raises must not end the worker
             if len(batch) == 1:
                 failure = EngineFailure("the engine could not segment this image")
                 failure.__cause__ = error
-                batch[0].reply.set_exception(failure)
+                batch[0].result.set_exception(failure)
                 return
             log.warning("a batch of %d images failed (%r); running them one by one", len(batch), error)
-            for item in batch:
-                self._serve([item], started)
+            for entry in batch:
+                self._serve([entry], started)
             return
-        for item, reply in zip(batch, replies, strict=True):
-            item.reply.set_result(reply)
+        for entry, result in zip(batch, results, strict=True):
+            entry.result.set_result(result)
 
-    def _run(self, batch: list[Item], started: float) -> list[Reply]:
-        engine = batch[0].work.engine
-        waited = [started - item.queued for item in batch]
-        if batch[0].work.wants_logits:
-            logits = [engine.logits(item.image) for item in batch]
-            seconds = self._clock() - started
-            return [Reply(None, some, queue_s, seconds) for some, queue_s in zip(logits, waited, strict=True)]
-        masks, timings = engine.run([item.image for item in batch], [item.work.threshold for item in batch])
+    def _run(self, batch: list[QueueEntry], started: float) -> list[InferenceResult]:
+        engine, images = batch[0].params.engine, [entry.image for entry in batch]
+        masks: Sequence[Mask | None] = [None] * len(batch)
+        logits: Sequence[Logits | None] = [None] * len(batch)
+        if batch[0].params.encoder.wants_logits:
+            logits, timings = engine.run_logits(images)
+        else:
+            masks, timings = engine.run(images, [entry.params.threshold for entry in batch])
         seconds = (timings.fit_ms + timings.run_ms) / 1000
-        return [Reply(mask, None, queue_s, seconds) for mask, queue_s in zip(masks, waited, strict=True)]
+        return [
+            InferenceResult(mask, some, started - entry.queued, seconds)
+            for entry, mask, some in zip(batch, masks, logits, strict=True)
+        ]
 
     def _require_room(self, images: int, pixels: int) -> None:
         if self._closing:
             raise Unavailable("the server is shutting down", headers={"Retry-After": "5"})
         if self._is_full(images, pixels):
-            self._drop_departed()
+            self._drop_cancelled()
         if self._is_full(images, pixels):
             seconds = self._seconds_to_drain()
             raise QueueFull(
@@ -298,12 +277,12 @@ class Batcher:
             )
 
     def _is_full(self, images: int, pixels: int) -> bool:
-        too_many = len(self._waiting) + images > self._bounds.queue_images
-        return too_many or self._pixels + pixels > self._bounds.queue_pixels
+        too_many = len(self._waiting) + images > self._limits.queue_images
+        return too_many or self._pixels + pixels > self._limits.queue_pixels
 
-    def _drop_departed(self) -> None:
-        self._waiting = [item for item in self._waiting if not item.reply.cancelled()]
-        self._pixels = sum(item.pixels for item in self._waiting)
+    def _drop_cancelled(self) -> None:
+        self._waiting = [entry for entry in self._waiting if not entry.result.cancelled()]
+        self._pixels = sum(entry.pixels for entry in self._waiting)
 
     def _seconds_to_drain(self) -> int:
         """Whole seconds, at least 1, until what waits now is done at the measured speed."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-log = logging.getLogger("mbunet")
+from service.logs import log
 
 WINDOW_S = 5.0  # long against NVML's refresh, short for who waits for a figure
 FADING = 0.8  # weight of the past against the newest idle window

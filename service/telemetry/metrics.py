@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -69,6 +69,12 @@ class Metrics:
         """Count one run of an engine."""
         self.batch_images.observe(images)
         self.engine_seconds.inc(seconds)
+
+    def show_models(self, models: Iterable[tuple[str, str, str, str]]) -> None:
+        """Tell of these models, (name, family, device, kernel) each, and of no others."""
+        self.model_info.clear()
+        for model in models:
+            self.model_info.labels(*model).set(1)
 
     def show_energy(self, monitor: Monitor, images: Callable[[], int]) -> None:
         """Add the energy series; without a meter there are none."""

@@ -37,9 +37,9 @@ class Nothing:
             mask[: len(mask) // 2] = 1
         return masks, Timings(0, 0)
 
-    def logits(self, image: Pixels) -> Logits:
+    def run_logits(self, images: Sequence[Pixels]) -> tuple[list[Logits], Timings]:
         """Nothing."""
-        return np.zeros((*image.shape[:2], 1), np.int32)
+        return [np.zeros((*image.shape[:2], 1), np.int32) for image in images], Timings(0, 0)
 
 
 def decode(data: bytes) -> Pixels:

@@ -55,25 +55,28 @@ class FakeEngine:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def logits(self, image: Pixels) -> Logits:
-        """A logit of 1000 where red is 255, of -1000 where it is 0; the model's scale is 1/1000."""
-        self.batches.append([image])
-        red = image[:, :, :1].astype(np.int32)
-        return np.concatenate([(red * 2 - 255) * 1000 // 255] * len(self.model.classes), axis=2)
-
     def run(
         self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
     ) -> tuple[list[Mask], FakeTimings]:
-        self.batches.append(list(images))
-        self.entered.set()
-        assert self.gate.wait(PATIENCE)
-        if any(self.breaks(image) for image in images):
-            raise RuntimeError("secret internals")
+        self._begin(images)
         assert isinstance(threshold, Sequence)
         if len(self.model.classes) > 1:
             return [image[:, :, 0].copy() for image in images], FakeTimings()
         pairs = zip(images, threshold, strict=True)
         return [(image[:, :, 0] >= 255 * limit).astype(np.uint8) for image, limit in pairs], FakeTimings()
+
+    def run_logits(self, images: Sequence[Pixels]) -> tuple[list[Logits], FakeTimings]:
+        """A logit of 1000 where red is 255, of -1000 where it is 0; the model's scale is 1/1000."""
+        self._begin(images)
+        reds = [image[:, :, :1].astype(np.int32) for image in images]
+        return [((red * 2 - 255) * 1000 // 255).repeat(len(self.model.classes), axis=2) for red in reds], FakeTimings()
+
+    def _begin(self, images: Sequence[Pixels]) -> None:
+        self.batches.append(list(images))
+        self.entered.set()
+        assert self.gate.wait(PATIENCE)
+        if any(self.breaks(image) for image in images):
+            raise RuntimeError("secret internals")
 
 
 @contextmanager
@@ -85,7 +88,7 @@ def serving(app: FastAPI, wait: bool = True) -> Iterator[httpx.Client]:
         thread.start()
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=PATIENCE) as client:
-                assert not wait or app.state.service.settled.wait(PATIENCE)
+                assert not wait or app.state.service.lifecycle.settled.wait(PATIENCE)
                 yield client
         finally:
             server.should_exit = True

@@ -10,7 +10,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,10 +20,11 @@ from PIL import Image
 
 from engine.runtime import Engine
 from service import problems
-from service.api import routes
+from service.api import pages
 from service.app import create_app
 from service.codec.decode import decode
-from service.core.batcher import Reply, Work
+from service.core.batcher import InferenceResult
+from service.core.params import SegmentParams
 from service.settings import Settings
 from tests.models import random_model
 from tests.service.fakes import PATIENCE, FakeEngine, damaged, fake_model, file_of, giant, images, photo, serving
@@ -309,7 +309,7 @@ def test_an_unforeseen_error_is_a_problem_too(monkeypatch: pytest.MonkeyPatch) -
 
     app = create_app(FakeEngine(), Settings())
     with serving(app) as client:
-        monkeypatch.setattr(app.state.service, "threshold", broken)
+        monkeypatch.setattr(app.state.service.models, "engine", broken)
         answer = client.post("/segment", content=b"", headers=PNG)
         assert_problem(answer, problems.EngineFailure)
         assert "secret" not in answer.text
@@ -323,7 +323,7 @@ def held() -> Iterator[tuple[FastAPI, FakeEngine, httpx.Client]]:
     with serving(app) as client:
         engine.gate.clear()
         engine.entered.clear()
-        app.state.service.batcher.submit(np.zeros((16, 16, 3), np.uint8), Work(engine, 0.5))
+        app.state.service.batcher.submit(np.zeros((16, 16, 3), np.uint8), SegmentParams(engine, 0.5))
         assert engine.entered.wait(PATIENCE)
         yield app, engine, client
         engine.gate.set()
@@ -331,7 +331,7 @@ def held() -> Iterator[tuple[FastAPI, FakeEngine, httpx.Client]]:
 
 def test_a_full_queue_answers_429_with_retry_after(held: tuple[FastAPI, FakeEngine, httpx.Client]) -> None:
     app, engine, client = held
-    waiting = app.state.service.batcher.submit(np.zeros((16, 16, 3), np.uint8), Work(engine, 0.5))
+    waiting = app.state.service.batcher.submit(np.zeros((16, 16, 3), np.uint8), SegmentParams(engine, 0.5))
     answer = client.post("/segment", content=file_of(photo()), headers=PNG)
     assert_problem(answer, problems.QueueFull)
     assert int(answer.headers["retry-after"]) >= 1
@@ -356,9 +356,9 @@ def test_a_client_that_leaves_withdraws_its_image(
     app, engine, client = held
     batcher = app.state.service.batcher
     submit, queued, done = batcher.submit, threading.Event(), threading.Event()
-    replies: list[Future[Reply]] = []
+    replies: list[Future[InferenceResult]] = []
 
-    def observed(*args: Any) -> Future[Reply]:
+    def observed(*args: Any) -> Future[InferenceResult]:
         replies.append(submit(*args))
         replies[0].add_done_callback(lambda _: done.set())
         queued.set()
@@ -400,7 +400,7 @@ def test_not_ready_until_warmed_up() -> None:
         assert answer.headers["retry-after"] == "1"
         assert client.get("/healthz").status_code == 200
         engine.gate.set()
-        assert app.state.service.settled.wait(PATIENCE)
+        assert app.state.service.lifecycle.settled.wait(PATIENCE)
         assert client.get("/readyz").json() == {"status": "ready"}
 
 
@@ -412,8 +412,8 @@ def test_an_engine_that_fails_its_warm_up_is_neither_ready_nor_healthy() -> None
 
 def test_what_is_queued_is_answered_when_the_server_stops(held: tuple[FastAPI, FakeEngine, httpx.Client]) -> None:
     app, engine, _ = held
-    waiting = app.state.service.batcher.submit(np.zeros((16, 16, 3), np.uint8), Work(engine, 0.5))
-    stopping = threading.Thread(target=app.state.service.stop)
+    waiting = app.state.service.batcher.submit(np.zeros((16, 16, 3), np.uint8), SegmentParams(engine, 0.5))
+    stopping = threading.Thread(target=app.state.service.lifecycle.stop)
     stopping.start()
     engine.gate.set()
     stopping.join(PATIENCE)
@@ -471,7 +471,7 @@ def test_pages_load_nothing_from_another_host(client: httpx.Client, path: str) -
 
 
 def test_pages_are_parts_of_the_package() -> None:
-    assert {page.name for page in Path(routes.PAGES).iterdir()} == {"index.html", "docs.html"}
+    assert {page.name for page in pages.FOLDER.glob("*.html")} == {"index.html", "docs.html"}
 
 
 def test_the_api_describes_segment_and_every_problem(client: httpx.Client) -> None:

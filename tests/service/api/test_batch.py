@@ -15,7 +15,8 @@ from PIL import Image
 
 from service import problems
 from service.app import create_app
-from service.core.batcher import Engine, Work
+from service.core.engine import Engine
+from service.core.params import SegmentParams
 from service.settings import Settings
 from tests.service.fakes import PATIENCE, FakeEngine, fake_model, file_of, serving
 from tests.service.test_app import PNG, assert_problem, mask_of
@@ -62,9 +63,9 @@ def test_what_does_not_fit_the_queue_as_a_whole_is_refused_whole() -> None:
         engine.gate.clear()
         engine.entered.clear()
         batcher, one = app.state.service.batcher, np.zeros((16, 16, 3), np.uint8)
-        batcher.submit(one, Work(engine, 0.5))
+        batcher.submit(one, SegmentParams(engine, 0.5))
         assert engine.entered.wait(PATIENCE)
-        waiting = batcher.submit(one, Work(engine, 0.5))
+        waiting = batcher.submit(one, SegmentParams(engine, 0.5))
         answer = client.post("/segment/batch", files=form(red(), red(), red()))
         assert_problem(answer, problems.QueueFull)
         assert int(answer.headers["retry-after"]) >= 1
@@ -131,14 +132,14 @@ def test_a_reload_loses_no_request_and_a_broken_file_changes_nothing() -> None:
     with serving(app) as client:
         service: Any = app.state.service
         for _ in range(3):
-            assert not service.reload()
+            assert not service.models.reload()
             assert re.search(r'mbunet_model_info{.*name="fake"} 1.0', metrics_of(client))
             assert [entry["name"] for entry in client.get("/models").json()] == ["fake"]
         old.gate.clear()
         old.entered.clear()
-        queued = [service.batcher.submit(np.zeros((16, 16, 3), np.uint8), Work(old, 0.5)) for _ in range(2)]
+        queued = [service.batcher.submit(np.zeros((16, 16, 3), np.uint8), SegmentParams(old, 0.5)) for _ in range(2)]
         assert old.entered.wait(PATIENCE)
-        assert service.reload()
+        assert service.models.reload()
         old.gate.set()
         assert all(reply.result(PATIENCE).mask is not None for reply in queued)
         assert (mask_of(client.post("/segment?model=new", content=red(), headers=PNG)) == 255).all()

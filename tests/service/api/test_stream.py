@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from service.api.stream import Newest
+from service.api.stream import LatestFrame
 from service.app import create_app
 from service.settings import Settings
 from tests.service.api.test_batch import red
@@ -161,7 +161,7 @@ def test_streams_are_limited_in_number() -> None:
 
 def test_frames_are_taken_at_intervals_and_the_newest_is_left() -> None:
     clock = Clock()
-    frames = Newest(0.5, clock)
+    frames = LatestFrame(0.5, clock)
     frames.put(b"0")
     assert (frames.pause_s(), frames.take()) == (0, (0, b"0"))
     for frame in (b"1", b"2"):

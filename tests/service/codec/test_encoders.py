@@ -96,7 +96,9 @@ def encoded(name: str, classes: int) -> tuple[bytes, Result]:
     image[1, 1:3, 0] = 255 if classes == 1 else 2
     engine = FakeEngine(fake_model(classes))
     (mask,), _ = engine.run([image], [0.5])
-    result = Result(engine.model, image, mask, engine.logits(image) if ENCODERS[name].wants_logits else None)
+    result = Result(
+        engine.model, image, mask, engine.run_logits([image])[0][0] if ENCODERS[name].wants_logits else None
+    )
     return ENCODERS[name].encode(result), result
 
 

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from engine.model import Preprocessing
+from service.codec.encoders import ENCODERS
 from service.codec.pixels import Pixels
-from service.core.batcher import LOW_WAITS_S, Batcher, Bounds, Reply, Work
+from service.core.batcher import LOW_WAITS_S, Batcher, InferenceResult, QueueLimits
+from service.core.params import SegmentParams
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
 from tests.service.fakes import PATIENCE, FakeEngine, fake_model
 
-BOUNDS = Bounds(queue_images=5, queue_pixels=5 * 256, batch_images=3, batch_pixels=3 * 256)
-WIDE = Bounds(queue_images=99, queue_pixels=10**9, batch_images=9, batch_pixels=10**8)
+BOUNDS = QueueLimits(queue_images=5, queue_pixels=5 * 256, batch_images=3, batch_pixels=3 * 256)
+WIDE = QueueLimits(queue_images=99, queue_pixels=10**9, batch_images=9, batch_pixels=10**8)
 
 
 class Clock:
@@ -43,18 +45,20 @@ def image(red: int = 0, side: int = 16) -> Pixels:
 class Bench:
     """A batcher with its engine and clock, and the short way to submit."""
 
-    bounds: Bounds = BOUNDS
+    bounds: QueueLimits = BOUNDS
     engine: FakeEngine = field(default_factory=FakeEngine)
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
         self.batcher = Batcher(self.bounds, self.clock)
 
-    def submit(self, red: int = 0, side: int = 16, threshold: float = 0.5, **work: Any) -> Future[Reply]:
-        return self.batcher.submit(image(red, side), self.work(threshold, **work))
+    def submit(
+        self, red: int = 0, side: int = 16, threshold: float = 0.5, deadline: float = math.inf, **params: Any
+    ) -> Future[InferenceResult]:
+        return self.batcher.submit(image(red, side), self.params(threshold, **params), deadline)
 
-    def work(self, threshold: float = 0.5, **work: Any) -> Work:
-        return replace(Work(self.engine, threshold), **work)
+    def params(self, threshold: float = 0.5, **params: Any) -> SegmentParams:
+        return replace(SegmentParams(self.engine, threshold), **params)
 
     def drain(self) -> list[list[int]]:
         """Run all that waits; the sides of the images, batch by batch."""
@@ -63,7 +67,7 @@ class Bench:
         return [[len(one) for one in batch] for batch in self.engine.batches]
 
 
-def top(reply: Future[Reply]) -> int:
+def top(reply: Future[InferenceResult]) -> int:
     mask = reply.result(0).mask
     assert mask is not None
     return int(mask.max())
@@ -110,12 +114,13 @@ def test_images_that_a_model_resizes_share_a_batch_whatever_their_size() -> None
 
 def test_models_and_kinds_of_answers_do_not_mix() -> None:
     bench, other = Bench(WIDE), FakeEngine()
-    logits = bench.submit(255, wants_logits=True)
     mask, elsewhere = bench.submit(255), bench.submit(255, engine=other)
-    assert [bench.batcher.step() for _ in range(4)] == [1, 1, 1, 0]
-    some = logits.result(0).logits
-    assert some is not None
-    assert some.max() == 1000
+    logits = [bench.submit(red, encoder=ENCODERS["probability"]) for red in (255, 0)]
+    assert [bench.batcher.step() for _ in range(4)] == [1, 1, 2, 0]
+    for result, expected in zip(logits, (1000, -1000), strict=True):
+        some = result.result(0)
+        assert some.logits is not None
+        assert (some.mask, some.logits.shape, some.logits.max()) == (None, (16, 16, 1), expected)
     assert top(mask) == top(elsewhere) == 1
     assert len(other.batches) == 1
 
@@ -133,7 +138,7 @@ def test_no_shape_starves_under_a_stream_of_another() -> None:
 
 def test_low_priority_waits_for_others_but_not_for_ever() -> None:
     bench = Bench(replace(WIDE, batch_images=1))
-    low = bench.submit(low=True)
+    low = bench.submit(low_priority=True)
     bench.clock.now += LOW_WAITS_S / 2
     normal = bench.submit()
     bench.clock.now += LOW_WAITS_S
@@ -163,7 +168,7 @@ def test_with_a_delay_the_oldest_waits_until_it_is_over_or_the_batch_is_full() -
     bench.submit()
     assert bench.batcher.seconds_until_due() == 0
     bench.batcher.step()
-    bench.submit(low=True)
+    bench.submit(low_priority=True)
     bench.clock.now += 3
     assert bench.batcher.seconds_until_due() == 0
 
@@ -171,8 +176,10 @@ def test_with_a_delay_the_oldest_waits_until_it_is_over_or_the_batch_is_full() -
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bounds", [Bounds(2, 10**6, 1, 256), Bounds(99, 2 * 256, 1, 256)], ids=["images", "pixels"])
-def test_a_full_queue_refuses_with_the_measured_time(bounds: Bounds) -> None:
+@pytest.mark.parametrize(
+    "bounds", [QueueLimits(2, 10**6, 1, 256), QueueLimits(99, 2 * 256, 1, 256)], ids=["images", "pixels"]
+)
+def test_a_full_queue_refuses_with_the_measured_time(bounds: QueueLimits) -> None:
     clock = Clock()
     bench = Bench(bounds, FakeEngine(breaks=lambda image: clock.pass_by(7)), clock)
     bench.submit()
@@ -187,7 +194,7 @@ def test_a_full_queue_refuses_with_the_measured_time(bounds: Bounds) -> None:
 
 
 def test_an_unmeasured_queue_says_one_second() -> None:
-    bench = Bench(Bounds(1, 256, 1, 256))
+    bench = Bench(QueueLimits(1, 256, 1, 256))
     bench.submit()
     with pytest.raises(QueueFull) as caught:
         bench.batcher.require_room()
@@ -198,15 +205,15 @@ def test_many_are_admitted_whole_or_not_at_all() -> None:
     bench = Bench()
     bench.submit()
     with pytest.raises(QueueFull):
-        bench.batcher.submit_all([image()] * 5, bench.work())
+        bench.batcher.submit_all([image()] * 5, bench.params())
     assert bench.batcher.waiting == 1
-    replies = bench.batcher.submit_all([image()] * 4, bench.work())
+    replies = bench.batcher.submit_all([image()] * 4, bench.params())
     bench.drain()
     assert all(reply.done() for reply in replies)
 
 
-def test_the_departed_neither_run_nor_hold_a_place() -> None:
-    bench = Bench(Bounds(2, 10**6, 2, 10**6))
+def test_the_cancelled_neither_run_nor_hold_a_place() -> None:
+    bench = Bench(QueueLimits(2, 10**6, 2, 10**6))
     gone, stays = bench.submit(), bench.submit(255)
     assert gone.cancel()
     later = bench.submit()
@@ -249,7 +256,7 @@ def test_a_run_that_hangs_shows_and_does_not_hold_up_the_end() -> None:
     waiting = bench.submit()
     bench.clock.now += 70
     assert bench.batcher.running_s == 70
-    assert not bench.batcher.close(patience_s=0)
+    assert not bench.batcher.close(timeout_s=0)
     assert isinstance(waiting.exception(0), Unavailable)
     bench.engine.gate.set()
     assert hanging.result(PATIENCE)
@@ -275,7 +282,7 @@ def test_timings_come_from_the_engine_and_batches_are_observed() -> None:
     clock = Clock()
     engine = FakeEngine(breaks=lambda image: clock.pass_by(7))
     batcher = Batcher(BOUNDS, clock, lambda images, seconds: observed.append((images, seconds)))
-    replies = batcher.submit_all([image(), image()], Work(engine, 0.5))
+    replies = batcher.submit_all([image(), image()], SegmentParams(engine, 0.5))
     batcher.step()
     assert replies[0].result(0).engine_s == pytest.approx(0.003)
     assert observed == [(2, 14)]

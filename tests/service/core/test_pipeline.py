@@ -11,9 +11,13 @@ import pytest
 from service.codec import decode
 from service.codec.encoders import Encoder, Result
 from service.codec.pixels import Pixels
-from service.core.pipeline import Service, Wish
+from service.core.params import SegmentParams
+from service.core.pipeline import Decoded
+from service.core.service import assemble
 from service.settings import Settings
 from tests.service.fakes import PATIENCE, FakeEngine
+
+IMAGE = np.zeros((16, 16, 3), np.uint8)
 
 
 def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +29,7 @@ def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch
         return np.zeros((16, 16, 3), np.uint8)
 
     async def leave() -> None:
-        asking = asyncio.create_task(service.segment(b"", Wish(engine, 0.5, Encoder("", lambda _: b""), PATIENCE)))
+        asking = asyncio.create_task(service.pipeline.segment(b"", SegmentParams(engine, 0.5)))
         await asyncio.to_thread(entered.wait, PATIENCE)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -33,10 +37,10 @@ def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch
 
     monkeypatch.setattr(decode, "decode", slow)
     engine = FakeEngine()
-    service = Service([engine], Settings())  # whose worker is not started: what is queued stays there
+    service = assemble([engine], Settings())  # whose worker is not started: what is queued stays there
     asyncio.run(leave())
     gate.set()
-    service._pool.shutdown(wait=True)
+    service.threads.stop(wait=True)
     assert service.batcher.waiting == 1
     assert service.batcher.step() == 0
     assert not engine.batches
@@ -54,12 +58,11 @@ def test_who_encodes(brief: bool, waiting: int, thread: str) -> None:
         return b""
 
     async def ask() -> None:
-        wish = Wish(engine, 0.5, Encoder("", encode, brief=brief), PATIENCE)
-        image = np.zeros((16, 16, 3), np.uint8)
-        queued = service.batcher.submit(image, wish.work(0.0))
+        params = SegmentParams(engine, 0.5, Encoder("", encode, brief=brief))
+        queued = service.batcher.submit(IMAGE, params)
         for _ in range(waiting):
-            service.batcher.submit(np.zeros((32, 32, 3), np.uint8), wish.work(1.0))  # of another batch
-        asking = asyncio.create_task(service._finish(image, queued, wish, 0.0))
+            service.batcher.submit(np.zeros((32, 32, 3), np.uint8), params)  # of another batch
+        asking = asyncio.create_task(service.pipeline._encode(Decoded(IMAGE, 0.0), queued, params))
         await asyncio.sleep(0)  # it now waits for the engine
         stepping = threading.Thread(target=service.batcher.step, name="stepping")
         stepping.start()
@@ -67,7 +70,7 @@ def test_who_encodes(brief: bool, waiting: int, thread: str) -> None:
         stepping.join()
 
     engine = FakeEngine()
-    service = Service([engine], Settings(), clock=lambda: 0.0)
+    service = assemble([engine], Settings())
     asyncio.run(ask())
     assert [name.partition("_")[0] for name in names] == [thread]
 
@@ -80,14 +83,13 @@ def test_nothing_is_encoded_in_the_event_loop() -> None:
         return b""
 
     async def ask() -> None:
-        wish = Wish(engine, 0.5, Encoder("", encode, brief=True), PATIENCE)
-        image = np.zeros((16, 16, 3), np.uint8)
-        queued = service.batcher.submit(image, wish.work(0.0))
+        params = SegmentParams(engine, 0.5, Encoder("", encode, brief=True))
+        queued = service.batcher.submit(IMAGE, params)
         service.batcher.step()  # done before anybody waits for it
-        await service._finish(image, queued, wish, 0.0)
+        await service.pipeline._encode(Decoded(IMAGE, 0.0), queued, params)
 
     engine = FakeEngine()
-    service = Service([engine], Settings(), clock=lambda: 0.0)
+    service = assemble([engine], Settings())
     asyncio.run(ask())
     assert len(threads) == 1
     assert threads != [threading.main_thread()]

@@ -1,0 +1,104 @@
+"""POST /segment and /segment/batch: what is read from a request, what is sent back. Nothing is computed here."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from service.api import query, upload
+from service.api.openapi import BYTES, problem_responses
+from service.api.raw_route import RawRoute
+from service.api.running import running_service
+from service.api.timing import in_time, joules_header, milliseconds, server_timing
+from service.codec.encoders import ENCODERS, Encoder
+from service.core.pipeline import SegmentResponse
+from service.problems import Problem
+
+router = APIRouter(route_class=RawRoute, tags=["segmentation"])
+
+FORMS = {
+    "type": "object",
+    "required": [upload.FIELD],
+    "properties": {upload.FIELD: {"type": "array", "items": BYTES}},
+}
+FORM = {"type": "object", "required": [upload.FIELD], "properties": {upload.FIELD: BYTES}}
+SEGMENT_BODY = {
+    "parameters": query.documented(),
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": {"schema": BYTES},
+            "application/octet-stream": {"schema": BYTES},
+            "multipart/form-data": {"schema": FORM},
+        },
+    },
+}
+BATCH_BODY = {
+    "parameters": query.documented(),
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORMS}}},
+}
+SEGMENT_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The mask, of the image's displayed size",
+        "content": {encoder.media_type: {} for encoder in ENCODERS.values()},
+    },
+    **problem_responses(),
+}
+
+
+@router.post("/segment", response_class=Response, responses=SEGMENT_ANSWERS, openapi_extra=SEGMENT_BODY)
+async def segment(request: Request) -> Response:
+    """Segment one image (the body itself, or the form field `image`): 0/255 for one class, else class indices."""
+    service = await running_service(request)
+    params = query.segment_params(request.query_params, _accept(request), service)
+    service.lifecycle.require_room()
+    data = await upload.image(request, service.settings)
+    segmented = await in_time(request, service.pipeline.segment(data, params), params.timeout_s)
+    ms = milliseconds(segmented.seconds)
+    request.state.log |= {"model": params.engine.model.name, "bytes": len(data)} | ms
+    headers = {"Server-Timing": server_timing(ms)} | joules_header(service)
+    return Response(segmented.body, media_type=params.encoder.media_type, headers=headers)
+
+
+@router.post(
+    "/segment/batch",
+    responses={200: {"description": "An item for every image, in their order"}, **problem_responses()},
+    openapi_extra=BATCH_BODY,
+)
+async def segment_batch(request: Request) -> Response:
+    """Segment the images of a form's fields `image`: all are taken, or none; then each has a status of its own.
+
+    An item is `{"status": 200, "media_type", "ms", "data"}`, where `data` is base64, or `result` instead where the
+    format is JSON; or it is the problem document of that image alone.
+    """
+    service = await running_service(request)
+    params = query.segment_params(request.query_params, "", service)
+    service.lifecycle.require_room()
+    bodies = await upload.images(request, service.settings)
+    segmented = await in_time(request, service.pipeline.segment_all(bodies, params), params.timeout_s)
+    model = params.engine.model.name
+    request.state.log |= {"model": model, "images": len(bodies), "bytes": sum(map(len, bodies))}
+
+    def response() -> Response:
+        items = [_item(one, params.encoder, request.state.request_id) for one in segmented]
+        return JSONResponse({"model": model, "items": items}, headers=joules_header(service))
+
+    return await service.threads.run(response)
+
+
+def _item(segmented: SegmentResponse | Problem, encoder: Encoder, request_id: str) -> dict[str, Any]:
+    if isinstance(segmented, Problem):
+        return segmented.document(request_id)
+    item = {"status": 200, "media_type": encoder.media_type, "ms": milliseconds(segmented.seconds)}
+    if encoder.media_type.endswith("json"):
+        return item | {"result": json.loads(segmented.body)}
+    return item | {"data": base64.b64encode(segmented.body).decode()}
+
+
+def _accept(request: Request) -> str:
+    """The Accept headers as one."""
+    return ",".join(request.headers.getlist("accept"))

@@ -1,0 +1,99 @@
+"""From the start of a server to its end: warm-up, health, draining."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Literal
+
+from service.core.batcher import Batcher, InferenceResult
+from service.core.engine import Engine
+from service.core.models import ModelRegistry, warm_up_image
+from service.core.params import SegmentParams
+from service.core.threads import CodecThreads
+from service.logs import log
+from service.problems import Unavailable
+from service.settings import LAST_SHARE, Settings
+from service.telemetry.energy import Monitor
+from service.telemetry.traces import Traces
+
+State = Literal["loading", "ready", "draining", "failed", "hanging"]
+
+RETRY = {"Retry-After": "1"}
+
+
+class Lifecycle:
+    """`start` and `stop` bracket the life of the queue and of what runs beside it."""
+
+    def __init__(
+        self,
+        models: ModelRegistry,
+        batcher: Batcher,
+        threads: CodecThreads,
+        settings: Settings,
+        energy: Monitor | None = None,
+        traces: Traces | None = None,
+    ) -> None:
+        self.settled = threading.Event()  # set once the warm-up is over, well or not
+        self._models = models
+        self._batcher = batcher
+        self._threads = threads
+        self._energy = energy
+        self._traces = traces
+        self._settings = settings
+        self._state: State = "loading"
+
+    @property
+    def state(self) -> State:
+        """Whether requests are taken ("ready"), or why not."""
+        hanging = self._state == "ready" and self._batcher.running_s > self._settings.hang_ms / 1000
+        return "hanging" if hanging else self._state
+
+    def require_alive(self) -> None:
+        """Raise Unavailable where the process cannot work any more, so that a supervisor should restart it."""
+        if self.state in ("failed", "hanging"):
+            raise Unavailable(f"the server is {self.state}: its engine failed on its first image, or does not return")
+
+    def require_ready(self) -> None:
+        """Raise Unavailable unless the server is warmed up and not draining."""
+        if self.state != "ready":
+            raise Unavailable(f"the server is {self.state}", headers=RETRY)
+
+    def require_room(self) -> None:
+        """Raise Unavailable or QueueFull if an image would be refused now: better before its upload than after."""
+        self.require_ready()
+        self._batcher.require_room()
+
+    def start(self) -> None:
+        """Start the worker and warm the engines up; ready when that is done."""
+        self._batcher.start()
+        if self._energy:
+            self._energy.start()
+        self._warm_up(iter(self._models.engines))
+
+    def stop(self) -> None:
+        """Finish what is queued, within the last share of the setting `drain_ms`, then stop all threads."""
+        timeout_s = 0 if self.state == "hanging" else LAST_SHARE * self._settings.drain_ms / 1000
+        self._state = "draining"
+        if not self._batcher.close(timeout_s):
+            log.error("the engine hangs: what was under way is given up")
+        if self._energy:
+            self._energy.stop()
+        if self._traces:
+            self._traces.stop()
+        self._threads.stop()
+
+    def _warm_up(self, engines: Iterator[Engine], last: Future[InferenceResult] | None = None) -> None:
+        """Run one image on every engine, the next when the last is done: the queue may have room for only one."""
+        error = last.exception() if last else None
+        engine = None if error else next(engines, None)
+        if engine is not None:
+            warm_up = self._batcher.submit(warm_up_image(), SegmentParams(engine, engine.model.threshold))
+            warm_up.add_done_callback(lambda done: self._warm_up(engines, done))
+            return
+        if error is not None:
+            log.error("the engine failed on its first image", exc_info=error.__cause__ or error)
+        if self._state == "loading":
+            self._state = "failed" if error else "ready"
+        self.settled.set()

@@ -1,0 +1,75 @@
+"""The models that are served, by name, and how they are replaced while the server runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from service.codec.pixels import Pixels
+from service.core.engine import Engine
+from service.logs import log
+from service.problems import NotFound
+from service.telemetry.metrics import Metrics
+
+WARM_UP_SIDE = 256  # pixels
+
+
+class ModelRegistry:
+    """The engines by their models' names, the default one first. Raises ValueError where two have one name.
+
+    `load` gives them anew, for `reload`.
+    """
+
+    def __init__(
+        self, engines: Sequence[Engine], metrics: Metrics, load: Callable[[], Sequence[Engine]] | None = None
+    ) -> None:
+        self._metrics = metrics
+        self._load = load
+        self._engines = self._by_name(engines)
+
+    @property
+    def engines(self) -> list[Engine]:
+        """All engines."""
+        return list(self._engines.values())
+
+    @property
+    def default(self) -> Engine:
+        """The engine that is meant where no model is named."""
+        return self.engines[0]
+
+    def engine(self, name: str | None) -> Engine:
+        """The engine of the model `name`, or the default one; raises NotFound."""
+        engines = self._engines
+        if name is None:
+            return self.default
+        if name not in engines:
+            raise NotFound(f"there is no model of this name; there is {', '.join(engines)}")
+        return engines[name]
+
+    def reload(self) -> bool:
+        """Load the models anew and serve them; what is queued runs on the old ones. On failure those stay: False."""
+        try:
+            engines = self._load() if self._load else self.engines
+            for engine in engines:
+                engine.run([warm_up_image()], [engine.model.threshold])
+            self._engines = self._by_name(engines)
+        except Exception:  # a broken model file must not end a working server
+            log.exception("the models could not be loaded anew; the old ones stay")
+            self._metrics.reloads.labels("failed").inc()
+            return False
+        self._metrics.reloads.labels("ok").inc()
+        log.info("serving %s", ", ".join(self._engines))
+        return True
+
+    def _by_name(self, engines: Sequence[Engine]) -> dict[str, Engine]:
+        named = {engine.model.name: engine for engine in engines}
+        if len(named) < len(engines):
+            raise ValueError(f"two of the models have one name: {', '.join(engine.model.name for engine in engines)}")
+        self._metrics.show_models((name, e.model.family, e.device, e.kernel) for name, e in named.items())
+        return named
+
+
+def warm_up_image() -> Pixels:
+    """A black image, for an engine's first run."""
+    return np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)

@@ -1,0 +1,64 @@
+"""The threads that decode and encode: away from the event loop, and never in the engine's way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class CodecThreads:
+    """A pool with one thread a core."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(os.cpu_count(), "codec", _yield_to_engine)
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """The result of `work`, done in the pool."""
+        return self._pool.submit(work)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The same, for a coroutine that waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def after(self, first: Future[Any], work: Callable[[], T], in_place: Callable[[], bool]) -> Future[T]:
+        """The result of `work`, begun once `first` is done, well or not: without a detour over the event loop.
+
+        It is done in the pool, or where `in_place` then says so, in the very thread that has finished `first`; but
+        never in the calling thread, which is the loop's. Cancelling it cancels `first`.
+        """
+        last: Future[T] = Future()
+        caller = threading.get_ident()
+
+        def finish() -> None:
+            if last.set_running_or_notify_cancel():
+                try:
+                    last.set_result(work())
+                except BaseException as error:
+                    last.set_exception(error)
+
+        def begin(_: Future[Any]) -> None:
+            if threading.get_ident() != caller and in_place():
+                finish()
+            else:
+                self._pool.submit(finish)
+
+        first.add_done_callback(begin)
+        last.add_done_callback(lambda _: first.cancel())
+        return last
+
+    def stop(self, wait: bool = False) -> None:
+        """Take nothing more."""
+        self._pool.shutdown(wait=wait)
+
+
+def _yield_to_engine() -> None:
+    """Let this thread wake without preempting another, where the system has such a class and permits it."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
