@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from engine.model import Model
 
 
+def add(commands: Any) -> None:
+    """Add them to the parser's commands."""
+    _info_flags(flags.command(commands, info))
+    _bench_flags(flags.command(commands, bench))
+    _selftest_flags(flags.command(commands, selftest))
+
+
 def info(args: argparse.Namespace) -> int:
     """Print a model's layers, weights, share of zeros, classes and provenance, and what would run them."""
     settings = flags.settings_of(args)
@@ -80,19 +87,16 @@ def _bench_cpu(model: Model, settings: Settings, args: argparse.Namespace) -> No
         print(f"carry-save additions fed from {source}: {rate / 1e9:.0f} non-zero GMAC/s, {rate / 8e9:.0f} GB/s read")
 
 
-def info_flags(command: argparse.ArgumentParser) -> None:
-    """Of `info`."""
+def _info_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help=flags.MODEL_HELP)
     flags.add_settings(command, *flags.ENGINE)
 
 
-def selftest_flags(command: argparse.ArgumentParser) -> None:
-    """Of `selftest`."""
+def _selftest_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("kernels", nargs="*", metavar="KERNEL", help="or cuda:0; by default all that this machine has")
 
 
-def bench_flags(command: argparse.ArgumentParser) -> None:
-    """Of `bench`."""
+def _bench_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--peak", action="store_true", help="measure what the machine can do at best as well")
     command.add_argument("--size", type=int, default=512, help="sides of the image in pixels (default: 512)")
     command.add_argument("--runs", type=int, default=30, help="how often the image is run (default: 30)")

@@ -1,11 +1,12 @@
-"""What several commands' flags have in common: settings by flag or environment, and values that are checked."""
+"""What commands have in common: their errors, settings by flag or environment, and values that are checked."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.settings import Settings, load
 
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
 
 ENGINE = ("device", "kernel", "threads")
 MODEL_HELP = "model file, or the name of a shipped model"
+THRESHOLD_HELP = "probability at which a pixel is foreground"
+
+
+class UserError(Exception):
+    """Something that the person at the terminal can put right; the message says what."""
+
+
+def command(commands: Any, run: Callable[[argparse.Namespace], int], name: str = "") -> argparse.ArgumentParser:
+    """A new command that runs `run`, by its name and docstring."""
+    made: argparse.ArgumentParser = commands.add_parser(
+        name or run.__name__, help=run.__doc__, description=run.__doc__, allow_abbrev=False
+    )
+    made.set_defaults(run=run)
+    return made
 
 
 def add_settings(command: argparse.ArgumentParser, *names: str) -> None:

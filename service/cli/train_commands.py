@@ -1,11 +1,119 @@
-"""Commands around training: look at a data folder, run the paper's table and its sweeps."""
+"""Commands around training: `train`, `export`, `eval`, `data check`, and the paper's `sweep` and `table`."""
 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.util
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from service.cli import flags
+from service.cli.flags import UserError
+from service.cli.terminal import progress
+
+if TYPE_CHECKING:
+    from engine.format import Model
+    from engine.train.evaluate import Segments
+
+DATA_HELP = "folder with images/ and masks/"
+
+
+def add(commands: Any) -> None:
+    """Add them to the parser's commands."""
+    _train_flags(flags.command(commands, train))
+    _export_flags(flags.command(commands, export))
+    _evaluate_flags(flags.command(commands, evaluate, "eval"))
+    _data_flags(flags.command(commands, data))
+    _sweep_flags(flags.command(commands, sweep))
+    _table_flags(flags.command(commands, table))
+
+
+def _with_torch(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    @functools.wraps(command)
+    def run(args: argparse.Namespace) -> int:
+        _require_torch()
+        return command(args)
+
+    return run
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("this command needs PyTorch: pip install 'mbunet[train]'")
+
+
+@_with_torch
+def train(args: argparse.Namespace) -> int:
+    """Train on a folder of images/ and masks/; resumes where an interrupted run stopped."""
+    from engine import strategy
+    from engine.train.config import Config
+    from engine.train.trainer import Trainer
+
+    names = {field.name for field in fields(Config)}
+    given: dict[str, Any] = {name: value for name, value in vars(args).items() if name in names}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    if "masked" in given:
+        default = Config(args.data, args.out)
+        cost = strategy.CostModel(args.cost_model, args.w_op, args.w_param, given.get("zeros", default.zeros))
+        width = given.get("width", default.width)
+        given["masked"] = strategy.choose(given["masked"], cost, width, args.sweep_csv, args.within)
+        print(f"masked blocks: {' '.join(given['masked']) or 'none'}")
+    trainer = Trainer(Config(**given))
+    scores = trainer.run()
+    print(f"validation: Dice {scores.dice:.4f}, IoU {scores.iou:.4f}, F1 {scores.f1:.4f} over {scores.images} images")
+    print(f"checkpoint: {trainer.checkpoint}\nnext: mbunet export {trainer.checkpoint} MODEL.safetensors")
+    return 0
+
+
+@_with_torch
+def export(args: argparse.Namespace) -> int:
+    """Turn a checkpoint into a model file and prove that it computes the same bits."""
+    from engine.train.export import export
+
+    path = export(args.checkpoint, args.out, name=args.name, class_name=args.class_name)
+    print(_model(str(path)).provenance["removed"], path, sep="\n")
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Print mean Dice, IoU and F1 of a model on a folder of images/ and masks/."""
+    from engine.train import card, evaluate
+    from engine.train.data import layouts
+
+    samples = evaluate.select(layouts.samples(args.data), args.part, args.share, args.seed)
+    with _scored(args) as engine:
+        rows = evaluate.evaluate(
+            engine, progress(samples, "image"), args.threshold, args.otsu, engine.class_names, calibration=True
+        )
+    if args.csv:
+        evaluate.write_csv(rows, args.csv)
+    if args.card:
+        args.card.write_text(card.write(_model(args.model), rows, args.part), encoding="utf-8")
+    print(evaluate.table(rows))
+    print(f"expected calibration error of the probabilities: {evaluate.calibration_error(rows):.4f}")
+    return 0
+
+
+def _model(name: str) -> Model:
+    from engine.format import load
+    from engine.runtime import resolve
+
+    return load(resolve(name))
+
+
+def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
+    """The engine to score; a trainer's checkpoint (.pt) is run by torch, full precision included."""
+    if not str(args.model).endswith(".pt"):
+        return flags.engine_of(flags.settings_of(args))
+    _require_torch()
+    from engine.train.export import CheckpointEngine
+
+    return nullcontext(CheckpointEngine(args.model))
 
 
 def data(args: argparse.Namespace) -> int:
@@ -28,6 +136,7 @@ def data(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+@_with_torch
 def sweep(args: argparse.Namespace) -> int:
     """Train many configurations from one shared checkpoint and draw the paper's figures; resumes."""
     from engine.train.experiments import sweep
@@ -41,6 +150,7 @@ def sweep(args: argparse.Namespace) -> int:
     return 0
 
 
+@_with_torch
 def table(args: argparse.Namespace) -> int:
     """Train every method on the same data with the same budget: the paper's Table 1; resumes."""
     from engine.train.experiments import table
@@ -53,13 +163,76 @@ def table(args: argparse.Namespace) -> int:
     return 0
 
 
-def data_flags(command: argparse.ArgumentParser) -> None:
+def _train_flags(command: argparse.ArgumentParser) -> None:
+    """What is not given stays out of the namespace, so that Config's own defaults hold."""
+    command.add_argument("data", help=DATA_HELP)
+    command.add_argument("-o", "--out", required=True, help="folder for checkpoint, log and pictures")
+    kinds = {
+        "width": (int, "channels of the first layer (64 is the paper's network)"),
+        "crops": (int, "the budget: crops seen in all"),
+        "batch": (int, "crops in one step"),
+        "crop": (int, "side of a crop in pixels"),
+        "rate": (float, "highest learning rate"),
+        "zeros": (float, "share of zeros in masked layers at the end"),
+        "zeros_from": (float, "share of zeros at the start, from which it climbs over half of the run"),
+        "zeros_by": (str, "layer: zero weights, alike in every layer; cost: zero products of all layers together"),
+        "soften": (float, "share of the run in which activations harden from a line to bits"),
+        "contrast": (str, "none, or stretch every image to its own grey range"),
+        "resize": (int, "side that every image is resized to first; 0, the default: images keep their size"),
+        "validation": (float, "share of the samples that no training step sees"),
+        "seed": (int, "of split, crops and weights"),
+        "repeat": (int, "of crops and weights alone: another run on the same split"),
+        "init": (str, "checkpoint to start from"),
+        "teacher": (str, "full-precision checkpoint to learn from"),
+        "validate_every": (int, "steps between two looks at the validation images"),
+        "device": (str, "torch device"),
+    }
+    for name, (kind, meaning) in kinds.items():
+        flag = "--" + name.replace("_", "-")
+        command.add_argument(flag, type=kind, metavar="X", default=argparse.SUPPRESS, help=meaning)
+    lists = {
+        "masked": "masked blocks: all, none, their names, the N cheapest to mask, or auto (needs --sweep-csv)",
+        "weights": "quantiser of masked weights, or BLOCK=QUANTISER: masked, twn, max-abs, seq, int8, int4",
+        "classes": "names of the classes of index masks, the background first",
+        "without": "parts of the recipe to leave out: geometry, colour, dice, norms",
+    }
+    for name, meaning in lists.items():
+        command.add_argument(f"--{name}", nargs="*", metavar="X", default=argparse.SUPPRESS, help=meaning)
+    command.add_argument("--floating", action="store_true", help="a full-precision network: a teacher")
+    command.add_argument("--cost-model", default="bmma", help="for --masked: bmma (default) or cpu")
+    command.add_argument("--w-op", type=float, default=0.5, metavar="X", help="equation 2's weight of operations (0.5)")
+    command.add_argument("--w-param", type=float, default=0.5, metavar="X", help="its weight of parameters (0.5)")
+    command.add_argument("--sweep-csv", type=Path, help="for --masked auto: the table that mbunet sweep has written")
+    command.add_argument("--within", type=float, default=0.01, metavar="X", help="Dice that auto may lose (0.01)")
+
+
+def _export_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("checkpoint", type=Path)
+    command.add_argument("out", type=Path, help="the model file to write, ending in .safetensors")
+    command.add_argument("--name", default="", help="name of the model; by default the file's")
+    command.add_argument("--class-name", default="foreground", help="what the foreground shows")
+
+
+def _evaluate_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", help=flags.MODEL_HELP)
+    command.add_argument("data", help=DATA_HELP)
+    command.add_argument("--part", choices=("validation", "training", "all"), default="all", help="default: all")
+    command.add_argument("--share", type=flags.share, default=0.2, help="of the samples held for validation (0.2)")
+    command.add_argument("--seed", type=int, default=0, help="of the split into training and validation (0)")
+    command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)
+    command.add_argument("--otsu", action="store_true", help="score Otsu's threshold beside the model")
+    command.add_argument("--csv", type=Path, help="write the scores of every image to this file")
+    command.add_argument("--card", type=Path, help="write a model card (Markdown) to this file; not for checkpoints")
+    flags.add_settings(command, *flags.ENGINE)
+
+
+def _data_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("action", choices=["check"])
     command.add_argument("data", type=Path, help="images/ and masks/, or DSB-2018, ISIC or Carvana as downloaded")
     command.add_argument("--classes", type=int, default=0, metavar="N", help="masks hold class indices 0 to N - 1")
 
 
-def sweep_flags(command: argparse.ArgumentParser) -> None:
+def _sweep_flags(command: argparse.ArgumentParser) -> None:
     _common_flags(command)
     what = "blocks: which of the twelve are masked; zeros: their share; bits: of the weights of each block"
     command.add_argument("--over", choices=["blocks", "zeros", "bits"], default="blocks", help=what)
@@ -68,7 +241,7 @@ def sweep_flags(command: argparse.ArgumentParser) -> None:
     _number(command, "--start-crops", "crops that the shared checkpoint sees")
 
 
-def table_flags(command: argparse.ArgumentParser) -> None:
+def _table_flags(command: argparse.ArgumentParser) -> None:
     _common_flags(command)
     what = "methods: the paper's table; recipe: the parts of our own, one added or left out at a time"
     command.add_argument("--over", choices=["methods", "recipe"], default="methods", help=what)

@@ -1,0 +1,116 @@
+"""Commands that serve a model and segment images: `serve`, `segment`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.cli import flags
+from service.cli.flags import UserError
+from service.cli.terminal import progress
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.cli.bulk import Outcome
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def add(commands: Any) -> None:
+    """Add them to the parser's commands."""
+    flags.add_settings(flags.command(commands, serve), *(field.name for field in fields(Settings)))
+    _segment_flags(flags.command(commands, segment))
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Serve a model over HTTP."""
+    from service.server import serve
+
+    return serve(flags.settings_of(args))
+
+
+def segment(args: argparse.Namespace) -> int:
+    """Write the masks of images and folders, computed here, by a server or by a Ray cluster; what is there stays."""
+    from service.cli import bulk
+
+    targets = _targets(_images(args.images), args.out)
+    todo = [source for source, target in targets.items() if args.overwrite or not bulk.is_done(target, args.overlay)]
+    if len(todo) < len(targets):
+        there = f"{len(targets) - len(todo)} of {len(targets)} masks are there already"
+        print(f"mbunet: {there}; --overwrite makes them anew", file=sys.stderr)
+    failures = []
+    try:
+        for _, outcome in zip(progress(todo, "image"), _outcomes(args, todo), strict=True):
+            if outcome.failure:
+                failures.append(f"mbunet: {outcome.source}: {outcome.failure}")
+            else:
+                bulk.write(outcome, targets[outcome.source])
+    finally:
+        print(*failures, sep="\n", end="\n" if failures else "", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Outcome]:
+    """What becomes of the images, from where the flags want it."""
+    from service.cli import bulk
+
+    job = bulk.Job(flags.settings_of(args), args.threshold, args.overlay)
+    if not sources:
+        return iter(())
+    if args.url:
+        return bulk.by_server(job, sources, args.url, args.parallel, args.patience)
+    if not args.ray:
+        return bulk.here(job, sources)
+    from service.cli import cluster
+
+    try:
+        return cluster.segment(job, sources)
+    except ImportError:
+        raise UserError("--ray needs Ray: pip install 'mbunet[ray]'") from None
+
+
+def _segment_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("images", nargs="+", type=Path, metavar="IN", help="image files, or folders of them")
+    command.add_argument("-o", "--out", required=True, type=Path, help="folder for NAME.png, or one .png file")
+    command.add_argument("--overlay", action="store_true", help="write NAME.overlay.png as well")
+    command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)
+    command.add_argument("--overwrite", action="store_true", help="make masks anew that are there already")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--url", help="ask this server instead of computing here, as in http://localhost:8080")
+    where.add_argument("--ray", action="store_true", help="compute on a Ray cluster: RAY_ADDRESS, or this machine's")
+    command.add_argument(
+        "--parallel", type=flags.count, default=8, metavar="N", help="requests at a time, to --url (8)"
+    )
+    seconds = "seconds for which a server that is lost or full is asked again (60)"
+    command.add_argument("--patience", type=float, default=60.0, metavar="S", help=seconds)
+    flags.add_settings(command, "model", "max_pixels", "api_key", *flags.ENGINE)
+
+
+def _images(given: Iterable[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            found += sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    if not found:
+        raise UserError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {', '.join(map(str, given))}")
+    return found
+
+
+def _targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Where every image's mask goes; raises UserError rather than write two masks to one file, or over an image."""
+    one_file = len(images) == 1 and out.suffix.lower() == ".png" and not out.is_dir()
+    targets = {image: out if one_file else out / f"{image.stem}.png" for image in images}
+    if len(set(targets.values())) < len(targets):
+        raise UserError("two of the images have one name: their masks would be written to one file")
+    for image, target in targets.items():
+        if target.resolve() == image.resolve():
+            raise UserError(f"{image}: its mask would be written over it; choose another folder")
+    return targets
