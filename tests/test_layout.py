@@ -16,8 +16,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TOP_LEVEL = {
     *("service", "engine", "csrc", "deploy", "tests"),
-    *("Dockerfile", "Makefile", "LICENSE", "README.md", "pyproject.toml"),
+    *("Dockerfile", "Makefile", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml"),
 }
+SERVICE_LAYERS = (  # from the top down: what stands in a line imports only from lines below it, and its own room
+    {"service.cli"},
+    {"service.server"},
+    {"service.app"},
+    {"service.api"},
+    {"service.core"},
+    {"service.codec", "service.telemetry"},
+    {"service.settings", "service.problems", "service.logs"},
+)
+SERVICE_SEES = {"engine.model", "engine.runtime"}  # of the engine; the command line sees all of it
 ENGINE_MAY_IMPORT = {"engine", "numpy", "safetensors", *sys.stdlib_module_names}
 
 
@@ -77,6 +87,29 @@ def test_the_engine_imports_nothing_heavy() -> None:
 def test_the_engine_never_imports_the_service() -> None:
     for module, path in modules("engine").items():
         assert top(imports(path)).isdisjoint({"service", "tests"}), module
+
+
+def room(module: str) -> str:
+    """`service.core` of `service.core.batcher`."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_imports_between_the_rooms_of_the_service_point_down() -> None:
+    height = {name: -i for i, layer in enumerate(SERVICE_LAYERS) for name in layer}
+    known = modules("service")
+    assert {room(module) for module in known} == {"service", *height}
+    for module, path in known.items():
+        for name in _dependencies(imports(path), known):
+            below = room(module) == room(name) or height[room(name)] < height[room(module)]
+            assert below, f"{module} imports {name}"
+
+
+def test_the_service_imports_of_the_project_only_the_engine() -> None:
+    for module, path in modules("service").items():
+        ours = {name for name in imports(path) if name.partition(".")[0] in ("engine", "tests", "deploy")}
+        assert top(frozenset(ours)) <= {"engine"}, module
+        if room(module) != "service.cli":
+            assert _dependencies(frozenset(ours), modules("engine")) <= SERVICE_SEES, module
 
 
 def test_only_training_imports_torch() -> None:
