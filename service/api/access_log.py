@@ -121,5 +121,5 @@ def _route(scope: Scope) -> str:
 
 def _outcome(status: int) -> str:
     if status == 0:
-        return "departed"
+        return "cancelled"
     return "ok" if status < 400 else "refused" if status < 500 else "failed"

@@ -68,10 +68,10 @@ def here(job: Job, sources: Iterable[Path]) -> Iterator[Outcome]:
         segmenter.close()
 
 
-def by_server(job: Job, sources: Iterable[Path], url: str, parallel: int, patience_s: float) -> Iterator[Outcome]:
+def by_server(job: Job, sources: Iterable[Path], url: str, parallel: int, retry_deadline_s: float) -> Iterator[Outcome]:
     """Outcomes from the server at `url`, in order; `parallel` requests are on their way at the same time.
 
-    Raises OSError where no server answers for `patience_s` seconds.
+    Raises OSError where no server answers for `retry_deadline_s` seconds.
     """
     formats = ("png", "overlay") if job.overlay else ("png",)
 
@@ -81,7 +81,7 @@ def by_server(job: Job, sources: Iterable[Path], url: str, parallel: int, patien
 
     def failed(error: Exception) -> None:
         if isinstance(error, OSError):
-            say(f"mbunet: {error}; trying again for up to {patience_s:g} s")
+            say(f"mbunet: {error}; trying again for up to {retry_deadline_s:g} s")
 
     def one(source: Path) -> Outcome:
         try:
@@ -91,7 +91,7 @@ def by_server(job: Job, sources: Iterable[Path], url: str, parallel: int, patien
         key = job.settings.api_key
         try:
             mask, *overlay = (
-                client.segment(url, data, patience_s, name, job.threshold, key, failed) for name in formats
+                client.segment(url, data, retry_deadline_s, name, job.threshold, key, failed) for name in formats
             )
         except client.Refused as refusal:
             return Outcome(source, failure=str(refusal))

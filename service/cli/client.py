@@ -30,7 +30,7 @@ class Refused(Exception):  # noqa: N818  (an answer, if not the one hoped for)
 def segment(
     url: str,
     image: bytes,
-    patience_s: float,
+    retry_deadline_s: float,
     output: str = "png",
     threshold: float | None = None,
     key: str = "",
@@ -39,16 +39,16 @@ def segment(
 ) -> bytes:
     """The mask of `image`, the bytes of an image file, in the format `output`, from the server at `url`.
 
-    A server that is full, draining, or lost on the way is asked again, for `patience_s` seconds from the first time:
-    after as long as its Retry-After says, else 0.1 s and twice as long each time. `failed` is told of every try that
-    was not the last. Raises Refused where the server refuses this image, and OSError where no server answers.
+    A server that is full, draining, or lost on the way is asked again, for `retry_deadline_s` seconds from the first
+    time: after as long as its Retry-After says, else 0.1 s and twice as long each time. `failed` is told of every try
+    that was not the last. Raises Refused where the server refuses this image, and OSError where no server answers.
     """
     query = {"format": output} | ({} if threshold is None else {"threshold": threshold})
     headers = {"Content-Type": "application/octet-stream"} | ({"Authorization": f"Bearer {key}"} if key else {})
     if urlsplit(url).scheme not in ("http", "https"):
         raise OSError(f"{url} is no address of a server: it must begin with http:// or https://")
     request = Request(f"{url.rstrip('/')}/segment?{urlencode(query)}", image, headers, method="POST")
-    end, pause_s = time.monotonic() + patience_s, 0.1
+    end, pause_s = time.monotonic() + retry_deadline_s, 0.1
     while True:
         try:
             return _ask(request)

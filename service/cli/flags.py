@@ -31,6 +31,16 @@ def command(commands: Any, run: Callable[[argparse.Namespace], int], name: str =
     return made
 
 
+def renamed(command: argparse.ArgumentParser, old: str, new: str) -> None:
+    """Answer a flag of before with what it is called now; it is not taken any more."""
+    command.add_argument(old, nargs="?", action=_Renamed, const=new, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+class _Renamed(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        parser.error(f"{self.option_strings[0]} is now called {self.const}")
+
+
 def add_settings(command: argparse.ArgumentParser, *names: str) -> None:
     """Add a flag for each of the settings `names`."""
     for field in fields(Settings):

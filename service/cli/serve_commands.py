@@ -62,7 +62,7 @@ def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Out
     if not sources:
         return iter(())
     if args.url:
-        return bulk.by_server(job, sources, args.url, args.parallel, args.patience)
+        return bulk.by_server(job, sources, args.url, args.parallel, args.retry_deadline)
     if not args.ray:
         return bulk.here(job, sources)
     from service.cli import cluster
@@ -86,7 +86,8 @@ def _segment_flags(command: argparse.ArgumentParser) -> None:
         "--parallel", type=flags.count, default=8, metavar="N", help="requests at a time, to --url (8)"
     )
     seconds = "seconds for which a server that is lost or full is asked again (60)"
-    command.add_argument("--patience", type=float, default=60.0, metavar="S", help=seconds)
+    command.add_argument("--retry-deadline", type=float, default=60.0, metavar="S", help=seconds)
+    flags.renamed(command, "--patience", "--retry-deadline")
     flags.add_settings(command, "model", "max_pixels", "api_key", *flags.ENGINE)
 
 

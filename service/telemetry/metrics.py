@@ -24,7 +24,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.requests = Counter(
             "mbunet_requests",
-            "Requests answered, by route and outcome: ok, refused (4xx), failed (5xx), departed.",
+            "Requests answered, by route and outcome: ok, refused (4xx), failed (5xx), cancelled (the client left).",
             ["route", "outcome"],
             registry=self.registry,
         )

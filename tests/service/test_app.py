@@ -290,7 +290,7 @@ def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
     assert head.content == b""
 
 
-# -- engine, queue, deadline, departure ------------------------------------------------------------------------------
+# -- engine, queue, deadline, leaving --------------------------------------------------------------------------------
 
 
 def test_an_engine_failure_tells_the_client_nothing_but_its_request_id() -> None:
@@ -377,7 +377,7 @@ def test_a_client_that_leaves_withdraws_its_image(
     assert_lives_on(client)
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_upload_is_counted_as_departed() -> None:
+def test_a_client_that_leaves_in_the_middle_of_its_upload_is_counted_as_cancelled() -> None:
     app = create_app(FakeEngine(), Settings())
     with serving(app) as client:
         with connection(client) as raw:
@@ -385,8 +385,8 @@ def test_a_client_that_leaves_in_the_middle_of_its_upload_is_counted_as_departed
                 b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
             )
         assert_lives_on(client)
-    departed = {"route": "/segment", "outcome": "departed"}
-    assert app.state.service.metrics.registry.get_sample_value("mbunet_requests_total", departed) == 1
+    cancelled = {"route": "/segment", "outcome": "cancelled"}
+    assert app.state.service.metrics.registry.get_sample_value("mbunet_requests_total", cancelled) == 1
 
 
 def test_not_ready_until_warmed_up() -> None:

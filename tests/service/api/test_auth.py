@@ -17,15 +17,15 @@ KEY = "s3cret"
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[httpx.Client]:
+def protected() -> Iterator[httpx.Client]:
     settings = Settings(api_key=KEY, origins="https://friend.example, https://other.example")
     with serving(create_app(FakeEngine(), settings)) as client:
         yield client
 
 
 @pytest.mark.parametrize("headers", [{"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}])
-def test_the_key_is_taken_from_two_headers(guarded: httpx.Client, headers: dict[str, str]) -> None:
-    assert guarded.post("/segment", content=file_of(photo()), headers=PNG | headers).status_code == 200
+def test_the_key_is_taken_from_two_headers(protected: httpx.Client, headers: dict[str, str]) -> None:
+    assert protected.post("/segment", content=file_of(photo()), headers=PNG | headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_the_key_is_taken_from_two_headers(guarded: httpx.Client, headers: dict[
     ],
 )
 @pytest.mark.parametrize("path", ["/segment", "/segment/batch", "/models", "/models/fake", "/v2/models/fake/infer"])
-def test_without_the_key_nothing_is_served(guarded: httpx.Client, path: str, headers: dict[str, str]) -> None:
-    answer = guarded.post(path, content=b"", headers=headers)
+def test_without_the_key_nothing_is_served(protected: httpx.Client, path: str, headers: dict[str, str]) -> None:
+    answer = protected.post(path, content=b"", headers=headers)
     document = assert_problem(answer, problems.WrongKey)
     assert answer.headers["www-authenticate"] == "Bearer"
     assert KEY not in str(document)
@@ -55,8 +55,8 @@ def test_a_key_may_hold_any_character() -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/docs", "/", "/v2/health/live", "/openapi.json"])
-def test_health_metrics_and_pages_need_no_key(guarded: httpx.Client, path: str) -> None:
-    assert guarded.get(path).status_code == 200
+def test_health_metrics_and_pages_need_no_key(protected: httpx.Client, path: str) -> None:
+    assert protected.get(path).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_health_metrics_and_pages_need_no_key(guarded: httpx.Client, path: str) 
         ("http://[", 403),
     ],
 )
-def test_pages_of_other_origins_are_refused_unless_named(guarded: httpx.Client, origin: str, status: int) -> None:
-    answer = guarded.post("/segment", content=file_of(photo()), headers=PNG | {"X-API-Key": KEY, "Origin": origin})
+def test_pages_of_other_origins_are_refused_unless_named(protected: httpx.Client, origin: str, status: int) -> None:
+    answer = protected.post("/segment", content=file_of(photo()), headers=PNG | {"X-API-Key": KEY, "Origin": origin})
     assert answer.status_code == status
 
 
@@ -79,11 +79,11 @@ def test_the_servers_own_page_may_ask(client: httpx.Client) -> None:
     assert client.post("/segment", content=file_of(photo()), headers=PNG | {"Origin": origin}).status_code == 200
 
 
-def test_pages_that_are_named_may_read_the_answer(guarded: httpx.Client, client: httpx.Client) -> None:
+def test_pages_that_are_named_may_read_the_answer(protected: httpx.Client, client: httpx.Client) -> None:
     asks = {"Origin": "https://friend.example", "Access-Control-Request-Method": "POST"}
-    first = guarded.options("/segment", headers=asks | {"Access-Control-Request-Headers": "x-api-key, content-type"})
+    first = protected.options("/segment", headers=asks | {"Access-Control-Request-Headers": "x-api-key, content-type"})
     assert (first.status_code, first.headers["access-control-allow-origin"]) == (200, "https://friend.example")
-    answer = guarded.post(
+    answer = protected.post(
         "/segment", content=file_of(photo()), headers=PNG | {"X-API-Key": KEY, "Origin": "https://friend.example"}
     )
     assert answer.headers["access-control-allow-origin"] == "https://friend.example"

@@ -125,9 +125,19 @@ def test_segment_says_so_when_no_server_answers(tmp_path: Path, capsys: pytest.C
     with listen(Settings(port=0)) as silent:
         port = silent.getsockname()[1]
     for url, message in ((f"http://127.0.0.1:{port}", "no answer from"), ("localhost", "is no address of a server")):
-        arguments = ["segment", str(image), "-o", str(tmp_path / "out"), "--url", url, "--patience", "0.3"]
+        arguments = ["segment", str(image), "-o", str(tmp_path / "out"), "--url", url, "--retry-deadline", "0.3"]
         assert cli.main(arguments) == 1
         assert message in capsys.readouterr().err
+
+
+def test_a_renamed_flag_says_what_it_is_called_now(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["segment", "IN", "-o", "OUT", "--patience", "3"])
+    assert caught.value.code == 2
+    assert "--patience is now called --retry-deadline" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["segment", "--help"])
+    assert "--patience" not in capsys.readouterr().out
 
 
 def test_segment_goes_on_where_it_stopped(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,7 @@ def test_it_does_not_repeat_what_cannot_succeed(status: int) -> None:
         client.segment(url, b"image", 60)
 
 
-def test_it_gives_up_when_its_patience_ends() -> None:
+def test_it_gives_up_at_the_retry_deadline() -> None:
     with answering((503, {"Retry-After": "60"}, b"")) as url, pytest.raises(client.Refused, match="503"):
         client.segment(url, b"image", 5)
     with pytest.raises(OSError, match="no answer from http://127"):

@@ -152,12 +152,12 @@ def forbid(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     """As a file mode would, for root too."""
     read_text = Path.read_text
 
-    def guarded(path: Path, *args: Any, **options: Any) -> str:
+    def checked(path: Path, *args: Any, **options: Any) -> str:
         if path == file:
             raise PermissionError(13, "Permission denied", str(path))
         return read_text(path, *args, **options)
 
-    monkeypatch.setattr(Path, "read_text", guarded)
+    monkeypatch.setattr(Path, "read_text", checked)
 
 
 def test_a_counter_that_is_forbidden_later_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
