@@ -1,4 +1,4 @@
-// The kernels on the device. Every kernel is compiled in the form of its architecture.
+// The kernels on the device. Every kernel is compiled with the bit operation of its architecture.
 #include <cuda_runtime.h>
 
 #include "dispatch.hpp"
@@ -9,16 +9,16 @@ namespace mbunet::cuda {
 namespace {
 
 #ifdef __CUDA_ARCH__
-constexpr Form kForm = form_of(__CUDA_ARCH__ / 10);
+constexpr BitOp kBitOp = bit_op_of(__CUDA_ARCH__ / 10);
 #else
-constexpr Form kForm = Form::kXor;  // host code only names the kernels
+constexpr BitOp kBitOp = BitOp::kXor;  // host code only names the kernels
 #endif
 
 constexpr int kResident = 4;  // blocks of a multiprocessor: leaves 128 registers to a thread
 
 template <class Kernel>
 __global__ void __launch_bounds__(kThreads, kResident) entry(const typename Kernel::Args args) {
-    Kernel::template run<kForm>(args);
+    Kernel::template run<kBitOp>(args);
 }
 
 }  // namespace

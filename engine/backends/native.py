@@ -17,7 +17,7 @@ EXPLAINED = {
 def build(session: _native.Session | _native.CudaSession, model: Model, plan: Plan) -> None:
     """Hand `plan` with its weights to a native session."""
     for slot in plan.slots:
-        session.add_slot(slot.channels, slot.stride)
+        session.add_tensor(slot.channels, slot.stride)
     for step in plan.steps:
         layer, inputs, output = step.layer, step.inputs, step.output
         if output is None:
@@ -27,7 +27,7 @@ def build(session: _native.Session | _native.CudaSession, model: Model, plan: Pl
         else:
             theta = model.tensors[f"{layer.name}.theta"][:, 0].copy()  # one plane has one threshold
             if layer.op == "pixels3x3":
-                session.add_pixels(output, model.tensors[f"{layer.name}.weight"], theta)
+                session.add_stem(output, model.tensors[f"{layer.name}.weight"], theta)
             else:
                 upsamples = layer.op == "upconv2x2"
                 session.add_convolution(upsamples, inputs, step.input_channels, output, model.signs(layer), theta)

@@ -56,7 +56,7 @@ def test_every_architecture_compiles(compiled: dict[int, list[Code]]) -> None:
     assert set(BINARY) <= set(compiled)
     names = [[code.name for code in codes] for codes in compiled.values()]
     assert all(sorted(some) == sorted(names[0]) for some in names)
-    assert {"Pixels", "Conv", "Pool", "Head"} <= {re.sub("<.*", "", name) for name in names[0]}
+    assert {"Stem", "Conv", "Pool", "Head"} <= {re.sub("<.*", "", name) for name in names[0]}
 
 
 @pytest.mark.parametrize("architecture", BINARY)
@@ -79,7 +79,7 @@ def test_nothing_is_called_and_nothing_spills(compiled: dict[int, list[Code]], a
 @pytest.mark.parametrize("architecture", BINARY)
 def test_the_first_layer_multiplies_bytes(compiled: dict[int, list[Code]], architecture: int) -> None:
     """Its weights' high bytes have a sign, their low bytes have none."""
-    (code,) = (code for code in compiled[architecture] if code.name == "Pixels")
+    (code,) = (code for code in compiled[architecture] if code.name == "Stem")
     shape = "8816" if architecture == 75 else "16832"
     high, low = code.count(f"IMMA.{shape}.U8.S8"), code.count(f"IMMA.{shape}.U8.U8")
     assert high == low > 0
