@@ -7,6 +7,7 @@
 #pragma once
 
 #include "bits.hpp"
+#include "heuristics.hpp"
 
 namespace mbunet::cuda {
 

@@ -3,6 +3,7 @@
 
 #include "conv.hpp"
 #include "head.hpp"
+#include "heuristics.hpp"
 #include "layer.hpp"
 #include "stem.hpp"
 
@@ -41,7 +42,6 @@ inline ConvArgs conv_args(const Launch& launch, const KSchedule& schedule) {
     return args;
 }
 
-// Two output words to a block, or one where there is but one or where two would leave multiprocessors without work.
 template <bool masked, bool upsamples, class Run>
 int dispatch_conv(const Launch& launch, const Device& device, Run&& run) {
     const KSchedule schedule(launch.layer->input_channels, upsamples);
@@ -50,9 +50,8 @@ int dispatch_conv(const Launch& launch, const Device& device, Run&& run) {
         return tile_grid(launch, args.columns / words,
                          static_cast<size_t>(schedule.shared_tile_bytes + stages_bytes(masked, words)));
     };
-    const Grid two = grid(2);
-    if (args.columns % 2 == 0 && two.x * two.y * two.z >= device.multiprocessors)
-        return run.template operator()<Conv<masked, 2, upsamples>>(two, args);
+    if (output_words_of_block(args.columns, launch, device) == 2)
+        return run.template operator()<Conv<masked, 2, upsamples>>(grid(2), args);
     return run.template operator()<Conv<masked, 1, upsamples>>(grid(1), args);
 }
 

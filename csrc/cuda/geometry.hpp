@@ -16,7 +16,6 @@ namespace mbunet::cuda {
 // side: fragment row i < 8 is column i of the upper row, fragment row 8 + i of the lower. So the vertical partners of a
 // 2x2 pool are in one thread and the horizontal ones four lanes apart.
 constexpr int kTileWidth = 16, kTileHeight = 8, kWarps = 4, kThreads = kWarps * 32, kFragments = 2;
-constexpr int kStages = 4;  // K steps of weights in shared memory
 
 // The pixels that a tile reads, in shared memory.
 struct SharedTile {

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include "dispatch.hpp"
+#include "heuristics.hpp"
 #include "peak.hpp"
 
 namespace mbunet::cuda {
@@ -14,10 +15,8 @@ constexpr BitOp kBitOp = bit_op_of(__CUDA_ARCH__ / 10);
 constexpr BitOp kBitOp = BitOp::kXor;  // host code only names the kernels
 #endif
 
-constexpr int kResident = 4;  // blocks of a multiprocessor: leaves 128 registers to a thread
-
 template <class Kernel>
-__global__ void __launch_bounds__(kThreads, kResident) entry(const typename Kernel::Args args) {
+__global__ void __launch_bounds__(kThreads, kResidentBlocks) entry(const typename Kernel::Args args) {
     Kernel::template run<kBitOp>(args);
 }
 
@@ -47,7 +46,7 @@ int launch(const Launch& launch, const Device& device, Stream stream) {
 }
 
 int peak(const Device& device, int iterations, double& operations, Stream stream) {
-    const int blocks = device.multiprocessors * kResident;
+    const int blocks = device.multiprocessors * kResidentBlocks;
     operations = 2.0 * 16 * 8 * 256 * Peak::kIndependent * iterations * kWarps * blocks;
     entry<Peak><<<blocks, kThreads, kThreads * sizeof(int32_t), stream>>>({iterations});
     return cudaGetLastError();

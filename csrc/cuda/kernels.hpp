@@ -29,9 +29,6 @@ struct Device {
     int shared_bytes;  // that it offers a block
 };
 
-// The bit operation of kernels compiled for compute capability `compiled` (10 * major + minor).
-constexpr BitOp bit_op_of(int compiled) { return compiled < 90 ? BitOp::kXor : BitOp::kAnd; }
-
 // Compute capability (10 * major + minor) that the kernels which the current device runs were compiled for; it asks the
 // CUDA runtime, because code for an older architecture may be what runs. Returns a cudaError_t.
 int loaded_capability(int& compiled);

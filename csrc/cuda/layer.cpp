@@ -212,7 +212,7 @@ size_t shared_bytes(const Layer& layer) {
     if (layer.op == Op::kStem) return static_cast<size_t>(SharedTile(false).pixels) * 4;
     if (layer.op != Op::kConv && layer.op != Op::kTransposedConv) return 0;
     const KSchedule schedule(layer.input_channels, layer.op == Op::kTransposedConv);
-    return static_cast<size_t>(schedule.shared_tile_bytes + stages_bytes(layer.masked, 2));
+    return static_cast<size_t>(schedule.shared_tile_bytes + stages_bytes(layer.masked, kMostOutputWords));
 }
 
 std::string kernel_name(const Layer& layer, int compiled) {

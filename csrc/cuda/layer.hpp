@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "geometry.hpp"
+#include "heuristics.hpp"
 #include "kernels.hpp"
 
 namespace mbunet::cuda {

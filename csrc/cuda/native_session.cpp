@@ -5,15 +5,14 @@
 
 #include "../rounding.hpp"
 #include "check.hpp"
+#include "heuristics.hpp"
 
 namespace mbunet::cuda {
 
 namespace {
 
-constexpr size_t kShapePlans = 16;                 // batch shapes whose graphs are kept
-constexpr int64_t kMostPixels = int64_t{1} << 26;  // of one launch
-constexpr int64_t kMostImages = 512;               // of one launch
-constexpr size_t kAlign = 256;                     // bytes, of a layer's packed weights
+constexpr size_t kShapePlans = 16;  // batch shapes whose graphs are kept
+constexpr size_t kAlign = 256;      // bytes, of a layer's packed weights
 
 void use(int gpu) { check(cudaSetDevice(gpu), "choosing GPU " + std::to_string(gpu)); }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../../csrc/cuda/heuristics.hpp"
 #include "emulated_launch.hpp"
 #include "emulation.hpp"
 #include "protocol.hpp"
