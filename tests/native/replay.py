@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from engine.format import Model
 from engine.plan import Step, compile_plan
 from tests.cases import Case
-from tests.native.sources import ROOT, sources
+from tests.native.sources import NATIVE, sources
 
-NATIVE = ROOT / "tests/native"
 OPS = ("pixels3x3", "conv3x3", "pool2x2", "upconv2x2", "head1x1")  # as enum Op numbers them
 
 Logits = NDArray[np.int32]
