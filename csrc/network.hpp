@@ -32,7 +32,7 @@ struct Step {
 class Network {
   public:
     int add_tensor(int channels, int stride);
-    // weights [channels][3][3][3] (row, column, colour), theta [channels]
+    // weights [channels][3][3][3] (row, column, color), theta [channels]
     void add_stem(int output, int channels, const int16_t* weights, const int32_t* theta);
     // ternary_weights [channels][taps][sum of input_channels] in {-1, 0, 1}, theta [channels]
     void add_convolution(Op op, std::vector<int> inputs, std::vector<int> input_channels, int output, int channels,

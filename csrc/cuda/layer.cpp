@@ -143,8 +143,8 @@ void prepare_bits(Layer& layer, const Step& step) {
 int stem_weight(const Step& step, int channel, int factor) {
     const int word = factor / 4, byte = factor % 4;
     if (channel >= step.channels || (byte == 3 && word >= 3)) return 0;
-    const int tap = byte == 3 ? 8 : word, colour = byte == 3 ? word : byte;
-    return step.weights[static_cast<size_t>((channel * 9 + tap) * 3 + colour)];
+    const int tap = byte == 3 ? 8 : word, color = byte == 3 ? word : byte;
+    return step.weights[static_cast<size_t>((channel * 9 + tap) * 3 + color)];
 }
 
 void prepare_stem(Layer& layer, const Step& step) {

@@ -2,7 +2,7 @@
 //
 // A weight is 256 times a signed high byte plus an unsigned low byte, so two products of bytes give the sum. Its 27
 // factors fit one product of K = 32: word j < 8 along K holds the colors of tap j and, in the fourth byte, for j < 3
-// colour j of tap 8.
+// color j of tap 8.
 #pragma once
 
 #include "bits.hpp"
