@@ -1,48 +1,45 @@
 """What must hold for a model before anything may trust it: its description, its tensors' shapes, their values.
 
 The three checks build on one another: `check_shapes` may assume what `check_description` has found right, and
-`check_values` both. Each raises ModelFileError at the first fault, naming the layer, tensor or field.
+`check_values` both. Each raises ModelFileError at the first fault, naming the layer, tensor or field. What is right for
+an operation says its row in `engine.ops`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from reprlib import repr as shorten
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.model import IMAGE, SIDES, Layer, Model, ModelFileError, pack, packed_bytes
+from engine import ops
+from engine.bits import pack
+from engine.layer import IMAGE, Layer
+from engine.model import Model, ModelFileError
+from engine.networks.families import FAMILIES
 
-FAMILY = "mbu-net"
 MAX_LAYERS = 256
 MAX_CHANNELS = 4096
 MAX_CLASSES = 256  # masks are uint8
-MAX_MULTIPLE = 1024  # pixels
 MAX_SIDE = 8192  # pixels, of resized images
+MAX_COUNT = 1 << 22
+"""Largest sum of a convolution's weights and residual: what the CPU's counters hold."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LABEL_LENGTH = 64
 
-WEIGHTS = {
-    "pixels3x3": ("int16",),
-    "conv3x3": ("binary", "masked"),
-    "pool2x2": ("",),
-    "upconv2x2": ("binary", "masked"),
-    "head1x1": ("int16",),
-}
-MAX_INPUTS = {"conv3x3": 2}  # a skip connection; every other operation reads one layer
-
-Spec = tuple[str, tuple[int, ...]]  # (dtype, shape) of a tensor
+OPTIONS = ("segments", "residual", "residual_exponent", "doublings", "scale")
+"""Fields of a layer that only some operations understand; elsewhere they stand at their defaults."""
+DEFAULTS = {field.name: field.default for field in fields(Layer) if field.name in OPTIONS}
 
 
 def check(model: Model) -> None:
     """Check everything about `model`."""
     check_description(model)
-    check_shapes(model, {name: (str(array.dtype), array.shape) for name, array in model.tensors.items()})
+    check_shapes(specs(model), {name: (str(array.dtype), array.shape) for name, array in model.tensors.items()})
     check_values(model)
 
 
@@ -58,12 +55,11 @@ def require(condition: bool, place: str, fault: str) -> None:
 def check_description(model: Model) -> None:
     """Check names, layers, classes, preprocessing, threshold and provenance; no tensor is looked at."""
     require(bool(NAME.fullmatch(model.name)), "name", "must be letters, digits, '.', '_' and '-', at most 64")
-    require(
-        model.family == FAMILY, "family", f"{shorten(model.family)} is not supported by this version; {FAMILY!r} is"
-    )
-    coarsest = _check_layers(model.layers)
+    known = model.family in FAMILIES
+    require(known, "family", f"{shorten(model.family)} is not supported by this version; {', '.join(FAMILIES)} are")
+    _check_layers(model.layers)
     _check_classes(model)
-    _check_preprocessing(model, coarsest)
+    _check_preprocessing(model)
     require(0.0 <= model.threshold <= 1.0, "threshold", f"{model.threshold} lies outside [0, 1]")
     try:
         json.dumps(model.provenance, ensure_ascii=False, allow_nan=False).encode()
@@ -71,80 +67,61 @@ def check_description(model: Model) -> None:
         raise ModelFileError(f"provenance: is not JSON: {error}") from None
 
 
-def _check_layers(layers: tuple[Layer, ...]) -> int:
-    """Check the layer list in order; returns the network's coarsest stride in image pixels."""
+def _check_layers(layers: tuple[Layer, ...]) -> None:
+    """Check the layer list in order, and that every layer is used."""
     require(2 <= len(layers) <= MAX_LAYERS, "layers", f"there are {len(layers)}; 2 to {MAX_LAYERS} are possible")
-    earlier: dict[str, Layer] = {}
-    strides = {IMAGE: 1}
-    for layer in layers:
+    found = {IMAGE: ops.PIXELS}
+    for i, layer in enumerate(layers):
         _check_layer(layer)
-        require(layer.name not in strides, layer.name, "a second layer of this name")
-        _check_inputs(layer, earlier)
-        strides[layer.name] = _stride(layer, strides)
-        earlier[layer.name] = layer
-    _check_ends(layers, strides)
-    return max(strides.values())
+        row = ops.operation(layer)
+        require(layer.name not in found, layer.name, "a second layer of this name")
+        require(row.first == (i == 0), layer.name, "the first layer, and no other, reads the image")
+        require(row.last == (i == len(layers) - 1), layer.name, "the last layer, and no other, is the head")
+        found[layer.name] = _check_reads(layer, found)
+    head = layers[-1]
+    require(found[head.name].stride == 1, head.name, "the logits must have the image's resolution")
+    used = {name for layer in layers for name in layer.reads}
+    for layer in layers[:-1]:
+        require(layer.name in used, layer.name, "no layer reads it")
 
 
 def _check_layer(layer: Layer) -> None:
     """Check what can be said about one layer without the others."""
-    require(bool(NAME.fullmatch(layer.name)), f"layer {shorten(layer.name)}", "is no valid name")
-    require(layer.op in SIDES, layer.name, f"op {shorten(layer.op)} is not supported by this version")
-    require(layer.weights in WEIGHTS[layer.op], layer.name, f"{layer.op} cannot have weights {shorten(layer.weights)}")
-    require(
-        not layer.block or bool(NAME.fullmatch(layer.block)),
-        layer.name,
-        f"block {shorten(layer.block)} is no valid name",
-    )
-    require(1 <= layer.channels <= MAX_CHANNELS, layer.name, f"channels {layer.channels}, not 1 to {MAX_CHANNELS}")
-    require(layer.planes == 1, layer.name, f"planes {layer.planes} is not supported by this version")
-    require(
-        layer.encoding == "sign", layer.name, f"encoding {shorten(layer.encoding)} is not supported by this version"
-    )
-    if layer.op == "head1x1":
-        require(math.isfinite(layer.scale) and layer.scale > 0, layer.name, f"scale {layer.scale} is not positive")
-    else:
-        require(layer.scale == 0, layer.name, "only the head has a scale")
+    place = layer.name
+    require(bool(NAME.fullmatch(place)), f"layer {shorten(place)}", "is no valid name")
+    require(layer.op in ops.OPERATIONS, place, f"op {shorten(layer.op)} is not supported by this version")
+    row = ops.operation(layer)
+    require(layer.weights in row.weights, place, f"{layer.op} cannot have weights {shorten(layer.weights)}")
+    require(layer.kernel in row.kernels, place, f"{layer.op} cannot have kernel {layer.kernel}")
+    require(layer.up in row.ups, place, f"{layer.op} cannot have up {layer.up}")
+    named = not layer.block or bool(NAME.fullmatch(layer.block))
+    require(named, place, f"block {shorten(layer.block)} is no valid name")
+    require(1 <= layer.channels <= MAX_CHANNELS, place, f"channels {layer.channels}, not 1 to {MAX_CHANNELS}")
+    require(layer.encoding in ("sign", "unsigned"), place, f"encoding {shorten(layer.encoding)} is not supported")
+    most = 2 if layer.encoding == "unsigned" and not row.last else 1
+    require(1 <= layer.planes <= most, place, f"planes {layer.planes}, not 1 to {most}")
+    for name in OPTIONS:
+        own = name in row.options or getattr(layer, name) == DEFAULTS[name]
+        require(own, place, f"{layer.op} has no {name}")
 
 
-def _check_inputs(layer: Layer, earlier: Mapping[str, Layer]) -> None:
-    """Check that `layer` reads earlier layers, as many as its operation takes; the first reads the image alone."""
-    if layer.op == "pixels3x3":
-        require(layer.inputs == (IMAGE,), layer.name, f"pixels3x3 reads {IMAGE!r} and nothing else")
-        return
-    most = MAX_INPUTS.get(layer.op, 1)
-    require(1 <= len(layer.inputs) <= most, layer.name, f"{len(layer.inputs)} inputs; {layer.op} reads 1 to {most}")
-    for name in layer.inputs:
-        require(name in earlier, layer.name, f"input {shorten(name)} is no earlier layer")
-    if layer.op == "pool2x2":
-        same = layer.channels == earlier[layer.inputs[0]].channels
-        require(same, layer.name, f"channels {layer.channels} are not its input's")
-
-
-def _stride(layer: Layer, strides: Mapping[str, int]) -> int:
-    """Image pixels between neighbouring outputs of `layer`: a pool doubles its input's stride, an upconv halves it."""
-    stride = strides[layer.inputs[0]]
-    agree = all(strides[name] == stride for name in layer.inputs)
+def _check_reads(layer: Layer, found: Mapping[str, ops.Tensor]) -> ops.Tensor:
+    """Check that `layer` reads earlier layers, as many and such as its operation takes; returns what it writes."""
+    row = ops.operation(layer)
+    fewest, most = row.inputs
+    right = fewest <= len(layer.inputs) <= most
+    require(right, layer.name, f"{len(layer.inputs)} inputs; {layer.op} reads {fewest} to {most}")
+    for name in layer.reads:
+        require((name == IMAGE) == row.first, layer.name, f"the first layer, and no other, reads {IMAGE!r}")
+        require(name in found, layer.name, f"input {shorten(name)} is no earlier layer")
+    inputs = tuple(found[name] for name in layer.reads)
+    agree = all(tensor.stride == inputs[0].stride for tensor in inputs)
     require(agree, layer.name, "its inputs have different resolutions")
-    if layer.op == "pool2x2":
-        return stride * 2
-    if layer.op == "upconv2x2":
-        require(stride > 1, layer.name, "its output would be finer than the image")
-        return stride // 2
-    return stride
-
-
-def _check_ends(layers: tuple[Layer, ...], strides: Mapping[str, int]) -> None:
-    """Check that the first and last layer, and they alone, are what they must be, and that every layer is used."""
-    for i, layer in enumerate(layers):
-        require((layer.op == "pixels3x3") == (i == 0), layer.name, "the first layer, and no other, is pixels3x3")
-        last = i == len(layers) - 1
-        require((layer.op == "head1x1") == last, layer.name, "the last layer, and no other, is head1x1")
-    head = layers[-1]
-    require(strides[head.name] == 1, head.name, "the head must have the image's resolution")
-    used = {name for layer in layers for name in layer.inputs}
-    for layer in layers[:-1]:
-        require(layer.name in used, layer.name, "no layer reads it")
+    fault = row.fault(layer, inputs)
+    require(not fault, layer.name, fault)
+    finer = layer.up << layer.doublings
+    require(inputs[0].stride * row.down >= finer, layer.name, "its output would be finer than the image")
+    return row.output(layer, inputs)
 
 
 def _check_classes(model: Model) -> None:
@@ -160,29 +137,25 @@ def _check_classes(model: Model) -> None:
     require(len({info.name for info in model.classes}) == count, "classes", "two have the same name")
 
 
-def _check_preprocessing(model: Model, coarsest: int) -> None:
-    """Check the way images are fitted against the network's coarsest stride."""
+def _check_preprocessing(model: Model) -> None:
+    """Check the way images are fitted."""
     how, place = model.preprocessing, "preprocessing"
-    require(how.fit in ("pad", "resize"), place, f"fit {shorten(how.fit)} is not supported by this version")
-    require(
-        how.contrast in ("none", "stretch"), place, f"contrast {shorten(how.contrast)} is not supported by this version"
-    )
-    require(1 <= how.multiple <= MAX_MULTIPLE, place, f"multiple {how.multiple} is not 1 to {MAX_MULTIPLE}")
-    require(how.multiple % coarsest == 0, place, f"multiple {how.multiple} is none of the network's stride {coarsest}")
+    known = how.resize_mode in ("pad", "resize")
+    require(known, place, f"resize_mode {shorten(how.resize_mode)} is not supported by this version")
+    known = how.contrast in ("none", "stretch")
+    require(known, place, f"contrast {shorten(how.contrast)} is not supported by this version")
     for side in (how.height, how.width):
-        if how.fit == "pad":
+        if how.resize_mode == "pad":
             require(side == 0, place, "only resized images have a height and a width")
         else:
-            fits = 0 < side <= MAX_SIDE and side % how.multiple == 0
-            require(fits, place, f"size {side} is no multiple of {how.multiple} up to {MAX_SIDE}")
+            require(1 <= side <= MAX_SIDE, place, f"size {side} is not 1 to {MAX_SIDE}")
 
 
 # -- shapes: what every tensor must look like -------------------------------------------------------------------------
 
 
-def check_shapes(model: Model, found: Mapping[str, Spec]) -> None:
-    """Check that `found` holds exactly the tensors that the layers of `model` need, in dtype and shape."""
-    expected = specs(model)
+def check_shapes(expected: Mapping[str, ops.Spec], found: Mapping[str, ops.Spec]) -> None:
+    """Check that `found` holds exactly the `expected` tensors, in dtype and shape."""
     for name in found:
         require(name in expected, shorten(name), "there should be no such tensor")
     for name, (dtype, shape) in expected.items():
@@ -192,84 +165,55 @@ def check_shapes(model: Model, found: Mapping[str, Spec]) -> None:
         require(found_shape == shape, name, f"has shape {shorten(found_shape)}, not {shape}")
 
 
-def specs(model: Model) -> dict[str, Spec]:
+def specs(model: Model) -> dict[str, ops.Spec]:
     """Every tensor that the layers of `model` need: {name: (dtype, shape)}."""
-    found: dict[str, Spec] = {}
+    found: dict[str, ops.Spec] = {}
     for layer in model.layers:
-        inputs = model.input_channels(layer)
-        found |= {f"{layer.name}.{part}": spec for part, spec in _layer_specs(layer, inputs).items()}
+        parts = ops.operation(layer).arrays(layer, model.inputs(layer))
+        found |= {f"{layer.name}.{part}": spec for part, spec in parts.items()}
     return found
 
 
-def _layer_specs(layer: Layer, inputs: tuple[int, ...]) -> dict[str, Spec]:
-    if layer.op == "pool2x2":
-        return {}
-    if layer.op == "head1x1":
-        return {"weight": ("int16", (layer.channels, sum(inputs))), "bias": ("int32", (layer.channels,))}
-    kernel = (layer.channels, layer.side, layer.side)
-    theta: dict[str, Spec] = {"theta": ("int32", (layer.channels, layer.thresholds))}
-    if layer.weights == "int16":
-        return {"weight": ("int16", (*kernel, sum(inputs))), **theta}
-    plane: Spec = ("uint8", (*kernel, packed_bytes(inputs)))
-    return {"pos": plane, **theta} | ({"neg": plane} if layer.weights == "masked" else {})
-
-
-# -- values -----------------------------------------------------------------------------------------------------------
+# -- values ------------------------------------------------------------------------------------------------------------
 
 
 def check_values(model: Model) -> None:
-    """Check the values of all tensors: planes, fixed-point weights, sums, thresholds."""
+    """Check what the tensors hold: padding bits, planes that exclude each other, sums within int32, thresholds."""
     for layer in model.layers:
-        if layer.weights == "int16":
-            name = f"{layer.name}.weight"
-            require(bool(np.all(model.tensors[name] > -32768)), name, "a weight lies beyond +-32767")
-        elif layer.weights:
-            _check_planes(model, layer)
+        arrays = model.arrays(layer)
+        if "weight" in arrays:
+            require(bool(np.all(arrays["weight"] > -32768)), f"{layer.name}.weight", "a weight lies beyond +-32767")
+        if "pos" in arrays:
+            _check_bits(model, layer, arrays)
         if layer.weights:
-            _check_sums(model, layer)
+            _check_sums(model, layer, arrays)
 
 
-def _check_planes(model: Model, layer: Layer) -> None:
-    """Check that no padding bit is set and that no weight is both +1 and -1."""
+def _check_bits(model: Model, layer: Layer, arrays: ops.Arrays) -> None:
+    """Check that no padding bit is set, no weight is both +1 and -1, and factors are what they may be."""
     inputs = model.input_channels(layer)
     padding = ~pack(np.ones(sum(inputs), np.bool_), inputs)
-    planes = {f"{layer.name}.{part}": model.tensors.get(f"{layer.name}.{part}") for part in ("pos", "neg")}
-    for name, plane in planes.items():
-        require(plane is None or not np.any(plane & padding), name, "a padding bit is set")
-    pos, neg = planes.values()
-    require(neg is None or not np.any(pos & neg), f"{layer.name}.neg", f"overlaps {layer.name}.pos")
+    pos, neg = arrays["pos"], arrays.get("neg")
+    require(not np.any(pos & padding), f"{layer.name}.pos", "a padding bit is set")
+    if neg is not None:
+        require(not np.any(neg & padding), f"{layer.name}.neg", "a padding bit is set")
+        require(not np.any(pos & neg), f"{layer.name}.neg", f"overlaps {layer.name}.pos")
+    most = ops.MAX_EXPONENT
+    low = "exponents" not in arrays or bool(np.all(arrays["exponents"] <= most))
+    require(low, f"{layer.name}.exponents", f"an exponent is not 0 to {most}")
+    signs = arrays.get("residual_signs", np.ones(1, np.int8))
+    require(bool(np.all((signs == 1) | (signs == -1))), f"{layer.name}.residual_signs", "a sign is neither +1 nor -1")
 
 
-def _check_sums(model: Model, layer: Layer) -> None:
-    """Check that no sum can leave int32 and that every theta lies within its channel's reach, in ascending order."""
-    bounds = bound(model, layer)
+def _check_sums(model: Model, layer: Layer, arrays: ops.Arrays) -> None:
+    """Check that no sum can leave its range and that thetas lie within their channel's reach, in ascending order."""
+    bounds = model.bound(layer)
     require(bool(np.all(bounds < 2**31 - 1)), layer.name, "its sums can leave the range of int32")
-    if layer.op == "head1x1":
+    if ops.operation(layer).has_bits:
+        require(bool(np.all(bounds <= MAX_COUNT)), layer.name, f"its sums can exceed {MAX_COUNT}")
+    if "theta" not in arrays:
         return
-    name = f"{layer.name}.theta"
-    theta = model.tensors[name].astype(np.int64)
+    name, theta = f"{layer.name}.theta", arrays["theta"].astype(np.int64)
     inside = (theta >= -bounds[:, None]) & (theta <= bounds[:, None] + 1)
     require(bool(np.all(inside)), name, "a threshold lies outside [-B, B + 1], B being the largest sum possible")
     require(bool(np.all(np.diff(theta, axis=1) >= 0)), name, "the thresholds of a channel do not ascend")
-
-
-def bound(model: Model, layer: Layer) -> NDArray[np.int64]:
-    """Largest magnitude B that each channel's sum can reach, int64 [channels]; of the head, each logit."""
-    if layer.weights == "int16":
-        weight = model.tensors[f"{layer.name}.weight"].astype(np.int64).reshape(layer.channels, -1)
-        sums: NDArray[np.int64] = np.abs(weight).sum(axis=1)
-        if layer.op == "head1x1":
-            return sums + np.abs(model.tensors[f"{layer.name}.bias"].astype(np.int64))
-        return 255 * sums
-    per_tap = _nonzeros(model, layer).reshape(layer.channels, layer.taps)
-    bounds: NDArray[np.int64] = per_tap.max(axis=1) if layer.op == "upconv2x2" else per_tap.sum(axis=1)
-    return bounds
-
-
-def _nonzeros(model: Model, layer: Layer) -> NDArray[np.int64]:
-    """Non-zero weights of every tap, int64 [channels, kh, kw]."""
-    if layer.weights == "binary":
-        return np.full((layer.channels, layer.side, layer.side), sum(model.input_channels(layer)), np.int64)
-    either = model.tensors[f"{layer.name}.pos"] | model.tensors[f"{layer.name}.neg"]
-    counts: NDArray[np.int64] = np.bitwise_count(either).sum(axis=-1, dtype=np.int64)
-    return counts

@@ -1,7 +1,7 @@
-"""The model file: one .safetensors file whose only metadata key, "mbunet", is sorted, compact JSON (DESIGN section 4).
+"""The model file: one .safetensors file whose only metadata key, "mbunet", is sorted, compact JSON.
 
 Nothing in it depends on a device. Saving is byte-reproducible; loading trusts nothing: the header is bounded before it
-is parsed, and everything it promises is checked before a tensor is read.
+is parsed, and everything it promises is checked before a tensor is read. Files of format 1 are read as well.
 """
 
 from __future__ import annotations
@@ -17,28 +17,17 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_bytes
 
-from engine.check import check, check_description, check_shapes, check_values, require
-from engine.model import IMAGE, ClassInfo, Layer, Model, ModelFileError, Preprocessing, pack, unpack
+from engine import legacy
+from engine.check import check, check_description, check_shapes, check_values, require, specs
+from engine.layer import Layer
+from engine.model import ClassInfo, Model, ModelFileError, Preprocessing
 
-__all__ = [
-    "IMAGE",
-    "ClassInfo",
-    "Layer",
-    "Model",
-    "ModelFileError",
-    "Preprocessing",
-    "load",
-    "pack",
-    "save",
-    "unpack",
-]
-
-FORMAT = 1
+FORMAT = 2
 METADATA_KEY = "mbunet"
 MAX_HEADER = 1 << 20  # bytes, with the description escaped and the tensors' entries
 MAX_TEXT = 1 << 18  # bytes, of the description
 
-DTYPES = {"U8": "uint8", "I16": "int16", "I32": "int32"}  # safetensors' names
+DTYPES = {"U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32"}  # safetensors' names
 
 
 def save(model: Model, path: str | Path) -> None:
@@ -47,7 +36,7 @@ def save(model: Model, path: str | Path) -> None:
     Raises ModelFileError, as `load` would, for a model that `load` would refuse, and OSError.
     """
     text = _to_json(model)
-    check(replace(_from_json(text), tensors=model.tensors))
+    check(replace(_from_json(text)[0], tensors=model.tensors))
     # safetensors writes the memory as it lies, so strided arrays would come back scrambled
     tensors = {name: np.ascontiguousarray(array) for name, array in model.tensors.items()}
     # not save_file: it leaves files that nobody but their owner can read
@@ -62,12 +51,17 @@ def load(path: str | Path) -> Model:
     try:
         _check_header_size(path)
         with safe_open(path, framework="numpy") as file:
-            model = _from_json(_metadata(file.metadata()))
+            model, version = _from_json(_metadata(file.metadata()))
             check_description(model)
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
-            check_shapes(model, {name: (DTYPES.get(dtype, dtype), shape) for name, (dtype, shape) in found.items()})
-            model = replace(model, tensors={name: file.get_tensor(name) for name in found})
+            expected = specs(model)
+            check_shapes(
+                legacy.shapes(expected) if version == legacy.FORMAT else expected,
+                {name: (DTYPES.get(dtype, dtype), shape) for name, (dtype, shape) in found.items()},
+            )
+            arrays = {name: file.get_tensor(name).reshape(shape) for name, (_, shape) in expected.items()}
+            model = replace(model, tensors=arrays)
         check_values(model)
     except (ModelFileError, SafetensorError) as error:
         raise ModelFileError(f"{Path(path).name}: {error}") from None
@@ -106,16 +100,19 @@ def _to_json(model: Model) -> str:
     return text
 
 
-def _from_json(text: str) -> Model:
-    """The model that `text` describes, without tensors, every field of its declared type and values unchecked."""
+def _from_json(text: str) -> tuple[Model, int]:
+    """The model that `text` describes, without tensors, and its format; fields have their types, any values."""
     try:
         description = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"description: is not JSON: {shorten(str(error))}") from None
     require(type(description) is dict, "description", "is no JSON object")
     version = description.pop("format", None)
-    require(type(version) is int and version == FORMAT, "format", f"{shorten(version)} is not supported; {FORMAT} is")
-    return Model(**_fields(Model, description, "description"), tensors={})
+    known = type(version) is int and version in (legacy.FORMAT, FORMAT)
+    require(known, "format", f"{shorten(version)} is not supported; {legacy.FORMAT} and {FORMAT} are")
+    if version == legacy.FORMAT:
+        return legacy.Model1(**_fields(legacy.Model1, description, "description")).upgraded(), version
+    return Model(**_fields(Model, description, "description"), tensors={}), version
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -140,7 +137,7 @@ def _fields(cls: type[Any], value: Any, place: str) -> dict[str, Any]:
     for name in sorted(declared.keys() | value.keys()):
         require(name in declared, place, f"has the unknown key {shorten(name)}")
         require(name in value, place, f"lacks {name!r}")
-    place = f"layer {shorten(value['name'])}" if cls is Layer else place
+    place = f"layer {shorten(value['name'])}" if cls in (Layer, legacy.Layer1) else place
     return {name: PARSERS[kind](value[name], f"{place}, {name}") for name, kind in declared.items()}
 
 
@@ -175,6 +172,8 @@ PARSERS: dict[str, Callable[[Any, str], Any]] = {
     "tuple[str, ...]": _tuple(_scalar(str)),
     "tuple[int, int, int]": _tuple(_scalar(int), 3),
     "tuple[Layer, ...]": _tuple(_object(Layer)),
+    "tuple[Layer1, ...]": _tuple(_object(legacy.Layer1)),
     "tuple[ClassInfo, ...]": _tuple(_object(ClassInfo)),
     "Preprocessing": _object(Preprocessing),
+    "Preprocessing1": _object(legacy.Preprocessing1),
 }

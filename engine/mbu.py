@@ -132,29 +132,50 @@ class BatchNorm:
         return self.gamma * ((x - self.mean) / np.sqrt(self.var + self.eps)) + self.beta
 
 
-def fold(norm: BatchNorm, bound: NDArray[np.int64]) -> tuple[NDArray[np.int32], Bools]:
-    """Fold `norm` and sign into (theta int32 [channels], flip bool [channels]): bit = (acc >= theta).
+SIGN = (0.0,)
+"""What the batch norm must reach for a sign to be +1."""
 
-    `bound` (int64 [channels]) is B with |acc| <= B. Where `flip` is set (gamma < 0) the channel's weights must be
-    negated, so acc means the negated sum there and the comparison is >= for every channel. theta is the smallest
-    integer in [-B, B + 1] at which the batch norm is >= 0: -B is "always one", B + 1 "always zero".
 
-    * gamma > 0: the batch norm rises with acc; theta is where it reaches zero (sign(0) = +1, ties give a one).
+def level_targets(planes: int) -> tuple[float, ...]:
+    """What the batch norm must reach for each unsigned level of `planes` bits: the middle between it and the one below.
+
+    A level l stands for l / (2^p - 1), as DoReFa's quantize_k rounds [0, 1]; ties go up.
+    """
+    steps = (1 << planes) - 1
+    return tuple((2 * j - 1) / (2 * steps) for j in range(1, steps + 1))
+
+
+def fold(norm: BatchNorm, bound: NDArray[np.int64], targets: Sequence[float] = SIGN) -> tuple[NDArray[np.int32], Bools]:
+    """Fold `norm` and the activation into (theta int32 [channels, T], flip bool [channels]).
+
+    The level is the number of `acc >= theta`, one theta for each of the T ascending `targets`. `bound` (int64
+    [channels]) is B with |acc| <= B. Where `flip` is set (gamma < 0) the channel's weights and the sign of its residual
+    must be negated, so acc means the negated sum there and the comparison is >= for every channel. theta is the
+    smallest integer in [-B, B + 1] at which the batch norm reaches its target: -B is "always", B + 1 "never".
+
+    * gamma > 0: the batch norm rises with acc; theta is where it reaches the target (ties go up: sign(0) = +1).
     * gamma < 0: it falls with acc, so it rises with the negated acc.
-    * gamma = 0: it is the constant beta; the bit is beta >= 0 whatever acc is.
+    * gamma = 0: it is the constant beta, and so is the level, whatever acc is.
     """
     if np.any(norm.scale <= 0):
         raise ValueError("scale must be positive: a negative one would turn the comparison round")
     flip = norm.gamma < 0
     direction = np.where(flip, -1, 1).astype(np.int64)
+    return np.stack([_reached_at(norm, direction, bound, target) for target in targets], axis=1), flip
+
+
+def _reached_at(
+    norm: BatchNorm, direction: NDArray[np.int64], bound: NDArray[np.int64], target: float
+) -> NDArray[np.int32]:
+    """By bisection the smallest integer in [-B, B + 1] at which `norm` of direction * integer is >= `target`."""
     low, high = -bound.astype(np.int64), bound.astype(np.int64) + 1
     while np.any(low < high):
         middle = (low + high) // 2
-        fires = norm(direction * middle) >= 0
+        fires = norm(direction * middle) >= target
         open_ = low < high
         high = np.where(open_ & fires, middle, high)
         low = np.where(open_ & ~fires, middle + 1, low)
-    return low.astype(np.int32), flip
+    return low.astype(np.int32)
 
 
 # -- the two layers that stay in fixed point --------------------------------------------------------------------------

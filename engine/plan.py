@@ -1,74 +1,58 @@
-"""From a model's layer list to a flat plan: which step writes which buffer, and when a buffer is free again."""
+"""From a model's layer list to a flat plan: which step writes which tensor, and how long a tensor is needed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.format import IMAGE, Layer, Model
+from engine import ops
+from engine.layer import IMAGE, Layer
+from engine.model import Model
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A buffer for the bits of one tensor at a time: `channels` planes at 1 / `stride` of the image's resolution."""
+class Lifetime:
+    """The steps from the one that writes a tensor to the last that reads it, both included."""
 
-    channels: int
-    stride: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
 class Step:
-    """One layer, the slots it reads (none for the image), how many channels it takes of each, the slot it writes."""
+    """One layer and the tensors it reads and writes, by index; none for the image and for the head's logits."""
 
     layer: Layer
     inputs: tuple[int, ...]
-    input_channels: tuple[int, ...]
-    output: int | None  # None for the head: its result leaves the engine
+    residual: int | None
+    output: int | None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in order of execution, and the slots they share."""
+    """A model's steps in order of execution.
 
+    Every tensor is written once; those whose lifetimes do not meet may share memory.
+    """
+
+    model: Model
     steps: tuple[Step, ...]
-    slots: tuple[Slot, ...]
-
-    @property
-    def stride(self) -> int:
-        """What the sides of an image must be multiples of."""
-        return max((slot.stride for slot in self.slots), default=1)
+    tensors: tuple[ops.Tensor, ...]
+    lifetimes: tuple[Lifetime, ...]
 
 
 def compile_plan(model: Model) -> Plan:
-    """Plan of `model`: every tensor gets a slot of its resolution that no later step still needs."""
-    last_use = {name: layer.name for layer in model.layers for name in layer.inputs}
-    strides = {IMAGE: 1}
-    holder: dict[str, int] = {}
-    slots: list[Slot] = []
-    free: list[int] = []
-    steps = []
-    for layer in model.layers:
-        strides[layer.name] = _stride(layer, strides[layer.inputs[0]])
-        inputs = tuple(holder[name] for name in layer.inputs if name != IMAGE)
-        output = None
-        if layer.op != "head1x1":
-            output = holder[layer.name] = _take(slots, free, Slot(layer.channels, strides[layer.name]))
-        steps.append(Step(layer, inputs, model.input_channels(layer), output))
-        free += [holder[name] for name in set(layer.inputs) if name != IMAGE and last_use[name] == layer.name]
-    return Plan(tuple(steps), tuple(slots))
-
-
-def _stride(layer: Layer, stride: int) -> int:
-    if layer.op == "pool2x2":
-        return stride * 2
-    return stride // 2 if layer.op == "upconv2x2" else stride
-
-
-def _take(slots: list[Slot], free: list[int], wanted: Slot) -> int:
-    """A free slot of the wanted resolution, widened if need be, or a new one."""
-    for index in sorted(free, key=lambda i: slots[i].channels, reverse=True):
-        if slots[index].stride == wanted.stride:
-            free.remove(index)
-            slots[index] = Slot(max(slots[index].channels, wanted.channels), wanted.stride)
-            return index
-    slots.append(wanted)
-    return len(slots) - 1
+    """The plan of `model`."""
+    hidden = [layer.name for layer in model.layers if not ops.operation(layer).last]
+    index = {name: i for i, name in enumerate(hidden)}
+    last = {name: i for i, layer in enumerate(model.layers) for name in layer.reads}
+    steps = [
+        Step(
+            layer,
+            tuple(index[name] for name in layer.inputs if name != IMAGE),
+            index[layer.residual] if layer.residual else None,
+            index.get(layer.name),
+        )
+        for layer in model.layers
+    ]
+    tensors = tuple(model.outputs[name] for name in hidden)
+    return Plan(model, tuple(steps), tensors, tuple(Lifetime(i, last[name]) for i, name in enumerate(hidden)))

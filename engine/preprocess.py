@@ -20,12 +20,12 @@ def preprocess(image: Pixels, how: Preprocessing) -> Pixels:
     """`image` [h, w, 3] as the network is to see it: its contrast, then its size; not padded yet."""
     if how.contrast == "stretch":
         image = stretch(image)
-    return resize(image, how.height, how.width) if how.fit == "resize" else image
+    return resize(image, how.height, how.width) if how.resize_mode == "resize" else image
 
 
 def postprocess(result: NDArray[Any], shape: tuple[int, ...], how: Preprocessing) -> NDArray[Any]:
     """A mask or logits of a prepared image at the size of the image, `shape` [h, w, ...], that it was prepared from."""
-    return resize_nearest(result, *shape[:2]) if how.fit == "resize" else result
+    return resize_nearest(result, *shape[:2]) if how.resize_mode == "resize" else result
 
 
 def stretch(image: Pixels) -> Pixels:
@@ -44,10 +44,10 @@ def stretch(image: Pixels) -> Pixels:
     return stretched.reshape(image.shape)
 
 
-def pad(image: Pixels, multiple: int = 16) -> Pixels:
-    """Replicate the right and bottom edges of [h, w, c] until both sides are multiples of `multiple`."""
+def pad(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """Replicate the right and bottom edges of [h, w, c] up to `size` (h, w), which `Model.padded` gives."""
     height, width = image.shape[:2]
-    return np.pad(image, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
+    return np.pad(image, ((0, size[0] - height), (0, size[1] - width), (0, 0)), mode="edge")
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:

@@ -2,16 +2,19 @@
 
 A channel is constant when its threshold lies beyond what its sums can reach. Its readers then learn nothing from it:
 
-* Constant 0 is the activation -1, which is also what stands outside the image. So a 3x3 tap reads -1 wherever it
-  lies, and the channel adds -sum(w) to every sum: that goes into the reader's threshold, borders included.
+* Constant 0 is the activation -1, which is also what stands outside the image. So a tap reads -1 wherever it lies, and
+  the channel adds -sum(w) to every sum: that goes into the reader's threshold, borders included.
 * Constant 1 is +1 inside the image and -1 outside, so what an off-centre tap adds depends on the place. Only a reader
   whose off-centre taps on that channel are all zero takes it into its threshold; the centre never lies outside.
-* A transposed convolution's four taps write different pixels against one threshold, so their weights on that channel
-  must be equal. A head reads one pixel, adds a constant to its bias, and never stands in the way.
+* The outputs that a transposed convolution makes of one input share a threshold, so what the channel adds to each must
+  be equal. A head reads one pixel, adds a constant to its bias, and never stands in the way.
 * Pooling a constant gives that constant, so a pool is no more than another name for the layer that it reads.
 
 A channel whose readers all have zero weights on it, at first or after this, is not computed at all. Removing it takes
 reads away from earlier channels, and narrower reaches make new constants, so both go on until nothing changes.
+
+Networks with levels, residuals, gates or several segments are left as they are: a residual ties the channels of two
+layers together, and a constant level between the lowest and the highest is not what stands outside the image.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.model import IMAGE, IMAGE_CHANNELS, Layer, Model, pack
+from engine import ops
+from engine.bits import pack
+from engine.layer import IMAGE, Layer
+from engine.model import Model
 
 Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -33,8 +39,9 @@ Bools = NDArray[np.bool_]
 class _Node:
     """A layer with weights in the making.
 
-    `sources` are the layers it reads, directly or through a pool. `weights` are int64 [channels, kh, kw, inputs],
-    `offsets` (theta, or the head's bias) int64 [channels], `kept` the old indices of its channels.
+    `sources` are the layers it reads, directly or through a pool. `weights` are int64 [channels, outputs, taps,
+    inputs], for each of up x up outputs the kernel x kernel taps, `offsets` (theta, or the head's bias) int64
+    [channels], `kept` the old indices of its channels.
     """
 
     layer: Layer
@@ -53,9 +60,13 @@ class Pruned:
 
     model: Model
     kept: Mapping[str, NDArray[np.intp]]
+    why: str = ""
+    """Why the model was left as it is; empty where it was looked at."""
 
     def report(self, old: Model) -> str:
-        """How much smaller the model is, in one line."""
+        """How much smaller the model is, or why it is not, in one line."""
+        if self.why:
+            return f"no channel is removed: {self.why}"
         channels = [sum(layer.channels for layer in m.layers if layer.weights) for m in (old, self.model)]
         weights = [_nonzeros(m) for m in (old, self.model)]
         return (
@@ -66,8 +77,8 @@ class Pruned:
 
 def prune(model: Model) -> Pruned:
     """`model` without the channels that can never change a result; every layer keeps at least one."""
-    if any(layer.planes != 1 or layer.encoding != "sign" for layer in model.layers):
-        raise ValueError("only activations of one bit can be pruned")
+    if why := _obstacle(model):
+        return Pruned(model, {layer.name: np.arange(layer.channels) for layer in model.layers}, why)
     origins = _origins(model)
     nodes = {layer.name: _node(model, layer, origins) for layer in model.layers if layer.weights}
     changed = True
@@ -75,6 +86,16 @@ def prune(model: Model) -> Pruned:
         changed = _fold_flexible(nodes) | _fold_rigid(nodes)
         changed |= _drop_unread(nodes)
     return Pruned(_rebuilt(model, nodes, origins), {name: nodes[origin].kept for name, origin in origins.items()})
+
+
+def _obstacle(model: Model) -> str:
+    """What keeps the model from being pruned; "" where nothing does."""
+    for layer in model.layers:
+        if layer.encoding != "sign":
+            return f"{layer.name} has activations of several levels"
+        if layer.residual or layer.segments > 1 or layer.op not in ("stem", "conv", "pool", "head"):
+            return f"{layer.name} has a residual, several segments or an operation that ties channels together"
+    return ""
 
 
 def _origins(model: Model) -> dict[str, str]:
@@ -86,15 +107,14 @@ def _origins(model: Model) -> dict[str, str]:
 
 
 def _node(model: Model, layer: Layer, origins: Mapping[str, str]) -> _Node:
-    if layer.op == "head1x1":
-        weights: NDArray[Any] = model.tensors[f"{layer.name}.weight"][:, None, None]
-        offsets: NDArray[Any] = model.tensors[f"{layer.name}.bias"]
-    else:
-        int16 = layer.weights == "int16"
-        weights = model.tensors[f"{layer.name}.weight"] if int16 else model.signs(layer)
-        offsets = model.tensors[f"{layer.name}.theta"][:, 0]
+    arrays = model.arrays(layer)
+    weights: NDArray[Any] = model.ternary(layer) if ops.operation(layer).has_bits else arrays["weight"]
+    offsets: NDArray[Any] = arrays["theta"][:, 0] if "theta" in arrays else arrays["bias"]
+    shape = (layer.channels, layer.up**2, layer.kernel**2, sum(model.input_channels(layer)))
     sources = tuple(origins[name] for name in layer.inputs if name != IMAGE)
-    return _Node(layer, sources, weights.astype(np.int64), offsets.astype(np.int64), np.arange(layer.channels))
+    return _Node(
+        layer, sources, weights.reshape(shape).astype(np.int64), offsets.astype(np.int64), np.arange(layer.channels)
+    )
 
 
 # -- constants ---------------------------------------------------------------------------------------------------------
@@ -143,7 +163,7 @@ def _constants(nodes: Nodes) -> dict[str, Integers]:
     """For every layer but the head what its channels are wherever they are: -1 or +1, or 0 where that varies."""
     found: dict[str, Integers] = {}
     for name, node in nodes.items():
-        if node.layer.op != "head1x1":
+        if node.layer.op != "head":
             low, high = _reach(node)
             found[name] = np.where(node.offsets <= low, 1, np.where(node.offsets > high, -1, 0))
     return found
@@ -151,40 +171,33 @@ def _constants(nodes: Nodes) -> dict[str, Integers]:
 
 def _reach(node: _Node) -> tuple[Integers, Integers]:
     """(smallest, largest) sum of each channel."""
-    if node.layer.op == "pixels3x3":  # pixels are not negative
+    if node.layer.op == "stem":  # pixels are not negative
         flat = 255 * node.weights.reshape(len(node.kept), -1)
         return np.minimum(flat, 0).sum(1), np.maximum(flat, 0).sum(1)
     return -_bound(node), _bound(node)
 
 
 def _bound(node: _Node) -> Integers:
-    """B of every channel, as `engine.check.bound` has it."""
-    taps = np.abs(node.weights).sum(3)
-    bound: Integers = taps.max((1, 2)) if node.layer.op == "upconv2x2" else taps.sum((1, 2))
+    """B of every channel, as the operation's row has it."""
+    bound: Integers = np.abs(node.weights).sum((2, 3)).max(1)
     return bound
 
 
 def _absorbable(node: _Node, values: Integers) -> Bools:
     """Where a channel (row) can take a constant input (column) into its threshold, bool [channels, inputs]."""
-    weights = node.weights
-    able: Bools = np.broadcast_to(values != 0, (weights.shape[0], weights.shape[3]))
-    if node.layer.op == "upconv2x2":
-        able = able & np.all(weights == weights[:, :1, :1], axis=(1, 2))
-    elif node.layer.op == "conv3x3":
-        off_centre = weights.copy()
-        off_centre[:, 1, 1] = 0
-        able = able & ((values == -1) | ~np.any(off_centre != 0, axis=(1, 2)))
+    sums = node.weights.sum(2)  # [channels, outputs, inputs]
+    off_center = np.delete(node.weights, node.weights.shape[2] // 2, axis=2)
+    anywhere = (values == -1) | ~np.any(off_center != 0, axis=(1, 2))
+    able: Bools = (values != 0) & anywhere & np.all(sums == sums[:, :1], axis=1)
     return able
 
 
 def _absorb(node: _Node, values: Integers, able: Bools) -> None:
     """Set the weights where `able` to 0 and move what they add, the inputs being `values`, into the offsets."""
     weights = np.where(able[:, None, None], node.weights, 0)
-    # of a transposed convolution's taps, all equal here, one reaches a pixel
-    per_input = weights[:, 0, 0] if node.layer.op == "upconv2x2" else weights.sum((1, 2))
-    added = per_input @ values
+    added = weights[:, 0].sum(1) @ values  # the same for all outputs
     node.weights = node.weights - weights
-    if node.layer.op == "head1x1":
+    if node.layer.op == "head":
         node.offsets = node.offsets + added
     else:
         bound = _bound(node)
@@ -202,7 +215,7 @@ def _drop_unread(nodes: Nodes) -> bool:
             read[name] |= part
     changed = False
     for name, node in nodes.items():
-        if node.layer.op != "head1x1" and not np.all(read[name]):
+        if node.layer.op != "head" and not np.all(read[name]):
             keep = read[name] if np.any(read[name]) else np.arange(len(node.kept)) == 0
             changed |= not np.all(keep)
             _remove(nodes, name, keep)
@@ -239,22 +252,25 @@ def _rebuilt(model: Model, nodes: Nodes, origins: Mapping[str, str]) -> Model:
         layers.append(replace(layer, channels=len(nodes[origins[layer.name]].kept)))
         if layer.weights:
             node = nodes[layer.name]
-            inputs = [len(nodes[name].kept) for name in node.sources] or [IMAGE_CHANNELS]
+            inputs = [len(nodes[name].kept) for name in node.sources] or [ops.PIXELS.channels]
             parts = _tensors(node, inputs)
             tensors |= {f"{layer.name}.{part}": np.ascontiguousarray(array) for part, array in parts.items()}
     return replace(model, layers=tuple(layers), tensors=tensors)
 
 
 def _tensors(node: _Node, inputs: list[int]) -> dict[str, NDArray[Any]]:
-    if node.layer.op == "head1x1":
+    layer, channels = node.layer, len(node.kept)
+    if layer.op == "head":
         return {"weight": node.weights[:, 0, 0].astype(np.int16), "bias": node.offsets.astype(np.int32)}
     theta = {"theta": node.offsets.astype(np.int32)[:, None]}
-    if node.layer.weights == "int16":
-        return {"weight": node.weights.astype(np.int16), **theta}
-    planes: dict[str, NDArray[Any]] = {"pos": pack(node.weights > 0, inputs), **theta}
-    return planes | ({"neg": pack(node.weights < 0, inputs)} if node.layer.weights == "masked" else {})
+    if layer.op == "stem":
+        shape = (channels, layer.kernel, layer.kernel, *inputs)
+        return {"weight": node.weights.reshape(shape).astype(np.int16), **theta}
+    weights = node.weights.reshape(ops.weight_shape(replace(layer, channels=channels), sum(inputs)))
+    planes: dict[str, NDArray[Any]] = {"pos": pack(weights > 0, inputs), **theta}
+    return planes | ({"neg": pack(weights < 0, inputs)} if layer.weights == "masked" else {})
 
 
 def _nonzeros(model: Model) -> int:
-    bits = [layer for layer in model.layers if layer.weights in ("binary", "masked")]
-    return sum(int(np.count_nonzero(model.signs(layer))) for layer in bits)
+    bits = [layer for layer in model.layers if ops.operation(layer).has_bits]
+    return sum(int(np.count_nonzero(model.ternary(layer))) for layer in bits)

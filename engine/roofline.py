@@ -14,16 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine import _native
+from engine import _native, ops
 from engine.backends.cpu import CpuBackend
 from engine.backends.cuda import CudaBackend
-from engine.format import Model
-from engine.plan import Plan, Step, compile_plan
+from engine.model import Model
+from engine.plan import compile_plan
 
 SOURCES = {"L1": 16 * 2**10, "L2": 512 * 2**10, "memory": 256 * 2**20}
 """Where vectors come from, and bytes of every thread that lie there on any machine of today."""
-
-KINDS = {"pixels3x3": "first layer", "pool2x2": "pooling", "head1x1": "head"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class LayerTime:
     """A layer's median milliseconds, its border's included, and the non-zero products it computes (0: none counted)."""
 
     layer: str
-    kind: str  # "convolution", "first layer", "pooling", "head" or "all else"
+    kind: str  # of the operation (`engine.ops`), or "all else"
     ms: float
     products: int
 
@@ -48,8 +46,8 @@ def ceilings(kernel: str, threads: int) -> dict[str, float]:
 
 def layer_times(model: Model, kernel: str, threads: int, size: int, runs: int) -> list[LayerTime]:
     """Every layer of `model` on one `size` x `size` image, and what one whole run takes beyond them."""
-    backend, plan = CpuBackend(model, kernel, threads), compile_plan(model)
-    size = -(-size // plan.stride) * plan.stride
+    backend = CpuBackend(compile_plan(model), kernel, threads)
+    size, _ = model.padded(size, size)
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     backend.run([image], [0], want_logits=False)
     steps, whole = [], []
@@ -58,14 +56,10 @@ def layer_times(model: Model, kernel: str, threads: int, size: int, runs: int) -
         backend.run([image], [0], want_logits=False)
         whole.append(time.perf_counter() - started)
         steps.append(backend.session.step_seconds)
+    products = _products(model, size)
     rows = [
-        LayerTime(
-            step.layer.name,
-            KINDS.get(step.layer.op, "convolution"),
-            1e3 * statistics.median(seconds),
-            _products(model, plan, step, size),
-        )
-        for step, seconds in zip(plan.steps, zip(*steps, strict=True), strict=True)
+        LayerTime(layer.name, ops.operation(layer).kind, 1e3 * statistics.median(seconds), products[layer.name])
+        for layer, seconds in zip(model.layers, zip(*steps, strict=True), strict=True)
     ]
     rest = statistics.median(total - sum(seconds) for total, seconds in zip(whole, steps, strict=True))
     return [*rows, LayerTime("all else", "all else", 1e3 * rest, 0)]
@@ -89,32 +83,32 @@ class GpuLayerTime:
 
 def gpu_layer_times(model: Model, backend: CudaBackend, size: int, batch: int, runs: int) -> list[GpuLayerTime]:
     """Every layer of `model` on `batch` images of `size` x `size`, each alone in a graph of `runs` repetitions."""
-    plan = compile_plan(model)
-    size = -(-size // plan.stride) * plan.stride
+    size, _ = model.padded(size, size)
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     backend.run([image] * batch, [0] * batch, want_logits=False)
     return [
         GpuLayerTime(
-            step.layer.name,
-            backend.explain(i, step)[0],
-            step.layer.weights,
+            layer.name,
+            backend.explain(i, layer)[0],
+            layer.weights,
             1e6 * backend.session.seconds(i, i + 1, runs),
             batch * work,
         )
-        for i, (step, work) in enumerate(zip(plan.steps, operations(plan, size), strict=True))
+        for i, (layer, work) in enumerate(zip(model.layers, operations(model, size), strict=True))
     ]
 
 
-def operations(plan: Plan, size: int) -> list[float]:
-    """By step: operations of one image on bits, two (multiply, add) for every weight and pixel, masked ones twice."""
-    found = []
-    for step in plan.steps:
-        layer = step.layer
-        planes = {"binary": 1, "masked": 2}.get(layer.weights, 0)
-        stride = plan.slots[step.inputs[0]].stride if step.inputs else 1
-        products = layer.taps * sum(step.input_channels) * layer.channels
-        found.append(2.0 * planes * products * (size // stride) ** 2)
-    return found
+def operations(model: Model, size: int) -> list[float]:
+    """By layer: operations of one image on bits, two (multiply, add) for every weight, position and plane.
+
+    Masked weights count twice: they are two bits.
+    """
+    visits = ops.visits(model.layers, size)
+    bits = {"binary": 1, "masked": 2}
+    return [
+        2.0 * bits.get(layer.weights, 0) * visits[layer.name] * model.outputs[layer.inputs[0]].planes
+        for layer in model.layers
+    ]
 
 
 def gpu_report(rows: Sequence[GpuLayerTime], peak: float) -> list[dict[str, str]]:
@@ -154,9 +148,11 @@ def _sum(name: str, rows: Sequence[LayerTime]) -> LayerTime:
     return LayerTime(name, "sum", sum(row.ms for row in rows), sum(row.products for row in rows))
 
 
-def _products(model: Model, plan: Plan, step: Step, size: int) -> int:
-    """Non-zero weights times the positions at which each is used: the input's of a transposed convolution."""
-    if step.layer.weights not in ("binary", "masked") or step.output is None:
-        return 0
-    stride = plan.slots[step.output].stride * (2 if step.layer.op == "upconv2x2" else 1)
-    return int(np.count_nonzero(model.signs(step.layer))) * (size // stride) ** 2
+def _products(model: Model, size: int) -> dict[str, int]:
+    """By layer: non-zero weights times the positions and planes at which each is used; 0 where none are bits."""
+    found = dict.fromkeys((layer.name for layer in model.layers), 0)
+    for layer in model.layers:
+        if ops.operation(layer).has_bits:
+            read = model.outputs[layer.inputs[0]]
+            found[layer.name] = int(np.count_nonzero(model.ternary(layer))) * read.planes * (size // read.stride) ** 2
+    return found

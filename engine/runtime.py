@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import mbu, preprocess
+from engine import mbu, ops, preprocess
 from engine.backends import registry
 from engine.backends.base import Backend, ClosedBackend, EngineError
 from engine.backends.cpu import available_kernels
-from engine.format import Model, load
+from engine.format import load
+from engine.model import Model
 from engine.plan import compile_plan
 from engine.tiling import PIXELS, Tiling
 
@@ -46,8 +47,7 @@ class Engine:
         self.model = model
         self.device = device
         self.kernel = backend.kernel
-        self.plan = compile_plan(model)
-        self.tiling = Tiling(self.plan, tile_pixels)
+        self.tiling = Tiling(model, tile_pixels)
         self._backend = backend
         self._lock = threading.Lock()
         self._scale = model.layers[-1].scale
@@ -70,7 +70,7 @@ class Engine:
         """
         if not isinstance(model, Model):
             model = load(resolve(model))
-        return cls(model, *registry.choose(model, device, threads, kernel), tile_pixels)
+        return cls(model, *registry.choose(compile_plan(model), device, threads, kernel), tile_pixels)
 
     def run(
         self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
@@ -104,13 +104,12 @@ class Engine:
     def describe(self) -> list[dict[str, Any]]:
         """One row per layer: name, op, weights, output channels, share of zeros, device, kernel and why that."""
         rows = []
-        for i, step in enumerate(self.plan.steps):
-            layer = step.layer
-            kernel, why = self._backend.explain(i, step)
+        for i, layer in enumerate(self.model.layers):
+            kernel, why = self._backend.explain(i, layer)
             row: dict[str, Any] = {"layer": layer.name, "op": layer.op, "weights": layer.weights}
             row |= {"channels": layer.channels, "zeros": None, "device": self.device, "kernel": kernel}
-            if layer.weights in ("binary", "masked"):
-                row["zeros"] = 1 - np.count_nonzero(self.model.signs(layer)) / self.model.signs(layer).size
+            if ops.operation(layer).has_bits:
+                row["zeros"] = 1 - np.count_nonzero(self.model.ternary(layer)) / self.model.ternary(layer).size
             rows.append(row | {"why": why + self._backend.note})
         return rows
 
@@ -138,7 +137,7 @@ class Engine:
         masks: dict[int, Mask] = {}
         logits: dict[int, Logits] = {}
         with self._lock:
-            for indices in group_by_shape(fitted, self.plan.stride):
+            for indices in group_by_shape(fitted, self.model):
                 some, some_logits = self.tiling.run(
                     self._backend, [fitted[i] for i in indices], [thresholds[i] for i in indices], want_logits
                 )
@@ -166,12 +165,11 @@ def check_image(image: Pixels) -> None:
         raise ValueError(f"an image is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
 
 
-def group_by_shape(images: Sequence[Pixels], multiple: int) -> list[list[int]]:
-    """Indices of the images that share a padded shape, in order of first appearance."""
+def group_by_shape(images: Sequence[Pixels], model: Model) -> list[list[int]]:
+    """Indices of `images` (fitted) by padded shape, in the order of first appearance: each group can run at once."""
     groups: dict[tuple[int, int], list[int]] = {}
     for i, image in enumerate(images):
-        padded = (-(-image.shape[0] // multiple), -(-image.shape[1] // multiple))
-        groups.setdefault(padded, []).append(i)
+        groups.setdefault(model.padded(*image.shape[:2]), []).append(i)
     return list(groups.values())
 
 

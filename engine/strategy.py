@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine import mbu
-from engine.format import Layer
+from engine import mbu, ops
+from engine.layer import Layer
 from engine.networks import unet
 
 BACKENDS = ("bmma", "cpu")
@@ -68,16 +68,12 @@ def products(flat: Iterable[Layer], backend: str, zeros: float = 0.9) -> float:
 
 
 def weight_visits(flat: Sequence[Layer]) -> list[float]:
-    """For every layer its weights times the output pixels that each one sees at 512 x 512; 0 where none are bits."""
-    sizes, channels = {"image": SIDE * SIDE}, {"image": 3}
-    visits = []
-    for layer in flat:
-        pixels = sizes[layer.inputs[0]]
-        products = sum(channels[name] for name in layer.inputs) * layer.channels * layer.taps * pixels
-        visits.append(float(products) if layer.weights not in ("", "int16") else 0.0)
-        sizes[layer.name] = {"pool2x2": pixels // 4, "upconv2x2": pixels * 4}.get(layer.op, pixels)
-        channels[layer.name] = layer.channels
-    return visits
+    """For every layer its weights times the bits that each one sees at 512 x 512; 0 where none are bits."""
+    visits, tensors = ops.visits(flat, SIDE), ops.tensors(flat)
+    return [
+        float(visits[layer.name] * tensors[layer.inputs[0]].planes) if ops.operation(layer).has_bits else 0.0
+        for layer in flat
+    ]
 
 
 def choose(

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine import ops
 from engine.backends.base import Backend
-from engine.format import IMAGE
-from engine.plan import Plan
+from engine.layer import IMAGE
+from engine.model import Model
 
 PIXELS = 4 * 2**20
 """Default budget, in pixels of an image with both sides rounded up to the stride: 2048 x 2048 runs in one piece."""
@@ -50,33 +51,26 @@ class Span:
         return slice(self.first - self.begin, self.last - self.begin)
 
 
-def radius(plan: Plan) -> int:
+def radius(model: Model) -> int:
     """How far beyond a rectangle with its corners on the stride's grid the pixels lie that its result depends on.
 
-    Followed back from the head in steps of each layer's own resolution, and the same in all four directions: a 3x3
-    convolution sees one further; pooling reads an input twice as fine; a transposed convolution reads one half as fine,
-    rounded up to whole inputs. What several layers read has the largest of their distances.
+    Followed back from the head in steps of each layer's own resolution, and the same in all four directions, by each
+    operation's reach. What several layers read has the largest of their distances.
     """
     reach: dict[str, int] = {}
-    for step in reversed(plan.steps):
-        layer, seen = step.layer, reach.get(step.layer.name, 0)
-        if layer.op in ("pixels3x3", "conv3x3"):
-            seen += 1
-        elif layer.op == "pool2x2":
-            seen *= 2
-        elif layer.op == "upconv2x2":
-            seen = (seen + 1) // 2
-        for name in layer.inputs:
+    for layer in reversed(model.layers):
+        seen = ops.operation(layer).reach(layer, reach.get(layer.name, 0))
+        for name in layer.reads:
             reach[name] = max(reach.get(name, 0), seen)
     return reach[IMAGE]
 
 
 class Tiling:
-    """Cuts images over `budget` pixels for one plan. Windows may exceed a budget that is too small for any."""
+    """Cuts images over `budget` pixels for one model. Windows may exceed a budget that is too small for any."""
 
-    def __init__(self, plan: Plan, budget: int = PIXELS) -> None:
-        self.stride = plan.stride
-        self.halo = self._padded(radius(plan) + 1)
+    def __init__(self, model: Model, budget: int = PIXELS) -> None:
+        self.stride = model.stride
+        self.halo = self._padded(radius(model) + 1)
         self.budget = budget
 
     def cuts(self, height: int, width: int) -> bool:

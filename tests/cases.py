@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine import preprocess
 from engine.backends import reference
-from engine.format import Model
+from engine.model import Model
 from engine.networks import unet
 from tests.models import random_model
 
@@ -90,7 +90,7 @@ def _model(width: int, classes: int, masked: tuple[str, ...], zeros: float) -> M
 def _expected(case: Case, index: int) -> Logits:
     image = case.images[index]
     height, width = image.shape[:2]
-    return reference.run(case.model, preprocess.pad(image)).logits[:height, :width]
+    return reference.run(case.model, preprocess.pad(image, case.model.padded(height, width))).logits[:height, :width]
 
 
 def _image(rng: np.random.Generator, height: int, width: int) -> Pixels:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import check
-from engine.model import ClassInfo, Layer, Model, Preprocessing, pack
+from engine import check, ops
+from engine.bits import pack
+from engine.layer import Layer
+from engine.model import ClassInfo, Model, Preprocessing
 from engine.networks import unet
 
 CONSTANT = 0.05
@@ -37,7 +39,7 @@ def random_model(
     flat[-1] = replace(flat[-1], scale=2.0**-17)
     model = Model(
         name="random",
-        family=check.FAMILY,
+        family="mbu-net",
         layers=tuple(flat),
         classes=tuple(ClassInfo(f"class {i}", (i % 256, 100, 200)) for i in range(flat[-1].channels)),
         preprocessing=Preprocessing(),
@@ -54,42 +56,49 @@ def random_model(
 
 
 def _tensors(model: Model, layer: Layer, zeros: float, rng: np.random.Generator) -> Tensors:
-    inputs, name = model.input_channels(layer), layer.name
-    shape = (layer.channels, layer.side, layer.side, sum(inputs))
-    if layer.weights != "int16":
-        return _with_theta(model, layer, rng, _planes(layer, inputs, shape, zeros, rng))
-    weight = rng.integers(-32767, 32768, shape, dtype=np.int16)
-    if layer.op != "head1x1":
-        return _with_theta(model, layer, rng, {f"{name}.weight": weight})
-    bias = rng.integers(-65536, 65537, layer.channels, dtype=np.int32)
-    return {f"{name}.weight": weight[:, 0, 0], f"{name}.bias": bias}
+    """Random arrays as the layer's row asks for them."""
+    arrays: Tensors = {}
+    for part, (dtype, shape) in ops.operation(layer).arrays(layer, model.inputs(layer)).items():
+        if part == "weight":
+            arrays[part] = rng.integers(-32767, 32768, shape, dtype=np.int16)
+        elif part == "bias":
+            arrays[part] = rng.integers(-65536, 65537, shape, dtype=np.int32)
+        elif part == "pos":
+            arrays |= _planes(layer, model.input_channels(layer), zeros, rng)
+        elif part == "exponents":
+            arrays[part] = rng.integers(0, ops.MAX_EXPONENT + 1, shape, dtype=np.uint8)
+        elif part == "residual_signs":
+            arrays[part] = rng.choice(np.array([-1, 1], np.int8), shape)
+        elif part == "theta":
+            arrays[part] = _thresholds(model, layer, arrays, rng)
+        assert part == "neg" or arrays[part].dtype == dtype
+    return {f"{layer.name}.{part}": array for part, array in arrays.items()}
 
 
-def _planes(
-    layer: Layer, inputs: tuple[int, ...], shape: tuple[int, ...], zeros: float, rng: np.random.Generator
-) -> Tensors:
+def _planes(layer: Layer, inputs: tuple[int, ...], zeros: float, rng: np.random.Generator) -> Tensors:
+    shape = ops.weight_shape(layer, sum(inputs))
     pos = rng.random(shape) < 0.5
     if layer.weights == "binary":
-        return {f"{layer.name}.pos": pack(pos, inputs)}
+        return {"pos": pack(pos, inputs)}
     kept = rng.random(shape) >= zeros
-    return {f"{layer.name}.pos": pack(pos & kept, inputs), f"{layer.name}.neg": pack(~pos & kept, inputs)}
+    return {"pos": pack(pos & kept, inputs), "neg": pack(~pos & kept, inputs)}
 
 
-def _with_theta(model: Model, layer: Layer, rng: np.random.Generator, tensors: Tensors) -> Tensors:
-    """`tensors` and thresholds that half of the likely sums reach, but for the constant channels."""
-    bound = check.bound(replace(model, tensors=tensors), layer)[:, None]  # [channels, 1]
-    middle, spread = _likely_sums(layer, bound, tensors)
+def _thresholds(model: Model, layer: Layer, arrays: Tensors, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Thresholds that half of the likely sums reach, but for the constant channels."""
+    inputs = model.inputs(layer)
+    bound = ops.operation(layer).bound(layer, inputs, arrays)[:, None]  # [channels, 1]
+    middle, spread = _likely_sums(layer, inputs, bound, arrays)
     theta = np.rint(middle + 0.5 * spread * rng.standard_normal((layer.channels, layer.thresholds)))
     theta = np.clip(np.sort(theta, axis=1), -bound, bound + 1)
     chance = rng.random((layer.channels, 1))
-    theta = np.where(chance < CONSTANT, -bound, np.where(chance > 1 - CONSTANT, bound + 1, theta))
-    return {**tensors, f"{layer.name}.theta": theta.astype(np.int32)}
+    return np.where(chance < CONSTANT, -bound, np.where(chance > 1 - CONSTANT, bound + 1, theta)).astype(np.int32)
 
 
-def _likely_sums(layer: Layer, bound: NDArray[np.int64], tensors: Tensors) -> tuple[Any, Any]:
+def _likely_sums(layer: Layer, inputs: ops.Inputs, bound: NDArray[np.int64], arrays: Tensors) -> tuple[Any, Any]:
     """(mean, standard deviation) of each channel's sums over random pixels or bits, float64 [channels, 1]."""
     if layer.weights != "int16":
-        return 0.0, np.sqrt(bound)
-    weight = tensors[f"{layer.name}.weight"].astype(np.float64).reshape(layer.channels, -1)
+        return 0.0, np.sqrt(bound * inputs[0].largest)
+    weight = arrays["weight"].astype(np.float64).reshape(layer.channels, -1)
     middle = 127.5 * weight.sum(axis=1, keepdims=True)
     return middle, 74.0 * np.sqrt((weight**2).sum(axis=1, keepdims=True))

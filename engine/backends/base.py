@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.plan import Step
+from engine.layer import Layer
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -28,8 +28,8 @@ class Backend(Protocol):
     def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
         """Masks uint8 [h, w] and logits int32 [h, w, classes] (or none) of uint8 images [h, w, 3]."""
 
-    def explain(self, index: int, step: Step) -> tuple[str, str]:
-        """(kernel, why) of the plan's step `index`."""
+    def explain(self, index: int, layer: Layer) -> tuple[str, str]:
+        """(kernel, why) of the network's layer `index`."""
 
 
 class ClosedBackend:
@@ -42,6 +42,6 @@ class ClosedBackend:
         """Raises EngineError."""
         raise EngineError("the engine is closed")
 
-    def explain(self, index: int, step: Step) -> tuple[str, str]:
+    def explain(self, index: int, layer: Layer) -> tuple[str, str]:
         """Raises EngineError."""
         raise EngineError("the engine is closed")

@@ -6,11 +6,11 @@ import os
 
 import numpy as np
 
-from engine import _native
+from engine import _native, ops
 from engine.backends.base import EngineError, Logits, Mask, Pixels
-from engine.backends.native import EXPLAINED, build
-from engine.model import Model
-from engine.plan import Step, compile_plan
+from engine.backends.native import build
+from engine.layer import Layer
+from engine.plan import Plan
 
 
 class CpuBackend:
@@ -18,15 +18,15 @@ class CpuBackend:
 
     note = ""
 
-    def __init__(self, model: Model, kernel: str, threads: int) -> None:
+    def __init__(self, plan: Plan, kernel: str, threads: int) -> None:
         if threads < 1:
             raise EngineError(f"threads must be positive, not {threads}")
         if kernel != "auto" and kernel not in available_kernels():
             raise EngineError(f"no kernel '{kernel}' on this machine; there are auto, {', '.join(available_kernels())}")
         self.session = _native.Session(kernel, threads)
         self.kernel: str = self.session.kernel
-        self._classes = model.layers[-1].channels
-        build(self.session, model, compile_plan(model))
+        self._classes = plan.model.layers[-1].channels
+        build(self.session, plan)
 
     def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
         """See `Backend`. The session pads by itself."""
@@ -35,9 +35,9 @@ class CpuBackend:
         self.session.run(images, thresholds, masks, logits)
         return masks, logits
 
-    def explain(self, index: int, step: Step) -> tuple[str, str]:
+    def explain(self, index: int, layer: Layer) -> tuple[str, str]:
         """See `Backend`."""
-        return self.kernel, EXPLAINED.get(step.layer.op, "bit-sliced counting: only non-zero weights are visited")
+        return self.kernel, ops.operation(layer).why
 
 
 def available_kernels() -> list[str]:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from engine import _native
+from engine import _native, ops
 from engine.backends.base import EngineError, Logits, Mask, Pixels
-from engine.backends.native import EXPLAINED, build
-from engine.model import Model
-from engine.plan import Step, compile_plan
+from engine.backends.native import build
+from engine.layer import Layer
+from engine.plan import Plan
 
 
 class CudaBackend:
@@ -19,11 +19,11 @@ class CudaBackend:
 
     note = ""
 
-    def __init__(self, model: Model, gpu: int) -> None:
-        self._classes = model.layers[-1].channels
+    def __init__(self, plan: Plan, gpu: int) -> None:
+        self._classes = plan.model.layers[-1].channels
         with _cuda_errors(f"cuda:{gpu}"):
             self.session = _native.CudaSession(gpu)
-            build(self.session, model, compile_plan(model))
+            build(self.session, plan)
             self.session.load()
             self._kernels = self.session.kernels
         self.kernel = "cuda"
@@ -37,9 +37,10 @@ class CudaBackend:
             self.session.run(images, thresholds, masks, logits)
         return masks, logits
 
-    def explain(self, index: int, step: Step) -> tuple[str, str]:
+    def explain(self, index: int, layer: Layer) -> tuple[str, str]:
         """See `Backend`."""
-        return self._kernels[index], EXPLAINED.get(step.layer.op, "the products of bits that its architecture has")
+        row = ops.operation(layer)
+        return self._kernels[index], "the products of bits that its architecture has" if row.has_bits else row.why
 
 
 @contextmanager

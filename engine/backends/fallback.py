@@ -7,7 +7,7 @@ import logging
 
 from engine.backends.base import Backend, EngineError, Logits, Mask, Pixels
 from engine.backends.cpu import CpuBackend, available_cores
-from engine.model import Model
+from engine.plan import Plan
 
 log = logging.getLogger("mbunet")
 
@@ -20,11 +20,11 @@ class FallbackBackend:
 
     note = ""
 
-    def __init__(self, backend: Backend, model: Model, threads: int) -> None:
+    def __init__(self, backend: Backend, plan: Plan, threads: int) -> None:
         self.kernel = backend.kernel
         self.explain = backend.explain
         self._backend = backend
-        self._cpu = functools.cache(lambda: CpuBackend(model, "auto", threads or available_cores()))
+        self._cpu = functools.cache(lambda: CpuBackend(plan, "auto", threads or available_cores()))
 
     def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
         """See `Backend`."""

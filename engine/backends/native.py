@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from engine import _native
-from engine.model import Model
+from engine import _native, ops
+from engine.backends.base import EngineError
+from engine.layer import Layer
 from engine.plan import Plan
 
-EXPLAINED = {
-    "pixels3x3": "int16 fixed point, exact in int32",
-    "pool2x2": "OR of four bits",
-    "head1x1": "int16 fixed point, exact in int32",
-}
-"""Why a layer runs on the kernel that it runs on, by operation, where every native backend has the same reason."""
 
-
-def build(session: _native.Session | _native.CudaSession, model: Model, plan: Plan) -> None:
+def build(session: _native.Session | _native.CudaSession, plan: Plan) -> None:
     """Hand `plan` with its weights to a native session."""
-    for slot in plan.slots:
-        session.add_tensor(slot.channels, slot.stride)
+    model = plan.model
+    for layer in model.layers:
+        _check_supported(layer)
+    for tensor in plan.tensors:
+        session.add_slot(tensor.channels, tensor.stride)
     for step in plan.steps:
-        layer, inputs, output = step.layer, step.inputs, step.output
+        layer, output, arrays = step.layer, step.output, model.arrays(step.layer)
         if output is None:
-            session.add_head(inputs[0], model.tensors[f"{layer.name}.weight"], model.tensors[f"{layer.name}.bias"])
-        elif layer.op == "pool2x2":
-            session.add_pool(inputs[0], output, layer.channels)
+            session.add_head(step.inputs[0], arrays["weight"], arrays["bias"])
+        elif layer.op == "pool":
+            session.add_pool(step.inputs[0], output, layer.channels)
         else:
-            theta = model.tensors[f"{layer.name}.theta"][:, 0].copy()  # one plane has one threshold
-            if layer.op == "pixels3x3":
-                session.add_stem(output, model.tensors[f"{layer.name}.weight"], theta)
+            theta = arrays["theta"][:, 0].copy()  # one plane has one threshold
+            if layer.op == "stem":
+                session.add_pixels(output, arrays["weight"], theta)
             else:
-                upsamples = layer.op == "upconv2x2"
-                session.add_convolution(upsamples, inputs, step.input_channels, output, model.signs(layer), theta)
+                side, channels = layer.up * layer.kernel, model.input_channels(layer)
+                signs = model.ternary(layer).reshape(layer.channels, side, side, sum(channels))
+                session.add_convolution(layer.up == 2, step.inputs, channels, output, signs, theta)
+
+
+def _check_supported(layer: Layer) -> None:
+    one_bit = layer.planes == 1 and layer.encoding == "sign" and layer.segments == 1
+    plain = layer.op != "gate" and not layer.residual and not layer.doublings
+    shape = not ops.operation(layer).has_bits or (layer.kernel, layer.up) in ((3, 1), (1, 2))
+    if not (one_bit and plain and shape):
+        raise EngineError(f"layer {layer.name} is of a kind that only the reference runs")

@@ -11,7 +11,7 @@ from engine.backends.cpu import CpuBackend, available_cores
 from engine.backends.cuda import CudaBackend
 from engine.backends.fallback import FallbackBackend
 from engine.backends.reference import ReferenceBackend
-from engine.model import Model
+from engine.plan import Plan
 
 log = logging.getLogger("mbunet")
 
@@ -31,35 +31,35 @@ def gpus() -> list[_native.Gpu]:
         return []
 
 
-def choose(model: Model, device: str, threads: int, kernel: str) -> tuple[str, Backend]:
-    """The device's full name and the backend that runs `model` on it. Raises EngineError.
+def choose(plan: Plan, device: str, threads: int, kernel: str) -> tuple[str, Backend]:
+    """The device's full name and the backend that runs `plan` on it. Raises EngineError.
 
     "auto" is the first GPU; it is the CPU where the user named a CPU kernel or where no GPU can be used: the log and
     `Engine.describe` say why. What that GPU fails at later, the CPU does, and the log says so.
     """
     if device == "auto":
-        return _choose_automatically(model, threads, kernel)
+        return _choose_automatically(plan, threads, kernel)
     if device == "cpu":
-        return device, CpuBackend(model, kernel, threads or available_cores())
+        return device, CpuBackend(plan, kernel, threads or available_cores())
     if device == "reference":
-        return device, ReferenceBackend(model)
+        return device, ReferenceBackend(plan.model)
     if re.fullmatch(r"cuda(:\d{1,3})?", device):
         if kernel != "auto":
             raise EngineError(f"kernel '{kernel}' is one of the CPU's, and the device is {device}")
         index = int(device.partition(":")[2] or 0)
-        return f"cuda:{index}", CudaBackend(model, index)
+        return f"cuda:{index}", CudaBackend(plan, index)
     raise EngineError(f"no device '{device}'; there are {NAMES}")
 
 
-def _choose_automatically(model: Model, threads: int, kernel: str) -> tuple[str, Backend]:
+def _choose_automatically(plan: Plan, threads: int, kernel: str) -> tuple[str, Backend]:
     why = f"kernel '{kernel}' was asked for"
     if kernel == "auto":
         try:
-            device, backend = choose(model, "cuda:0", threads, kernel)
-            return device, FallbackBackend(backend, model, threads)
+            device, backend = choose(plan, "cuda:0", threads, kernel)
+            return device, FallbackBackend(backend, plan, threads)
         except EngineError as error:
             why = str(error)
             log.log(logging.WARNING if gpus() else logging.INFO, "the engine runs on the CPU: %s", error)
-    name, backend = choose(model, "cpu", threads, kernel)
+    name, backend = choose(plan, "cpu", threads, kernel)
     backend.note = f"; auto chose the CPU: {why}"
     return name, backend

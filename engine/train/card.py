@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.model import Model, Preprocessing
+from engine.model import Model
 from engine.train import evaluate, metrics
 from engine.train.evaluate import Row
 
@@ -33,7 +33,7 @@ def write(model: Model, rows: Sequence[Row], part: str) -> str:
 
 def _what(model: Model) -> str:
     bits = [layer for layer in model.layers if layer.weights in ("binary", "masked")]
-    signs = [model.signs(layer) for layer in bits]
+    signs = [model.ternary(layer) for layer in bits]
     size, zeros = sum(w.size for w in signs), sum(int(np.count_nonzero(w == 0)) for w in signs)
     masked = {layer.block for layer in bits if layer.weights == "masked"} - {""}
     blocks = {layer.block for layer in bits} - {""}
@@ -41,14 +41,15 @@ def _what(model: Model) -> str:
     return (
         f"Segments: {names}. A U-Net ({model.family}) whose activations are single bits; {len(masked)} of "
         f"{len(blocks)} blocks are masked (-1, 0, +1), the others binary; {size:,} bit weights, {zeros / size:.1%} of "
-        f"them zero. Images are {_fitted(model.preprocessing)}, contrast: {model.preprocessing.contrast}."
+        f"them zero. Images are {_fitted(model)}, contrast: {model.preprocessing.contrast}."
     )
 
 
-def _fitted(how: Preprocessing) -> str:
-    if how.fit == "resize":
+def _fitted(model: Model) -> str:
+    how = model.preprocessing
+    if how.resize_mode == "resize":
         return f"resized to {how.height} x {how.width} pixels"
-    return f"padded to multiples of {how.multiple} pixels"
+    return f"padded to multiples of {model.stride} pixels"
 
 
 def _story(story: Mapping[str, Any]) -> list[str]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from engine import ops
 from engine.check import MAX_SIDE
-from engine.format import Layer
+from engine.layer import Layer
 from engine.model import Preprocessing
 from engine.networks import unet
 from engine.train import quantize
@@ -68,10 +69,11 @@ class Config:
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
 
     def __post_init__(self) -> None:
-        if self.crop % 16 or self.crop <= 0:
-            raise ValueError(f"the side of a crop must be a multiple of 16, not {self.crop}")
-        if self.resize % 16 or not 0 <= self.resize <= MAX_SIDE:
-            raise ValueError(f"images are resized to a multiple of 16 up to {MAX_SIDE} pixels, not {self.resize}")
+        stride = ops.stride(self.layers())
+        if self.crop % stride or self.crop <= 0:
+            raise ValueError(f"the side of a crop must be a multiple of {stride}, not {self.crop}")
+        if self.resize % stride or not 0 <= self.resize <= MAX_SIDE:
+            raise ValueError(f"images are resized to a multiple of {stride} up to {MAX_SIDE} pixels, not {self.resize}")
         if not 0 < self.batch <= self.crops:
             raise ValueError(f"a budget of {self.crops} crops gives no batch of {self.batch}")
         if not (0 <= self.zeros < 1 and 0 <= self.zeros_from < 1):

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import format, mbu, preprocess, selftest
+from engine import format, mbu, ops, preprocess, selftest
 from engine.backends import reference
-from engine.format import ClassInfo, Layer, Model
+from engine.bits import pack
+from engine.layer import Layer
+from engine.model import ClassInfo, Model
 from engine.prune import prune
 from engine.runtime import Engine
 from engine.train import calibrate, log, quantize
@@ -134,7 +136,7 @@ def to_model(
             tensors |= {f"{layer.name}.{part}": array for part, array in parts.items()}
         if layer.weights in quantize.TERNARY:
             layer = replace(layer, weights="masked")
-        layers.append(replace(layer, scale=integers[layer.name].scale) if layer.op == "head1x1" else layer)
+        layers.append(replace(layer, scale=integers[layer.name].scale) if layer.op == "head" else layer)
     return Model(
         name=name,
         family="mbu-net",
@@ -170,14 +172,14 @@ def prove(
     Raises ExportError naming the first layer that differs.
     """
     for image in images:
-        fitted = preprocess.pad(image)
+        fitted = preprocess.pad(image, model.padded(*image.shape[:2]))
         with torch.no_grad():
             expected = network.trace(torch.from_numpy(fitted.transpose(2, 0, 1).copy())[None], keep=True)
         result = reference.run(model, fitted)
         for layer in model.layers:
             theirs = expected[layer.name][0].permute(1, 2, 0).numpy()
             theirs = theirs[..., kept[layer.name]] if kept else theirs
-            head = layer.op == "head1x1"
+            head = layer.op == "head"
             ours = result.logits if head else result.trace[layer.name]
             wrong = np.count_nonzero(ours != (np.rint(theirs / layer.scale) if head else theirs))
             if wrong:
@@ -194,7 +196,8 @@ def golden(checkpoint: str | Path, images: Iterable[Pixels], out: str | Path) ->
         prepared = preprocess.preprocess(image, config.preprocessing)
         height, width = prepared.shape[:2]
         with torch.no_grad():
-            real = network(torch.from_numpy(preprocess.pad(prepared).transpose(2, 0, 1).copy())[None])
+            padded = preprocess.pad(prepared, network.padded(height, width))
+            real = network(torch.from_numpy(padded.transpose(2, 0, 1).copy())[None])
         logits = np.rint(real[0, :, :height, :width].permute(1, 2, 0).numpy() / scale).astype(np.int32)
         expected.append((image, preprocess.postprocess(logits, image.shape, config.preprocessing)))
     selftest.write_golden(Path(out), expected)
@@ -238,12 +241,13 @@ def logged_scores(log_csv: Path, step: int) -> dict[str, float]:
 
 def _tensors(layer: Layer, integers: Integers, inputs: Sequence[int]) -> dict[str, NDArray[Any]]:
     weights, offsets = integers.weights, integers.offsets
-    if layer.op == "head1x1":
+    if layer.op == "head":
         return {"weight": weights[:, 0, 0], "bias": offsets}
     if layer.weights == "int16":
         return {"weight": weights, "theta": offsets[:, None]}
-    planes: dict[str, NDArray[Any]] = {"pos": format.pack(weights > 0, inputs), "theta": offsets[:, None]}
-    return planes | ({"neg": format.pack(weights < 0, inputs)} if layer.weights != "binary" else {})
+    weights = weights.reshape(ops.weight_shape(layer, sum(inputs)))
+    planes: dict[str, NDArray[Any]] = {"pos": pack(weights > 0, inputs), "theta": offsets[:, None]}
+    return planes | ({"neg": pack(weights < 0, inputs)} if layer.weights != "binary" else {})
 
 
 def _zeros(layers: Iterable[Layer], integers: Mapping[str, Integers]) -> float:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine import mbu, strategy
-from engine.format import IMAGE, Layer
+from engine import mbu, ops, strategy
+from engine.layer import IMAGE, Layer
 from engine.train import quantize
 
 
@@ -42,9 +42,9 @@ class BitConv(nn.Module):
 
     def __init__(self, layer: Layer, channels_in: int, floating: bool = False) -> None:
         super().__init__()
-        self.upsamples = layer.op == "upconv2x2"
+        self.upsamples = layer.up > 1
         self.kind = "float" if floating else layer.weights
-        self.takes_pixels = layer.op == "pixels3x3"
+        self.takes_pixels = layer.op == "stem"
         self.zeros = 0.0
         self.threshold = -1.0
         self.hardness = 1.0
@@ -111,7 +111,7 @@ class BitConv(nn.Module):
             scale = step * (1.0 if self.upsamples else 0.5)
             bias = np.zeros_like(step) if self.upsamples else 0.5 * step * weights.sum((1, 2, 3), dtype=np.float64)
         theta, flip = mbu.fold(self._batch_norm(scale, bias), bound)
-        return Integers(np.where(flip[:, None, None, None], -weights, weights), theta)
+        return Integers(np.where(flip[:, None, None, None], -weights, weights), theta[:, 0])
 
     def _quantised(self) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
         """(weights int16 [out, kh, kw, in], step float64 [out]): what batch norm has seen is weights * step."""
@@ -214,14 +214,18 @@ class Network(nn.Module):
         for layer in self.layers:
             channels_in = sum(self.channels[name] for name in layer.inputs)
             self.channels[layer.name] = layer.channels
-            if layer.op == "head1x1":
+            if layer.op == "head":
                 self.stages[key(layer)] = Head(layer, channels_in, floating)
-            elif layer.op != "pool2x2":
+            elif layer.op != "pool":
                 self.stages[key(layer)] = BitConv(layer, channels_in, floating)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels [n, 3, h, w], sides multiples of 16 -> logits [n, classes, h, w]."""
+        """uint8 pixels [n, 3, h, w], sides as `padded` gives them -> logits [n, classes, h, w]."""
         return self.trace(pixels)[self.layers[-1].name]
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """Size of an image of `height` x `width` pixels with its right and bottom edges replicated for the network."""
+        return ops.padded(self.layers, height, width)
 
     def trace(self, pixels: Tensor, keep: bool = False) -> dict[str, Tensor]:
         """Output of the last layer by name; of every layer with `keep`."""
@@ -229,7 +233,7 @@ class Network(nn.Module):
         for layer in self.layers:
             inputs = [values[name] for name in layer.inputs]
             x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
-            values[layer.name] = functional.max_pool2d(x, 2) if layer.op == "pool2x2" else self.stages[key(layer)](x)
+            values[layer.name] = functional.max_pool2d(x, 2) if layer.op == "pool" else self.stages[key(layer)](x)
             for name in () if keep else layer.inputs:
                 if self.last_use[name] == layer.name:
                     del values[name]
@@ -250,7 +254,7 @@ class Network(nn.Module):
 
     def integers(self) -> dict[str, Integers]:
         """What every backend computes, by layer name (pooling has none); raises ValueError in full precision."""
-        found = {layer.name: self.stages[key(layer)] for layer in self.layers if layer.op != "pool2x2"}
+        found = {layer.name: self.stages[key(layer)] for layer in self.layers if layer.op != "pool"}
         return {name: stage.integers() for name, stage in found.items() if isinstance(stage, BitConv | Head)}
 
     def set_hardness(self, hardness: float) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from engine import preprocess
-from engine.format import Layer
+from engine.layer import Layer
 from engine.model import Preprocessing
 from engine.train import figures, log, metrics
 from engine.train.config import Config
@@ -217,7 +217,7 @@ def logits_of(network: Network, image: Pixels, config: Config) -> Tensor:
     """Real logits [classes, h, w] of one image [h, w, 3] by the network's evaluation mode."""
     prepared = preprocess.preprocess(image, config.preprocessing)
     height, width = prepared.shape[:2]
-    pixels = torch.from_numpy(preprocess.pad(prepared).transpose(2, 0, 1).copy())
+    pixels = torch.from_numpy(preprocess.pad(prepared, network.padded(height, width)).transpose(2, 0, 1).copy())
     logits = network(pixels[None].to(config.device))[0, :, :height, :width]
     whole = preprocess.postprocess(logits.permute(1, 2, 0).cpu().numpy(), image.shape, config.preprocessing)
     return torch.from_numpy(whole).permute(2, 0, 1)

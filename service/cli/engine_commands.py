@@ -62,8 +62,9 @@ def _bench_gpu(model: Model, settings: Settings, args: argparse.Namespace) -> No
     from engine import roofline
     from engine.backends import registry
     from engine.backends.cuda import CudaBackend
+    from engine.plan import compile_plan
 
-    device, backend = registry.choose(model, settings.device, settings.threads, settings.kernel)
+    device, backend = registry.choose(compile_plan(model), settings.device, settings.threads, settings.kernel)
     assert isinstance(backend, CudaBackend)
     times, peak = roofline.gpu_layer_times(model, backend, args.size, args.batch, args.runs), backend.session.peak()
     whole = backend.session.seconds(0, len(times), args.runs)
@@ -76,9 +77,10 @@ def _bench_gpu(model: Model, settings: Settings, args: argparse.Namespace) -> No
 def _bench_cpu(model: Model, settings: Settings, args: argparse.Namespace) -> None:
     from engine import roofline
     from engine.backends.cpu import CpuBackend, available_cores
+    from engine.plan import compile_plan
 
     threads = settings.threads or available_cores()
-    kernel = CpuBackend(model, settings.kernel, threads).kernel
+    kernel = CpuBackend(compile_plan(model), settings.kernel, threads).kernel
     print(f"{model.name}, kernel {kernel}, {threads} threads, {args.size} x {args.size}, medians of {args.runs} runs\n")
     ceilings = roofline.ceilings(kernel, threads) if args.peak else {}
     rows = roofline.layer_times(model, kernel, threads, args.size, args.runs)
@@ -110,7 +112,7 @@ def _layer_rows(model: Model) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"layer": layer.name, "op": layer.op, "weights": layer.weights or "-"}
         row |= {"inputs": " ".join(layer.inputs), "channels": layer.channels, "non-zero": "", "zeros": ""}
         if layer.weights in ("binary", "masked"):
-            signs = model.signs(layer)
+            signs = model.ternary(layer)
             nonzero = int((signs != 0).sum())
             row |= {"non-zero": nonzero, "zeros": f"{1 - nonzero / signs.size:.1%}"}
         rows.append(row)

@@ -17,7 +17,7 @@ from service.cli.flags import UserError
 from service.cli.terminal import progress
 
 if TYPE_CHECKING:
-    from engine.format import Model
+    from engine.model import Model
     from engine.train.evaluate import Segments
 
 DATA_HELP = "folder with images/ and masks/"

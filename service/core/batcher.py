@@ -59,8 +59,9 @@ class QueueEntry:
     def group(self) -> tuple[int, bool, int, int]:
         """What may share a batch: engine, kind of answer, padded shape (or the one that the model resizes to)."""
         height, width = self.image.shape[:2]
-        how = self.params.engine.model.preprocessing
-        shape = (how.height, how.width) if how.fit == "resize" else ((height + 15) // 16, (width + 15) // 16)
+        model = self.params.engine.model
+        how = model.preprocessing
+        shape = (how.height, how.width) if how.resize_mode == "resize" else model.padded(height, width)
         return (id(self.params.engine), self.params.encoder.wants_logits, *shape)
 
 

@@ -72,7 +72,7 @@ def our_model(contender: Contender) -> Model:
     if contender.blocks == "shipped":
         return shipped
     zeros = {
-        layer.name: float(np.mean(shipped.signs(layer) == 0)) for layer in shipped.layers if layer.weights == "masked"
+        layer.name: float(np.mean(shipped.ternary(layer) == 0)) for layer in shipped.layers if layer.weights == "masked"
     }
     return replace(random_model(layers=shipped.layers, zeros=zeros), preprocessing=shipped.preprocessing)
 

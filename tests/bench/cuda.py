@@ -22,6 +22,7 @@ from engine import _native, mbu, roofline
 from engine.backends import registry
 from engine.backends.cuda import CudaBackend
 from engine.networks import unet
+from engine.plan import compile_plan
 from engine.runtime import Engine
 from service.cli.terminal import table
 from tests.bench.contenders import fold_norm, image
@@ -81,7 +82,7 @@ def masks(width: int, size: int) -> dict[str, tuple[str, ...]]:
 
 def by_layer(model: Any, device: str, size: int, batch: int = 8) -> list[dict[str, Any]]:
     """Kernel, microseconds, and tera-operations per second of every layer in a batch; their share of the peak."""
-    backend = registry.choose(model, device, 0, "auto")[1]
+    backend = registry.choose(compile_plan(model), device, 0, "auto")[1]
     assert isinstance(backend, CudaBackend)
     rows = roofline.gpu_layer_times(model, backend, size, batch, REPEATS)
     peak = backend.session.peak()
@@ -96,7 +97,7 @@ def ours(name: str, model: Any, device: str, bus: str, batch: int, size: int) ->
     """One of our networks."""
     with Engine.load(model, device=device) as engine:
         images = [image(size)] * batch
-        steps = len(engine.plan.steps)
+        steps = len(engine.model.layers)
         call_s = timed(lambda: engine.run(images))
         session = engine._backend.session  # type: ignore[attr-defined]
         device_s = statistics.median(session.seconds(0, steps, REPEATS) for _ in range(CALLS))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.format import IMAGE, Layer
+from engine.layer import IMAGE, Layer
 from engine.networks import unet
 from tests.bench.contenders import Call, Contender, folded, image, our_model
 
@@ -159,7 +159,7 @@ class Graph:
 
     def add(self, layer: Layer, weight: NDArray[np.float32] | None, bias: NDArray[np.float32] | None) -> None:
         name, inputs = layer.name, [self._names.get(name, name) for name in layer.inputs]
-        if layer.op == "pool2x2":
+        if layer.op == "pool":
             self.nodes.append(("MaxPool", inputs, name, {"kernel_shape": [2, 2], "strides": [2, 2]}))
             return
         assert weight is not None
@@ -169,12 +169,12 @@ class Graph:
             inputs = [f"{name}.input"]
         self.constants |= {f"{name}.weight": weight, f"{name}.bias": bias}
         options: dict[str, Any] = {"kernel_shape": list(weight.shape[2:])}
-        if layer.op == "upconv2x2":
+        if layer.up > 1:
             options["strides"] = [2, 2]
-        elif layer.op != "head1x1":
+        elif layer.op != "head":
             options["pads"] = [1, 1, 1, 1]
-        operator = "ConvTranspose" if layer.op == "upconv2x2" else "Conv"
-        product = name if layer.op == "head1x1" else f"{name}.sum"
+        operator = "ConvTranspose" if layer.up > 1 else "Conv"
+        product = name if layer.op == "head" else f"{name}.sum"
         self.nodes.append((operator, [*inputs, f"{name}.weight", f"{name}.bias"], product, options))
         if product != name:
             self.nodes.append(("Relu", [product], name, {}))
@@ -194,7 +194,7 @@ def _weights(network: Any, layer: Layer) -> tuple[NDArray[np.float32] | None, ND
     """As torch and ONNX both order them."""
     from engine.train.network import key
 
-    if layer.op == "pool2x2":
+    if layer.op == "pool":
         return None, None
     stage = network.stages[key(layer)]
     return stage.weight.detach().numpy(), stage.bias.detach().numpy()
@@ -204,8 +204,9 @@ def _kept(width: int, zeros: float) -> dict[str, NDArray[np.float32]]:
     """By layer: 0 where our masked network's weights are zero, else 1, in ONNX's order."""
     model = our_model(Contender("", "ours", width, zeros=zeros))
     return {
-        layer.name: (model.signs(layer) != 0)
-        .transpose((3, 0, 1, 2) if layer.op == "upconv2x2" else (0, 3, 1, 2))
+        layer.name: (model.ternary(layer) != 0)[0]
+        .transpose((5, 0, 1, 2, 3, 4) if layer.up > 1 else (0, 5, 1, 2, 3, 4))
+        .reshape(*((-1, layer.channels) if layer.up > 1 else (layer.channels, -1)), *2 * (layer.up * layer.kernel,))
         .astype(np.float32)
         for layer in model.layers
         if layer.weights == "masked"

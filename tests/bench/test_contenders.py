@@ -54,7 +54,7 @@ def test_zeros_of_peers_are_ours() -> None:
     kept = peers._kept(TINY, 0.9)
     for layer in model.layers:
         if layer.weights == "masked":
-            assert kept[layer.name].sum() == np.count_nonzero(model.signs(layer))
+            assert kept[layer.name].sum() == np.count_nonzero(model.ternary(layer))
 
 
 def test_half_the_blocks_are_masked_by_cost() -> None:
@@ -67,7 +67,7 @@ def test_a_random_model_has_the_shipped_models_zeros() -> None:
     shipped, random = (contenders.our_model(c) for c in parts.shipped(SIZE, 1))
     for layer in shipped.layers:
         if layer.weights == "masked":
-            shares = [np.mean(model.signs(layer) == 0) for model in (shipped, random)]
+            shares = [np.mean(model.ternary(layer) == 0) for model in (shipped, random)]
             assert shares[0] == pytest.approx(shares[1], abs=0.02)
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from engine import _native, roofline
 from engine.networks import unet
-from engine.plan import compile_plan
 from tests.bench import cuda
 from tests.engine.backends.test_registry import StandIn
 from tests.models import random_model
@@ -59,7 +58,7 @@ def test_it_measures_prints_and_writes(
 def test_the_work_of_the_paper_s_network() -> None:
     """127.5 G multiplications and additions in the layers of bits at 512 x 512."""
     model = random_model(16, masked=())
-    work = dict(zip((layer.name for layer in model.layers), roofline.operations(compile_plan(model), 512), strict=True))
+    work = dict(zip((layer.name for layer in model.layers), roofline.operations(model, 512), strict=True))
     work["in.conv2"] /= 2  # always masked
     assert sum(work.values()) / 2 == pytest.approx(127.5e9 / 4**2, rel=0.005)
 

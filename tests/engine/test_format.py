@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from engine import check, format
+from engine import check, format, ops
 from engine.backends import reference
-from engine.format import IMAGE, ClassInfo, Layer, Model, ModelFileError, Preprocessing
+from engine.bits import pack
+from engine.layer import IMAGE, Layer
+from engine.model import ClassInfo, Model, ModelFileError, Preprocessing
 from engine.networks import unet
 from tests.models import random_model
 
@@ -73,7 +75,7 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
         random_model(width=1),
         name="cells-2",
         classes=(ClassInfo("Zellkern, groß", (0, 128, 255)),),
-        preprocessing=Preprocessing("resize", 32, 256, 512, "stretch"),
+        preprocessing=Preprocessing("resize", 256, 500, "stretch"),
         threshold=0.25,
         provenance={"data": "nuclei", "scores": {"dice": 0.9, "by": ["a", None, True, 3]}},
     )
@@ -100,26 +102,14 @@ def test_the_description_is_one_key_of_sorted_compact_json(path: Path) -> None:
     assert metadata["mbunet"] == json.dumps(description, sort_keys=True, separators=(",", ":"))
 
 
-@pytest.mark.parametrize("inputs", [(1,), (8,), (3, 5), (8, 9, 17)])
-def test_unpack_inverts_pack(inputs: tuple[int, ...]) -> None:
-    bits = np.random.default_rng(0).random((2, 3, sum(inputs))) < 0.5
-    assert np.array_equal(format.unpack(format.pack(bits, inputs), inputs), bits)
-
-
-def test_pack_rounds_every_input_up_and_puts_channel_0_lowest() -> None:
-    bits = np.zeros(12, np.bool_)
-    bits[[0, 9, 10]] = True  # channel 0 of nine, channels 0 and 1 of three
-    assert format.pack(bits, (9, 3)).tolist() == [1, 0, 3]
-
-
-def test_signs_are_the_planes() -> None:
+def test_ternary_weights_are_the_planes() -> None:
     model = random_model(width=3, masked=("Down1",))
     for item in model.layers:
         if item.weights in ("binary", "masked"):
-            signs, inputs = model.signs(item), model.input_channels(item)
-            assert signs.shape == (item.channels, item.side, item.side, sum(inputs))
-            assert np.array_equal(format.pack(signs > 0, inputs), model.tensors[f"{item.name}.pos"])
-            assert (signs != 0).all() == (item.weights == "binary")
+            weights, inputs = model.ternary(item), model.input_channels(item)
+            assert weights.shape == ops.weight_shape(item, sum(inputs))
+            assert np.array_equal(pack(weights > 0, inputs), model.tensors[f"{item.name}.pos"])
+            assert (weights != 0).all() == (item.weights == "binary")
 
 
 @pytest.mark.parametrize("width", [3, 16])
@@ -230,7 +220,7 @@ def test_json_that_is_no_object_is_refused(path: Path) -> None:
 # -- hostile files: the description -----------------------------------------------------------------------------------
 
 DESCRIPTIONS: dict[str, tuple[Callable[[Description], object], str]] = {
-    "newer format": (lambda d: d.update(format=2), "format: 2 is not supported"),
+    "newer format": (lambda d: d.update(format=3), "format: 3 is not supported"),
     "format true": (lambda d: d.update(format=True), "format: True is not supported"),
     "format missing": (lambda d: d.pop("format"), "format: None is not supported"),
     "unknown key": (lambda d: d.update(extra=1), "description: has the unknown key 'extra'"),
@@ -255,15 +245,12 @@ DESCRIPTIONS: dict[str, tuple[Callable[[Description], object], str]] = {
     "color bool": (lambda d: d["classes"][0].update(color=[1, 2, True]), r"color\[2\]: must be int, not bool"),
     "color bright": (lambda d: d["classes"][0].update(color=[1, 2, 256]), r"classes\[0\]: color"),
     # preprocessing
-    "unknown fit": (lambda d: d["preprocessing"].update(fit="crop"), "preprocessing: fit 'crop' is not supported"),
+    "unknown resize": (lambda d: d["preprocessing"].update(resize_mode="crop"), "preprocessing: resize_mode 'crop'"),
     "unknown contrast": (lambda d: d["preprocessing"].update(contrast="x"), "preprocessing: contrast 'x'"),
-    "multiple 0": (lambda d: d["preprocessing"].update(multiple=0), "preprocessing: multiple 0"),
-    "multiple small": (lambda d: d["preprocessing"].update(multiple=8), "none of the network's stride 16"),
-    "multiple huge": (lambda d: d["preprocessing"].update(multiple=2**40), "preprocessing: multiple"),
+    "multiple": (lambda d: d["preprocessing"].update(multiple=16), "preprocessing: has the unknown key 'multiple'"),
     "padded with size": (lambda d: d["preprocessing"].update(height=16), "preprocessing: only resized"),
-    "resized without": (lambda d: d["preprocessing"].update(fit="resize"), "preprocessing: size 0"),
-    "resized odd": (lambda d: d["preprocessing"].update(fit="resize", height=64, width=65), "size 65"),
-    "resized huge": (lambda d: d["preprocessing"].update(fit="resize", height=64, width=2**20), "size 1048576"),
+    "resized without": (lambda d: d["preprocessing"].update(resize_mode="resize"), "preprocessing: size 0"),
+    "resized huge": (lambda d: d["preprocessing"].update(resize_mode="resize", height=64, width=2**20), "size 1048576"),
     "preprocessing key": (lambda d: d["preprocessing"].update(mean=0), "preprocessing: has the unknown key"),
     # layers
     "no layers": (lambda d: d["layers"].clear(), "layers: there are 0"),
@@ -276,34 +263,83 @@ DESCRIPTIONS: dict[str, tuple[Callable[[Description], object], str]] = {
     "layer named image": (lambda d: layer(d, "in.conv2").update(name=IMAGE), "image: a second layer"),
     "same name": (lambda d: layer(d, "in.conv2").update(name="in.conv1"), "in.conv1: a second layer"),
     "unknown op": (lambda d: layer(d, "ct1").update(op="conv5x5"), "ct1: op 'conv5x5' is not supported"),
-    "unknown weights": (lambda d: layer(d, "ct1").update(weights="int4"), "ct1: upconv2x2 cannot have weights"),
-    "weighted pool": (lambda d: layer(d, "down1.pool").update(weights="masked"), "down1.pool: pool2x2 cannot"),
-    "bit head": (lambda d: layer(d, "head").update(weights="binary"), "head: head1x1 cannot have weights"),
+    "unknown weights": (lambda d: layer(d, "ct1").update(weights="int4"), "ct1: conv cannot have weights"),
+    "weighted pool": (
+        lambda d: layer(d, "down1.pool").update(weights="masked"),
+        "down1.pool: pool cannot have",
+    ),
+    "bit head": (lambda d: layer(d, "head").update(weights="binary"), "head: head cannot have weights"),
     "bad block": (lambda d: layer(d, "ct1").update(block="C T"), "ct1: block"),
-    "two planes": (lambda d: layer(d, "ct1").update(planes=2), "ct1: planes 2 is not supported by this version"),
-    "huge planes": (lambda d: layer(d, "ct1").update(planes=10**9), "ct1: planes 1000000000 is not supported"),
-    "unsigned": (lambda d: layer(d, "ct1").update(encoding="unsigned"), "ct1: encoding 'unsigned' is not supported"),
+    "two planes of signs": (lambda d: layer(d, "ct1").update(planes=2), "ct1: planes 2, not 1 to 1"),
+    "no planes": (lambda d: layer(d, "ct1").update(planes=0), "ct1: planes 0, not 1 to 1"),
+    "huge planes": (
+        lambda d: layer(d, "ct1").update(planes=10**9, encoding="unsigned"),
+        "ct1: planes 1000000000, not 1 to 2",
+    ),
+    "unknown encoding": (lambda d: layer(d, "ct1").update(encoding="float"), "ct1: encoding 'float' is not supported"),
+    "inputs of two encodings": (lambda d: layer(d, "ct1").update(encoding="unsigned"), "up1.conv1: its inputs are not"),
+    "pool of other encoding": (
+        lambda d: layer(d, "down1.pool").update(encoding="unsigned"),
+        "down1.pool: its channels, planes or encoding",
+    ),
+    "levels of the head": (lambda d: layer(d, "head").update(planes=2, encoding="unsigned"), "head: planes 2"),
+    "kernel 5": (lambda d: layer(d, "ct1").update(kernel=5), "ct1: conv cannot have kernel 5"),
+    "kernel of a pool": (lambda d: layer(d, "down1.pool").update(kernel=2), "down1.pool: pool cannot have kernel 2"),
+    "up 3": (lambda d: layer(d, "ct1").update(up=3), "ct1: conv cannot have up 3"),
+    "no segments": (lambda d: layer(d, "ct1").update(segments=0), "ct1: segments 0, not 1 to 4"),
+    "many segments": (lambda d: layer(d, "ct1").update(segments=2**40), "ct1: segments 1099511627776"),
+    "segments of a pool": (lambda d: layer(d, "down1.pool").update(segments=2), "down1.pool: pool has no segments"),
+    "unknown residual": (lambda d: layer(d, "in.conv2").update(residual="x"), "in.conv2: input 'x' is no earlier"),
+    "late residual": (lambda d: layer(d, "in.conv2").update(residual="up4.conv2"), "in.conv2: input 'up4.conv2' is no"),
+    "residual of itself": (lambda d: layer(d, "in.conv2").update(residual="in.conv2"), "in.conv2: input 'in.conv2' is"),
+    "residual of the image": (lambda d: layer(d, "in.conv2").update(residual=IMAGE), "in.conv2: the first layer, and"),
+    "residual of a pool": (lambda d: layer(d, "down1.pool").update(residual="in.conv1"), "down1.pool: pool has no"),
+    "residual too narrow": (lambda d: layer(d, "ct4").update(up=1, residual="in.conv2"), "different resolutions"),
+    "residual of an upsampling": (lambda d: layer(d, "ct1").update(residual="down4.conv1"), "ct1: only a convolution"),
+    "exponent without residual": (lambda d: layer(d, "ct1").update(residual_exponent=1), "ct1: residual_exponent 1"),
+    "huge residual": (
+        lambda d: layer(d, "down1.conv2").update(residual="down1.conv1", residual_exponent=8),
+        "down1.conv2: residual_exponent 8, not 0 to 7",
+    ),
+    "negative residual": (
+        lambda d: layer(d, "down1.conv2").update(residual="down1.conv1", residual_exponent=-1),
+        "down1.conv2: residual_exponent -1",
+    ),
+    "other channels": (
+        lambda d: layer(d, "up3.conv1").update(residual="ct3"),
+        "up3.conv1: its residual is not of its channels",
+    ),
+    "gate of one": (lambda d: layer(d, "down1.pool").update(op="gate"), "down1.pool: 1 inputs; gate reads 2 to 2"),
+    "many doublings": (lambda d: layer(d, "head").update(doublings=5), "head: doublings 5, not 0 to 4"),
+    "doubled too far": (lambda d: layer(d, "head").update(doublings=1), "head: its output would be finer"),
+    "doubled bits": (lambda d: layer(d, "ct1").update(doublings=1), "ct1: conv has no doublings"),
     "no channels": (lambda d: layer(d, "ct1").update(channels=0), "ct1: channels 0"),
     "many channels": (lambda d: layer(d, "ct1").update(channels=2**31), "ct1: channels 2147483648"),
     "negative channels": (lambda d: layer(d, "ct1").update(channels=-8), "ct1: channels -8"),
     "channels bool": (lambda d: layer(d, "ct1").update(channels=True), "'ct1', channels: must be int, not bool"),
-    "pool channels": (lambda d: layer(d, "down1.pool").update(channels=5), "down1.pool: channels 5"),
+    "pool channels": (lambda d: layer(d, "down1.pool").update(channels=5), "down1.pool: its channels, planes"),
     "self reference": (lambda d: layer(d, "ct1").update(inputs=["ct1"]), "ct1: input 'ct1' is no earlier"),
     "forward reference": (lambda d: layer(d, "ct1").update(inputs=["ct2"]), "ct1: input 'ct2' is no earlier"),
     "unknown input": (lambda d: layer(d, "ct1").update(inputs=["x"]), "ct1: input 'x' is no earlier"),
-    "pixels to bits": (lambda d: layer(d, "in.conv2").update(inputs=[IMAGE]), "in.conv2: input 'image'"),
+    "pixels to bits": (lambda d: layer(d, "in.conv2").update(inputs=[IMAGE]), "in.conv2: the first layer, and"),
     "no inputs": (lambda d: layer(d, "ct1").update(inputs=[]), "ct1: 0 inputs"),
     "three inputs": (lambda d: layer(d, "up1.conv1").update(inputs=["ct1"] * 3), "up1.conv1: 3 inputs"),
     "inputs no list": (lambda d: layer(d, "ct1").update(inputs="x"), "'ct1', inputs: must be list"),
     "pooled pair": (lambda d: layer(d, "down1.pool").update(inputs=["in.conv1", "in.conv2"]), "down1.pool: 2 inputs"),
     "levels apart": (lambda d: layer(d, "up1.conv1").update(inputs=["in.conv2", "ct1"]), "different resolutions"),
-    "finer than image": (lambda d: layer(d, "in.conv2").update(op="upconv2x2"), "in.conv2: its output would be finer"),
-    "coarse head": (lambda d: layer(d, "head").update(inputs=["down1.conv2"]), "head: the head must have the image's"),
+    "finer than image": (lambda d: layer(d, "in.conv2").update(up=2), "in.conv2: its output would be finer"),
+    "coarse head": (
+        lambda d: layer(d, "head").update(inputs=["down1.conv2"]),
+        "head: the logits must have the",
+    ),
     "unused": (lambda d: layer(d, "up4.conv1").update(inputs=["in.conv1", "in.conv2"]), "ct4: no layer reads it"),
-    "pixels from bits": (lambda d: layer(d, "in.conv1").update(inputs=["head"]), "in.conv1: pixels3x3 reads 'image'"),
-    "no pixels": (lambda d: d["layers"].pop(0), "in.conv2: input 'in.conv1' is no earlier"),
+    "pixels from bits": (
+        lambda d: layer(d, "in.conv1").update(inputs=["head"]),
+        "in.conv1: the first layer, and no",
+    ),
+    "no pixels": (lambda d: d["layers"].pop(0), "in.conv2: the first layer, and no other"),
     "second pixels": (
-        lambda d: layer(d, "in.conv2").update(op="pixels3x3", weights="int16", inputs=[IMAGE]),
+        lambda d: layer(d, "in.conv2").update(op="stem", weights="int16", inputs=[IMAGE]),
         "in.conv2: the first layer, and no other",
     ),
     "second head": (
@@ -314,7 +350,7 @@ DESCRIPTIONS: dict[str, tuple[Callable[[Description], object], str]] = {
     "scale 0": (lambda d: layer(d, "head").update(scale=0.0), "head: scale 0.0 is not positive"),
     "scale negative": (lambda d: layer(d, "head").update(scale=-1.0), "head: scale -1.0 is not positive"),
     "scale int": (lambda d: layer(d, "head").update(scale=1), "'head', scale: must be float"),
-    "scaled bits": (lambda d: layer(d, "ct1").update(scale=0.5), "ct1: only the head has a scale"),
+    "scaled bits": (lambda d: layer(d, "ct1").update(scale=0.5), "ct1: conv has no scale"),
 }
 
 
@@ -367,15 +403,18 @@ TENSORS: dict[str, tuple[Callable[[Tensors], object], str]] = {
     "neg of a binary layer": (lambda t: t.update({"ct1.neg": t["ct1.pos"]}), "'ct1.neg': there should be no"),
     "theta int64": (swap("ct1.theta", lambda a: a.astype(np.int64)), "ct1.theta: is I64, not int32"),
     "weight float": (swap("head.weight", lambda a: a.astype(np.float32)), "head.weight: is F32, not int16"),
-    "planes int8": (swap("ct1.pos", lambda a: a.view(np.int8)), "ct1.pos: is I8, not uint8"),
-    "shape": (swap("ct1.pos", lambda a: a[:-1]), r"ct1.pos: has shape \(23, 2, 2, 3\)"),
+    "planes int8": (swap("ct1.pos", lambda a: a.view(np.int8)), "ct1.pos: is int8, not uint8"),
+    "shape": (swap("ct1.pos", lambda a: a[:, :-1]), r"ct1.pos: has shape \(1, 23, 2, 2, 1, 1, "),
     "theta flat": (swap("ct1.theta", lambda a: a[:, 0]), r"ct1.theta: has shape \(24,\)"),
     "two thresholds": (swap("ct1.theta", lambda a: np.repeat(a, 2, 1)), r"ct1.theta: has shape \(24, 2\)"),
     "empty": (swap("head.bias", lambda a: a[:0]), r"head.bias: has shape \(0,\)"),
     "scalar": (swap("head.bias", lambda a: np.array(a[0])), r"head.bias: has shape \(\)"),
-    "padding of pos": (put("in.conv2.pos", (0, 0, 0, 0), 0x08), "in.conv2.pos: a padding bit is set"),
-    "padding of neg": (put("in.conv2.neg", (2, 2, 2, 0), 0x80), "in.conv2.neg: a padding bit is set"),
-    "padding between inputs": (put("up4.conv1.pos", (1, 0, 0, 0), 0x10), "up4.conv1.pos: a padding bit is set"),
+    "padding of pos": (put("in.conv2.pos", 0, 0x08), "in.conv2.pos: a padding bit is set"),
+    "padding of neg": (put("in.conv2.neg", 0, 0x80), "in.conv2.neg: a padding bit is set"),
+    "padding between inputs": (
+        put("up4.conv1.pos", (0, 1, 0, 0, 0, 0, 0), 0x10),
+        "up4.conv1.pos: a padding bit",
+    ),
     "overlap": (lambda t: t.update({"ct2.neg": t["ct2.pos"]}), "ct2.neg: overlaps ct2.pos"),
     "first weight": (put("in.conv1.weight", (0, 1, 2, 0), -32768), "in.conv1.weight: a weight lies beyond"),
     "head weight": (put("head.weight", (0, 1), -32768), "head.weight: a weight lies beyond"),
@@ -405,7 +444,7 @@ def test_the_constants_are_allowed(path: Path, theta: int) -> None:
 
 def test_several_thresholds_must_ascend() -> None:
     model = random_model(width=1)
-    two_planes = replace(model.layers[1], planes=2)
+    two_planes = replace(model.layers[1], planes=2, encoding="unsigned")
     model = replace(model, layers=(model.layers[0], two_planes, *model.layers[2:]))
     theta = np.array([[-1, 0, 1]], np.int32)
     model.tensors[f"{two_planes.name}.theta"] = theta
@@ -447,7 +486,7 @@ def test_saving_refuses_what_loading_would(tmp_path: Path) -> None:
         replace(model, threshold=1),
         replace(model, provenance={"when": object()}),
         replace(model, layers=model.layers[:-1]),
-        replace(model, layers=(Layer("a", "pixels3x3", (IMAGE,), 1, "int16"), *model.layers)),
+        replace(model, layers=(Layer("a", "stem", (IMAGE,), 1, "int16", 3), *model.layers)),
         replace(model, tensors={}),
         replace(model, tensors={**model.tensors, "head.bias": model.tensors["head.bias"].astype(np.int64)}),
     ]

@@ -90,11 +90,15 @@ def test_dot_equals_its_definition_for_every_weight_and_activation() -> None:
 
 
 def assert_fold_is_exact(norm: mbu.BatchNorm, bound: int) -> None:
-    theta, flip = mbu.fold(norm, np.full(len(norm.gamma), bound))
-    assert np.all((theta >= -bound) & (theta <= bound + 1))
-    for acc in range(-bound, bound + 1):
-        sums = np.full(len(norm.gamma), acc)
-        np.testing.assert_array_equal(np.where(flip, -sums, sums) >= theta, norm(sums) >= 0)
+    """For signs and for levels of two bits: as many thresholds are reached as targets by the batch norm."""
+    for targets in (mbu.SIGN, mbu.level_targets(2)):
+        theta, flip = mbu.fold(norm, np.full(len(norm.gamma), bound), targets)
+        assert np.all((theta >= -bound) & (theta <= bound + 1))
+        assert np.all(np.diff(theta, axis=1) >= 0)
+        for acc in range(-bound, bound + 1):
+            sums = np.full(len(norm.gamma), acc)
+            reached = norm(sums)[:, None] >= np.array(targets)
+            np.testing.assert_array_equal(np.where(flip, -sums, sums)[:, None] >= theta, reached)
 
 
 def batch_norm(gamma: float, beta: float, mean: float, var: float, scale: float, bias: float) -> mbu.BatchNorm:
@@ -122,7 +126,7 @@ def test_a_batch_norm_of_exactly_zero_is_a_one(gamma: float, mean: float) -> Non
 @pytest.mark.parametrize(("beta", "theta"), [(1.0, -9), (0.0, -9), (-1.0, 10)])
 def test_gamma_zero_gives_a_constant_bit(gamma: float, beta: float, theta: int) -> None:
     norm = batch_norm(gamma, beta, 2.5, 1.0, 1.0, 0.0)
-    assert mbu.fold(norm, np.array([9]))[0].tolist() == [theta]
+    assert mbu.fold(norm, np.array([9]))[0].tolist() == [[theta]]
     assert_fold_is_exact(norm, 9)
 
 
@@ -138,7 +142,17 @@ def test_fold_reaches_the_largest_bounds() -> None:
     bound = 255 * 27 * mbu.FIXED_POINT_MAX
     norm = batch_norm(-1.0, 0.0, float(bound), 1.0, 1.0, 0.0)
     theta, flip = mbu.fold(norm, np.array([bound]))
-    assert (theta.tolist(), flip.tolist()) == ([-bound], [True])
+    assert (theta.tolist(), flip.tolist()) == ([[-bound]], [True])
+
+
+def test_levels_are_rounded_as_dorefa_does_with_ties_up() -> None:
+    """round((2^p - 1) x) / (2^p - 1) of x clipped to [0, 1]; a sum halfway between two levels takes the upper one."""
+    assert mbu.level_targets(1) == (0.5,)
+    assert mbu.level_targets(2) == (1 / 6, 3 / 6, 5 / 6)
+    norm = batch_norm(1.0, 0.0, 0.0, 1 - 1e-5, 1 / 4, 0.0)  # a quarter for every unit
+    theta, _ = mbu.fold(norm, np.array([20]), mbu.level_targets(2))
+    levels = (np.arange(-2, 7)[:, None] >= theta[0]).sum(axis=1)
+    assert levels.tolist() == [0, 0, 0, 1, 2, 2, 3, 3, 3]
 
 
 def test_fold_refuses_a_scale_that_would_turn_the_comparison_round() -> None:

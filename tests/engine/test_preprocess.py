@@ -44,8 +44,8 @@ def test_a_flat_image_stays_dark_instead_of_becoming_noise(value: int) -> None:
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 16), (17, 31), (5, 48)])
 def test_pad_replicates_right_and_bottom(height: int, width: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    padded = preprocess.pad(image)
-    assert padded.shape[0] % 16 == padded.shape[1] % 16 == 0
+    padded = preprocess.pad(image, (height + 3, width + 16))
+    assert padded.shape == (height + 3, width + 16, 3)
     assert np.array_equal(padded[:height, :width], image)
     assert np.array_equal(padded[height:, :width], np.broadcast_to(image[-1], (padded.shape[0] - height, width, 3)))
     assert np.all(padded[:, width:] == padded[:, width - 1 : width])

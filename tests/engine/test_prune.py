@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +10,10 @@ from numpy.typing import NDArray
 
 from engine import check
 from engine.backends import reference
-from engine.model import Layer, Model, pack
-from engine.networks import unet
+from engine.bits import pack
+from engine.layer import Layer
+from engine.model import Model
+from engine.networks import bfcn, multibranch, unet
 from engine.prune import Pruned, prune
 from tests.models import random_model
 
@@ -36,18 +37,18 @@ def assert_same(old: Model, small: Pruned, pixels: NDArray[np.uint8]) -> None:
 def fix(model: Model, name: str, channels: Sequence[int], value: int) -> None:
     """Make `channels` of a layer constant: ALWAYS or NEVER one."""
     layer = next(layer for layer in model.layers if layer.name == name)
-    bound = check.bound(model, layer)[list(channels)]
+    bound = model.bound(layer)[list(channels)]
     model.tensors[f"{name}.theta"][list(channels), 0] = -bound if value == ALWAYS else bound + 1
 
 
 def zero(model: Model, name: str, where: tuple[slice | int, ...]) -> None:
-    """Set weights of a masked layer to zero."""
+    """Set weights of a masked layer, `where` of [channels, rows, columns, inputs], to zero."""
     layer = next(layer for layer in model.layers if layer.name == name)
-    signs = model.signs(layer)
-    signs[where] = 0
+    signs = model.ternary(layer)
+    signs.reshape(layer.channels, side := layer.up * layer.kernel, side, -1)[where] = 0
     inputs = model.input_channels(layer)
     model.tensors[f"{name}.pos"], model.tensors[f"{name}.neg"] = pack(signs > 0, inputs), pack(signs < 0, inputs)
-    bound = check.bound(model, layer)[:, None]
+    bound = model.bound(layer)[:, None]
     theta = f"{name}.theta"
     model.tensors[theta] = np.clip(model.tensors[theta], -bound, bound + 1).astype(np.int32)
 
@@ -69,13 +70,13 @@ def test_at_many_zeros_much_goes() -> None:
 
 def chain(*weights: str, channels: int = 4) -> Model:
     """pixels -> 3x3 -> 3x3 -> head, without a constant to begin with."""
-    flat = [Layer("first", "pixels3x3", ("image",), channels, "int16")]
+    flat = [Layer("first", "stem", ("image",), channels, "int16", 3)]
     for i, kind in enumerate(weights):
-        flat.append(Layer(f"conv{i}", "conv3x3", (flat[-1].name,), channels, kind))
-    flat.append(Layer("head", "head1x1", (flat[-1].name,), 2, "int16"))
+        flat.append(Layer(f"conv{i}", "conv", (flat[-1].name,), channels, kind, 3))
+    flat.append(Layer("head", "head", (flat[-1].name,), 2, "int16", 1))
     model = random_model(layers=flat, classes=2, zeros=0.2, seed=1)
     for layer in model.layers[:-1]:
-        bound = check.bound(model, layer)
+        bound = model.bound(layer)
         theta = model.tensors[f"{layer.name}.theta"][:, 0]
         middle = np.where((theta <= -bound) | (theta > bound), 0, theta)
         model.tensors[f"{layer.name}.theta"] = middle[:, None].astype(np.int32)
@@ -160,7 +161,10 @@ def test_the_report_says_what_went() -> None:
     assert "1 of 14 channels" in prune(old).report(old)
 
 
-def test_activations_of_several_planes_are_left_alone() -> None:
-    model = chain("masked")
-    with pytest.raises(ValueError, match="one bit"):
-        prune(replace(model, layers=(replace(model.layers[0], planes=2), *model.layers[1:])))
+@pytest.mark.parametrize("flat", [unet.layers(2, activation_bits=2), bfcn.layers(2), multibranch.layers(2)])
+def test_other_networks_are_left_alone_and_the_report_says_why(flat: list[Layer]) -> None:
+    old = random_model(layers=flat)
+    small = prune(old)
+    assert small.model is old
+    assert all(len(small.kept[layer.name]) == layer.channels for layer in old.layers)
+    assert "no channel is removed: " in small.report(old)

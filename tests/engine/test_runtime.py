@@ -10,7 +10,8 @@ import pytest
 
 from engine import preprocess
 from engine.backends import reference, registry
-from engine.format import Model, ModelFileError, Preprocessing, save
+from engine.format import save
+from engine.model import Model, ModelFileError, Preprocessing
 from engine.runtime import Engine, EngineError, available_kernels, resolve
 from tests.models import random_model
 
@@ -26,7 +27,7 @@ def model() -> Model:
 def test_every_device_gives_the_same_mask(model: Model, device: str) -> None:
     with Engine.load(model, device=device) as engine:
         (mask,), timings = engine.run([IMAGE])
-        expected = reference.run(model, preprocess.pad(IMAGE)).logits[:20, :33]
+        expected = reference.run(model, preprocess.pad(IMAGE, model.padded(20, 33))).logits[:20, :33]
         assert np.array_equal(engine.logits(IMAGE), expected)
     assert np.array_equal(mask, reference.decide(expected, 0))
     assert mask.dtype == np.uint8
@@ -82,7 +83,7 @@ def test_a_stretching_model_stretches(model: Model) -> None:
 
 
 def test_a_resizing_model_answers_at_the_image_s_size(model: Model) -> None:
-    resizing = replace(model, preprocessing=Preprocessing(fit="resize", height=48, width=32))
+    resizing = replace(model, preprocessing=Preprocessing(resize_mode="resize", height=48, width=32))
     (mask,), _ = Engine.load(resizing).run([IMAGE])
     (small,), _ = Engine.load(model).run([preprocess.resize(IMAGE, 48, 32)])
     assert np.array_equal(mask, preprocess.resize_nearest(small, 20, 33))

@@ -9,7 +9,6 @@ import pytest
 
 from engine.model import Model, Preprocessing
 from engine.networks.unet import BLOCKS
-from engine.plan import compile_plan
 from engine.runtime import Engine
 from engine.tiling import Tiling, radius
 from tests.models import random_model
@@ -28,8 +27,8 @@ def image(height: int, width: int) -> np.ndarray:
 
 def test_the_radius_is_the_networks(model: Model) -> None:
     """By hand, level by level from the head: 2 in up4, 2 / 2 + 2 in up3, ceil(3 / 2) + 2, and so on."""
-    assert radius(compile_plan(model)) == 94
-    assert Tiling(compile_plan(model)).halo == 96
+    assert radius(model) == 94
+    assert Tiling(model).halo == 96
 
 
 @pytest.mark.parametrize("budget", [TINY, 250 * 250, 400 * 400])
@@ -37,7 +36,7 @@ def test_the_radius_is_the_networks(model: Model) -> None:
 def test_windows_cover_every_pixel_once_and_keep_their_distance(
     model: Model, size: tuple[int, int], budget: int
 ) -> None:
-    tiling = Tiling(compile_plan(model), budget)
+    tiling = Tiling(model, budget)
     for spans, side in zip(tiling.windows(*size), size, strict=True):
         assert [0, *(span.last for span in spans)] == [*(span.first for span in spans), -(-side // 16) * 16]
         assert len({span.end - span.begin for span in spans}) == 1
@@ -48,7 +47,7 @@ def test_windows_cover_every_pixel_once_and_keep_their_distance(
 
 
 def test_windows_stay_within_a_budget_that_is_large_enough(model: Model) -> None:
-    tiling = Tiling(compile_plan(model), 512 * 512)
+    tiling = Tiling(model, 512 * 512)
     for size in ((8192, 8192), (4000, 6000), (100, 9000), (9000, 100), (700, 513)):
         rows, columns = tiling.windows(*size)
         assert rows[0].end * columns[0].end <= 512 * 512
@@ -87,7 +86,7 @@ def test_classes_and_thresholds_of_a_batch(model: Model) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    [Preprocessing(contrast="stretch"), Preprocessing(fit="resize", height=256, width=304)],
+    [Preprocessing(contrast="stretch"), Preprocessing(resize_mode="resize", height=256, width=304)],
     ids=["stretch", "resize"],
 )
 def test_preprocessing_sees_the_whole_image(model: Model, how: Preprocessing) -> None:

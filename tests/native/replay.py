@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.format import Model
+from engine.model import Model
 from engine.plan import Step, compile_plan
 from tests.cases import Case
-from tests.native.sources import NATIVE, sources
+from tests.native.sources import ROOT, sources
 
-OPS = ("pixels3x3", "conv3x3", "pool2x2", "upconv2x2", "head1x1")  # as enum Op numbers them
+NATIVE = ROOT / "tests/native"
+OPS = ("stem", "conv", "pool", "transposed", "head")  # as enum Op numbers them
 
 Logits = NDArray[np.int32]
 
@@ -57,18 +58,19 @@ def ints(*values: int) -> bytes:
 
 def _case(case: Case) -> bytes:
     plan = compile_plan(case.model)
-    data = ints(len(plan.slots), *(n for slot in plan.slots for n in (slot.channels, slot.stride)))
+    data = ints(len(plan.tensors), *(n for tensor in plan.tensors for n in (tensor.channels, tensor.stride)))
     data += ints(len(plan.steps)) + b"".join(_step(case.model, step) for step in plan.steps)
     data += ints(len(case.images))
     return data + b"".join(ints(*image.shape[:2]) + image.tobytes() for image in case.images)
 
 
 def _step(model: Model, step: Step) -> bytes:
-    layer = step.layer
-    head = ints(OPS.index(layer.op), -1 if step.output is None else step.output, layer.channels, len(step.inputs))
-    head += ints(*step.inputs, *(step.input_channels if step.inputs else ()))
-    if layer.op == "pool2x2":
+    layer, arrays = step.layer, model.arrays(step.layer)
+    op = "transposed" if layer.up == 2 else layer.op
+    head = ints(OPS.index(op), -1 if step.output is None else step.output, layer.channels, len(step.inputs))
+    head += ints(*step.inputs, *(model.input_channels(layer) if step.inputs else ()))
+    if layer.op == "pool":
         return head
-    offsets = model.tensors[f"{layer.name}.{'bias' if layer.op == 'head1x1' else 'theta'}"]
-    weights = model.tensors[f"{layer.name}.weight"] if layer.weights == "int16" else model.signs(layer)
+    offsets = arrays["bias" if layer.op == "head" else "theta"]
+    weights = arrays["weight"] if layer.weights == "int16" else model.ternary(layer)
     return head + weights.tobytes() + offsets.tobytes()

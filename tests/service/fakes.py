@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -17,7 +18,8 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from engine.model import ClassInfo, Layer, Model, Preprocessing
+from engine.layer import Layer
+from engine.model import ClassInfo, Model, Preprocessing
 from service.codec.pixels import Logits, Mask, Pixels
 from service.server import listen, options
 from service.settings import Settings
@@ -32,9 +34,11 @@ class FakeTimings:
 
 
 def fake_model(classes: int = 1, name: str = "fake") -> Model:
-    head = Layer("head", "head1x1", ("image",), classes, "int16", scale=1e-3)
+    reads = ["image", *(f"pool{i}" for i in range(4))]  # as coarse as the networks that are shipped
+    pools = tuple(Layer(name, "pool", (read,), 3) for read, name in pairwise(reads))
+    head = Layer("head", "head", (reads[-1],), classes, "int16", 1, doublings=len(pools), scale=1e-3)
     entries = tuple(ClassInfo(f"class {i}", (255, 40 * i, 0)) for i in range(classes))
-    return Model(name, "mbu-net", (head,), entries, Preprocessing(), 0.5, {"data": "none"}, {})
+    return Model(name, "mbu-net", (*pools, head), entries, Preprocessing(), 0.5, {"data": "none"}, {})
 
 
 @dataclass

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine import format, preprocess, strategy
-from engine.format import ClassInfo, Model
-from engine.model import Preprocessing
+from engine.model import ClassInfo, Model, Preprocessing
 from engine.runtime import Engine
 from engine.train import metrics, quantize, trainer
 from engine.train.config import Config
@@ -192,7 +191,7 @@ def counts(model: Model) -> Row:
     weights: dict[str, tuple[int, int]] = {}
     for layer, count in zip(model.layers, visits, strict=True):
         if count:
-            signs = model.signs(layer)
+            signs = model.ternary(layer)
             nonzero, block = int(np.count_nonzero(signs)), layer.block or "in"
             row["cpu_products"] += count * nonzero / signs.size
             zeros, size = weights.get(block, (0, 0))

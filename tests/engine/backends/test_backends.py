@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from engine.backends import reference, registry
 from engine.backends.cpu import CpuBackend, available_kernels
 from engine.backends.cuda import CudaBackend
 from engine.model import Model
+from engine.plan import compile_plan
 from engine.runtime import Engine
 from tests.cases import CASES, Case, same
 from tests.models import random_model
@@ -31,7 +33,9 @@ def kernel(request: pytest.FixtureRequest) -> str:
 
 
 def backend_of(model: Model, kernel: str, threads: int) -> CpuBackend | CudaBackend:
-    return CudaBackend(model, 0) if kernel == "cuda:0" else CpuBackend(model, kernel, threads)
+    return (
+        CudaBackend(compile_plan(model), 0) if kernel == "cuda:0" else CpuBackend(compile_plan(model), kernel, threads)
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -71,7 +75,7 @@ def test_a_batch_gives_what_single_calls_give(case: Case, kernel: str) -> None:
 def test_images_that_threads_run_side_by_side_give_what_single_calls_give(count: int) -> None:
     rng = np.random.default_rng(count)
     images = [rng.integers(0, 256, (371, 390, 3), dtype=np.uint8) for _ in range(count)]
-    backend = CpuBackend(random_model(3), "auto", 2)
+    backend = CpuBackend(compile_plan(random_model(3)), "auto", 2)
     single = [backend.run([image], [0], want_logits=True) for image in images]
     for poison in (0x00, 0xFF):
         masks, logits = backend.run(images, [0] * count, want_logits=True)
@@ -94,16 +98,16 @@ def test_a_wrong_bit_is_noticed(kernel: str) -> None:
     model = case.model
     name = "up4.conv2.pos"
     other = {**model.tensors, name: model.tensors[name] ^ model.tensors["up4.conv2.neg"]}
-    changed = type(model)(**{**vars(model), "tensors": other})
+    changed = replace(model, tensors=other)
     logits = backend_of(changed, kernel, 1).run(case.images, [0], want_logits=True)[1]
     assert not same(logits, case.expected())
 
 
-def test_slots_that_are_never_needed_together_share_memory() -> None:
+def test_tensors_that_are_never_needed_together_share_memory() -> None:
     model = random_model(8)
     with Engine.load(model, "cpu", 1) as engine:
         engine.run([np.zeros((512, 512, 3), np.uint8)])
         backend = engine._backend
         assert isinstance(backend, CpuBackend)
-        bits = sum(slot.channels * (512 // slot.stride) ** 2 for slot in engine.plan.slots)
+        bits = sum(t.channels * t.planes * (512 // t.stride) ** 2 for t in compile_plan(model).tensors)
         assert backend.session.memory < 1.5 * bits / 8  # planes have borders: without sharing it is more than twice

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.plan import compile_plan
 from tests.cases import CASES, Case, same
 from tests.native import cuda
 from tests.native.replay import encode, replay
 
+ROOT = Path(__file__).parents[3]
 # several images, several classes, sizes that must be padded, input channels that fill more than one word
 NAMES = ("masked", "five channels", "three classes", "one pixel", "batch of three")
 SOME = [case for case in CASES if case.name in NAMES]
@@ -47,14 +47,14 @@ def test_every_step_says_what_runs_it(program: Path, architecture: str, bits: st
         [program, "kernels"], input=encode(architecture, 0, [case]), stdout=subprocess.PIPE, check=True
     )
     expected = []
-    for step in compile_plan(case.model).steps:
-        planes = "two planes" if step.layer.weights == "masked" else "one plane"
+    for layer in case.model.layers:
+        planes = "two planes" if layer.weights == "masked" else "one plane"
         expected.append(
             {
-                "pixels3x3": f"{bytes_}, two bytes to a weight",
-                "pool2x2": "within the layer before",
-                "head1x1": "integer sums and decision",
-            }.get(step.layer.op, f"{bits}, {planes}")
+                "stem": f"{bytes_}, two bytes to a weight",
+                "pool": "within the layer before",
+                "head": "integer sums and decision",
+            }.get(layer.op, f"{bits}, {planes}")
         )
     assert answer.stdout.decode().splitlines() == expected
 

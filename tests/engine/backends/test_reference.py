@@ -8,119 +8,141 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine import ops
 from engine.backends import reference
-from engine.format import IMAGE, Layer, Model
+from engine.layer import IMAGE, Layer
+from engine.model import Model
 from tests.models import random_model
+from tests.random_networks import WRITTEN, random_layers
 
 RNG = np.random.default_rng(0)
 
 
-def ternary(*shape: int) -> NDArray[np.int8]:
-    return RNG.integers(-1, 2, shape, dtype=np.int8)
+def value(model: Model, name: str, levels: NDArray[Any], place: tuple[int, int, int]) -> int:
+    """What a level means, those outside the image included."""
+    row, column, channel = place
+    inside = 0 <= row < levels.shape[0] and 0 <= column < levels.shape[1]
+    level = int(levels[row, column, channel]) if inside else 0
+    return 2 * level - 1 if model.outputs[name].encoding == "sign" else level
 
 
-def bits(*shape: int) -> NDArray[np.bool_]:
-    return RNG.random(shape) < 0.5
-
-
-def naive_conv3x3(levels: NDArray[Any], weight: NDArray[np.integer], low: int, step: int) -> NDArray[np.int64]:
-    """Sums over the taps of low + step * level, `low` outside the image."""
-    height, width, channels = levels.shape
-    sums = np.zeros((height, width, len(weight)), np.int64)
-    for y, x, o, i, j, c in np.ndindex(height, width, len(weight), 3, 3, channels):
-        row, column = y + i - 1, x + j - 1
-        inside = 0 <= row < height and 0 <= column < width
-        level = int(levels[row, column, c]) if inside else 0
-        sums[y, x, o] += int(weight[o, i, j, c]) * (low + step * level)
+def naive_conv(model: Model, layer: Layer, levels: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """The definition of the sum: segments, each 2 ** exponent times, over all inputs and taps, and the residual."""
+    weights, arrays = model.ternary(layer), model.arrays(layer)
+    exponents = arrays.get("exponents", np.zeros(weights.shape[:2], np.uint8))
+    height, width = levels[layer.inputs[0]].shape[:2]
+    sums = np.zeros((height * layer.up, width * layer.up, layer.channels), np.int64)
+    for y, x, o in np.ndindex(*sums.shape):
+        row, i = divmod(y, layer.up)
+        column, j = divmod(x, layer.up)
+        first = 0
+        for name in layer.inputs:
+            for k, m, c in np.ndindex(layer.kernel, layer.kernel, levels[name].shape[2]):
+                place = (row + k - layer.kernel // 2, column + m - layer.kernel // 2, c)
+                for s in range(layer.segments):
+                    weight = int(weights[s, o, i, j, k, m, first + c])
+                    sums[y, x, o] += weight * 2 ** int(exponents[s, o]) * value(model, name, levels[name], place)
+            first += levels[name].shape[2]
+        if layer.residual:
+            added = value(model, layer.residual, levels[layer.residual], (y, x, o))
+            sums[y, x, o] += int(arrays["residual_signs"][o]) * 2**layer.residual_exponent * added
     return sums
 
 
-def naive_upconv2x2(x: NDArray[Any], weight: NDArray[np.integer]) -> NDArray[np.int64]:
-    height, width, channels = x.shape
-    sums = np.zeros((2 * height, 2 * width, len(weight)), np.int64)
-    for row, column, o, i, j, c in np.ndindex(height, width, len(weight), 2, 2, channels):
-        sums[2 * row + i, 2 * column + j, o] += int(weight[o, i, j, c]) * (1 if x[row, column, c] else -1)
+def naive_stem(model: Model, layer: Layer, levels: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
+    image, weight = levels[IMAGE], model.arrays(layer)["weight"]
+    sums = np.zeros((*image.shape[:2], layer.channels), np.int64)
+    for y, x, o, i, j, c in np.ndindex(*sums.shape, 3, 3, 3):
+        sums[y, x, o] += int(weight[o, i, j, c]) * value(model, IMAGE, image, (y + i - 1, x + j - 1, c))
     return sums
 
 
-def naive_layer(model: Model, layer: Layer, x: Any) -> Any:
-    """Output of `layer` for its concatenated inputs, by loops."""
-    if layer.op == "pool2x2":
-        return np.logical_or.reduce([x[i::2, j::2] for i in range(2) for j in range(2)])
-    if layer.op == "head1x1":
-        weight, bias = (model.tensors[f"{layer.name}.{part}"].astype(np.int64) for part in ("weight", "bias"))
-        return np.array(
-            [[[bias[k] + weight[k] @ (2 * bit - 1) for k in range(len(bias))] for bit in row] for row in x * 1]
-        )
-    if layer.op == "pixels3x3":
-        sums = naive_conv3x3(x, model.tensors[f"{layer.name}.weight"], low=0, step=1)
-    elif layer.op == "conv3x3":
-        sums = naive_conv3x3(x, model.signs(layer), low=-1, step=2)
-    else:
-        sums = naive_upconv2x2(x, model.signs(layer))
-    return sums >= model.tensors[f"{layer.name}.theta"][:, 0]
+def naive_head(model: Model, layer: Layer, levels: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
+    arrays, (name,) = model.arrays(layer), layer.inputs
+    logits = np.zeros((*levels[name].shape[:2], layer.channels), np.int64)
+    for y, x, k in np.ndindex(*logits.shape):
+        products = [
+            int(weight) * value(model, name, levels[name], (y, x, c)) for c, weight in enumerate(arrays["weight"][k])
+        ]
+        logits[y, x, k] = int(arrays["bias"][k]) + sum(products)
+    for _ in range(layer.doublings):
+        logits = naive_doubled(logits)
+    return logits
+
+
+def naive_doubled(coarse: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Per axis 3 * self + neighbor, the neighbor being the one on the output's side, inside the image."""
+    height, width, classes = coarse.shape
+    fine = np.zeros((2 * height, 2 * width, classes), np.int64)
+    for y, x, k in np.ndindex(*fine.shape):
+        rows = [y // 2] * 3 + [min(max(y // 2 + (1 if y % 2 else -1), 0), height - 1)]
+        columns = [x // 2] * 3 + [min(max(x // 2 + (1 if x % 2 else -1), 0), width - 1)]
+        fine[y, x, k] = sum(int(coarse[row, column, k]) for row in rows for column in columns)
+    return fine
+
+
+def naive_layer(model: Model, layer: Layer, levels: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """Output of `layer`, by loops."""
+    x = levels[layer.inputs[0]]
+    if layer.op == "pool":
+        highest: NDArray[Any] = np.maximum.reduce([x[i::2, j::2] for i in range(2) for j in range(2)])
+        return highest
+    if layer.op == "gate":
+        return np.where(levels[layer.inputs[1]] != 0, x, 0).astype(x.dtype)
+    if layer.op == "head":
+        return naive_head(model, layer, levels)
+    sums = (naive_stem if layer.op == "stem" else naive_conv)(model, layer, levels)
+    theta = model.arrays(layer)["theta"]
+    found = np.zeros(sums.shape, np.uint8)
+    for threshold in theta.T:
+        found += sums >= threshold
+    return found
+
+
+def assert_naive(model: Model, image: NDArray[np.uint8]) -> None:
+    result = reference.run(model, image)
+    levels: dict[str, NDArray[Any]] = {IMAGE: image}
+    for layer in model.layers:
+        levels[layer.name] = naive_layer(model, layer, levels)
+        ours = result.trace.get(layer.name, result.logits)
+        np.testing.assert_array_equal(ours, levels[layer.name], layer.name)
+        assert ours.dtype == (np.int32 if layer.op == "head" else bool if layer.planes == 1 else np.uint8)
+        assert layer.op == "head" or levels[layer.name].max() < 1 << layer.planes
+    assert list(result.trace) == [layer.name for layer in model.layers[:-1]]
+
+
+def random_pixels(height: int, width: int) -> NDArray[np.uint8]:
+    return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("masked", [(), ("Down1", "CT2", "Up1", "Up4")], ids=["binary", "mixed"])
 def test_a_run_is_its_layers_one_after_another(masked: tuple[str, ...]) -> None:
-    model = random_model(width=2, classes=2, masked=masked, seed=3)
-    image = RNG.integers(0, 256, (16, 32, 3), dtype=np.uint8)
-    result = reference.run(model, image)
-    values: dict[str, NDArray[Any]] = {IMAGE: image}
-    for layer in model.layers:
-        values[layer.name] = naive_layer(model, layer, np.concatenate([values[n] for n in layer.inputs], axis=2))
-        ours = result.trace.get(layer.name, result.logits)
-        np.testing.assert_array_equal(ours, values[layer.name], layer.name)
-        assert ours.dtype == (np.int32 if layer.op == "head1x1" else bool)
-    assert list(result.trace) == [layer.name for layer in model.layers[:-1]]
+    assert_naive(random_model(width=1, classes=2, masked=masked, seed=3), random_pixels(16, 16))
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 5, 3), (2, 6, 9)])
-def test_conv3x3_reads_minus_one_outside(shape: tuple[int, int, int]) -> None:
-    x, weight = bits(*shape), ternary(4, 3, 3, shape[2])
-    sums = reference.conv3x3(reference.values(x, "sign", border=1), weight)
-    np.testing.assert_array_equal(sums, naive_conv3x3(x, weight, low=-1, step=2))
+@pytest.mark.parametrize("seed", range(16))
+def test_random_networks_are_their_layers_one_after_another(seed: int) -> None:
+    model = random_model(layers=random_layers(seed, channels=3, deepest=2), seed=seed)
+    assert_naive(model, random_pixels(*model.padded(5, 3)))
 
 
-def test_conv3x3_takes_unsigned_levels_as_they_are() -> None:
-    x, weight = RNG.integers(0, 4, (4, 3, 5), dtype=np.uint8), ternary(2, 3, 3, 5)
-    sums = reference.conv3x3(reference.values(x, "unsigned", border=1), weight)
-    np.testing.assert_array_equal(sums, naive_conv3x3(x, weight, low=0, step=1))
+def test_the_random_networks_have_everything() -> None:
+    """What the test above rests on: each operation and each option occurs in its networks."""
+    flat = [layer for seed in range(16) for layer in random_layers(seed, channels=3, deepest=2)]
+    assert {layer.op for layer in flat} == set(ops.OPERATIONS)
+    convolutions = [layer for layer in flat if layer.op == "conv"]
+    assert {(layer.kernel, layer.up) for layer in convolutions} == {(1, 1), (3, 1), (1, 2), (3, 2)}
+    assert {layer.segments for layer in convolutions} == {1, 2, 3}
+    assert {(layer.planes, layer.encoding) for layer in convolutions} == set(WRITTEN)
+    assert {bool(layer.residual) for layer in convolutions} == {True, False}
+    assert {len(layer.inputs) for layer in convolutions} == {1, 2}
+    assert {layer.doublings for layer in flat} >= {0, 1, 2}
 
 
-def test_pixels3x3_reads_zero_outside_and_holds_the_largest_sums() -> None:
-    x = RNG.integers(0, 256, (5, 4, 3), dtype=np.uint8)
-    weight = RNG.integers(-32767, 32768, (3, 3, 3, 3)).astype(np.int16)
-    x[1:4, :3] = 255
-    weight[0] = 32767
-    sums = reference.pixels3x3(reference.values(x, "unsigned", border=1), weight)
-    np.testing.assert_array_equal(sums, naive_conv3x3(x, weight, low=0, step=1))
-    assert sums.max() == 27 * 255 * 32767
-
-
-def test_upconv2x2_writes_each_tap_to_its_own_pixel() -> None:
-    x, weight = bits(3, 2, 5), ternary(4, 2, 2, 5)
-    sums = reference.upconv2x2(reference.values(x, "sign"), weight)
-    np.testing.assert_array_equal(sums, naive_upconv2x2(x, weight))
-
-
-def test_head1x1_adds_its_bias() -> None:
-    x, bias = bits(3, 4, 7), np.array([5, -(2**30)], np.int32)
-    weight = RNG.integers(-32767, 32768, (2, 7)).astype(np.int16)
-    logits = reference.head1x1(reference.values(x, "sign"), weight, bias)
-    for y, x_, k in np.ndindex(3, 4, 2):
-        products = [int(weight[k, c]) * (1 if x[y, x_, c] else -1) for c in range(7)]
-        assert logits[y, x_, k] == int(bias[k]) + sum(products)
-
-
-def test_pooling_is_or_on_bits_and_the_maximum_of_levels() -> None:
-    x, levels = bits(4, 6, 3), RNG.integers(0, 4, (4, 6, 3), dtype=np.uint8)
-    pooled, largest = reference.pool2x2(x), reference.pool2x2(levels)
-    assert pooled.dtype == bool
-    for y, x_, c in np.ndindex(2, 3, 3):
-        square = np.s_[2 * y : 2 * y + 2, 2 * x_ : 2 * x_ + 2, c]
-        assert pooled[y, x_, c] == any(x[square].flat)
-        assert largest[y, x_, c] == max(levels[square].flat)
+def test_the_stem_holds_the_largest_sums() -> None:
+    x = np.full((5, 4, 3), 255, np.uint8)
+    weight = np.full((1, 3, 3, 3), 32767, np.int16)
+    assert reference.convolve(reference.values(x, "unsigned", border=1), weight).max() == 27 * 255 * 32767
 
 
 def test_a_sum_equal_to_the_threshold_is_a_one() -> None:

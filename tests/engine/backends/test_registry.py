@@ -73,7 +73,9 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_is_used(model: Model, gpu: type[StandIn], asked: str, named: str) -> None:
     with Engine.load(model, device=asked) as engine:
         assert engine.device == named
-        assert np.array_equal(engine.logits(IMAGE), reference.run(model, pad(IMAGE)).logits[:20, :33])
+        assert np.array_equal(
+            engine.logits(IMAGE), reference.run(model, pad(IMAGE, model.padded(20, 33))).logits[:20, :33]
+        )
         rows = engine.describe()
     assert [row["kernel"] for row in rows] == [f"kernel {i}" for i in range(len(model.layers))]
     assert {row["device"] for row in rows} == {"cuda:0"}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine import strategy
 from engine.backends import reference
-from engine.format import ClassInfo, Model
+from engine.model import ClassInfo, Model
 from engine.networks import unet
 from engine.train import quantize
 from engine.train.config import Config
@@ -91,7 +91,7 @@ def test_every_ternary_quantiser_is_exported_to_the_bit(kind: str) -> None:
     model = exported(network)
     prove(network, model, [random_image(48, 32)])
     assert {layer.weights for layer in model.layers} == {"int16", "masked", "binary", ""}
-    zeros = np.mean(model.signs(model.layers[1]) == 0)
+    zeros = np.mean(model.ternary(model.layers[1]) == 0)
     least, most = {"masked": (0.59, 0.61), "twn": (0.3, 0.6), "max-abs": (0.7, 0.99), "seq": (0.3, 0.9)}[kind]
     assert least < zeros < most
 
@@ -115,7 +115,7 @@ def test_zeros_by_cost_are_a_share_of_the_products() -> None:
     network.set_zeros(0.8, "cost")
     model = exported(network)
     visits = strategy.weight_visits(model.layers)
-    kept = [np.mean(model.signs(layer) != 0) if v else 0 for layer, v in zip(model.layers, visits, strict=True)]
+    kept = [np.mean(model.ternary(layer) != 0) if v else 0 for layer, v in zip(model.layers, visits, strict=True)]
     assert np.dot(kept, visits) / sum(visits) == pytest.approx(0.2, abs=0.01)
     zeros = dict(zip([layer.name for layer in model.layers], 1 - np.array(kept), strict=True))
     assert zeros["ct4"] < zeros["down4.conv2"] < zeros["up4.conv1"]  # in the order of their products

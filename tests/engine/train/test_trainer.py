@@ -128,7 +128,7 @@ def test_the_exported_file_segments_like_the_trained_network(data: Path, tmp_pat
     model = format.load(path)
     for sample in run.validation:
         image, _ = sample.load()
-        logits = reference.run(model, preprocess.pad(preprocess.stretch(image))).logits
+        logits = reference.run(model, preprocess.pad(preprocess.stretch(image), model.padded(*image.shape[:2]))).logits
         logits = logits[: image.shape[0], : image.shape[1]]
         np.testing.assert_array_equal(reference.decide(logits, 0), trainer.predict(run.network, image, config))
 
@@ -163,8 +163,8 @@ def test_export_derives_the_zeros_from_the_step_and_needs_no_data(data: Path, tm
 def test_a_failed_proof_leaves_no_file(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Trainer(tiny(data, tmp_path / "out"))
     run.save()
-    monkeypatch.setattr(preprocess, "pad", lambda image: np.zeros((16, 16, 3), np.uint8))
-    monkeypatch.setattr(reference, "pool2x2", lambda levels: ~levels[::2, ::2])
+    monkeypatch.setattr(preprocess, "pad", lambda image, size: np.zeros((16, 16, 3), np.uint8))
+    monkeypatch.setitem(reference.OPERATIONS, "pool", lambda model, layer, read: ~read[0][::2, ::2])
     with pytest.raises(export.ExportError, match=r"down1\.pool"):
         export.export(run.checkpoint, tmp_path / "wrong.safetensors")
     assert not list(tmp_path.glob("wrong*"))

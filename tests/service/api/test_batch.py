@@ -101,7 +101,7 @@ def two_models() -> list[Engine]:
 def test_models_are_chosen_by_name() -> None:
     with serving(create_app(two_models(), Settings())) as client:
         assert [entry["name"] for entry in client.get("/models").json()] == ["first", "second"]
-        assert client.get("/models/second").json()["preprocessing"]["fit"] == "pad"
+        assert client.get("/models/second").json()["preprocessing"]["resize_mode"] == "pad"
         assert (mask_of(client.post("/segment", content=red(2), headers=PNG)) == 0).all()
         answer = client.post("/segment?model=second", content=red(2), headers=PNG)
         assert (mask_of(answer) == 2).all()
