@@ -89,7 +89,8 @@ class Lifecycle:
         error = last.exception() if last else None
         engine = None if error else next(engines, None)
         if engine is not None:
-            warm_up = self._batcher.submit(warm_up_image(), SegmentParams(engine, engine.model.threshold))
+            image = warm_up_image(self._settings.max_pixels)
+            warm_up = self._batcher.submit(image, SegmentParams(engine, engine.model.threshold))
             warm_up.add_done_callback(lambda done: self._warm_up(engines, done))
             return
         if error is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -70,6 +71,7 @@ class ModelRegistry:
         return named
 
 
-def warm_up_image() -> Pixels:
-    """A black image, for an engine's first run."""
-    return np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)
+def warm_up_image(max_pixels: int = WARM_UP_SIDE**2) -> Pixels:
+    """A black image of at most `max_pixels` pixels (256 or more), for an engine's first run."""
+    side = min(WARM_UP_SIDE, math.isqrt(max_pixels) // 16 * 16)
+    return np.zeros((side, side, 3), np.uint8)

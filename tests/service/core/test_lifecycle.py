@@ -1,0 +1,38 @@
+"""Warm-up and health, without HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.core.service import assemble
+from service.problems import Unavailable
+from service.settings import Settings
+from tests.service.fakes import PATIENCE, FakeEngine, fake_model
+
+
+def test_every_engine_is_warmed_up_by_an_image_that_the_limits_allow() -> None:
+    for pixels, side in ((256, 16), (48 * 48 - 1, 32), (2**20, 256)):
+        engines = [FakeEngine(fake_model(name=name)) for name in ("first", "second")]
+        service = assemble(engines, Settings(max_pixels=pixels, queue_pixels=pixels, queue_images=1))
+        service.lifecycle.start()
+        assert service.lifecycle.settled.wait(PATIENCE)
+        service.lifecycle.require_ready()
+        service.lifecycle.require_alive()
+        service.lifecycle.stop()
+        assert [[image.shape for image in batch] for engine in engines for batch in engine.batches] == [
+            [(side, side, 3)],
+            [(side, side, 3)],
+        ]
+        with pytest.raises(Unavailable, match="draining"):
+            service.lifecycle.require_ready()
+        service.lifecycle.require_alive()
+
+
+def test_an_engine_that_fails_on_its_first_image_is_neither_ready_nor_alive() -> None:
+    service = assemble([FakeEngine(breaks=lambda image: True)], Settings())
+    service.lifecycle.start()
+    assert service.lifecycle.settled.wait(PATIENCE)
+    for refuses in (service.lifecycle.require_alive, service.lifecycle.require_ready, service.lifecycle.require_room):
+        with pytest.raises(Unavailable, match="failed"):
+            refuses()
+    service.lifecycle.stop()
