@@ -49,10 +49,12 @@ class QueueEntry:
 
     @property
     def pixels(self) -> int:
+        """Those that the engine computes."""
         return fitted_pixels(*self.image.shape[:2])
 
     @property
     def rank(self) -> float:
+        """The lowest is the next to run."""
         return self.queued + LOW_WAITS_S * self.params.low_priority
 
     @property
