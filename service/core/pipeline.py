@@ -1,8 +1,12 @@
 """The way of an image: decode → queue → engine → encode.
 
-          bytes ──→ pixels ──→ queue ──→ batch ──→ mask ──→ bytes
-stage           decode        queue          engine     encode
-thread          codec                        engine     engine, or codec where that would hold the next batch up
+    stage   takes → gives                             in the thread
+    decode  the bytes of a file → pixels              codec
+    queue   pixels → a batch of one padded shape      codec, which then is free
+    engine  a batch → a mask, or logits, for each     engine
+    encode  a mask → the bytes of the response        engine where that is brief and nothing waits, else codec
+
+Neither decoding nor encoding ever runs in the event loop.
 """
 
 from __future__ import annotations
