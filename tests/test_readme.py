@@ -21,9 +21,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SHORT = {  # two steps a run
-    "train": shlex.split("--crops 8 --batch 4 --width 4 --crop 32 --validate-every 1000"),
-    "table": shlex.split("--crops 12 --batch 4 --width 4 --crop 32 --seeds 1"),
-    "sweep": shlex.split("--crops 8 --batch 4 --width 4 --crop 32 --start-crops 8 --configurations 3"),
+    "train": shlex.split("--samples 8 --batch 4 --width 4 --crop 32 --validate-every 1000"),
+    "table": shlex.split("--samples 12 --batch 4 --width 4 --crop 32 --seeds 1"),
+    "sweep": shlex.split("--samples 8 --batch 4 --width 4 --crop 32 --start-samples 8 --configurations 3"),
 }
 
 

@@ -17,19 +17,19 @@ from engine.model import Model
 PIXELS = 20_000  # of an image at most, evenly spread
 RANGE = 5.0  # temperatures from e^-RANGE to e^RANGE
 
-Sample = tuple[NDArray[np.float64], NDArray[np.integer]]
+LabeledLogits = tuple[NDArray[np.float64], NDArray[np.integer]]
 """(real logits [pixels, classes], class indices [pixels]) of one image."""
 
 
-def sample(logits: NDArray[np.floating], mask: NDArray[np.uint8]) -> Sample:
+def subsample(logits: NDArray[np.floating], mask: NDArray[np.uint8]) -> LabeledLogits:
     """Evenly spread pixels of real logits [h, w, classes] and a mask [h, w]."""
     step = -(-mask.size // PIXELS)
     return logits.reshape(mask.size, -1)[::step].astype(np.float64), mask.reshape(-1)[::step]
 
 
-def temperature(samples: Iterable[Sample]) -> float:
+def temperature(labeled: Iterable[LabeledLogits]) -> float:
     """The T > 0 whose logits / T explain the masks best: least mean negative log likelihood, every pixel alike."""
-    items = list(samples)
+    items = list(labeled)
     logits, labels = (np.concatenate([item[i] for item in items]) for i in (0, 1))
     return float(np.exp(_least(lambda t: _loss(logits / np.exp(t), labels), -RANGE, RANGE)))
 

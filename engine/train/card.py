@@ -10,13 +10,14 @@ import numpy as np
 from engine.model import Model
 from engine.train import evaluate, metrics
 from engine.train.evaluate import Row
+from engine.train.renamed import current
 
 FEW = 10  # images; scores over fewer say little
 
 
 def write(model: Model, rows: Sequence[Row], part: str) -> str:
     """The card of `model`, scored on `rows`: the `part` ("validation", "all", …) of a data folder."""
-    story = model.provenance
+    story = current(model.provenance)
     lines = [f"# {model.name}", "", _what(model), "", "## Data and training", "", *_story(story)]
     lines += ["", f"## Scores ({len({row.name for row in rows})} images, part: {part})", "", *_table(rows)]
     error = evaluate.calibration_error(rows)
@@ -53,12 +54,14 @@ def _fitted(model: Model) -> str:
 
 
 def _story(story: Mapping[str, Any]) -> list[str]:
-    return [f"- {name}: {_plain(story[name])}" for name in sorted(story) if name != "scores"]
+    return [f"- {name}: {_plain(story[name])}" for name in sorted(story) if name != "metrics"]
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_plain(entry)}" for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(entry) for entry in value)
     return str(value)
 
 
@@ -69,11 +72,11 @@ def _table(rows: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|" + "---|" * otsu,
     ]
     for title, chosen in evaluate.parts(rows).items():
-        own = metrics.summarise(row.counts for row in chosen)
+        own = metrics.summarize(row.counts for row in chosen)
         images = len({row.name for row in chosen})
         line = f"| {title} | {images} | {own.dice:.3f} | {own.iou:.3f} | {own.f1:.3f} |"
         if otsu:
-            line += f" {metrics.summarise(row.otsu for row in chosen if row.otsu).dice:.3f} |"
+            line += f" {metrics.summarize(row.otsu for row in chosen if row.otsu).dice:.3f} |"
         lines.append(line)
     return lines
 
@@ -91,6 +94,6 @@ def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
         if len(chosen) < FEW:
             limits.append(f"{title}: {len(chosen)} images only; the score says little.")
         otsu = [row.otsu for row in chosen if row.otsu]
-        if otsu and metrics.summarise(otsu).dice > metrics.summarise(row.counts for row in chosen).dice:
+        if otsu and metrics.summarize(otsu).dice > metrics.summarize(row.counts for row in chosen).dice:
             limits.append(f"{title}: Otsu's threshold is better.")
     return [*limits, "Not a medical device; look at its masks before you rely on them."]

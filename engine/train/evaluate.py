@@ -1,4 +1,4 @@
-"""Scores of a model file on a data folder, as a table and as CSV, beside Otsu's threshold. numpy and PIL only."""
+"""Metrics of a model file on a data folder, as a table and as CSV, beside Otsu's threshold. numpy and PIL only."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ def table(rows: Sequence[Row]) -> str:
     if with_otsu:
         lines[0] += "".join(f"{'Otsu ' + head:>11}" for head in heads)
     for title, chosen in parts(rows).items():
-        own = metrics.summarise(row.counts for row in chosen)
+        own = metrics.summarize(row.counts for row in chosen)
         line = f"{title:<16}{len({row.name for row in chosen}):>8}" + _cells(own, 8)
         if with_otsu:
-            line += _cells(metrics.summarise(row.otsu for row in chosen if row.otsu), 11)
+            line += _cells(metrics.summarize(row.otsu for row in chosen if row.otsu), 11)
         lines.append(line)
     return "\n".join(lines)
 
@@ -125,7 +125,7 @@ def write_csv(rows: Iterable[Row], path: str | Path) -> None:
             writer.writerow([row.name, row.stratum, row.label, *both])
 
 
-def _cells(result: metrics.Scores, width: int) -> str:
+def _cells(result: metrics.Metrics, width: int) -> str:
     return "".join(f"{value:>{width}.4f}" for value in (result.dice, result.iou, result.f1))
 
 

@@ -23,12 +23,13 @@ from engine.runtime import Engine
 from engine.train import calibrate, log, quantize
 from engine.train.config import Config
 from engine.train.data import dataset, layouts
-from engine.train.network import Integers, Network
+from engine.train.network import Network, QuantizedParams
+from engine.train.renamed import current
 from engine.train.trainer import logits_of, predict
 
 Pixels = NDArray[np.uint8]
 
-TOLD = ("crop", "batch", "rate", "zeros_from", "zeros_by", "repeat", "without", "weights")
+TOLD = ("crop", "batch", "learning_rate", "zeros_from", "zeros_by", "run_seed", "ablate", "weights")
 """What a model file tells of its training where it is not the default."""
 
 PROOF_SIZES = ((16, 16), (37, 53), (80, 33))  # (h, w) of the random images of a proof
@@ -45,19 +46,19 @@ def export(
     name: str = "",
     class_name: str = "foreground",
     color: tuple[int, int, int] = (64, 192, 96),
-    scores: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the model file of `checkpoint` to `out`, read it back and prove it; returns its path.
 
     Channels that can never change a result are left out, and where the training data is at hand the probabilities are
-    calibrated on its validation images. `name` is the file's stem by default. `scores` (JSON) go into the provenance,
+    calibrated on its validation images. `name` is the file's stem by default. `metrics` (JSON) go into the provenance,
     by default those that the trainer logged for this checkpoint. The proof runs random images and, where the training
     data is at hand, some of it. A file that fails is not left behind.
     """
     out = Path(out)
     network, config, step = restore(checkpoint)
-    scores = scores or logged_scores(Path(checkpoint).with_name("log.csv"), step)
-    provenance = {"crops": step * config.batch, **describe(config), "scores": dict(scores)}
+    metrics = metrics or logged_metrics(Path(checkpoint).with_name("log.csv"), step)
+    provenance = {"samples": step * config.batch, **describe(config), "metrics": dict(metrics)}
     classes = [ClassInfo(n, c) for n, c in zip(config.classes, colors(len(config.classes)), strict=True)]
     classes = classes or [ClassInfo(class_name, color)]
     model = to_model(network, config, name=name or out.stem, classes=classes, provenance=provenance)
@@ -84,8 +85,8 @@ def colors(count: int) -> list[tuple[int, int, int]]:
 def restore(checkpoint: str | Path) -> tuple[Network, Config, int]:
     """(network in evaluation mode, its run's configuration, step) of a trainer's checkpoint."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    config = Config(**state["config"])
-    network = Network(config.layers(), config.floating)
+    config = Config(**current(state["config"]))
+    network = Network(config.layers(), config.full_precision)
     network.load_state_dict(state["network"])
     network.set_zeros(config.zeros_at(state["step"]), config.zeros_by)
     return network.eval(), config, state["step"]
@@ -121,22 +122,22 @@ def to_model(
     provenance: Mapping[str, Any],
 ) -> Model:
     """The model of `network`, which `config` has trained; `provenance` (JSON) gains the share of zeros reached."""
-    if network.floating:
-        raise ExportError("a network in full precision has no bits to export; train it with floating=False")
+    if network.full_precision:
+        raise ExportError("a network in full precision has no bits to export; train it with full_precision=False")
     for layer in network.layers:
-        if layer.weights in quantize.INTEGERS:
+        if layer.weights in quantize.MULTIBIT:
             raise ExportError(f"{layer.name}: weights of {layer.weights} are a baseline that no kernel runs")
-    integers = network.integers()
+    params = network.quantized_params()
     layers: list[Layer] = []
     tensors: dict[str, NDArray[Any]] = {}
     for layer in network.layers:
-        if layer.name in integers:
+        if layer.name in params:
             inputs = [network.channels[name] for name in layer.inputs]
-            parts = _tensors(layer, integers[layer.name], inputs)
+            parts = _tensors(layer, params[layer.name], inputs)
             tensors |= {f"{layer.name}.{part}": array for part, array in parts.items()}
         if layer.weights in quantize.TERNARY:
             layer = replace(layer, weights="masked")
-        layers.append(replace(layer, scale=integers[layer.name].scale) if layer.op == "head" else layer)
+        layers.append(replace(layer, scale=params[layer.name].scale) if layer.op == "head" else layer)
     return Model(
         name=name,
         family="mbu-net",
@@ -144,7 +145,7 @@ def to_model(
         classes=tuple(classes),
         preprocessing=config.preprocessing,
         threshold=0.5,
-        provenance={**provenance, "zeros": _zeros(network.layers, integers)},
+        provenance={**provenance, "zeros": _zeros(network.layers, params)},
         tensors=tensors,
     )
 
@@ -157,8 +158,8 @@ def calibrated(model: Model, config: Config) -> Model:
     classes, scale = len(config.classes), model.layers[-1].scale
     with Engine.load(model) as engine:
         loaded = (sample.load(classes) for sample in held)
-        samples = [calibrate.sample(engine.logits(image) * scale, mask) for image, mask in loaded]
-    t = calibrate.temperature(samples)
+        labeled = [calibrate.subsample(engine.logits(image) * scale, mask) for image, mask in loaded]
+    t = calibrate.temperature(labeled)
     provenance = {**model.provenance, "temperature": round(t, 4)}
     return calibrate.with_temperature(replace(model, provenance=provenance), t)
 
@@ -190,7 +191,7 @@ def prove(
 def golden(checkpoint: str | Path, images: Iterable[Pixels], out: str | Path) -> Path:
     """Write the golden file of `checkpoint`: `images` (uint8 [h, w, 3], any sizes) and torch's logits for them."""
     network, config, _ = restore(checkpoint)
-    scale = network.integers()[network.layers[-1].name].scale
+    scale = network.quantized_params()[network.layers[-1].name].scale
     expected = []
     for image in images:
         prepared = preprocess.preprocess(image, config.preprocessing)
@@ -223,24 +224,24 @@ def validation_samples(config: Config) -> list[dataset.Sample]:
 def describe(config: Config) -> dict[str, Any]:
     """How a model came to be, as JSON without paths: data, split, budget, code."""
     data = Path(config.data)
-    pairs = {"pairs": len(layouts.samples(data))} if data.is_dir() else {}
+    images = {"images": len(layouts.samples(data))} if data.is_dir() else {}
     split = {"validation": config.validation, "seed": config.seed}
     default = Config(config.data, config.out)
     changed = {name: getattr(config, name) for name in TOLD if getattr(config, name) != getattr(default, name)}
     others = {name: Path(path).parent.name for name in ("init", "teacher") if (path := getattr(config, name))}
-    run = {"width": config.width, "soften": config.soften, **changed, **others}
-    return {"data": data.name, **pairs, "split": split, **run, "code": metadata.version("mbunet")}
+    run = {"width": config.width, "annealing": config.annealing, **changed, **others}
+    return {"data": data.name, **images, "split": split, **run, "code": metadata.version("mbunet")}
 
 
-def logged_scores(log_csv: Path, step: int) -> dict[str, float]:
-    """Validation scores that the log at `log_csv` holds for `step`; empty where it holds none."""
+def logged_metrics(log_csv: Path, step: int) -> dict[str, float]:
+    """Validation metrics that the log at `log_csv` holds for `step`; empty where it holds none."""
     rows = log.read(log_csv) if log_csv.is_file() else []
     found = [row for row in rows if row["step"] == step and "dice" in row]
     return {name: round(found[-1][name], 4) for name in ("dice", "iou", "f1")} if found else {}
 
 
-def _tensors(layer: Layer, integers: Integers, inputs: Sequence[int]) -> dict[str, NDArray[Any]]:
-    weights, offsets = integers.weights, integers.offsets
+def _tensors(layer: Layer, params: QuantizedParams, inputs: Sequence[int]) -> dict[str, NDArray[Any]]:
+    weights, offsets = params.weights, params.offsets
     if layer.op == "head":
         return {"weight": weights[:, 0, 0], "bias": offsets}
     if layer.weights == "int16":
@@ -250,7 +251,7 @@ def _tensors(layer: Layer, integers: Integers, inputs: Sequence[int]) -> dict[st
     return planes | ({"neg": pack(weights < 0, inputs)} if layer.weights != "binary" else {})
 
 
-def _zeros(layers: Iterable[Layer], integers: Mapping[str, Integers]) -> float:
+def _zeros(layers: Iterable[Layer], params: Mapping[str, QuantizedParams]) -> float:
     """Share of zeros among the weights of all masked layers, rounded to four digits."""
-    weights = [integers[layer.name].weights for layer in layers if layer.weights in quantize.TERNARY]
+    weights = [params[layer.name].weights for layer in layers if layer.weights in quantize.TERNARY]
     return round(sum(np.count_nonzero(w == 0) for w in weights) / sum(w.size for w in weights), 4)

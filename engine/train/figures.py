@@ -12,28 +12,33 @@ from numpy.typing import NDArray
 
 from engine.train import log
 
-PANELS = {"Loss": ("loss",), "Validation": ("dice", "iou", "f1"), "Learning rate": ("rate",), "Zeros": ("zeros",)}
+PANELS = {
+    "Loss": ("loss",),
+    "Validation": ("dice", "iou", "f1"),
+    "Learning rate": ("learning_rate",),
+    "Zeros": ("zeros",),
+}
 RIGHT, EXTRA, MISSED = (64, 192, 96), (224, 64, 64), (64, 112, 240)
 """Colours of an overlay: foreground in both masks, only predicted, only true."""
 
 
 def curves(log_csv: Path, out_png: Path) -> None:
-    """Draw the columns of a training log over the crops seen."""
+    """Draw the columns of a training log over the samples seen."""
     rows = log.read(log_csv)
     figure = Figure(figsize=(10, 6), layout="constrained")
     for axes, (title, columns) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
         for column in columns:
-            points = [(row["crops"], row[column]) for row in rows if column in row]
+            points = [(row["samples"], row[column]) for row in rows if column in row]
             if points:
                 axes.plot(*zip(*points, strict=True), label=column, marker="o" if title == "Validation" else "", ms=3)
-        axes.set(title=title, xlabel="crops")
+        axes.set(title=title, xlabel="samples")
         axes.grid(alpha=0.3)
         if len(columns) > 1:
             axes.legend()
     figure.savefig(out_png, dpi=100)
 
 
-def samples(
+def examples(
     images: Sequence[NDArray[np.uint8]],
     masks: Sequence[NDArray[Any]],
     predictions: Sequence[NDArray[Any]],

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-COLUMNS = ("step", "crops", "rate", "zeros", "loss", "crops_per_second", "dice", "iou", "f1")
+from engine.train.renamed import current
+
+COLUMNS = ("step", "samples", "learning_rate", "zeros", "loss", "samples_per_second", "dice", "iou", "f1")
 
 
 def append(path: Path, **values: float) -> None:
@@ -21,7 +23,7 @@ def append(path: Path, **values: float) -> None:
 def read(path: Path) -> list[dict[str, float]]:
     """The rows of the log at `path`, each with the columns that it fills."""
     with path.open(newline="") as file:
-        return [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
+        return [current({name: float(text) for name, text in row.items() if text}) for row in csv.DictReader(file)]
 
 
 def forget(path: Path, step: int) -> None:

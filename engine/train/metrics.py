@@ -13,7 +13,7 @@ BINS = 15
 
 
 @dataclass(frozen=True)
-class Scores:
+class Metrics:
     """Means over `images`: Dice and IoU per image, F1 over all pixels pooled (per image it would equal Dice)."""
 
     images: int
@@ -54,8 +54,8 @@ def by_class(predicted: NDArray[np.generic], true: NDArray[np.generic], classes:
     return [count(predicted == k, true == k) for k in range(1, classes)] if classes else [count(predicted, true)]
 
 
-def summarise(counts: Iterable[Counts]) -> Scores:
-    """Scores over the images behind `counts`; raises ValueError when there are none.
+def summarize(counts: Iterable[Counts]) -> Metrics:
+    """Metrics over the images behind `counts`; raises ValueError when there are none.
 
     With several classes there are counts for each image and class: Dice and IoU are then also means over the classes.
     """
@@ -63,7 +63,7 @@ def summarise(counts: Iterable[Counts]) -> Scores:
     if not items:
         raise ValueError("no images to score")
     pooled = Counts(sum(c.both for c in items), sum(c.predicted for c in items), sum(c.true for c in items))
-    return Scores(
+    return Metrics(
         len(items), float(np.mean([c.dice for c in items])), float(np.mean([c.iou for c in items])), pooled.dice
     )
 

@@ -17,7 +17,7 @@ from engine.train import quantize
 
 
 @dataclass(frozen=True)
-class Integers:
+class QuantizedParams:
     """One layer as every backend computes it.
 
     `weights` are int16 [out, kh, kw, in], negated where gamma < 0; `offsets` int32 [out] hold theta, or the bias of
@@ -33,21 +33,21 @@ class BitConv(nn.Module):
     """Convolution, batch norm, activation. Takes and gives 0/1 bits [n, c, h, w]; the first layer takes pixels / 255.
 
     In 3x3 layers bits enter as 0/1: zero padding then is the border value -1, and the sum of the weights, by which the
-    two forms differ, is a constant that batch norm absorbs. With `floating`, the same layer in full precision and
+    two forms differ, is a constant that batch norm absorbs. With `full_precision`, the same layer in full precision and
     with ReLU.
     """
 
     frozen_weight: Tensor
     frozen_theta: Tensor
 
-    def __init__(self, layer: Layer, channels_in: int, floating: bool = False) -> None:
+    def __init__(self, layer: Layer, channels_in: int, full_precision: bool = False) -> None:
         super().__init__()
         self.upsamples = layer.up > 1
-        self.kind = "float" if floating else layer.weights
+        self.kind = "float" if full_precision else layer.weights
         self.takes_pixels = layer.op == "stem"
         self.zeros = 0.0
         self.threshold = -1.0
-        self.hardness = 1.0
+        self.annealed = 1.0
         pair = (channels_in, layer.channels) if self.upsamples else (layer.channels, channels_in)
         size = 2 if self.upsamples else 3
         self.weight = nn.Parameter(torch.empty(*pair, size, size))
@@ -64,18 +64,18 @@ class BitConv(nn.Module):
         if self.kind == "float":
             return functional.relu(self.norm(self._convolve(x, self.weight)), inplace=True)
         if self.training:
-            return quantize.bit(self.norm(self._convolve(x, self._fake_quantised())), self.hardness)
+            return quantize.bit(self.norm(self._convolve(x, self._fake_quantized())), self.annealed)
         return self._exact(x)
 
     def train(self, mode: bool = True) -> BitConv:
         super().train(mode)
         if not mode and self.kind != "float":
-            integers = self.integers()
+            params = self.quantized_params()
             order = (3, 0, 1, 2) if self.upsamples else (0, 3, 1, 2)
-            weight = torch.from_numpy(integers.weights.transpose(order).astype(np.float64))
+            weight = torch.from_numpy(params.weights.transpose(order).astype(np.float64))
             device = self.weight.device
             self.frozen_weight = weight.to(device, self._exact_type(), memory_format=torch.channels_last)
-            self.frozen_theta = torch.from_numpy(integers.offsets.astype(np.float64)).to(device, self._exact_type())
+            self.frozen_theta = torch.from_numpy(params.offsets.astype(np.float64)).to(device, self._exact_type())
         return self
 
     def refresh_threshold(self) -> None:
@@ -98,9 +98,9 @@ class BitConv(nn.Module):
         """The axes of `weight` that an output channel sums over."""
         return (0, 2, 3) if self.upsamples else (1, 2, 3)
 
-    def integers(self) -> Integers:
+    def quantized_params(self) -> QuantizedParams:
         """The layer's integers, by `engine.mbu` alone; raises ValueError for a layer in full precision."""
-        weights, step = self._quantised()
+        weights, step = self._quantized_weights()
         if self.kind == "int16":
             bound = 255 * np.abs(weights.astype(np.int64)).sum((1, 2, 3))
             scale, bias = step / 255, np.zeros_like(step)
@@ -111,16 +111,16 @@ class BitConv(nn.Module):
             scale = step * (1.0 if self.upsamples else 0.5)
             bias = np.zeros_like(step) if self.upsamples else 0.5 * step * weights.sum((1, 2, 3), dtype=np.float64)
         theta, flip = mbu.fold(self._batch_norm(scale, bias), bound)
-        return Integers(np.where(flip[:, None, None, None], -weights, weights), theta[:, 0])
+        return QuantizedParams(np.where(flip[:, None, None, None], -weights, weights), theta[:, 0])
 
-    def _quantised(self) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    def _quantized_weights(self) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
         """(weights int16 [out, kh, kw, in], step float64 [out]): what batch norm has seen is weights * step."""
         latent = self.weight.detach().cpu().numpy()
         latent = latent.transpose((1, 2, 3, 0) if self.upsamples else (0, 2, 3, 1))
         if self.kind == "float":
             raise ValueError("a layer in full precision has no integers")
-        if self.kind == "int16" or self.kind in quantize.INTEGERS:
-            limit = quantize.INTEGERS.get(self.kind, mbu.FIXED_POINT_MAX)
+        if self.kind == "int16" or self.kind in quantize.MULTIBIT:
+            limit = quantize.MULTIBIT.get(self.kind, mbu.FIXED_POINT_MAX)
             weights, steps = mbu.fixed_point(latent, (1, 2, 3), limit)
             return weights, steps.reshape(-1)
         step = np.ones(len(latent))
@@ -142,11 +142,11 @@ class BitConv(nn.Module):
         mean, var = array(norm.running_mean), array(norm.running_var)
         return mbu.BatchNorm(array(norm.weight), array(norm.bias), mean, var, scale, bias, norm.eps)
 
-    def _fake_quantised(self) -> Tensor:
+    def _fake_quantized(self) -> Tensor:
         if self.kind == "binary":
             return quantize.binary(self.weight)
-        if self.kind == "int16" or self.kind in quantize.INTEGERS:
-            limit = quantize.INTEGERS.get(self.kind, mbu.FIXED_POINT_MAX)
+        if self.kind == "int16" or self.kind in quantize.MULTIBIT:
+            limit = quantize.MULTIBIT.get(self.kind, mbu.FIXED_POINT_MAX)
             return quantize.fixed_point(self.weight, self._inputs, limit)
         if self.scale is None:
             return quantize.masked(self.weight, self.threshold)
@@ -176,38 +176,38 @@ class BitConv(nn.Module):
 class Head(nn.Module):
     """1x1 convolution to logits [n, classes, h, w]: int16 weights on +-1 activations, or full precision."""
 
-    def __init__(self, layer: Layer, channels_in: int, floating: bool = False) -> None:
+    def __init__(self, layer: Layer, channels_in: int, full_precision: bool = False) -> None:
         super().__init__()
-        self.floating = floating
+        self.full_precision = full_precision
         self.weight = nn.Parameter(torch.empty(layer.channels, channels_in, 1, 1))
         nn.init.normal_(self.weight, std=channels_in**-0.5)
         self.bias = nn.Parameter(torch.zeros(layer.channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.floating:
+        if self.full_precision:
             return functional.conv2d(x, self.weight, self.bias)
         if self.training:
             return functional.conv2d(2 * x - 1, quantize.fixed_point(self.weight, None), self.bias)
-        integers = self.integers()
-        weight = torch.from_numpy(integers.weights.transpose(0, 3, 1, 2).astype(np.float64)).to(x.device)
-        bias = torch.from_numpy(integers.offsets.astype(np.float64)).to(x.device)
-        return functional.conv2d(2 * x.double() - 1, weight, bias) * integers.scale
+        params = self.quantized_params()
+        weight = torch.from_numpy(params.weights.transpose(0, 3, 1, 2).astype(np.float64)).to(x.device)
+        bias = torch.from_numpy(params.offsets.astype(np.float64)).to(x.device)
+        return functional.conv2d(2 * x.double() - 1, weight, bias) * params.scale
 
-    def integers(self) -> Integers:
+    def quantized_params(self) -> QuantizedParams:
         """Weights, bias and scale in fixed point, by `mbu.fixed_point` with one step for all classes."""
         weights, step = mbu.fixed_point(self.weight.detach().cpu().numpy().transpose(0, 2, 3, 1), None)
         scale = float(step.reshape(-1)[0])
         bias = np.rint(self.bias.detach().cpu().double().numpy() / scale).astype(np.int32)
-        return Integers(weights, bias, scale)
+        return QuantizedParams(weights, bias, scale)
 
 
 class Network(nn.Module):
-    """Any list of layers. `floating` gives the full-precision network of the same shape (ReLU, zero padding)."""
+    """Any list of layers. `full_precision` gives the full-precision network of the same shape (ReLU, zero padding)."""
 
-    def __init__(self, layers: Iterable[Layer], floating: bool = False) -> None:
+    def __init__(self, layers: Iterable[Layer], full_precision: bool = False) -> None:
         super().__init__()
         self.layers = list(layers)
-        self.floating = floating
+        self.full_precision = full_precision
         self.stages = nn.ModuleDict()
         self.channels = {IMAGE: 3}
         self.last_use = {name: layer.name for layer in self.layers for name in layer.inputs}
@@ -215,9 +215,9 @@ class Network(nn.Module):
             channels_in = sum(self.channels[name] for name in layer.inputs)
             self.channels[layer.name] = layer.channels
             if layer.op == "head":
-                self.stages[key(layer)] = Head(layer, channels_in, floating)
+                self.stages[key(layer)] = Head(layer, channels_in, full_precision)
             elif layer.op != "pool":
-                self.stages[key(layer)] = BitConv(layer, channels_in, floating)
+                self.stages[key(layer)] = BitConv(layer, channels_in, full_precision)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 pixels [n, 3, h, w], sides as `padded` gives them -> logits [n, classes, h, w]."""
@@ -239,7 +239,7 @@ class Network(nn.Module):
                     del values[name]
         return values
 
-    def begin_with(self, state: Mapping[str, Tensor]) -> None:
+    def warm_start(self, state: Mapping[str, Tensor]) -> None:
         """Take the weights of another network of this shape, however it was quantised; learned scales begin anew."""
         own = self.state_dict()
         shared = {name: tensor for name, tensor in state.items() if not name.endswith(".scale")}
@@ -252,16 +252,16 @@ class Network(nn.Module):
         found = {layer.name: self.stages[key(layer)] for layer in self.layers if layer.weights not in ("", "int16")}
         return {name: stage for name, stage in found.items() if isinstance(stage, BitConv)}
 
-    def integers(self) -> dict[str, Integers]:
+    def quantized_params(self) -> dict[str, QuantizedParams]:
         """What every backend computes, by layer name (pooling has none); raises ValueError in full precision."""
         found = {layer.name: self.stages[key(layer)] for layer in self.layers if layer.op != "pool"}
-        return {name: stage.integers() for name, stage in found.items() if isinstance(stage, BitConv | Head)}
+        return {name: stage.quantized_params() for name, stage in found.items() if isinstance(stage, BitConv | Head)}
 
-    def set_hardness(self, hardness: float) -> None:
+    def set_annealed(self, annealed: float) -> None:
         """How far activations are bits in training: 0 a clipped line, 1 bits. Evaluation always takes bits."""
         for stage in self.stages.values():
             if isinstance(stage, BitConv):
-                stage.hardness = hardness
+                stage.annealed = annealed
 
     def set_zeros(self, zeros: float, by: str = "layer") -> None:
         """Ask the masked layers for this share of zeros, and take their thresholds anew.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine import mbu
 
-INTEGERS = {"int8": 127, "int4": 7}
+MULTIBIT = {"int8": 127, "int4": 7}
 """Weights of several bits, per output channel: the largest integer. Baselines; no kernel runs them."""
 
 TERNARY = ("masked", "twn", "max-abs", "seq")
@@ -26,38 +26,38 @@ def at_least(x: Tensor, bound: Tensor | float) -> Tensor:
 
 
 class Bit(torch.autograd.Function):
-    """Between a clipped line and the bit it becomes: (1 - h) * clip((x + 1) / 2, 0, 1) + h * (x >= 0).
+    """Between a clipped line and the bit it becomes: (1 - a) * clip((x + 1) / 2, 0, 1) + a * (x >= 0).
 
-    At hardness h = 1 these are bits, and the slope is ApproxSign's triangle 2 - 2|x| on [-1, 1], halved for the 0/1
-    range; at h = 0 it is the line's own. A run that hardens slowly first learns with true gradients.
+    Annealed to a = 1 these are bits, and the slope is ApproxSign's triangle 2 - 2|x| on [-1, 1], halved for the 0/1
+    range; at a = 0 it is the line's own. A run that anneals slowly first learns with true gradients.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, hardness: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, annealed: float) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.hardness = hardness
+        ctx.annealed = annealed
         bits = at_least(x, 0)
-        return bits if hardness == 1 else torch.lerp(((x + 1) / 2).clamp_(0, 1), bits, hardness)
+        return bits if annealed == 1 else torch.lerp(((x + 1) / 2).clamp_(0, 1), bits, annealed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         triangle = (1 - x.abs()).clamp_(min=0)
-        if ctx.hardness == 1:
+        if ctx.annealed == 1:
             return grads[0] * triangle, None
         line = torch.gt(triangle, 0, out=torch.empty_like(x)) * 0.5
-        return grads[0] * torch.lerp(line, triangle, ctx.hardness), None
+        return grads[0] * torch.lerp(line, triangle, ctx.annealed), None
 
 
-def bit(x: Tensor, hardness: float = 1.0) -> Tensor:
+def bit(x: Tensor, annealed: float = 1.0) -> Tensor:
     """`Bit`, typed."""
-    bits: Tensor = Bit.apply(x, hardness)  # type: ignore[no-untyped-call]
+    bits: Tensor = Bit.apply(x, annealed)  # type: ignore[no-untyped-call]
     return bits
 
 
-def straight_through(latent: Tensor, quantised: Tensor) -> Tensor:
-    """The value of `quantised` with the gradient of `latent`: zero weights keep learning and can return."""
-    return latent + (quantised - latent).detach()
+def straight_through(latent: Tensor, quantized: Tensor) -> Tensor:
+    """The value of `quantized` with the gradient of `latent`: zero weights keep learning and can return."""
+    return latent + (quantized - latent).detach()
 
 
 def binary(latent: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def masked(latent: Tensor, threshold: float) -> Tensor:
 
 
 def stretched(latent: Tensor, scale: Tensor) -> Tensor:
-    """SEQ, the stretched elastic quantiser (ParetoQ): three equal bins of +-scale become scale * {-2, 0, 2} / 3.
+    """SEQ, the stretched elastic quantizer (ParetoQ): three equal bins of +-scale become scale * {-2, 0, 2} / 3.
 
     `scale` broadcasts against `latent` and learns: inside its range a weight passes its gradient on, outside it moves
     the scale alone.

@@ -25,11 +25,12 @@ from engine.train.data.files import DataError
 from engine.train.data.prefetch import prefetch
 from engine.train.loss import probabilities, segmentation_loss
 from engine.train.network import Network
+from engine.train.renamed import current
 
 REFRESH_EVERY = 16  # steps between two looks at the masking thresholds
 LOG_EVERY = 25  # steps
-NORM_CROPS = 256  # over which batch norm is estimated anew at the end
-SAMPLES = 6  # validation images on the sheet of examples
+BATCH_NORM_SAMPLES = 256  # over which batch norm is estimated anew at the end
+EXAMPLES = 6  # validation images, on a sheet
 FREE_FIELDS = ("out", "device")  # a run may move to another folder or device and go on
 
 
@@ -42,7 +43,7 @@ class ResumeError(ValueError):
 
 
 class Trainer:
-    """`Trainer(config).run()` leaves checkpoint.pt, log.csv, curves.png and samples.png in `config.out`.
+    """`Trainer(config).run()` leaves checkpoint.pt, log.csv, curves.png and examples.png in `config.out`.
 
     A checkpoint holds no masking thresholds: they follow from its weights and from the share of zeros at its step.
     They are taken anew before every save, so a resumed run gives the same bits as one that was never interrupted.
@@ -55,17 +56,17 @@ class Trainer:
         self._quiet = quiet
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(config.seed + (config.repeat << 32))
+        torch.manual_seed(config.seed + (config.run_seed << 32))
         torch.set_flush_denormal(True)  # vanishing gradients would cost a fifth of the time on CPUs
         self.training, self.validation = dataset.split(layouts.samples(config.data), config.validation, config.seed)
         if not self.training or not self.validation:
             raise DataError(f"{config.data}: too few samples to hold {config.validation:.0%} for validation")
         layers = config.layers()
-        self.network = _placed(Network(layers, config.floating), config.device)
+        self.network = _placed(Network(layers, config.full_precision), config.device)
         if config.init:
-            self.network.begin_with(torch.load(config.init, map_location="cpu", weights_only=True)["network"])
+            self.network.warm_start(torch.load(config.init, map_location="cpu", weights_only=True)["network"])
         self.teacher = _load_teacher(config, layers) if config.teacher else None
-        self.optimizer = torch.optim.Adam(self.network.parameters(), config.rate)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate)
         self.step = 0
         self.best = 0.0
         self._resume()
@@ -78,8 +79,8 @@ class Trainer:
     def log(self) -> Path:
         return self.out / "log.csv"
 
-    def run(self) -> metrics.Scores:
-        """Train what is left of the budget, re-estimate batch norm, save; returns the validation scores."""
+    def run(self) -> metrics.Metrics:
+        """Train what is left of the budget, re-estimate batch norm, save; returns the validation metrics."""
         self.fit()
         return self._validate_and_save()
 
@@ -90,7 +91,7 @@ class Trainer:
         with tqdm(total=config.steps, initial=self.step, unit="step", dynamic_ncols=True, disable=self._quiet) as bar:
             reported, losses = time.monotonic(), []
             for pixels, labels in prefetch(
-                self._batches(self.step, config.steps, partial(augment.crop, without=config.without))
+                self._batches(self.step, config.steps, partial(augment.crop, ablate=config.ablate))
             ):
                 losses.append(self._train_step(pixels, labels))
                 self.step += 1
@@ -102,17 +103,17 @@ class Trainer:
                 if self.step < config.steps:
                     self._save_when_due()
         self._set_zeros()
-        if "norms" in config.without:
-            self.network.set_hardness(1.0)
+        if "batch-norm-re-estimation" in config.ablate:
+            self.network.set_annealed(1.0)
         else:
-            self._estimate_norms()
+            self._reestimate_batch_norm()
 
     def _train_step(self, pixels: Tensor, labels: Tensor) -> float:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate_at(self.step)
+            group["lr"] = self.config.learning_rate_at(self.step)
         if self.step % REFRESH_EVERY == 0:
             self._set_zeros()
-        self.network.set_hardness(self.config.hardness_at(self.step))
+        self.network.set_annealed(self.config.annealed_at(self.step))
         self.network.train()
         with torch.autocast(torch.device(self.config.device).type, torch.bfloat16):
             logits = self.network(pixels)
@@ -120,7 +121,7 @@ class Trainer:
             if self.teacher is not None:
                 with torch.no_grad():
                     target = probabilities(self.teacher(pixels).float())
-        loss = segmentation_loss(logits.float(), labels, target, "dice" not in self.config.without)
+        loss = segmentation_loss(logits.float(), labels, target, "dice" not in self.config.ablate)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -134,14 +135,14 @@ class Trainer:
         """Batches of the steps start … stop - 1; each depends on seed and step alone, so a resumed run is the same."""
         config = self.config
         loaded = (self._load(sample, len(config.classes), config.preprocessing) for sample in self.training)
-        seeds = ((config.seed, step, config.repeat)[: 3 if config.repeat else 2] for step in range(start, stop))
+        seeds = ((config.seed, step, config.run_seed)[: 3 if config.run_seed else 2] for step in range(start, stop))
         for pixels, labels in samples.batches(loaded, seeds, config.batch, config.crop, cut):
             yield torch.from_numpy(pixels).to(config.device), torch.from_numpy(labels).to(config.device)
 
     @torch.no_grad()
-    def _estimate_norms(self) -> None:
+    def _reestimate_batch_norm(self) -> None:
         """Batch norm statistics of the final weights, averaged over crops as they are, without weight updates."""
-        self.network.set_hardness(1.0)
+        self.network.set_annealed(1.0)
         self.network.train()
         for module in self.network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -152,8 +153,8 @@ class Trainer:
                 self.network(pixels)
 
     def as_they_are(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of NORM_CROPS training crops that nothing has been done to."""
-        start, count = self.config.steps, -(-NORM_CROPS // self.config.batch)
+        """Batches of BATCH_NORM_SAMPLES training crops that nothing has been done to."""
+        start, count = self.config.steps, -(-BATCH_NORM_SAMPLES // self.config.batch)
         return prefetch(self._batches(start, start + count, augment.window))
 
     def _save_when_due(self) -> None:
@@ -162,7 +163,7 @@ class Trainer:
         elif self.step % self.config.save_every == 0:
             self.save()
 
-    def _validate_and_save(self) -> metrics.Scores:
+    def _validate_and_save(self) -> metrics.Metrics:
         self._set_zeros()
         result = validate(self.network, self.validation, self.config)
         self.best = max(self.best, result.dice)
@@ -183,7 +184,7 @@ class Trainer:
         if not self.checkpoint.is_file():
             return
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        here, there = asdict(self.config), asdict(Config(**state["config"]))
+        here, there = asdict(self.config), asdict(Config(**current(state["config"])))
         differing = [name for name in here if name not in FREE_FIELDS and here[name] != there[name]]
         if differing:
             fields = ", ".join(f"{name} ({there[name]!r} there, {here[name]!r} here)" for name in differing)
@@ -194,22 +195,22 @@ class Trainer:
         log.forget(self.log, self.step)
 
     def _report(self, bar: Any, loss: float, speed: float) -> None:
-        self._log(loss=loss, crops_per_second=speed)
-        bar.set_postfix(loss=f"{loss:.4f}", crops_s=f"{speed:.1f}", dice=f"{self.best:.4f}")
+        self._log(loss=loss, samples_per_second=speed)
+        bar.set_postfix(loss=f"{loss:.4f}", samples_s=f"{speed:.1f}", dice=f"{self.best:.4f}")
 
     def _log(self, **values: float) -> None:
         zeros = [stage.zeros for stage in self.network.bit_convolutions().values() if stage.kind == "masked"]
         rate = self.optimizer.param_groups[0]["lr"]
-        crops = self.step * self.config.batch
-        log.append(self.log, step=self.step, crops=crops, rate=rate, zeros=max(zeros, default=0), **values)
+        seen = self.step * self.config.batch
+        log.append(self.log, step=self.step, samples=seen, learning_rate=rate, zeros=max(zeros, default=0), **values)
 
     def _draw(self) -> None:
         """The run in pictures: its curves so far, and examples spread over the validation images."""
         figures.curves(self.log, self.out / "curves.png")
-        chosen = self.validation[:: -(-len(self.validation) // SAMPLES)]
+        chosen = self.validation[:: -(-len(self.validation) // EXAMPLES)]
         images, masks = zip(*(sample.load(len(self.config.classes)) for sample in chosen), strict=True)
         predictions = [predict(self.network, image, self.config) for image in images]
-        figures.samples(images, masks, predictions, self.out / "samples.png")
+        figures.examples(images, masks, predictions, self.out / "examples.png")
 
 
 @torch.no_grad()
@@ -234,19 +235,19 @@ def predict(network: Network, image: Pixels, config: Config, threshold: float = 
     return mask
 
 
-def validate(network: Network, items: Sequence[dataset.Sample], config: Config) -> metrics.Scores:
-    """Scores of `network` in evaluation mode over whole images, the mean over classes where there are several."""
+def validate(network: Network, items: Sequence[dataset.Sample], config: Config) -> metrics.Metrics:
+    """Metrics of `network` in evaluation mode over whole images, the mean over classes where there are several."""
     network.eval()
     classes = len(config.classes)
     counts = []
     for sample in items:
         image, mask = sample.load(classes)
         counts += metrics.by_class(predict(network, image, config), mask, classes)
-    return replace(metrics.summarise(counts), images=len(items))
+    return replace(metrics.summarize(counts), images=len(items))
 
 
 def _load_teacher(config: Config, layers: list[Layer]) -> Network:
-    teacher = _placed(Network(layers, floating=True), config.device)
+    teacher = _placed(Network(layers, full_precision=True), config.device)
     teacher.load_state_dict(torch.load(config.teacher, map_location="cpu", weights_only=True)["network"])
     return teacher.eval()
 

@@ -64,8 +64,8 @@ def train(args: argparse.Namespace) -> int:
         given["masked"] = strategy.choose(given["masked"], cost, width, args.sweep_csv, args.within)
         print(f"masked blocks: {' '.join(given['masked']) or 'none'}")
     trainer = Trainer(Config(**given))
-    scores = trainer.run()
-    print(f"validation: Dice {scores.dice:.4f}, IoU {scores.iou:.4f}, F1 {scores.f1:.4f} over {scores.images} images")
+    found = trainer.run()
+    print(f"validation: Dice {found.dice:.4f}, IoU {found.iou:.4f}, F1 {found.f1:.4f} over {found.images} images")
     print(f"checkpoint: {trainer.checkpoint}\nnext: mbunet export {trainer.checkpoint} MODEL.safetensors")
     return 0
 
@@ -142,7 +142,7 @@ def sweep(args: argparse.Namespace) -> int:
     from engine.train.experiments import sweep
 
     plan = sweep.Plan(
-        args.data, args.out, **_given(args, "width", "crop", "batch", "crops", "start_crops", "contrast", "resize")
+        args.data, args.out, **_given(args, "width", "crop", "batch", "samples", "start_samples", "contrast", "resize")
     )
     count = 4096 if args.configurations == "all" else int(args.configurations)
     for path in sweep.run(args.over, plan, count, not args.uniform, args.devices):
@@ -156,7 +156,7 @@ def table(args: argparse.Namespace) -> int:
     from engine.train.experiments import table
 
     plan = table.Plan(
-        args.data, args.out, **_given(args, "width", "crop", "batch", "crops", "seeds", "contrast", "resize")
+        args.data, args.out, **_given(args, "width", "crop", "batch", "samples", "seeds", "contrast", "resize")
     )
     paths = table.run(plan, args.devices, args.paper, args.over)
     print(paths[1].read_text(), *paths, sep="\n")
@@ -169,19 +169,19 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--out", required=True, help="folder for checkpoint, log and pictures")
     kinds = {
         "width": (int, "channels of the first layer (64 is the paper's network)"),
-        "crops": (int, "the budget: crops seen in all"),
-        "batch": (int, "crops in one step"),
+        "samples": (int, "the budget: samples seen in all, each a crop"),
+        "batch": (int, "samples in one step"),
         "crop": (int, "side of a crop in pixels"),
-        "rate": (float, "highest learning rate"),
+        "learning_rate": (float, "highest learning rate"),
         "zeros": (float, "share of zeros in masked layers at the end"),
         "zeros_from": (float, "share of zeros at the start, from which it climbs over half of the run"),
         "zeros_by": (str, "layer: zero weights, alike in every layer; cost: zero products of all layers together"),
-        "soften": (float, "share of the run in which activations harden from a line to bits"),
+        "annealing": (float, "share of the run in which activations go from a line to bits"),
         "contrast": (str, "none, or stretch every image to its own grey range"),
         "resize": (int, "side that every image is resized to first; 0, the default: images keep their size"),
         "validation": (float, "share of the samples that no training step sees"),
         "seed": (int, "of split, crops and weights"),
-        "repeat": (int, "of crops and weights alone: another run on the same split"),
+        "run_seed": (int, "of crops and weights alone: another run on the same split"),
         "init": (str, "checkpoint to start from"),
         "teacher": (str, "full-precision checkpoint to learn from"),
         "validate_every": (int, "steps between two looks at the validation images"),
@@ -194,11 +194,11 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
         "masked": "masked blocks: all, none, their names, the N cheapest to mask, or auto (needs --sweep-csv)",
         "weights": "quantiser of masked weights, or BLOCK=QUANTISER: masked, twn, max-abs, seq, int8, int4",
         "classes": "names of the classes of index masks, the background first",
-        "without": "parts of the recipe to leave out: geometry, colour, dice, norms",
+        "ablate": "parts of the recipe to leave out: geometry, color, dice, batch-norm-re-estimation",
     }
     for name, meaning in lists.items():
         command.add_argument(f"--{name}", nargs="*", metavar="X", default=argparse.SUPPRESS, help=meaning)
-    command.add_argument("--floating", action="store_true", help="a full-precision network: a teacher")
+    command.add_argument("--full-precision", action="store_true", help="a full-precision network: a teacher")
     command.add_argument("--cost-model", default="bmma", help="for --masked: bmma (default) or cpu")
     command.add_argument("--w-op", type=float, default=0.5, metavar="X", help="equation 2's weight of operations (0.5)")
     command.add_argument("--w-param", type=float, default=0.5, metavar="X", help="its weight of parameters (0.5)")
@@ -238,7 +238,7 @@ def _sweep_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--over", choices=["blocks", "zeros", "bits"], default="blocks", help=what)
     command.add_argument("--configurations", default="64", metavar="N", help="over blocks: how many, or all (64)")
     command.add_argument("--uniform", action="store_true", help="draw them uniformly, not as many of each size")
-    _number(command, "--start-crops", "crops that the shared checkpoint sees")
+    _number(command, "--start-samples", "samples that the shared checkpoint sees")
 
 
 def _table_flags(command: argparse.ArgumentParser) -> None:
@@ -254,8 +254,8 @@ def _common_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--out", required=True, type=Path, help="folder for tables, pictures and models")
     _number(command, "--width", "channels of the first layer")
     _number(command, "--crop", "side of a crop in pixels")
-    _number(command, "--batch", "crops in one step")
-    _number(command, "--crops", "crops that each run sees")
+    _number(command, "--batch", "samples in one step")
+    _number(command, "--samples", "samples that each run sees")
     command.add_argument("--contrast", default=argparse.SUPPRESS, help="none, or stretch")
     _number(command, "--resize", "side that every image is resized to first (0: its own)")
     command.add_argument("--devices", nargs="+", default=["cpu"], metavar="D", help="a process each: cpu cpu, cuda:0 …")

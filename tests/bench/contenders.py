@@ -104,7 +104,7 @@ def folded(width: int) -> Any:
     from engine.train.network import Network
 
     torch.manual_seed(0)
-    network = Network(unet.layers(width), floating=True).eval()
+    network = Network(unet.layers(width), full_precision=True).eval()
     for stage in network.stages.values():
         if hasattr(stage, "norm"):
             fold_norm(stage)

@@ -134,7 +134,7 @@ def torch_network(name: str, batch: int, width: int, size: int) -> tuple[Callabl
     dtype = getattr(torch, kind)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = fast
     torch.backends.cudnn.benchmark = True
-    network = Network(unet.layers(width), floating=True).eval()
+    network = Network(unet.layers(width), full_precision=True).eval()
     for stage in network.stages.values():
         if hasattr(stage, "norm"):
             fold_norm(stage)

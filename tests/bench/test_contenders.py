@@ -77,7 +77,7 @@ def test_folding_batch_norm_away_changes_nothing() -> None:
     from engine.train.network import Network
 
     torch.manual_seed(0)
-    network = Network(unet.layers(TINY), floating=True)
+    network = Network(unet.layers(TINY), full_precision=True)
     pixels = torch.from_numpy(image(SIZE)).permute(2, 0, 1)[None]
     for _ in range(3):
         network(pixels)  # batch norm gets statistics worth folding

@@ -16,14 +16,15 @@ ZOOM = (0.7, 1.4)
 
 
 def crop(
-    image: Pixels, mask: Pixels, size: int, rng: np.random.Generator, without: Collection[str] = ()
+    image: Pixels, mask: Pixels, size: int, rng: np.random.Generator, ablate: Collection[str] = ()
 ) -> tuple[Pixels, Pixels]:
-    """A random `size` x `size` crop of image [h, w, 3] and mask [h, w], moved (not without "geometry") and recoloured
-    (not without "colour").
+    """A random `size` x `size` crop of image [h, w, 3] and mask [h, w], moved and recolored.
+
+    `ablate` leaves out the one ("geometry") or the other ("color").
     """
-    cut = window if "geometry" in without else move
+    cut = window if "geometry" in ablate else move
     pixels, labels = cut(image, mask, size, rng)
-    return (pixels if "colour" in without else recolour(pixels, rng)), labels
+    return (pixels if "color" in ablate else recolor(pixels, rng)), labels
 
 
 def move(image: Pixels, mask: Pixels, size: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
@@ -54,7 +55,7 @@ def window(image: Pixels, mask: Pixels, size: int, rng: np.random.Generator) -> 
     return image[at], mask[at]
 
 
-def recolour(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+def recolor(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     """Random gain and offset per channel and gamma; now and then the negative, the grey image or noise."""
     x = pixels.astype(np.float32) / 255
     if rng.random() < 0.15:
@@ -66,8 +67,8 @@ def recolour(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     x = x + np.float32(rng.uniform(-0.08, 0.08))
     if rng.random() < 0.15:
         x = x + rng.normal(0, rng.uniform(0.005, 0.04), x.shape).astype(np.float32)
-    recoloured: Pixels = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
-    return recoloured
+    recolored: Pixels = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
+    return recolored
 
 
 def _mirrored(start: int, stop: int, length: int) -> NDArray[np.intp]:

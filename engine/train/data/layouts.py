@@ -20,7 +20,7 @@ Reading = tuple[list[Sample], list[str]]
 
 @dataclass(frozen=True)
 class Layout:
-    """A way to lay out a folder: its name, how people recognise it, and what is in a folder, None for other layouts."""
+    """A way to lay out a folder: its name, how people recognize it, and what is in a folder, None for other layouts."""
 
     name: str
     looks: str

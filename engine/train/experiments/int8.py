@@ -13,7 +13,7 @@ from engine.train.network import BitConv, Head, Network
 
 
 @torch.no_grad()
-def quantised(network: Network, batches: Iterable[Tensor]) -> Network:
+def quantized(network: Network, batches: Iterable[Tensor]) -> Network:
     """A copy of the full-precision `network` with INT8 weights and 8-bit activations.
 
     Weights are symmetric and per output channel, so batch norm, being per channel, may be folded before or after.
@@ -24,7 +24,7 @@ def quantised(network: Network, batches: Iterable[Tensor]) -> Network:
     for stage in copy.stages.values():
         if isinstance(stage, BitConv | Head):
             axes = (0, 2, 3) if isinstance(stage, BitConv) and stage.upsamples else (1, 2, 3)
-            stage.weight.data = quantize.fixed_point(stage.weight, axes, quantize.INTEGERS["int8"])
+            stage.weight.data = quantize.fixed_point(stage.weight, axes, quantize.MULTIBIT["int8"])
     largest = _largest_outputs(copy, stages, batches)
     for stage in stages:
         stage.register_forward_hook(_Round(largest[stage]))

@@ -11,7 +11,7 @@ Members = NDArray[np.bool_]
 Values = NDArray[np.float64]
 
 
-def sample(players: int, count: int, seed: int = 0, stratified: bool = True) -> Members:
+def coalitions(players: int, count: int, seed: int = 0, stratified: bool = True) -> Members:
     """`count` different coalitions, bool [count, players], the empty and the full one first.
 
     Stratified: sizes come equally often, and every coalition is followed by its complement, which halves the variance

@@ -26,9 +26,10 @@ from engine.runtime import Engine
 from engine.train import metrics, quantize, trainer
 from engine.train.config import Config
 from engine.train.data import dataset, samples
-from engine.train.experiments.int8 import quantised
+from engine.train.experiments.int8 import quantized
 from engine.train.export import colors, to_model
 from engine.train.network import Network
+from engine.train.renamed import current
 from engine.train.trainer import Trainer
 
 Row = dict[str, Any]
@@ -109,14 +110,14 @@ def perform(job: Job, out: Path, device: str) -> Row:
         path = out / "models" / f"{job.name}.safetensors"
         format.save(_model(run.network, config, job.name), path)
         model = format.load(path)
-        rows[0] |= {**_scores(score(model, run.validation, config)), **counts(model)}
+        rows[0] |= {**_metrics(score(model, run.validation, config)), **counts(model)}
     else:
-        rows[0] |= _scores(trainer.validate(run.network, run.validation, config))
+        rows[0] |= _metrics(trainer.validate(run.network, run.validation, config))
     if job.int8:
         batches = (pixels for pixels, _ in run.as_they_are())
-        eighth = quantised(run.network, batches)
+        eighth = quantized(run.network, batches)
         rows.append({"name": f"{job.name}-int8", **dict(job.labels), "int8": 1})
-        rows[1] |= _scores(trainer.validate(eighth, run.validation, config))
+        rows[1] |= _metrics(trainer.validate(eighth, run.validation, config))
     rows[0]["seconds"] = round(time.monotonic() - started, 1)
     run.save() if job.keep else shutil.rmtree(run.out)
     state = {"config": _comparable(job.config), "rows": rows}
@@ -132,7 +133,9 @@ def _finished(job: Job, out: Path) -> list[Row] | None:
     if not path.is_file():
         return None
     state = json.loads(path.read_text())
-    known = Config(job.config.data, job.config.out, **state["config"])  # fields that came later hold their defaults
+    known = Config(
+        job.config.data, job.config.out, **current(state["config"])
+    )  # fields that came later hold their defaults
     if _comparable(known) != _comparable(job.config):
         raise ValueError(f"{path} is of another configuration; choose another output folder")
     rows: list[Row] = state["rows"]
@@ -160,7 +163,7 @@ def _held(sample: dataset.Sample, classes: int, how: Preprocessing) -> tuple[Pix
 def exportable(network: Network) -> bool:
     """Whether every bit layer holds weights that the engine runs: binary or ternary."""
     kinds = {layer.weights for layer in network.layers}
-    return not network.floating and kinds.isdisjoint(quantize.INTEGERS)
+    return not network.full_precision and kinds.isdisjoint(quantize.MULTIBIT)
 
 
 def _model(network: Network, config: Config, name: str) -> Model:
@@ -169,18 +172,18 @@ def _model(network: Network, config: Config, name: str) -> Model:
     return to_model(network, config, name=name, classes=infos, provenance={})
 
 
-def score(model: Model, items: Sequence[dataset.Sample], config: Config) -> metrics.Scores:
-    """Scores of `model` over whole images, by the engine, which gives the bits of torch in less time."""
+def score(model: Model, items: Sequence[dataset.Sample], config: Config) -> metrics.Metrics:
+    """Metrics of `model` over whole images, by the engine, which gives the bits of torch in less time."""
     how, classes, counted = config.preprocessing, len(config.classes), []
     with Engine.load(replace(model, preprocessing=Preprocessing()), threads=torch.get_num_threads()) as engine:
         for sample in items:
             image, mask = _held(sample, classes, how)
             (predicted,), _ = engine.run([image])
             counted += metrics.by_class(preprocess.postprocess(predicted, mask.shape, how), mask, classes)
-    return replace(metrics.summarise(counted), images=len(items))
+    return replace(metrics.summarize(counted), images=len(items))
 
 
-def _scores(result: metrics.Scores) -> Row:
+def _metrics(result: metrics.Metrics) -> Row:
     return {"dice": round(result.dice, 5), "iou": round(result.iou, 5), "f1": round(result.f1, 5)}
 
 

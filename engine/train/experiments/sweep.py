@@ -35,15 +35,15 @@ class Plan:
     batch: int = 16
     contrast: str = "stretch"
     resize: int = 0
-    start_crops: int = 24000
-    crops: int = 2000
+    start_samples: int = 24000
+    samples: int = 2000
     seed: int = 0
-    rate: float = 1e-3
+    learning_rate: float = 1e-3
 
     @property
     def start(self) -> Job:
         """The shared checkpoint."""
-        config = replace(self.config("start"), crops=self.start_crops, soften=0.4, weights=("int8",), init="")
+        config = replace(self.config("start"), samples=self.start_samples, annealing=0.4, weights=("int8",), init="")
         return Job("start", config, keep=True)
 
     def config(self, name: str) -> Config:
@@ -54,12 +54,12 @@ class Plan:
             width=self.width,
             crop=self.crop,
             batch=self.batch,
-            crops=self.crops,
-            rate=self.rate,
+            samples=self.samples,
+            learning_rate=self.learning_rate,
             contrast=self.contrast,
             resize=self.resize,
             seed=self.seed,
-            soften=0.0,
+            annealing=0.0,
             init=str(self.out / "runs" / "start" / "checkpoint.pt"),
             validate_every=NEVER,
             save_every=NEVER,
@@ -75,9 +75,9 @@ def blocks(plan: Plan, members: shapley.Members) -> list[Job]:
     for i, member in enumerate(members):
         masked = tuple(block for block, chosen in zip(unet.BLOCKS, member, strict=True) if chosen)
         code = "".join("1" if chosen else "0" for chosen in member)
-        for repeat in range(ENDS if i < 2 else 1):
-            name = f"blocks-{code}-{repeat}"
-            config = replace(plan.config(name), masked=masked, zeros_by="cost", repeat=repeat)
+        for run_seed in range(ENDS if i < 2 else 1):
+            name = f"blocks-{code}-{run_seed}"
+            config = replace(plan.config(name), masked=masked, zeros_by="cost", run_seed=run_seed)
             jobs.append(Job(name, config, (("masked", " ".join(masked)), ("blocks", len(masked)))))
     return jobs
 
@@ -121,7 +121,7 @@ def run(
     """Sweep over "blocks" (`count` configurations), "zeros" or "bits"; returns the table and the pictures it wrote."""
     study.run([plan.start], plan.out, devices[:1])
     if over == "blocks":
-        jobs = blocks(plan, shapley.sample(len(unet.BLOCKS), count, plan.seed, stratified))
+        jobs = blocks(plan, shapley.coalitions(len(unet.BLOCKS), count, plan.seed, stratified))
     else:
         jobs = {"zeros": zeros, "bits": bits}[over](plan)
     rows = study.run(jobs, plan.out, devices)

@@ -19,7 +19,7 @@ FULL = "Full precision"
 OURS = "Masked (ours)"
 
 METHODS: dict[str, dict[str, Any]] = {
-    FULL: {"floating": True},
+    FULL: {"full_precision": True},
     "INT8 weights (W8A1)": {"weights": ("int8",)},
     "INT4 weights (W4A1)": {"weights": ("int4",)},
     OURS: {},
@@ -35,12 +35,12 @@ RECIPE: dict[str, dict[str, Any]] = {
     "with the start as teacher": {"teacher": True},
     "with a third of the budget on 8-bit weights": {"start": "eighth"},
     "no start in full precision": {"start": ""},
-    "bits from the first step": {"soften": 0.0},
+    "bits from the first step": {"annealing": 0.0},
     "all zeros from the first step": {"zeros_from": 0.9},
-    "no random scales, turns and flips": {"without": ("geometry",)},
-    "no random colours": {"without": ("colour",)},
-    "no Dice term in the loss": {"without": ("dice",)},
-    "batch norm as training left it": {"without": ("norms",)},
+    "no random scales, turns and flips": {"ablate": ("geometry",)},
+    "no random colours": {"ablate": ("color",)},
+    "no Dice term in the loss": {"ablate": ("dice",)},
+    "batch norm as training left it": {"ablate": ("batch-norm-re-estimation",)},
 }
 """The same for the parts of the recipe: one is added or left out in each row."""
 
@@ -63,9 +63,9 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What every row has in common. A third of `crops` trains full precision; every row goes on from there.
+    """What every row has in common. A third of `samples` trains full precision; every row goes on from there.
 
-    All runs share one split (seed 0). A seed here decides on weights and crops: the spread is that of training alone.
+    All runs share one split (seed 0). A seed here is the `run_seed`: the spread is that of training alone.
     """
 
     data: str
@@ -74,31 +74,31 @@ class Plan:
     width: int = 32
     crop: int = 192
     batch: int = 4
-    crops: int = 24000
+    samples: int = 24000
     contrast: str = "stretch"
     resize: int = 0
 
-    def config(self, name: str, repeat: int, crops: int, **changes: Any) -> Config:
+    def config(self, name: str, run_seed: int, samples: int, **changes: Any) -> Config:
         out = str(self.out / "runs" / name)
         common = Config(self.data, out, width=self.width, crop=self.crop, batch=self.batch)
         common = replace(common, contrast=self.contrast, resize=self.resize)
-        return replace(common, repeat=repeat, crops=crops, validate_every=NEVER, save_every=NEVER, **changes)
+        return replace(common, run_seed=run_seed, samples=samples, validate_every=NEVER, save_every=NEVER, **changes)
 
     def starts(self) -> list[Job]:
         """Full precision, a third of the budget: where every row of a seed begins."""
-        third = self.crops // 3
-        return [self._start("start", seed, third, floating=True) for seed in range(self.seeds)]
+        third = self.samples // 3
+        return [self._start("start", seed, third, full_precision=True) for seed in range(self.seeds)]
 
     def eighths(self) -> list[Job]:
         """8-bit weights and bits for activations, another third from there."""
-        third = self.crops // 3
+        third = self.samples // 3
         return [
             self._start("eighth", seed, third, init=self._checkpoint("start", seed), weights=("int8",))
             for seed in range(self.seeds)
         ]
 
-    def _start(self, kind: str, seed: int, crops: int, **changes: Any) -> Job:
-        return Job(f"{kind}-{seed}", self.config(f"{kind}-{seed}", seed, crops, **changes), keep=True)
+    def _start(self, kind: str, seed: int, samples: int, **changes: Any) -> Job:
+        return Job(f"{kind}-{seed}", self.config(f"{kind}-{seed}", seed, samples, **changes), keep=True)
 
     def _checkpoint(self, kind: str, seed: int) -> str:
         return str(self.out / "runs" / f"{kind}-{seed}" / "checkpoint.pt") if kind else ""
@@ -111,7 +111,7 @@ class Plan:
         name = f"{'-'.join(method.lower().replace(',', '').split())}-{seed}".replace("(", "").replace(")", "")
         changes["init"] = self._checkpoint(start, seed)
         changes["teacher"] = self._checkpoint("start", seed) if teacher else ""
-        config = self.config(name, seed, self.crops - THIRDS[start] * (self.crops // 3), **changes)
+        config = self.config(name, seed, self.samples - THIRDS[start] * (self.samples // 3), **changes)
         return Job(name, config, (("method", method), ("seed", seed)), int8=method == FULL)
 
 

@@ -12,7 +12,7 @@ from engine.train import calibrate, metrics
 from tests.models import random_model
 
 
-def overconfident(classes: int, t: float) -> list[calibrate.Sample]:
+def overconfident(classes: int, t: float) -> list[calibrate.LabeledLogits]:
     """Labels drawn from the logits' own probabilities, and the logits then multiplied by `t`."""
     rng = np.random.default_rng(classes)
     logits = rng.normal(0, 2, (40_000, classes))
@@ -69,7 +69,7 @@ def test_masks_and_integers_stay_as_they_are() -> None:
 def test_samples_are_spread_over_the_image() -> None:
     mask = np.zeros((300, 400), np.uint8)
     mask[:, 200:] = 1
-    logits, labels = calibrate.sample(np.arange(120_000.0).reshape(300, 400, 1), mask)
+    logits, labels = calibrate.subsample(np.arange(120_000.0).reshape(300, 400, 1), mask)
     assert len(logits) == len(labels) == 20_000
     assert labels.mean() == pytest.approx(0.5, abs=0.01)
     np.testing.assert_array_equal(logits[:, 0] % 400 >= 200, labels == 1)

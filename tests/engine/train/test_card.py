@@ -16,7 +16,7 @@ def rows(count: int, group: str, own: Counts, otsu: Counts | None = None) -> lis
 
 
 def test_the_card_holds_model_story_scores_and_limits() -> None:
-    story = {"data": "nuclei", "split": {"validation": 0.2, "seed": 0}, "temperature": 2.5, "scores": {"dice": 0.5}}
+    story = {"data": "nuclei", "split": {"validation": 0.2, "seed": 0}, "temperature": 2.5, "metrics": {"dice": 0.5}}
     model = replace(random_model(3, zeros=0.9), name="tiny", provenance=story)
     good, bad = Counts(8, 1, 1), Counts(1, 9, 0)
     text = card.write(model, rows(12, "bright", good, bad) + rows(3, "dark", bad, good), "validation")
@@ -24,9 +24,9 @@ def test_the_card_holds_model_story_scores_and_limits() -> None:
     assert "12 of 12 blocks are masked" in text
     assert "- data: nuclei" in text
     assert "- split: validation 0.2, seed 0" in text
-    own = metrics.summarise([good])
+    own = metrics.summarize([good])
     assert (
-        f"| bright | 12 | {own.dice:.3f} | {own.iou:.3f} | {own.f1:.3f} | {metrics.summarise([bad]).dice:.3f} |" in text
+        f"| bright | 12 | {own.dice:.3f} | {own.iou:.3f} | {own.f1:.3f} | {metrics.summarize([bad]).dice:.3f} |" in text
     )
     assert "dark: 3 images only" in text
     assert "dark: Otsu's threshold is better" in text
@@ -45,3 +45,11 @@ def test_scores_over_training_images_are_called_that() -> None:
     text = card.write(random_model(3), rows(12, "", Counts(8, 1, 1)), "all")
     assert "training has seen some of them" in text
     assert "Otsu" not in text
+
+
+def test_the_card_of_an_earlier_versions_file_uses_the_words_of_today() -> None:
+    story = {"crops": 16, "pairs": 12, "soften": 0.4, "without": ["norms"], "scores": {"dice": 0.5}}
+    text = card.write(replace(random_model(3), provenance=story), rows(1, "", Counts(8, 1, 1)), "all")
+    assert {"- samples: 16", "- images: 12", "- annealing: 0.4"} <= set(text.splitlines())
+    assert "- ablate: batch-norm-re-estimation" in text
+    assert "- metrics" not in text

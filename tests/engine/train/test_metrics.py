@@ -24,14 +24,14 @@ def test_two_empty_masks_agree_and_one_empty_mask_does_not() -> None:
 
 
 def test_dice_and_iou_are_means_over_images_and_f1_pools_the_pixels() -> None:
-    result = metrics.summarise([Counts(1, 0, 0), Counts(0, 3, 0)])
+    result = metrics.summarize([Counts(1, 0, 0), Counts(0, 3, 0)])
     assert (result.images, result.dice, result.iou) == (2, 0.5, 0.5)
     assert result.f1 == pytest.approx(2 / (2 + 3))
 
 
 def test_no_images_have_no_score() -> None:
     with pytest.raises(ValueError, match="no images"):
-        metrics.summarise([])
+        metrics.summarize([])
 
 
 @pytest.mark.parametrize(("background", "foreground"), [(30, 200), (220, 40)])

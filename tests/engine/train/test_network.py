@@ -80,7 +80,7 @@ def same_bits(network: Network, image: NDArray[np.uint8]) -> float:
     return float((exact == faked).float().mean())
 
 
-@pytest.mark.parametrize("kind", [*quantize.TERNARY, *quantize.INTEGERS])
+@pytest.mark.parametrize("kind", [*quantize.TERNARY, *quantize.MULTIBIT])
 def test_every_quantiser_evaluates_what_it_trains(kind: str) -> None:
     assert same_bits(random_network(6, MIXED, weights=(kind,)), random_image(48, 32)) > 0.99
 
@@ -96,18 +96,18 @@ def test_every_ternary_quantiser_is_exported_to_the_bit(kind: str) -> None:
     assert least < zeros < most
 
 
-@pytest.mark.parametrize("kind", quantize.INTEGERS)
+@pytest.mark.parametrize("kind", quantize.MULTIBIT)
 def test_baselines_of_several_bits_are_not_exported(kind: str) -> None:
     with pytest.raises(ExportError, match=f"weights of {kind} are a baseline"):
         exported(random_network(4, MIXED, weights=(f"Down2={kind}",)))
 
 
 def test_integers_fill_their_range() -> None:
-    for kind, limit in quantize.INTEGERS.items():
+    for kind, limit in quantize.MULTIBIT.items():
         network = random_network(4, ("Down2",), weights=(f"Down2={kind}",))
-        weights = network.bit_convolutions()["down2.conv1"].integers().weights
+        weights = network.bit_convolutions()["down2.conv1"].quantized_params().weights
         assert np.abs(weights).max((1, 2, 3)).tolist() == [limit] * len(weights)
-        assert set(np.unique(network.bit_convolutions()["up1.conv1"].integers().weights)) == {-1, 1}
+        assert set(np.unique(network.bit_convolutions()["up1.conv1"].quantized_params().weights)) == {-1, 1}
 
 
 def test_zeros_by_cost_are_a_share_of_the_products() -> None:
@@ -125,7 +125,7 @@ def test_another_networks_weights_are_taken_whatever_its_quantiser() -> None:
     other = random_network(4, unet.BLOCKS, weights=("seq",))
     for weights in ((), ("seq",)):
         network = random_network(4, unet.BLOCKS, seed=1, weights=weights)
-        network.begin_with(other.state_dict())
+        network.warm_start(other.state_dict())
         for name, stage in network.bit_convolutions().items():
             assert torch.equal(stage.weight, other.bit_convolutions()[name].weight)
             if stage.scale is not None:
@@ -137,7 +137,7 @@ def test_gamma_of_every_sign_occurs_and_turns_weights_round() -> None:
     stage = network.stages["down1_conv1"]
     assert isinstance(stage, BitConv)
     gamma, latent = stage.norm.weight.detach().numpy(), stage.weight.detach().numpy().transpose(0, 2, 3, 1)
-    weights = stage.integers().weights
+    weights = stage.quantized_params().weights
     assert {-1, 0, 1} == set(np.sign(gamma))
     for channel, sign in enumerate(np.where(gamma < 0, -1, 1)):
         kept = weights[channel] != 0
@@ -172,7 +172,7 @@ def test_training_and_evaluation_agree_up_to_the_rounding_of_ties() -> None:
 
 
 def test_a_network_in_full_precision_has_no_integers() -> None:
-    network = Network(unet.layers(3), floating=True)
+    network = Network(unet.layers(3), full_precision=True)
     with pytest.raises(ExportError, match="full precision"):
         exported(network)
 
@@ -180,6 +180,6 @@ def test_a_network_in_full_precision_has_no_integers() -> None:
 def test_zero_weights_follow_the_asked_share() -> None:
     network = random_network(8, unet.BLOCKS)
     network.set_zeros(0.9)
-    weights = [layer.integers().weights for layer in network.bit_convolutions().values()]
+    weights = [layer.quantized_params().weights for layer in network.bit_convolutions().values()]
     assert [np.mean(w == 0) for w in weights] == pytest.approx([0.9] * len(weights), abs=0.005)
     assert exported(network).provenance["zeros"] == pytest.approx(0.9, abs=0.001)

@@ -12,9 +12,9 @@ from engine.train import quantize
 X = torch.linspace(-2, 2, 81, dtype=torch.float64)
 
 
-def gradient(hardness: float) -> torch.Tensor:
+def gradient(annealed: float) -> torch.Tensor:
     x = X.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(quantize.bit(x, hardness).sum(), x)
+    (slope,) = torch.autograd.grad(quantize.bit(x, annealed).sum(), x)
     return slope
 
 
@@ -28,12 +28,12 @@ def test_soft_bits_are_a_clipped_line_with_its_own_slope() -> None:
     assert torch.equal(gradient(0), torch.where(X.abs() < 1, 0.5, 0.0).double())
 
 
-@pytest.mark.parametrize("hardness", [0.25, 0.75])
-def test_between_them_both_are_mixed(hardness: float) -> None:
-    mixed = (1 - hardness) * quantize.bit(X, 0) + hardness * quantize.bit(X)
-    assert torch.allclose(quantize.bit(X, hardness), mixed, rtol=0, atol=1e-15)
-    slopes = (1 - hardness) * gradient(0) + hardness * gradient(1)
-    assert torch.allclose(gradient(hardness), slopes, rtol=0, atol=1e-15)
+@pytest.mark.parametrize("annealed", [0.25, 0.75])
+def test_between_them_both_are_mixed(annealed: float) -> None:
+    mixed = (1 - annealed) * quantize.bit(X, 0) + annealed * quantize.bit(X)
+    assert torch.allclose(quantize.bit(X, annealed), mixed, rtol=0, atol=1e-15)
+    slopes = (1 - annealed) * gradient(0) + annealed * gradient(1)
+    assert torch.allclose(gradient(annealed), slopes, rtol=0, atol=1e-15)
 
 
 def test_weights_are_those_of_mbu_and_every_weight_learns() -> None:
@@ -45,9 +45,9 @@ def test_weights_are_those_of_mbu_and_every_weight_learns() -> None:
         (lambda w: quantize.masked(w, threshold), mbu.mask(latent.numpy(), threshold)),
         (lambda w: quantize.masked(w, -1.0), mbu.binarize(latent.numpy())),
     ]
-    for quantised, expected in pairs:
+    for quantized, expected in pairs:
         w = latent.clone().requires_grad_()
-        values = quantised(w)
+        values = quantized(w)
         assert np.allclose(values.detach().numpy(), expected, atol=1e-6)
         (slope,) = torch.autograd.grad(values.sum(), w)
         assert torch.equal(slope, torch.ones_like(w))

@@ -31,12 +31,12 @@ torch.set_num_threads(1)  # the networks are tiny
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "NORM_CROPS", 4)
+    monkeypatch.setattr(trainer, "BATCH_NORM_SAMPLES", 4)
     monkeypatch.setattr(trainer, "LOG_EVERY", 2)
 
 
 def tiny(data: Path, out: Path, **changes: Any) -> Config:
-    config = Config(str(data), str(out), width=3, crops=16, batch=2, crop=32, save_every=4, device="cpu")
+    config = Config(str(data), str(out), width=3, samples=16, batch=2, crop=32, save_every=4, device="cpu")
     return dataclasses.replace(config, **changes)
 
 
@@ -60,7 +60,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validate_every: int
 ) -> None:
     whole = Trainer(tiny(data, tmp_path / "whole", validate_every=validate_every))
-    scores = whole.run()
+    metrics = whole.run()
     config = tiny(data, tmp_path / "parts", validate_every=validate_every)
     with monkeypatch.context() as patch:
         interrupt_at(7, patch)
@@ -68,27 +68,27 @@ def test_an_interrupted_run_ends_with_the_same_bits(
             Trainer(config).run()
     resumed = Trainer(config)
     assert resumed.step == 4
-    assert resumed.run() == scores
+    assert resumed.run() == metrics
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(resumed)[name]), name
-    rows = [[{**row, "crops_per_second": 0} for row in log.read(run.log)] for run in (whole, resumed)]
+    rows = [[{**row, "samples_per_second": 0} for row in log.read(run.log)] for run in (whole, resumed)]
     assert rows[0] == rows[1]
 
 
 def test_a_finished_run_that_is_started_again_changes_nothing(data: Path, tmp_path: Path) -> None:
     config = tiny(data, tmp_path / "out")
     first = Trainer(config)
-    scores = first.run()
+    metrics = first.run()
     again = Trainer(config)
-    assert (again.step, again.run()) == (8, scores)
+    assert (again.step, again.run()) == (8, metrics)
     assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in weights(first).items())
 
 
 def test_another_run_in_the_same_folder_is_refused_by_field(data: Path, tmp_path: Path) -> None:
     config = tiny(data, tmp_path / "out")
     Trainer(config).save()
-    with pytest.raises(ResumeError, match=r"rate \(0.001 there, 0.01 here\), zeros \(0.9 there, 0.5 here\)"):
-        Trainer(dataclasses.replace(config, rate=0.01, zeros=0.5))
+    with pytest.raises(ResumeError, match=r"learning_rate \(0.001 there, 0.01 here\), zeros \(0.9 there, 0.5 here\)"):
+        Trainer(dataclasses.replace(config, learning_rate=0.01, zeros=0.5))
 
 
 def test_a_checkpoint_moves_with_its_folder(data: Path, tmp_path: Path) -> None:
@@ -99,32 +99,32 @@ def test_a_checkpoint_moves_with_its_folder(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_leaves_log_and_pictures_and_learns(data: Path, tmp_path: Path) -> None:
-    config = tiny(data, tmp_path / "out", width=4, crops=160, rate=0.01, zeros=0.5)
-    scores = Trainer(config).run()
+    config = tiny(data, tmp_path / "out", width=4, samples=160, learning_rate=0.01, zeros=0.5)
+    metrics = Trainer(config).run()
     rows = log.read(tmp_path / "out" / "log.csv")
     losses = [row["loss"] for row in rows if "loss" in row]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
-    assert rows[-1]["dice"] == scores.dice
-    assert [rows[-1]["crops"], rows[-1]["zeros"]] == [160, 0.5]
-    for picture in ("curves.png", "samples.png"):
+    assert rows[-1]["dice"] == metrics.dice
+    assert [rows[-1]["samples"], rows[-1]["zeros"]] == [160, 0.5]
+    for picture in ("curves.png", "examples.png"):
         with Image.open(tmp_path / "out" / picture) as file:
             assert min(file.size) > 300
 
 
 def test_a_teacher_and_initial_weights_are_taken(data: Path, tmp_path: Path) -> None:
-    teacher = Trainer(tiny(data, tmp_path / "teacher", floating=True, crops=4))
+    teacher = Trainer(tiny(data, tmp_path / "teacher", full_precision=True, samples=4))
     teacher.run()
     path = str(teacher.checkpoint)
-    student = Trainer(tiny(data, tmp_path / "student", crops=4, init=path, teacher=path))
+    student = Trainer(tiny(data, tmp_path / "student", samples=4, init=path, teacher=path))
     assert all(torch.equal(tensor, weights(student)[name]) for name, tensor in weights(teacher).items())
     assert student.run().images == len(student.validation)
 
 
 def test_the_exported_file_segments_like_the_trained_network(data: Path, tmp_path: Path) -> None:
-    config = tiny(data, tmp_path / "out", contrast="stretch", crops=40, rate=0.01)
+    config = tiny(data, tmp_path / "out", contrast="stretch", samples=40, learning_rate=0.01)
     run = Trainer(config)
     run.run()
-    path = export.export(run.checkpoint, tmp_path / "discs.safetensors", class_name="disc", scores={"dice": 0.5})
+    path = export.export(run.checkpoint, tmp_path / "discs.safetensors", class_name="disc", metrics={"dice": 0.5})
     model = format.load(path)
     for sample in run.validation:
         image, _ = sample.load()
@@ -135,14 +135,14 @@ def test_the_exported_file_segments_like_the_trained_network(data: Path, tmp_pat
 
 def test_the_exported_file_tells_where_it_comes_from_but_no_paths(data: Path, tmp_path: Path) -> None:
     run = Trainer(tiny(data, tmp_path / "out"))
-    scores = run.run()
+    metrics = run.run()
     model = format.load(export.export(run.checkpoint, tmp_path / "discs.safetensors"))
     assert (model.name, model.preprocessing.contrast, model.classes[0].name) == ("discs", "none", "foreground")
     story = model.provenance
-    assert (story["data"], story["pairs"], story["crops"], story["width"]) == ("discs", 12, 16, 3)
+    assert (story["data"], story["images"], story["samples"], story["width"]) == ("discs", 12, 16, 3)
     assert story["split"] == {"validation": 0.2, "seed": 0}
     assert story["zeros"] == pytest.approx(0.9, abs=0.02)
-    assert story["scores"] == {name: round(getattr(scores, name), 4) for name in ("dice", "iou", "f1")}
+    assert story["metrics"] == {name: round(getattr(metrics, name), 4) for name in ("dice", "iou", "f1")}
     assert str(tmp_path) not in json.dumps(story)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["discs", "discs.safetensors", "out"]
 
@@ -156,7 +156,9 @@ def test_export_derives_the_zeros_from_the_step_and_needs_no_data(data: Path, tm
     assert step == 2
     assert config.zeros_at(step) == pytest.approx(0.9 - 0.4 / 8)
     for name, stage in run.network.bit_convolutions().items():
-        np.testing.assert_array_equal(stage.integers().weights, network.bit_convolutions()[name].integers().weights)
+        np.testing.assert_array_equal(
+            stage.quantized_params().weights, network.bit_convolutions()[name].quantized_params().weights
+        )
     export.export(run.checkpoint, tmp_path / "early.safetensors")
 
 
@@ -192,7 +194,7 @@ def test_two_samples_are_enough_to_train_and_validate_but_one_is_not(data: Path,
         {"batch": 32},
         {"zeros": 1.0},
         {"validation": 0.0},
-        {"without": ("masks",)},
+        {"ablate": ("masks",)},
     ],
 )
 def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
@@ -221,23 +223,23 @@ def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(
 
 
 def test_a_model_file_tells_how_it_was_trained(data: Path, tmp_path: Path) -> None:
-    config = tiny(data, tmp_path / "second", init="runs/first/checkpoint.pt", zeros_from=0.8, without=("colour",))
+    config = tiny(data, tmp_path / "second", init="runs/first/checkpoint.pt", zeros_from=0.8, ablate=("color",))
     story = export.describe(config)
-    told = {"init": "first", "zeros_from": 0.8, "without": ("colour",), "crop": 32, "batch": 2, "width": 3}
+    told = {"init": "first", "zeros_from": 0.8, "ablate": ("color",), "crop": 32, "batch": 2, "width": 3}
     assert {name: story[name] for name in told} == told
-    assert "rate" not in story
+    assert "learning_rate" not in story
     json.dumps(story)
 
 
-def test_without_norms_batch_norm_stays_as_training_left_it(
+def test_without_re_estimation_batch_norm_stays_as_training_left_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     estimated = []
-    monkeypatch.setattr(Trainer, "_estimate_norms", lambda self: estimated.append(self.config.without))
-    for without in ((), ("norms",)):
-        run = Trainer(tiny(data, tmp_path / str(len(without)), without=without))
+    monkeypatch.setattr(Trainer, "_reestimate_batch_norm", lambda self: estimated.append(self.config.ablate))
+    for ablate in ((), ("batch-norm-re-estimation",)):
+        run = Trainer(tiny(data, tmp_path / str(len(ablate)), ablate=ablate))
         run.fit()
-        assert {stage.hardness for stage in run.network.bit_convolutions().values()} == {1.0}
+        assert {stage.annealed for stage in run.network.bit_convolutions().values()} == {1.0}
     assert estimated == [()]
 
 
@@ -253,7 +255,7 @@ def with_classes(data: Path) -> None:
 def test_several_classes_from_training_to_the_mask_that_is_served(data: Path, tmp_path: Path) -> None:
     with_classes(data)
     names = ("ground", "left", "right")
-    run = Trainer(tiny(data, tmp_path / "run", classes=names, width=4, crops=200, rate=0.01, zeros=0.5))
+    run = Trainer(tiny(data, tmp_path / "run", classes=names, width=4, samples=200, learning_rate=0.01, zeros=0.5))
     assert run.run().images == len(run.validation)
     path = export.export(run.checkpoint, tmp_path / "halves.safetensors")
     with Engine.load(path) as engine:
@@ -284,10 +286,10 @@ def test_classes_beyond_those_named_are_refused(data: Path, tmp_path: Path) -> N
 
 
 def test_the_exported_file_is_calibrated_and_says_what_was_removed(data: Path, tmp_path: Path) -> None:
-    run = Trainer(tiny(data, tmp_path / "run", crops=40, rate=0.01, zeros=0.95))
+    run = Trainer(tiny(data, tmp_path / "run", samples=40, learning_rate=0.01, zeros=0.95))
     run.run()
     model = format.load(export.export(run.checkpoint, tmp_path / "discs.safetensors"))
-    scale = run.network.integers()["head"].scale
+    scale = run.network.quantized_params()["head"].scale
     assert model.layers[-1].scale * model.provenance["temperature"] == pytest.approx(scale, rel=1e-3)
     assert "can never change a result" in model.provenance["removed"]
     with Engine.load(tmp_path / "discs.safetensors") as engine:
@@ -297,7 +299,7 @@ def test_the_exported_file_is_calibrated_and_says_what_was_removed(data: Path, t
 
 
 def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -> None:
-    run = Trainer(tiny(data, tmp_path / "run", floating=True, crops=4))
+    run = Trainer(tiny(data, tmp_path / "run", full_precision=True, samples=4))
     run.run()
     (mask,), _ = export.CheckpointEngine(run.checkpoint).run([layouts.samples(data)[0].load()[0]])
     assert mask.dtype == np.bool_

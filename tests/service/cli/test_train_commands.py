@@ -9,7 +9,7 @@ import pytest
 
 from engine.networks import unet
 from engine.train.config import Config
-from engine.train.metrics import Scores
+from engine.train.metrics import Metrics
 from engine.train.trainer import Trainer
 from service import cli
 
@@ -56,9 +56,9 @@ def test_train_masks_the_blocks_that_were_asked_for(
 ) -> None:
     seen: list[Config] = []
 
-    def remember(self: Trainer) -> Scores:
+    def remember(self: Trainer) -> Metrics:
         seen.append(self.config)
-        return Scores(1, 0.5, 0.5, 0.5)
+        return Metrics(1, 0.5, 0.5, 0.5)
 
     monkeypatch.setattr(Trainer, "run", remember)
     assert cli.main(["train", str(NUCLEI), "--out", str(tmp_path), "--width", "4", *flags]) == 0

@@ -26,17 +26,17 @@ def test_the_same_seed_gives_the_same_crop() -> None:
     np.testing.assert_array_equal(first[1], again[1])
 
 
-def test_a_crop_is_moved_and_recoloured_unless_told_otherwise() -> None:
+def test_a_crop_is_moved_and_recolored_unless_told_otherwise() -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     mask = image[..., 0] % 2
 
-    def cut(without: tuple[str, ...]) -> augment.Pixels:
-        return augment.crop(image, mask, 32, np.random.default_rng(5), without)[0]
+    def cut(ablate: tuple[str, ...]) -> augment.Pixels:
+        return augment.crop(image, mask, 32, np.random.default_rng(5), ablate)[0]
 
     plain = augment.window(image, mask, 32, np.random.default_rng(5))[0]
-    np.testing.assert_array_equal(cut(("geometry", "colour")), plain)
-    np.testing.assert_array_equal(cut(("colour",)), augment.move(image, mask, 32, np.random.default_rng(5))[0])
-    assert all((cut(without) != plain).mean() > 0.5 for without in ((), ("colour",), ("geometry",)))
+    np.testing.assert_array_equal(cut(("geometry", "color")), plain)
+    np.testing.assert_array_equal(cut(("color",)), augment.move(image, mask, 32, np.random.default_rng(5))[0])
+    assert all((cut(ablate) != plain).mean() > 0.5 for ablate in ((), ("color",), ("geometry",)))
 
 
 def test_image_and_mask_move_together() -> None:

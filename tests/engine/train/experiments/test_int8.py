@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from engine.networks import unet
-from engine.train.experiments.int8 import quantised
+from engine.train.experiments.int8 import quantized
 from engine.train.network import BitConv, Network
 
 
 def full_precision() -> tuple[Network, torch.Tensor]:
     torch.manual_seed(0)
-    network = Network(unet.layers(4), floating=True)
+    network = Network(unet.layers(4), full_precision=True)
     pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
         for _ in range(20):
@@ -24,14 +24,14 @@ def test_int8_is_near_full_precision_and_leaves_it_alone() -> None:
     network, pixels = full_precision()
     with torch.no_grad():
         before = network(pixels)
-        rounded = quantised(network, [pixels])(pixels)
+        rounded = quantized(network, [pixels])(pixels)
         assert torch.equal(network(pixels), before)
     assert 0 < (rounded - before).std() < 0.1 * before.std()
 
 
 def test_weights_and_activations_have_8_bits() -> None:
     network, pixels = full_precision()
-    copy = quantised(network, [pixels])
+    copy = quantized(network, [pixels])
     with torch.no_grad():
         outputs = copy.trace(pixels, keep=True)
     stage = copy.stages["down2_conv1"]

@@ -36,7 +36,7 @@ def test_all_coalitions_give_the_values_of_the_definition() -> None:
 
 
 def test_an_additive_game_is_found_from_a_sample() -> None:
-    members = shapley.sample(12, 40, seed=1)
+    members = shapley.coalitions(12, 40, seed=1)
     worth = np.arange(12) - 4.0
     values = 3.0 + members @ worth
     np.testing.assert_allclose(shapley.estimate(members, values), worth, atol=1e-9)
@@ -45,7 +45,7 @@ def test_an_additive_game_is_found_from_a_sample() -> None:
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    worth, members = np.linspace(-0.02, 0.02, 12), shapley.sample(12, 90, seed=2)
+    worth, members = np.linspace(-0.02, 0.02, 12), shapley.coalitions(12, 90, seed=2)
     held = []
     for seed in range(20):
         noisy = members @ worth + np.random.default_rng(seed).normal(0, 0.01, len(members))
@@ -57,19 +57,19 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 
 @pytest.mark.parametrize("stratified", [True, False])
 def test_samples_are_different_and_hold_both_ends(stratified: bool) -> None:
-    members = shapley.sample(12, 68, seed=3, stratified=stratified)
+    members = shapley.coalitions(12, 68, seed=3, stratified=stratified)
     assert len({member.tobytes() for member in members}) == 68
     assert (members[0].sum(), members[1].sum()) == (0, 12)
-    np.testing.assert_array_equal(members, shapley.sample(12, 68, seed=3, stratified=stratified))
+    np.testing.assert_array_equal(members, shapley.coalitions(12, 68, seed=3, stratified=stratified))
     counts = np.bincount(members.sum(1), minlength=13)[1:12]
     assert (counts.min() >= 4) == stratified
 
 
 @pytest.mark.parametrize("stratified", [True, False])
 def test_a_sample_of_all_is_all(stratified: bool) -> None:
-    assert len(shapley.sample(4, 16, stratified=stratified)) == 16
+    assert len(shapley.coalitions(4, 16, stratified=stratified)) == 16
     with pytest.raises(ValueError, match="not 17"):
-        shapley.sample(4, 17)
+        shapley.coalitions(4, 17)
 
 
 def test_both_ends_are_needed() -> None:

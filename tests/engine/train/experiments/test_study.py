@@ -26,12 +26,12 @@ torch.set_num_threads(1)  # the networks are tiny
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "NORM_CROPS", 4)
+    monkeypatch.setattr(trainer, "BATCH_NORM_SAMPLES", 4)
     monkeypatch.setattr(sweep, "ENDS", 1)
 
 
 def plan(data: Path, out: Path) -> sweep.Plan:
-    return sweep.Plan(str(data), out, width=3, crop=32, batch=2, start_crops=8, crops=4)
+    return sweep.Plan(str(data), out, width=3, crop=32, batch=2, start_samples=8, samples=4)
 
 
 def times(models: Sequence[Path]) -> list[float]:
@@ -82,7 +82,7 @@ def test_two_processes_give_the_rows_of_one(data: Path, tmp_path: Path, monkeypa
     rows = []
     for devices in (["cpu"], ["cpu", "cpu"]):
         here = plan(data, tmp_path / str(len(devices)))
-        jobs = [Job(f"job{k}", replace(here.start.config, repeat=k, out=str(here.out / str(k)))) for k in range(2)]
+        jobs = [Job(f"job{k}", replace(here.start.config, run_seed=k, out=str(here.out / str(k)))) for k in range(2)]
         rows.append([{**row, "seconds": 0} for row in study.run(jobs, here.out, devices)])
     assert [row["name"] for row in rows[0]] == ["job0", "job1"]
     assert rows[0] == rows[1]
@@ -127,7 +127,7 @@ def test_the_table_has_every_method_with_its_spread(
 ) -> None:
     chosen = {name: table.METHODS[name] for name in (table.FULL, "Ternary, SEQ", "Binary")}
     monkeypatch.setitem(table.TABLES, "methods", ("table", chosen))
-    here = table.Plan(str(data), tmp_path, seeds=2, width=3, crop=32, batch=2, crops=12, contrast="none")
+    here = table.Plan(str(data), tmp_path, seeds=2, width=3, crop=32, batch=2, samples=12, contrast="none")
     csv_path, markdown = table.run(here, paper="Nuclei")
     rows = read(csv_path)
     assert [row["method"] for row in rows[:4]] == [table.FULL, table.POST_TRAINING, "Ternary, SEQ", "Binary"]
@@ -149,7 +149,7 @@ def test_the_recipes_table_takes_its_parts_out_one_by_one(
         "no random colours",
     )
     monkeypatch.setitem(table.TABLES, "recipe", ("recipe", {name: table.RECIPE[name] for name in chosen}))
-    here = table.Plan(str(data), tmp_path, seeds=1, width=3, crop=32, batch=2, crops=12, contrast="none")
+    here = table.Plan(str(data), tmp_path, seeds=1, width=3, crop=32, batch=2, samples=12, contrast="none")
     csv_path, markdown = table.run(here, over="recipe")
     assert [row["method"] for row in read(csv_path)] == list(chosen)
     assert len(markdown.read_text().splitlines()[-1].split(" | ")) == 5
@@ -157,14 +157,14 @@ def test_the_recipes_table_takes_its_parts_out_one_by_one(
 
 
 def test_every_row_of_the_recipe_differs_from_ours_and_spends_the_same_budget() -> None:
-    here = table.Plan("data", Path("out"), crops=3000)
-    starts = {Path(job.config.out).name: job.config.crops for job in [*here.starts(), *here.eighths()]}
+    here = table.Plan("data", Path("out"), samples=3000)
+    starts = {Path(job.config.out).name: job.config.samples for job in [*here.starts(), *here.eighths()]}
     spent = {"": 0, **{f"start-{s}": 1000 for s in range(3)}, **{f"eighth-{s}": 2000 for s in range(3)}}
     assert starts == {name: 1000 for name in spent if name}
     jobs = here.jobs(table.RECIPE)
     for job in jobs:
-        assert job.config.crops == 3000 - spent[Path(job.config.init).parent.name]
-    kinds = {replace(job.config, out="", repeat=0, init="") for job in jobs[:10]}
+        assert job.config.samples == 3000 - spent[Path(job.config.init).parent.name]
+    kinds = {replace(job.config, out="", run_seed=0, init="") for job in jobs[:10]}
     assert len(kinds) == 10
 
 
@@ -173,18 +173,18 @@ def test_rows_of_an_older_version_hold_the_defaults_of_newer_fields(data: Path, 
     study.run([job], tmp_path)
     path = tmp_path / "rows" / f"{job.name}.json"
     state = json.loads(path.read_text())
-    del state["config"]["without"]
+    del state["config"]["ablate"]
     path.write_text(json.dumps(state))
     assert study.run([job], tmp_path) == state["rows"]
-    without = replace(job, config=replace(job.config, without=("dice",)))
+    ablated = replace(job, config=replace(job.config, ablate=("dice",)))
     with pytest.raises(ValueError, match="of another configuration"):
-        study.run([without], tmp_path)
+        study.run([ablated], tmp_path)
 
 
 def test_every_method_spends_the_same_budget_on_the_same_data() -> None:
-    here = table.Plan("data", Path("out"), crops=3000)
+    here = table.Plan("data", Path("out"), samples=3000)
     configs = [job.config for job in here.jobs()]
     assert len(configs) == 3 * len(table.METHODS)
-    common = {(c.crops, c.batch, c.crop, c.width, c.rate, c.data, c.seed, c.validation) for c in configs}
+    common = {(c.samples, c.batch, c.crop, c.width, c.learning_rate, c.data, c.seed, c.validation) for c in configs}
     assert common == {(2000, 4, 192, 32, 1e-3, "data", 0, 0.2)}
-    assert {job.config.crops for job in here.starts()} == {1000}
+    assert {job.config.samples for job in here.starts()} == {1000}

@@ -1,0 +1,61 @@
+"""Runs of earlier versions: their checkpoints resume, export and are scored, their logs are read."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import format
+from engine.networks import unet
+from engine.train import export, figures, log
+from engine.train.config import PARTS, Config
+from engine.train.renamed import RENAMED, current
+from engine.train.trainer import Trainer
+
+torch.set_num_threads(1)  # the networks are tiny
+
+EARLIER = {  # a checkpoint's configuration, field by field as the trainer once wrote it
+    "width": 3, "masked": unet.BLOCKS, "weights": (), "classes": (), "floating": False, "crops": 16, "batch": 2,
+    "crop": 32, "rate": 0.002, "zeros": 0.9, "zeros_from": 0.5, "zeros_by": "layer", "soften": 0.25, "contrast": "none",
+    "resize": 0, "validation": 0.2, "seed": 0, "repeat": 1, "without": ("colour", "norms"), "init": "", "teacher": "",
+    "validate_every": 2000, "save_every": 4, "device": "cpu",
+}  # fmt: skip
+EARLIER_LOG = "step,crops,rate,zeros,loss,crops_per_second,dice,iou,f1\n4,8,0.001,0.5,0.7,21.5,,,\n"
+
+
+@pytest.fixture
+def config(data: Path, tmp_path: Path) -> Config:
+    return Config(**current({**EARLIER, "data": str(data), "out": str(tmp_path / "run")}))
+
+
+def test_every_field_finds_its_name_of_today(config: Config) -> None:
+    assert (config.samples, config.learning_rate, config.annealing, config.run_seed) == (16, 0.002, 0.25, 1)
+    assert config.ablate == ("color", "batch-norm-re-estimation")
+    assert not config.full_precision
+
+
+def test_a_checkpoint_of_an_earlier_version_resumes_and_exports(config: Config, tmp_path: Path) -> None:
+    run = Trainer(config)
+    run.step = 4
+    run.save()
+    state = torch.load(run.checkpoint, weights_only=True)
+    state["config"] = {**EARLIER, "data": config.data, "out": config.out}
+    torch.save(state, run.checkpoint)
+    run.log.write_text(EARLIER_LOG)
+    resumed = Trainer(config)
+    assert resumed.step == 4
+    metrics = resumed.run()
+    rows = log.read(resumed.log)
+    assert [rows[0]["samples"], rows[0]["learning_rate"], rows[0]["samples_per_second"]] == [8, 0.001, 21.5]
+    assert (rows[-1]["samples"], rows[-1]["dice"]) == (16, metrics.dice)
+    figures.curves(resumed.log, tmp_path / "curves.png")
+    torch.save({**torch.load(run.checkpoint, weights_only=True), "config": state["config"]}, run.checkpoint)
+    model = format.load(export.export(run.checkpoint, tmp_path / "earlier.safetensors"))
+    assert (model.provenance["samples"], model.provenance["run_seed"]) == (16, 1)
+
+
+def test_no_name_of_today_is_one_of_an_earlier_version() -> None:
+    assert RENAMED.keys().isdisjoint({field.name for field in fields(Config)} | {*PARTS, *log.COLUMNS})
