@@ -46,7 +46,7 @@ class Model:
     """A network with all that is needed to run it.
 
     One class: it is the foreground, one logit, `threshold` is the default probability. Several: one logit each.
-    `provenance` is JSON: data, split, seed, code, scores. `tensors` holds the arrays of every layer as "LAYER.PART";
+    `provenance` is JSON: data, split, seed, code, metrics. `tensors` holds the arrays of every layer as "LAYER.PART";
     which parts, of what dtype and shape, tells the layer's row in `engine.ops`.
     """
 

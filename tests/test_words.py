@@ -39,10 +39,29 @@ SERVICE = {
     "studies": "train_commands",
     "inspection": "engine_commands",
 }
+TRAIN = {
+    "crops": "samples",
+    "soften": "annealing",
+    "hardness": "annealing",
+    "norms": "batch-norm re-estimation",
+    "Integers": "QuantizedParams",
+    "Pair": "Sample",
+    "Scores": "Metrics",
+    "colour": "color",
+    "quantise": "quantize",
+    "recognise": "recognize",
+    "summarise": "summarize",
+}
 RETIRED = {
     "service": {**SERVICE, "patience": "retry_deadline"},
     "tests/service": SERVICE,
-    "interface": {"patience": "retry-deadline", "departed": "cancelled"},
+    "engine/train": TRAIN,
+    "tests/engine/train": TRAIN,
+    "interface": {
+        **{"patience": "retry-deadline", "departed": "cancelled"},
+        **{"crops": "samples", "repeat": "run-seed", "soften": "annealing", "floating": "full-precision"},
+        **{"without": "ablate", "share": "validation"},
+    },
 }
 
 
@@ -72,6 +91,7 @@ def cpp_names(path: Path) -> Iterator[str]:
     yield from re.findall(r"[A-Za-z_]\w*", text)
 
 
+OLD_NAMES = ("engine/train/renamed.py", "tests/engine/train/test_renamed.py")  # what earlier versions wrote is read
 READERS = {".py": python_names, ".cpp": cpp_names, ".hpp": cpp_names, ".inl": cpp_names, ".cu": cpp_names}
 
 
@@ -117,8 +137,8 @@ def names(where: str) -> Iterator[tuple[str, str]]:
         yield from (("interface", name) for name in interface())
         return
     for path in sorted((ROOT / where).rglob("*")):
-        if path.suffix in READERS:
-            place = str(path.relative_to(ROOT))
+        place = path.relative_to(ROOT).as_posix()
+        if path.suffix in READERS and place not in OLD_NAMES:
             yield from ((place, name) for name in READERS[path.suffix](path))
 
 

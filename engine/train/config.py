@@ -1,73 +1,65 @@
-"""Everything that defines one training run, and the schedules that follow from it."""
+"""Every setting of a training run, once: its default and its meaning; and the schedules that follow from them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-
-import torch
+from typing import Any
 
 from engine import ops
 from engine.check import MAX_SIDE
 from engine.layer import Layer
 from engine.model import Preprocessing
 from engine.networks import unet
-from engine.train import quantize
+from engine.train import kinds
 
 ZEROS_BY = ("layer", "cost")
 PARTS = ("geometry", "color", "dice", "batch-norm-re-estimation")
+"""Parts of the recipe: random scales, turns and flips; random colours; the loss's Dice term; the end of the run."""
+
+
+def _setting(default: float | str | tuple[str, ...], meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning})
 
 
 @dataclass(frozen=True)
 class Config:
-    """One training run. `samples`, crops of images, are the budget; the learning rate falls to zero over it along
-    a cosine.
+    """One training run on `data` (images/ and masks/, or another layout) that leaves its files in `out`.
 
-    `data` holds images/ and masks/, `out` receives checkpoint, log and pictures. `init` and `teacher` are checkpoints:
-    weights to start from, and a full-precision network of the same width to learn from. `validation` is the share of
-    samples that no training step sees, `zeros` the final share of zero weights in masked layers: the same in each of
-    them (`zeros_by` "layer"), or of all their products, most where an output pixel's products are many ("cost").
-    `annealing` is the share of the run in which activations go from a line to bits; `*_every` count steps.
-
-    `ablate` names parts of the recipe (of `PARTS`) to leave out, to see what each is worth: random scales, turns and
-    flips; random colours; the Dice term of the loss; batch norm estimated anew at the end.
-
-    `seed` decides on the split, the weights and the crops; another `run_seed` changes the latter two alone.
-
-    With `resize` the network sees every image at that many pixels a side (0: at its own size), in training and after;
-    masks are scored at the image's own size all the same.
-
-    `weights` says how masked layers are quantised in place of our masking: one KIND (of `quantize.TERNARY` or
-    `quantize.MULTIBIT`) for all, or BLOCK=KIND for some. `classes` names the classes of index masks, the background
-    first; without any, masks are binary.
+    The learning rate falls to zero over the budget along a cosine. `zeros` are the final share of zero weights in
+    masked layers: the same in each of them (`zeros_by` "layer"), or of all their products, most where an output pixel's
+    products are many ("cost"). `seed` decides on the split, the weights and the crops; `run_seed` changes the latter
+    two alone. A `teacher` has the same width. Masks are scored at the image's own size, whatever `resize` is.
     """
 
     data: str
     out: str
-    width: int = 32
-    masked: tuple[str, ...] = unet.BLOCKS
-    weights: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    full_precision: bool = False
-    samples: int = 24000
-    batch: int = 4
-    crop: int = 192
-    learning_rate: float = 1e-3
-    zeros: float = 0.9
-    zeros_from: float = 0.5
-    zeros_by: str = "layer"
-    annealing: float = 0.4
-    contrast: str = "none"
-    resize: int = 0
-    validation: float = 0.2
-    seed: int = 0
-    run_seed: int = 0
-    ablate: tuple[str, ...] = ()
-    init: str = ""
-    teacher: str = ""
-    validate_every: int = 2000
-    save_every: int = 500
-    device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
+    width: int = _setting(32, "channels of the first layer (64 is the paper's network)")
+    masked: tuple[str, ...] = _setting(
+        unet.BLOCKS, "masked blocks: names; as a flag also all, none, the N cheapest to mask, or auto, by --sweep-csv"
+    )
+    weights: tuple[str, ...] = _setting((), "quantizer of masked weights, or BLOCK=QUANTIZER: " + ", ".join(kinds.ALL))
+    classes: tuple[str, ...] = _setting((), "names of the classes of index masks, the background first")
+    full_precision: bool = _setting(False, "a full-precision network: a teacher")
+    samples: int = _setting(24000, "the budget: samples seen in all, each a crop")
+    batch: int = _setting(4, "samples in one step")
+    crop: int = _setting(192, "side of a crop in pixels")
+    learning_rate: float = _setting(1e-3, "highest learning rate")
+    zeros: float = _setting(0.9, "share of zeros in masked layers at the end")
+    zeros_from: float = _setting(0.5, "share of zeros at the start, from which it climbs over half of the run")
+    zeros_by: str = _setting("layer", "layer: zero weights, alike in every layer; cost: zero products of all together")
+    annealing: float = _setting(0.4, "share of the run in which activations go from a line to bits")
+    contrast: str = _setting("none", "none, or stretch every image to its own grey range")
+    resize: int = _setting(0, "side that every image is resized to first; 0: images keep their size")
+    validation: float = _setting(0.2, "share of the samples that no training step sees")
+    seed: int = _setting(0, "of split, crops and weights")
+    run_seed: int = _setting(0, "of crops and weights alone: another run on the same split")
+    ablate: tuple[str, ...] = _setting((), "parts of the recipe to leave out: " + ", ".join(PARTS))
+    init: str = _setting("", "checkpoint to start from")
+    teacher: str = _setting("", "full-precision checkpoint to learn from")
+    validate_every: int = _setting(2000, "steps between two looks at the validation images")
+    save_every: int = _setting(500, "steps between two checkpoints")
+    device: str = _setting("auto", "torch device; auto: a GPU where there is one")
 
     def __post_init__(self) -> None:
         stride = ops.stride(self.layers())
@@ -89,21 +81,19 @@ class Config:
             raise ValueError(f"the recipe has no part {unknown[0]!r}; there are {', '.join(PARTS)}")
         if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes are two or more different names, not {', '.join(self.classes)}")
-        self.layers()
 
     def layers(self) -> list[Layer]:
-        """The network's layers; `weights` of a masked layer names the quantiser that it is trained with."""
+        """The network's layers; `weights` of a masked layer names the quantizer that it is trained with."""
         flat = unet.layers(self.width, max(len(self.classes), 1), self.masked)
         parts = [entry.rpartition("=") for entry in self.weights]
-        kinds = {block: kind for block, _, kind in parts}
-        for block, kind in kinds.items():
-            if kind not in (*quantize.TERNARY, *quantize.MULTIBIT):
-                known = ", ".join((*quantize.TERNARY, *quantize.MULTIBIT))
-                raise ValueError(f"no quantiser {kind!r} for weights; there are {known}")
+        by_block = {block: kind for block, _, kind in parts}
+        for block, kind in by_block.items():
+            if kind not in kinds.ALL:
+                raise ValueError(f"no quantizer {kind!r} for weights; there are {', '.join(kinds.ALL)}")
             if block and block not in self.masked:
                 raise ValueError(f"{block!r} is no masked block, so its weights cannot be {kind!r}")
         return [
-            replace(layer, weights=kinds.get(layer.block, kinds.get("", "masked")))
+            replace(layer, weights=by_block.get(layer.block, by_block.get("", "masked")))
             if layer.weights == "masked"
             else layer
             for layer in flat

@@ -48,7 +48,7 @@ class Row:
     reliability: NDArray[np.float64] | None = field(default=None, compare=False)
 
 
-def select(items: list[dataset.Sample], part: str, share: float = 0.2, seed: int = 0) -> list[dataset.Sample]:
+def select(items: list[dataset.Sample], part: str, share: float, seed: int) -> list[dataset.Sample]:
     """The `part` ("validation", "training" or "all") of `items`, split as training splits them."""
     if part == "all":
         return items

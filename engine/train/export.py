@@ -20,7 +20,7 @@ from engine.layer import Layer
 from engine.model import ClassInfo, Model
 from engine.prune import prune
 from engine.runtime import Engine
-from engine.train import calibrate, log, quantize
+from engine.train import calibrate, kinds, log
 from engine.train.config import Config
 from engine.train.data import dataset, layouts
 from engine.train.network import Network, QuantizedParams
@@ -125,7 +125,7 @@ def to_model(
     if network.full_precision:
         raise ExportError("a network in full precision has no bits to export; train it with full_precision=False")
     for layer in network.layers:
-        if layer.weights in quantize.MULTIBIT:
+        if layer.weights in kinds.MULTIBIT:
             raise ExportError(f"{layer.name}: weights of {layer.weights} are a baseline that no kernel runs")
     params = network.quantized_params()
     layers: list[Layer] = []
@@ -135,7 +135,7 @@ def to_model(
             inputs = [network.channels[name] for name in layer.inputs]
             parts = _tensors(layer, params[layer.name], inputs)
             tensors |= {f"{layer.name}.{part}": array for part, array in parts.items()}
-        if layer.weights in quantize.TERNARY:
+        if layer.weights in kinds.TERNARY:
             layer = replace(layer, weights="masked")
         layers.append(replace(layer, scale=params[layer.name].scale) if layer.op == "head" else layer)
     return Model(
@@ -253,5 +253,5 @@ def _tensors(layer: Layer, params: QuantizedParams, inputs: Sequence[int]) -> di
 
 def _zeros(layers: Iterable[Layer], params: Mapping[str, QuantizedParams]) -> float:
     """Share of zeros among the weights of all masked layers, rounded to four digits."""
-    weights = [params[layer.name].weights for layer in layers if layer.weights in quantize.TERNARY]
+    weights = [params[layer.name].weights for layer in layers if layer.weights in kinds.TERNARY]
     return round(sum(np.count_nonzero(w == 0) for w in weights) / sum(w.size for w in weights), 4)

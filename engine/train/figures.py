@@ -62,6 +62,6 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[Any], prediction: NDArray[An
     """uint8 [h, w, 3]: `image` half covered by RIGHT, EXTRA and MISSED."""
     true, predicted = mask != 0, prediction != 0
     mixed: NDArray[np.uint8] = image.copy()
-    for where, colour in ((true & predicted, RIGHT), (predicted & ~true, EXTRA), (true & ~predicted, MISSED)):
-        mixed[where] = mixed[where] // 2 + np.array(colour, np.uint8) // 2
+    for where, color in ((true & predicted, RIGHT), (predicted & ~true, EXTRA), (true & ~predicted, MISSED)):
+        mixed[where] = mixed[where] // 2 + np.array(color, np.uint8) // 2
     return mixed

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from engine import mbu, ops, strategy
 from engine.layer import IMAGE, Layer
-from engine.train import quantize
+from engine.train import kinds, quantize
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ class BitConv(nn.Module):
         latent = latent.transpose((1, 2, 3, 0) if self.upsamples else (0, 2, 3, 1))
         if self.kind == "float":
             raise ValueError("a layer in full precision has no integers")
-        if self.kind == "int16" or self.kind in quantize.MULTIBIT:
-            limit = quantize.MULTIBIT.get(self.kind, mbu.FIXED_POINT_MAX)
+        if self.kind == "int16" or self.kind in kinds.MULTIBIT:
+            limit = kinds.MULTIBIT.get(self.kind, mbu.FIXED_POINT_MAX)
             weights, steps = mbu.fixed_point(latent, (1, 2, 3), limit)
             return weights, steps.reshape(-1)
         step = np.ones(len(latent))
@@ -145,8 +145,8 @@ class BitConv(nn.Module):
     def _fake_quantized(self) -> Tensor:
         if self.kind == "binary":
             return quantize.binary(self.weight)
-        if self.kind == "int16" or self.kind in quantize.MULTIBIT:
-            limit = quantize.MULTIBIT.get(self.kind, mbu.FIXED_POINT_MAX)
+        if self.kind == "int16" or self.kind in kinds.MULTIBIT:
+            limit = kinds.MULTIBIT.get(self.kind, mbu.FIXED_POINT_MAX)
             return quantize.fixed_point(self.weight, self._inputs, limit)
         if self.scale is None:
             return quantize.masked(self.weight, self.threshold)
@@ -219,6 +219,11 @@ class Network(nn.Module):
             elif layer.op != "pool":
                 self.stages[key(layer)] = BitConv(layer, channels_in, full_precision)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return next(self.parameters()).device
+
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 pixels [n, 3, h, w], sides as `padded` gives them -> logits [n, classes, h, w]."""
         return self.trace(pixels)[self.layers[-1].name]
@@ -240,7 +245,7 @@ class Network(nn.Module):
         return values
 
     def warm_start(self, state: Mapping[str, Tensor]) -> None:
-        """Take the weights of another network of this shape, however it was quantised; learned scales begin anew."""
+        """Take the weights of another network of this shape, however it was quantized; learned scales begin anew."""
         own = self.state_dict()
         shared = {name: tensor for name, tensor in state.items() if not name.endswith(".scale")}
         self.load_state_dict(shared | {name: own[name] for name in own if name.endswith(".scale")})

@@ -9,12 +9,6 @@ from torch import Tensor
 
 from engine import mbu
 
-MULTIBIT = {"int8": 127, "int4": 7}
-"""Weights of several bits, per output channel: the largest integer. Baselines; no kernel runs them."""
-
-TERNARY = ("masked", "twn", "max-abs", "seq")
-"""Ways to choose which weights become zero: a share of them (ours), the thresholds of TWN and max-abs, SEQ's own."""
-
 SMALLEST_SCALE = 1e-4
 """SEQ's learned scale stays positive."""
 

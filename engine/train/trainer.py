@@ -62,10 +62,11 @@ class Trainer:
         if not self.training or not self.validation:
             raise DataError(f"{config.data}: too few samples to hold {config.validation:.0%} for validation")
         layers = config.layers()
-        self.network = _placed(Network(layers, config.full_precision), config.device)
+        self.device = torch.device(_best_device() if config.device == "auto" else config.device)
+        self.network = _placed(Network(layers, config.full_precision), self.device)
         if config.init:
             self.network.warm_start(torch.load(config.init, map_location="cpu", weights_only=True)["network"])
-        self.teacher = _load_teacher(config, layers) if config.teacher else None
+        self.teacher = _load_teacher(config.teacher, layers, self.device) if config.teacher else None
         self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate)
         self.step = 0
         self.best = 0.0
@@ -115,7 +116,7 @@ class Trainer:
             self._set_zeros()
         self.network.set_annealed(self.config.annealed_at(self.step))
         self.network.train()
-        with torch.autocast(torch.device(self.config.device).type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(pixels)
             target = None
             if self.teacher is not None:
@@ -137,7 +138,7 @@ class Trainer:
         loaded = (self._load(sample, len(config.classes), config.preprocessing) for sample in self.training)
         seeds = ((config.seed, step, config.run_seed)[: 3 if config.run_seed else 2] for step in range(start, stop))
         for pixels, labels in samples.batches(loaded, seeds, config.batch, config.crop, cut):
-            yield torch.from_numpy(pixels).to(config.device), torch.from_numpy(labels).to(config.device)
+            yield torch.from_numpy(pixels).to(self.device), torch.from_numpy(labels).to(self.device)
 
     @torch.no_grad()
     def _reestimate_batch_norm(self) -> None:
@@ -149,7 +150,7 @@ class Trainer:
                 module.reset_running_stats()
                 module.momentum = None
         for pixels, _ in self.as_they_are():
-            with torch.autocast(torch.device(self.config.device).type, torch.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16):
                 self.network(pixels)
 
     def as_they_are(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -219,7 +220,7 @@ def logits_of(network: Network, image: Pixels, config: Config) -> Tensor:
     prepared = preprocess.preprocess(image, config.preprocessing)
     height, width = prepared.shape[:2]
     pixels = torch.from_numpy(preprocess.pad(prepared, network.padded(height, width)).transpose(2, 0, 1).copy())
-    logits = network(pixels[None].to(config.device))[0, :, :height, :width]
+    logits = network(pixels[None].to(network.device))[0, :, :height, :width]
     whole = preprocess.postprocess(logits.permute(1, 2, 0).cpu().numpy(), image.shape, config.preprocessing)
     return torch.from_numpy(whole).permute(2, 0, 1)
 
@@ -246,13 +247,17 @@ def validate(network: Network, items: Sequence[dataset.Sample], config: Config) 
     return replace(metrics.summarize(counts), images=len(items))
 
 
-def _load_teacher(config: Config, layers: list[Layer]) -> Network:
-    teacher = _placed(Network(layers, full_precision=True), config.device)
-    teacher.load_state_dict(torch.load(config.teacher, map_location="cpu", weights_only=True)["network"])
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _load_teacher(checkpoint: str, layers: list[Layer], device: torch.device) -> Network:
+    teacher = _placed(Network(layers, full_precision=True), device)
+    teacher.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["network"])
     return teacher.eval()
 
 
-def _placed(network: Network, device: str) -> Network:
+def _placed(network: Network, device: torch.device) -> Network:
     """`network` on `device`, channels last: the faster order of convolutions."""
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

@@ -17,6 +17,15 @@ ENGINE = ("device", "kernel", "threads")
 MODEL_HELP = "model file, or the name of a shipped model"
 THRESHOLD_HELP = "probability at which a pixel is foreground"
 
+_HOW: dict[str, dict[str, Any]] = {
+    "int": {"type": int, "metavar": "X"},
+    "float": {"type": float, "metavar": "X"},
+    "str": {"metavar": "X"},
+    "bool": {"action": "store_true"},
+    "tuple[str, ...]": {"nargs": "*", "metavar": "X"},
+}
+"""How a flag of a setting's type is read."""
+
 
 class UserError(Exception):
     """Something that the person at the terminal can put right; the message says what."""
@@ -45,8 +54,34 @@ def add_settings(command: argparse.ArgumentParser, *names: str) -> None:
     """Add a flag for each of the settings `names`."""
     for field in fields(Settings):
         if field.name in names:
-            flag = "--" + field.name.replace("_", "-")
-            command.add_argument(flag, metavar="X", help=f"{field.metadata['meaning']} (default: {field.default})")
+            meaning = f"{field.metadata['meaning']} (default: {field.default})"
+            command.add_argument(_flag(field.name), metavar="X", help=meaning)
+
+
+def add_training(command: argparse.ArgumentParser, *names: str) -> None:
+    """Add a flag for each of the settings `names` of a training run, by default for all.
+
+    What is not given stays out of the namespace, so that the defaults in `engine.train.config` hold.
+    """
+    from engine.train.config import Config
+    from engine.train.renamed import RENAMED
+
+    for field in fields(Config):
+        if "meaning" in field.metadata and (not names or field.name in names):
+            how = _HOW[str(field.type)]
+            command.add_argument(_flag(field.name), default=argparse.SUPPRESS, help=field.metadata["meaning"], **how)
+            for old, new in RENAMED.items():
+                if new == field.name:
+                    renamed(command, _flag(old), _flag(new))
+
+
+def training_of(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the settings `names` of a training run that were given, by default of all."""
+    from engine.train.config import Config
+
+    wanted = names or [field.name for field in fields(Config)]
+    given = {name: value for name, value in vars(args).items() if name in wanted}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -75,3 +110,7 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
     return value
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -8,7 +8,6 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +53,7 @@ def train(args: argparse.Namespace) -> int:
     from engine.train.config import Config
     from engine.train.trainer import Trainer
 
-    names = {field.name for field in fields(Config)}
-    given: dict[str, Any] = {name: value for name, value in vars(args).items() if name in names}
-    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    given = flags.training_of(args)
     if "masked" in given:
         default = Config(args.data, args.out)
         cost = strategy.CostModel(args.cost_model, args.w_op, args.w_param, given.get("zeros", default.zeros))
@@ -83,9 +80,11 @@ def export(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     """Print mean Dice, IoU and F1 of a model on a folder of images/ and masks/."""
     from engine.train import card, evaluate
+    from engine.train.config import Config
     from engine.train.data import layouts
 
-    samples = evaluate.select(layouts.samples(args.data), args.part, args.share, args.seed)
+    config = Config(out="", **flags.training_of(args, "data", "validation", "seed"))
+    samples = evaluate.select(layouts.samples(args.data), args.part, config.validation, config.seed)
     with _scored(args) as engine:
         rows = evaluate.evaluate(
             engine, progress(samples, "image"), args.threshold, args.otsu, engine.class_names, calibration=True
@@ -141,9 +140,7 @@ def sweep(args: argparse.Namespace) -> int:
     """Train many configurations from one shared checkpoint and draw the paper's figures; resumes."""
     from engine.train.experiments import sweep
 
-    plan = sweep.Plan(
-        args.data, args.out, **_given(args, "width", "crop", "batch", "samples", "start_samples", "contrast", "resize")
-    )
+    plan = sweep.plan(**_given(args, "start_samples"))
     count = 4096 if args.configurations == "all" else int(args.configurations)
     for path in sweep.run(args.over, plan, count, not args.uniform, args.devices):
         print(path)
@@ -155,50 +152,16 @@ def table(args: argparse.Namespace) -> int:
     """Train every method on the same data with the same budget: the paper's Table 1; resumes."""
     from engine.train.experiments import table
 
-    plan = table.Plan(
-        args.data, args.out, **_given(args, "width", "crop", "batch", "samples", "seeds", "contrast", "resize")
-    )
+    plan = table.plan(**_given(args, "seeds"))
     paths = table.run(plan, args.devices, args.paper, args.over)
     print(paths[1].read_text(), *paths, sep="\n")
     return 0
 
 
 def _train_flags(command: argparse.ArgumentParser) -> None:
-    """What is not given stays out of the namespace, so that Config's own defaults hold."""
     command.add_argument("data", help=DATA_HELP)
     command.add_argument("-o", "--out", required=True, help="folder for checkpoint, log and pictures")
-    kinds = {
-        "width": (int, "channels of the first layer (64 is the paper's network)"),
-        "samples": (int, "the budget: samples seen in all, each a crop"),
-        "batch": (int, "samples in one step"),
-        "crop": (int, "side of a crop in pixels"),
-        "learning_rate": (float, "highest learning rate"),
-        "zeros": (float, "share of zeros in masked layers at the end"),
-        "zeros_from": (float, "share of zeros at the start, from which it climbs over half of the run"),
-        "zeros_by": (str, "layer: zero weights, alike in every layer; cost: zero products of all layers together"),
-        "annealing": (float, "share of the run in which activations go from a line to bits"),
-        "contrast": (str, "none, or stretch every image to its own grey range"),
-        "resize": (int, "side that every image is resized to first; 0, the default: images keep their size"),
-        "validation": (float, "share of the samples that no training step sees"),
-        "seed": (int, "of split, crops and weights"),
-        "run_seed": (int, "of crops and weights alone: another run on the same split"),
-        "init": (str, "checkpoint to start from"),
-        "teacher": (str, "full-precision checkpoint to learn from"),
-        "validate_every": (int, "steps between two looks at the validation images"),
-        "device": (str, "torch device"),
-    }
-    for name, (kind, meaning) in kinds.items():
-        flag = "--" + name.replace("_", "-")
-        command.add_argument(flag, type=kind, metavar="X", default=argparse.SUPPRESS, help=meaning)
-    lists = {
-        "masked": "masked blocks: all, none, their names, the N cheapest to mask, or auto (needs --sweep-csv)",
-        "weights": "quantiser of masked weights, or BLOCK=QUANTISER: masked, twn, max-abs, seq, int8, int4",
-        "classes": "names of the classes of index masks, the background first",
-        "ablate": "parts of the recipe to leave out: geometry, color, dice, batch-norm-re-estimation",
-    }
-    for name, meaning in lists.items():
-        command.add_argument(f"--{name}", nargs="*", metavar="X", default=argparse.SUPPRESS, help=meaning)
-    command.add_argument("--full-precision", action="store_true", help="a full-precision network: a teacher")
+    flags.add_training(command)
     command.add_argument("--cost-model", default="bmma", help="for --masked: bmma (default) or cpu")
     command.add_argument("--w-op", type=float, default=0.5, metavar="X", help="equation 2's weight of operations (0.5)")
     command.add_argument("--w-param", type=float, default=0.5, metavar="X", help="its weight of parameters (0.5)")
@@ -217,8 +180,8 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help=flags.MODEL_HELP)
     command.add_argument("data", help=DATA_HELP)
     command.add_argument("--part", choices=("validation", "training", "all"), default="all", help="default: all")
-    command.add_argument("--share", type=flags.share, default=0.2, help="of the samples held for validation (0.2)")
-    command.add_argument("--seed", type=int, default=0, help="of the split into training and validation (0)")
+    flags.add_training(command, "validation", "seed")
+    flags.renamed(command, "--share", "--validation")
     command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)
     command.add_argument("--otsu", action="store_true", help="score Otsu's threshold beside the model")
     command.add_argument("--csv", type=Path, help="write the scores of every image to this file")
@@ -239,6 +202,7 @@ def _sweep_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--configurations", default="64", metavar="N", help="over blocks: how many, or all (64)")
     command.add_argument("--uniform", action="store_true", help="draw them uniformly, not as many of each size")
     _number(command, "--start-samples", "samples that the shared checkpoint sees")
+    flags.renamed(command, "--start-crops", "--start-samples")
 
 
 def _table_flags(command: argparse.ArgumentParser) -> None:
@@ -252,12 +216,7 @@ def _table_flags(command: argparse.ArgumentParser) -> None:
 def _common_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("data", help="folder with images and masks")
     command.add_argument("-o", "--out", required=True, type=Path, help="folder for tables, pictures and models")
-    _number(command, "--width", "channels of the first layer")
-    _number(command, "--crop", "side of a crop in pixels")
-    _number(command, "--batch", "samples in one step")
-    _number(command, "--samples", "samples that each run sees")
-    command.add_argument("--contrast", default=argparse.SUPPRESS, help="none, or stretch")
-    _number(command, "--resize", "side that every image is resized to first (0: its own)")
+    flags.add_training(command, "width", "crop", "batch", "samples", "contrast", "resize")
     command.add_argument("--devices", nargs="+", default=["cpu"], metavar="D", help="a process each: cpu cpu, cuda:0 …")
 
 
@@ -266,4 +225,5 @@ def _number(command: argparse.ArgumentParser, flag: str, meaning: str) -> None:
 
 
 def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    return {name: value for name, value in vars(args).items() if name in names}
+    """What was given of a plan: settings of training, and the plan's own, `names`."""
+    return flags.training_of(args) | {name: value for name, value in vars(args).items() if name in names}

@@ -72,7 +72,7 @@ class Dataset:
         return problems
 
 
-def split(samples: Sequence[Sample], share: float = 0.2, seed: int = 0) -> tuple[list[Sample], list[Sample]]:
+def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
     """(training, validation): of every stratum and image size, a seeded random `share` is held for validation.
 
     Images of one size usually come from one instrument, so both parts see every instrument in the same proportion.

@@ -38,5 +38,5 @@ def batches(
     for seed in seeds:
         rng = np.random.default_rng(seed)
         chosen = rng.choice(len(items), batch, p=weights)
-        crops = [cut(image, mask, side, rng) for image, mask in (items[i] for i in chosen)]
-        yield np.stack([image.transpose(2, 0, 1) for image, _ in crops]), np.stack([mask for _, mask in crops])
+        cuts = [cut(image, mask, side, rng) for image, mask in (items[i] for i in chosen)]
+        yield np.stack([image.transpose(2, 0, 1) for image, _ in cuts]), np.stack([mask for _, mask in cuts])

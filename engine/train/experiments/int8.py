@@ -8,7 +8,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from engine.train import quantize
+from engine.train import kinds, quantize
 from engine.train.network import BitConv, Head, Network
 
 
@@ -24,7 +24,7 @@ def quantized(network: Network, batches: Iterable[Tensor]) -> Network:
     for stage in copy.stages.values():
         if isinstance(stage, BitConv | Head):
             axes = (0, 2, 3) if isinstance(stage, BitConv) and stage.upsamples else (1, 2, 3)
-            stage.weight.data = quantize.fixed_point(stage.weight, axes, quantize.MULTIBIT["int8"])
+            stage.weight.data = quantize.fixed_point(stage.weight, axes, kinds.MULTIBIT["int8"])
     largest = _largest_outputs(copy, stages, batches)
     for stage in stages:
         stage.register_forward_hook(_Round(largest[stage]))

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from engine import format, preprocess, strategy
 from engine.model import ClassInfo, Model, Preprocessing
 from engine.runtime import Engine
-from engine.train import metrics, quantize, trainer
+from engine.train import kinds, metrics, trainer
 from engine.train.config import Config
 from engine.train.data import dataset, samples
 from engine.train.experiments.int8 import quantized
@@ -34,6 +34,30 @@ from engine.train.trainer import Trainer
 
 Row = dict[str, Any]
 Pixels = NDArray[np.uint8]
+
+
+NEVER = 1 << 30  # steps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the runs of a study have in common: `base`, whose `out` is the folder of the study."""
+
+    base: Config
+
+    @property
+    def out(self) -> Path:
+        """The folder of the study."""
+        return Path(self.base.out)
+
+    def config(self, name: str, **changes: Any) -> Config:
+        """The run called `name`, neither validated nor saved on its way."""
+        out = str(self.out / "runs" / name)
+        return replace(self.base, out=out, validate_every=NEVER, save_every=NEVER, **changes)
+
+    def checkpoint(self, name: str) -> str:
+        """What the run called `name` leaves, if it is kept."""
+        return str(self.out / "runs" / name / "checkpoint.pt")
 
 
 @dataclass(frozen=True)
@@ -162,8 +186,8 @@ def _held(sample: dataset.Sample, classes: int, how: Preprocessing) -> tuple[Pix
 
 def exportable(network: Network) -> bool:
     """Whether every bit layer holds weights that the engine runs: binary or ternary."""
-    kinds = {layer.weights for layer in network.layers}
-    return not network.full_precision and kinds.isdisjoint(quantize.MULTIBIT)
+    trained = {layer.weights for layer in network.layers}
+    return not network.full_precision and trained.isdisjoint(kinds.MULTIBIT)
 
 
 def _model(network: Network, config: Config, name: str) -> Model:

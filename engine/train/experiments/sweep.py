@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,52 +22,32 @@ BITS = {"binary": 1, "masked": 2, "int4": 4, "int8": 8}
 ENDS = 3  # runs of the two configurations that every Shapley value rests on
 
 
+DEFAULTS: dict[str, Any] = {"width": 8, "crop": 64, "batch": 16, "samples": 2000, "contrast": "stretch"}
+"""Where a sweep's many short runs differ from a training run."""
+
+
 @dataclass(frozen=True)
-class Plan:
-    """What a sweep trains. `start` is the shared checkpoint's run; the others begin with its weights.
+class Plan(study.Plan):
+    """What a sweep trains. `start` is the shared checkpoint's run, over `start_samples`; the others begin there.
 
     The start has bits for activations and 8-bit weights: stage one of two, and neutral between masked and binary.
     """
 
-    data: str
-    out: Path
-    width: int = 8
-    crop: int = 64
-    batch: int = 16
-    contrast: str = "stretch"
-    resize: int = 0
     start_samples: int = 24000
-    samples: int = 2000
-    seed: int = 0
-    learning_rate: float = 1e-3
 
     @property
     def start(self) -> Job:
         """The shared checkpoint."""
-        config = replace(self.config("start"), samples=self.start_samples, annealing=0.4, weights=("int8",), init="")
-        return Job("start", config, keep=True)
+        return Job("start", self.config("start", samples=self.start_samples, weights=("int8",)), keep=True)
 
-    def config(self, name: str) -> Config:
+    def run(self, name: str, **changes: Any) -> Config:
         """A run that begins with the shared checkpoint; activations are bits from its first step."""
-        return Config(
-            self.data,
-            str(self.out / "runs" / name),
-            width=self.width,
-            crop=self.crop,
-            batch=self.batch,
-            samples=self.samples,
-            learning_rate=self.learning_rate,
-            contrast=self.contrast,
-            resize=self.resize,
-            seed=self.seed,
-            annealing=0.0,
-            init=str(self.out / "runs" / "start" / "checkpoint.pt"),
-            validate_every=NEVER,
-            save_every=NEVER,
-        )
+        return self.config(name, init=self.checkpoint("start"), annealing=0.0, **changes)
 
 
-NEVER = 1 << 30  # steps
+def plan(data: str, out: Path, start_samples: int = Plan.start_samples, **settings: Any) -> Plan:
+    """A plan by DEFAULTS, but for what `settings` (of Config) say."""
+    return Plan(Config(data, str(out), **{**DEFAULTS, **settings}), start_samples)
 
 
 def blocks(plan: Plan, members: shapley.Members) -> list[Job]:
@@ -77,7 +58,7 @@ def blocks(plan: Plan, members: shapley.Members) -> list[Job]:
         code = "".join("1" if chosen else "0" for chosen in member)
         for run_seed in range(ENDS if i < 2 else 1):
             name = f"blocks-{code}-{run_seed}"
-            config = replace(plan.config(name), masked=masked, zeros_by="cost", run_seed=run_seed)
+            config = plan.run(name, masked=masked, zeros_by="cost", run_seed=run_seed)
             jobs.append(Job(name, config, (("masked", " ".join(masked)), ("blocks", len(masked)))))
     return jobs
 
@@ -88,14 +69,14 @@ def zeros(plan: Plan) -> list[Job]:
     for by in ("layer", "cost"):
         for share in ZEROS:
             name = f"zeros-{by}-{share}"
-            config = replace(plan.config(name), zeros=share, zeros_from=min(0.5, share), zeros_by=by)
+            config = plan.run(name, zeros=share, zeros_from=min(0.5, share), zeros_by=by)
             jobs.append(Job(name, config, (("zeros_by", by), ("zeros", share))))
     return jobs
 
 
 def bits(plan: Plan) -> list[Job]:
     """A run for each block and kind of weights there (appendix A.3), all other blocks being masked."""
-    jobs = [Job("bits-none", plan.config("bits-none"), (("block", ""), ("weights", "masked"), ("bits", 2)))]
+    jobs = [Job("bits-none", plan.run("bits-none"), (("block", ""), ("weights", "masked"), ("bits", 2)))]
     for block in unet.BLOCKS:
         for kind, count in BITS.items():
             if kind == "masked":
@@ -103,9 +84,9 @@ def bits(plan: Plan) -> list[Job]:
             name = f"bits-{block}-{kind}"
             if kind == "binary":
                 others = tuple(other for other in unet.BLOCKS if other != block)
-                config = replace(plan.config(name), masked=others)
+                config = plan.run(name, masked=others)
             else:
-                config = replace(plan.config(name), weights=(f"{block}={kind}",))
+                config = plan.run(name, weights=(f"{block}={kind}",))
             jobs.append(Job(name, config, (("block", block), ("weights", kind), ("bits", count))))
     return jobs
 
@@ -121,7 +102,7 @@ def run(
     """Sweep over "blocks" (`count` configurations), "zeros" or "bits"; returns the table and the pictures it wrote."""
     study.run([plan.start], plan.out, devices[:1])
     if over == "blocks":
-        jobs = blocks(plan, shapley.coalitions(len(unet.BLOCKS), count, plan.seed, stratified))
+        jobs = blocks(plan, shapley.coalitions(len(unet.BLOCKS), count, plan.base.seed, stratified))
     else:
         jobs = {"zeros": zeros, "bits": bits}[over](plan)
     rows = study.run(jobs, plan.out, devices)
@@ -135,7 +116,7 @@ def run(
 def _draw_blocks(rows: Sequence[Row], plan: Plan) -> list[Path]:
     members = np.array([[block in row["masked"].split() for block in unet.BLOCKS] for row in rows])
     values = np.array([row["dice"] for row in rows])
-    flat = unet.layers(plan.width)
+    flat = unet.layers(plan.base.width)
     costs = {backend: CostModel(backend).scores(flat) for backend in ("bmma", "cpu")}
     worth = (shapley.estimate(members, values), *shapley.interval(members, values))
     study.write_csv(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 from engine.train.config import Config
 from engine.train.experiments import study
 from engine.train.experiments.study import Job, Row
-from engine.train.experiments.sweep import NEVER
 
 POST_TRAINING = "INT8 (W8A8), post-training"
 FULL = "Full precision"
@@ -62,46 +61,33 @@ PAPER = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What every row has in common. A third of `samples` trains full precision; every row goes on from there.
+class Plan(study.Plan):
+    """What a table trains. A third of the budget trains full precision; every row goes on from there.
 
-    All runs share one split (seed 0). A seed here is the `run_seed`: the spread is that of training alone.
+    All runs share one split. A seed of `seeds` is a `run_seed`: the spread is that of training alone.
     """
 
-    data: str
-    out: Path
     seeds: int = 3
-    width: int = 32
-    crop: int = 192
-    batch: int = 4
-    samples: int = 24000
-    contrast: str = "stretch"
-    resize: int = 0
 
-    def config(self, name: str, run_seed: int, samples: int, **changes: Any) -> Config:
-        out = str(self.out / "runs" / name)
-        common = Config(self.data, out, width=self.width, crop=self.crop, batch=self.batch)
-        common = replace(common, contrast=self.contrast, resize=self.resize)
-        return replace(common, run_seed=run_seed, samples=samples, validate_every=NEVER, save_every=NEVER, **changes)
+    @property
+    def third(self) -> int:
+        """Of the budget, in samples."""
+        return self.base.samples // 3
 
     def starts(self) -> list[Job]:
         """Full precision, a third of the budget: where every row of a seed begins."""
-        third = self.samples // 3
-        return [self._start("start", seed, third, full_precision=True) for seed in range(self.seeds)]
+        return [self._start("start", seed, full_precision=True) for seed in range(self.seeds)]
 
     def eighths(self) -> list[Job]:
         """8-bit weights and bits for activations, another third from there."""
-        third = self.samples // 3
         return [
-            self._start("eighth", seed, third, init=self._checkpoint("start", seed), weights=("int8",))
+            self._start("eighth", seed, init=self.checkpoint(f"start-{seed}"), weights=("int8",))
             for seed in range(self.seeds)
         ]
 
-    def _start(self, kind: str, seed: int, samples: int, **changes: Any) -> Job:
-        return Job(f"{kind}-{seed}", self.config(f"{kind}-{seed}", seed, samples, **changes), keep=True)
-
-    def _checkpoint(self, kind: str, seed: int) -> str:
-        return str(self.out / "runs" / f"{kind}-{seed}" / "checkpoint.pt") if kind else ""
+    def _start(self, kind: str, seed: int, **changes: Any) -> Job:
+        name = f"{kind}-{seed}"
+        return Job(name, self.config(name, run_seed=seed, samples=self.third, **changes), keep=True)
 
     def jobs(self, methods: Mapping[str, dict[str, Any]] = METHODS) -> list[Job]:
         """Every method with every seed, seed by seed."""
@@ -109,10 +95,20 @@ class Plan:
 
     def _job(self, method: str, seed: int, start: str = "start", teacher: bool = False, **changes: Any) -> Job:
         name = f"{'-'.join(method.lower().replace(',', '').split())}-{seed}".replace("(", "").replace(")", "")
-        changes["init"] = self._checkpoint(start, seed)
-        changes["teacher"] = self._checkpoint("start", seed) if teacher else ""
-        config = self.config(name, seed, self.samples - THIRDS[start] * (self.samples // 3), **changes)
+        config = self.config(
+            name,
+            run_seed=seed,
+            samples=self.base.samples - THIRDS[start] * self.third,
+            init=self.checkpoint(f"{start}-{seed}") if start else "",
+            teacher=self.checkpoint(f"start-{seed}") if teacher else "",
+            **changes,
+        )
         return Job(name, config, (("method", method), ("seed", seed)), int8=method == FULL)
+
+
+def plan(data: str, out: Path, seeds: int = Plan.seeds, **settings: Any) -> Plan:
+    """A plan on images with their contrast stretched, but for what `settings` (of Config) say."""
+    return Plan(Config(data, str(out), **{"contrast": "stretch", **settings}), seeds)
 
 
 def run(plan: Plan, devices: Sequence[str] = ("cpu",), paper: str = "", over: str = "methods") -> list[Path]:

@@ -45,11 +45,3 @@ def test_scores_over_training_images_are_called_that() -> None:
     text = card.write(random_model(3), rows(12, "", Counts(8, 1, 1)), "all")
     assert "training has seen some of them" in text
     assert "Otsu" not in text
-
-
-def test_the_card_of_an_earlier_versions_file_uses_the_words_of_today() -> None:
-    story = {"crops": 16, "pairs": 12, "soften": 0.4, "without": ["norms"], "scores": {"dice": 0.5}}
-    text = card.write(replace(random_model(3), provenance=story), rows(1, "", Counts(8, 1, 1)), "all")
-    assert {"- samples: 16", "- images: 12", "- annealing: 0.4"} <= set(text.splitlines())
-    assert "- ablate: batch-norm-re-estimation" in text
-    assert "- metrics" not in text

@@ -73,4 +73,4 @@ def test_parts_are_those_of_training(data: Path, part: str) -> None:
     items = layouts.samples(data)
     training, validation = dataset.split(items, 0.25, 3)
     assert evaluate.select(items, part, 0.25, 3) == {"training": training, "validation": validation}[part]
-    assert evaluate.select(items, "all") == items
+    assert evaluate.select(items, "all", 0.25, 3) == items

@@ -13,7 +13,7 @@ from engine import strategy
 from engine.backends import reference
 from engine.model import ClassInfo, Model
 from engine.networks import unet
-from engine.train import quantize
+from engine.train import kinds
 from engine.train.config import Config
 from engine.train.export import ExportError, prove, to_model
 from engine.train.network import BitConv, Network
@@ -29,8 +29,7 @@ def random_network(
     names = tuple(f"class {k}" for k in range(classes)) if classes > 1 else ()
     network = Network(Config("", "", width=width, masked=tuple(masked), classes=names, weights=weights).layers())
     network.set_zeros(0.6)
-    norms = [stage.norm for stage in network.stages.values() if isinstance(stage, BitConv)]
-    for norm in norms:
+    for norm in (stage.norm for stage in network.stages.values() if isinstance(stage, BitConv)):
         torch.nn.init.normal_(norm.weight)
         torch.nn.init.normal_(norm.bias, std=0.3)
         norm.weight.data[::4] = 0
@@ -80,12 +79,12 @@ def same_bits(network: Network, image: NDArray[np.uint8]) -> float:
     return float((exact == faked).float().mean())
 
 
-@pytest.mark.parametrize("kind", [*quantize.TERNARY, *quantize.MULTIBIT])
+@pytest.mark.parametrize("kind", [*kinds.TERNARY, *kinds.MULTIBIT])
 def test_every_quantiser_evaluates_what_it_trains(kind: str) -> None:
     assert same_bits(random_network(6, MIXED, weights=(kind,)), random_image(48, 32)) > 0.99
 
 
-@pytest.mark.parametrize("kind", quantize.TERNARY)
+@pytest.mark.parametrize("kind", kinds.TERNARY)
 def test_every_ternary_quantiser_is_exported_to_the_bit(kind: str) -> None:
     network = random_network(5, MIXED, weights=(kind,))
     model = exported(network)
@@ -96,14 +95,14 @@ def test_every_ternary_quantiser_is_exported_to_the_bit(kind: str) -> None:
     assert least < zeros < most
 
 
-@pytest.mark.parametrize("kind", quantize.MULTIBIT)
+@pytest.mark.parametrize("kind", kinds.MULTIBIT)
 def test_baselines_of_several_bits_are_not_exported(kind: str) -> None:
     with pytest.raises(ExportError, match=f"weights of {kind} are a baseline"):
         exported(random_network(4, MIXED, weights=(f"Down2={kind}",)))
 
 
 def test_integers_fill_their_range() -> None:
-    for kind, limit in quantize.MULTIBIT.items():
+    for kind, limit in kinds.MULTIBIT.items():
         network = random_network(4, ("Down2",), weights=(f"Down2={kind}",))
         weights = network.bit_convolutions()["down2.conv1"].quantized_params().weights
         assert np.abs(weights).max((1, 2, 3)).tolist() == [limit] * len(weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,13 @@ import torch
 
 from engine import format
 from engine.networks import unet
-from engine.train import export, figures, log
+from engine.train import card, export, figures, log
 from engine.train.config import PARTS, Config
+from engine.train.evaluate import Row
+from engine.train.metrics import Counts
 from engine.train.renamed import RENAMED, current
 from engine.train.trainer import Trainer
+from tests.models import random_model
 
 torch.set_num_threads(1)  # the networks are tiny
 
@@ -55,6 +58,14 @@ def test_a_checkpoint_of_an_earlier_version_resumes_and_exports(config: Config, 
     torch.save({**torch.load(run.checkpoint, weights_only=True), "config": state["config"]}, run.checkpoint)
     model = format.load(export.export(run.checkpoint, tmp_path / "earlier.safetensors"))
     assert (model.provenance["samples"], model.provenance["run_seed"]) == (16, 1)
+
+
+def test_the_card_of_an_earlier_versions_file_uses_the_words_of_today() -> None:
+    story = {"crops": 16, "pairs": 12, "soften": 0.4, "without": ["norms"], "scores": {"dice": 0.5}}
+    text = card.write(replace(random_model(3), provenance=story), [Row("a", "", Counts(8, 1, 1))], "all")
+    assert {"- samples: 16", "- images: 12", "- annealing: 0.4"} <= set(text.splitlines())
+    assert "- ablate: batch-norm-re-estimation" in text
+    assert "- metrics" not in text
 
 
 def test_no_name_of_today_is_one_of_an_earlier_version() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import io
 import os
@@ -26,7 +25,6 @@ from engine import _native, format, roofline
 from engine.backends import registry
 from engine.runtime import Engine
 from service import cli
-from service.cli import train_commands
 from service.cli.terminal import progress, table
 from service.server import greeting, listen
 from service.settings import Settings
@@ -248,9 +246,6 @@ def test_training_flags_are_fields_of_its_configuration() -> None:
     names = {field.name for field in dataclasses.fields(config.Config)} | strategy
     given = cli.parser().parse_args(["train", "DATA", "-o", "OUT", "--width", "4", "--masked", "Up1", "CT1"])
     assert set(vars(given)) <= names | {"run"}
-    training = argparse.ArgumentParser()
-    train_commands._train_flags(training)
-    assert {action.dest for action in training._actions} - {"help"} <= names
 
 
 # -- serve ---------------------------------------------------------------------------------------------------------

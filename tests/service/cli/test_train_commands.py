@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from engine.train.config import Config
 from engine.train.metrics import Metrics
 from engine.train.trainer import Trainer
 from service import cli
+from service.cli import flags
 
 NUCLEI = Path(__file__).parents[2] / "data" / "nuclei"
 
@@ -63,6 +66,39 @@ def test_train_masks_the_blocks_that_were_asked_for(
     monkeypatch.setattr(Trainer, "run", remember)
     assert cli.main(["train", str(NUCLEI), "--out", str(tmp_path), "--width", "4", *flags]) == 0
     assert seen[0].masked == masked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["train", "DATA", "-o", "OUT", "--crops", "8"], "--crops is now called --samples"),
+        (["train", "DATA", "-o", "OUT", "--without", "dice", "colour"], "--without is now called --ablate"),
+        (["train", "DATA", "-o", "OUT", "--floating"], "--floating is now called --full-precision"),
+        (["sweep", "DATA", "-o", "OUT", "--start-crops", "8"], "--start-crops is now called --start-samples"),
+        (["table", "DATA", "-o", "OUT", "--crops", "8"], "--crops is now called --samples"),
+        (["eval", "MODEL", "DATA", "--share", "0.2"], "--share is now called --validation"),
+    ],
+)
+def test_a_renamed_flag_answers_what_it_is_called_now(
+    arguments: list[str], answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        cli.main(arguments)
+    assert error.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: {answer}\n")
+
+
+def test_every_setting_of_a_training_run_is_a_flag() -> None:
+    given = ["--masked", "Up1", "CT1", "--full-precision", "--learning-rate", "2e-3", "--resize", "64"]
+    settings = flags.training_of(cli.parser().parse_args(["train", "DATA", "-o", "OUT", *given]))
+    assert settings == {
+        **{"data": "DATA", "out": "OUT", "masked": ("Up1", "CT1"), "full_precision": True},
+        **{"learning_rate": 0.002, "resize": 64},
+    }
+    command = argparse.ArgumentParser()
+    flags.add_training(command)
+    shown = {action.dest for action in command._actions if action.help != argparse.SUPPRESS}
+    assert shown - {"help"} == {field.name for field in fields(Config)} - {"data", "out"}
 
 
 def test_a_model_card_is_written_beside_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from engine.train.data import augment
 
 
 @pytest.mark.parametrize("size", [(5, 9), (40, 200), (64, 64)])
-def test_crops_have_their_size_whatever_the_image(size: tuple[int, int]) -> None:
+def test_a_crop_has_its_size_whatever_the_image(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     for _ in range(20):

@@ -85,5 +85,5 @@ def test_split_holds_the_share_of_every_size_and_depends_on_the_seed_alone(monke
 
 
 def test_split_takes_rare_sizes_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    training, held = dataset.split(sized(monkeypatch, [(k, k) for k in range(20)]), 0.2)
+    training, held = dataset.split(sized(monkeypatch, [(k, k) for k in range(20)]), 0.2, seed=0)
     assert (len(training), len(held)) == (16, 4)
