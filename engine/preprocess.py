@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,27 @@ from engine import _native
 from engine.model import Preprocessing
 
 Pixels = NDArray[np.uint8]
+Image = NDArray[np.uint8] | NDArray[np.uint16]
+"""[h, w, 3], as a file holds it: uint16 where that has more than 8 bits a sample."""
 
 MIN_RANGE = 16
-"""Narrower grey ranges are not stretched further: they would be mostly noise."""
+"""Narrower grey ranges, in steps of the image's own depth, are not stretched further: they would be mostly noise."""
+
+BAND = 2**20
+"""16-bit samples that are worked on at a time: numpy takes four times their memory for it."""
 
 
-def preprocess(image: Pixels, how: Preprocessing) -> Pixels:
+def preprocess(image: Image, how: Preprocessing) -> Pixels:
     """`image` [h, w, 3] as the network is to see it: its contrast, then its size; not padded yet."""
+    pixels = in_8_bits(image, how)
+    return resize(pixels, how.height, how.width) if how.resize_mode == "resize" else pixels
+
+
+def in_8_bits(image: Image, how: Preprocessing) -> Pixels:
+    """`image` in the model's contrast. Without one 16 bits are divided by 257, and rounded: 65535 becomes 255."""
     if how.contrast == "stretch":
-        image = stretch(image)
-    return resize(image, how.height, how.width) if how.resize_mode == "resize" else image
+        return stretch(image)
+    return image if is_8_bits(image) else _look_up(image, (np.arange(65536) + 128) // 257)
 
 
 def postprocess(result: NDArray[Any], shape: tuple[int, ...], how: Preprocessing) -> NDArray[Any]:
@@ -28,20 +39,22 @@ def postprocess(result: NDArray[Any], shape: tuple[int, ...], how: Preprocessing
     return resize_nearest(result, *shape[:2]) if how.resize_mode == "resize" else result
 
 
-def stretch(image: Pixels) -> Pixels:
-    """Map the image's own grey range (0.5 to 99.5 % over all channels) to 0 … 255. uint8 in, uint8 out, any shape.
+def is_8_bits(image: Image) -> TypeGuard[Pixels]:
+    """Whether an image is uint8."""
+    return image.dtype == np.uint8
 
-    Microscopes and cameras leave images at a tenth of the range; one table of 256 integers per image brings them back,
-    and being integers it is the same on every machine.
+
+def stretch(image: Image) -> Pixels:
+    """Map the image's own grey range (0.5 to 99.5 % over all channels) to 0 … 255. uint8 or uint16 in, any shape.
+
+    Microscopes and cameras leave images at a tenth of the range; one table of integers per image brings them back, and
+    being integers it is the same on every machine. An image times 257 gives the very same as the image itself.
     """
-    flat, stretched = image.reshape(-1), np.empty(image.size, np.uint8)
-    counts = np.cumsum(_native.histogram(flat))
+    counts = np.cumsum(_histogram(image))
     low = int(np.searchsorted(counts, counts[-1] * 5 // 1000, side="right"))
     high = int(np.searchsorted(counts, counts[-1] - counts[-1] * 5 // 1000, side="left"))
     span = max(high - low, MIN_RANGE)
-    table = (np.clip(np.arange(256) - low, 0, span) * 255 + span // 2) // span
-    _native.look_up(flat, table.astype(np.uint8), stretched)
-    return stretched.reshape(image.shape)
+    return _look_up(image, (np.clip(np.arange(len(counts)) - low, 0, span) * 255 + span // 2) // span)
 
 
 def pad(image: Pixels, size: tuple[int, int]) -> Pixels:
@@ -65,6 +78,28 @@ def resize_nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]
     columns = (2 * np.arange(width) + 1) * array.shape[1] // (2 * width)
     nearest: NDArray[Any] = array[rows[:, None], columns]
     return nearest
+
+
+def _histogram(image: Image) -> NDArray[np.int64]:
+    """How often each value of the image's type occurs."""
+    flat = image.reshape(-1)
+    if is_8_bits(flat):
+        return np.array(_native.histogram(flat))
+    counts = np.zeros(65536, np.int64)
+    for start in range(0, flat.size, BAND):
+        counts += np.bincount(flat[start : start + BAND], minlength=65536)
+    return counts
+
+
+def _look_up(image: Image, table: NDArray[np.int64]) -> Pixels:
+    """The table's entry for every sample; the table has one for each value of the image's type."""
+    flat, entries, found = image.reshape(-1), table.astype(np.uint8), np.empty(image.size, np.uint8)
+    if is_8_bits(flat):
+        _native.look_up(flat, entries, found)
+    else:
+        for start in range(0, flat.size, BAND):
+            found[start : start + BAND] = entries[flat[start : start + BAND]]
+    return found.reshape(image.shape)
 
 
 def _taps(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -20,11 +20,11 @@ from engine.backends.cpu import available_kernels
 from engine.format import load
 from engine.model import Model
 from engine.plan import compile_plan
+from engine.preprocess import Image, Pixels
 from engine.tiling import PIXELS, Tiling
 
 __all__ = ["Engine", "EngineError", "Timings", "available_kernels", "resolve"]
 
-Pixels = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
 Logits = NDArray[np.int32]
 
@@ -73,9 +73,9 @@ class Engine:
         return cls(model, *registry.choose(compile_plan(model), device, threads, kernel), tile_pixels)
 
     def run(
-        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
+        self, images: Sequence[Image], threshold: float | Sequence[float] | None = None
     ) -> tuple[list[Mask], Timings]:
-        """Masks of `images` (uint8 [h, w, 3] each, any sizes), and the time it took.
+        """Masks of `images` (uint8 or uint16 [h, w, 3] each, any sizes), and the time it took.
 
         A mask is uint8 [h, w]: 0 or 1 with one class (1 where the probability reaches `threshold`, one for all images
         or one each; the model's own by default), class indices with several. A batch gives what single calls give.
@@ -83,16 +83,16 @@ class Engine:
         masks, _, timings = self._run(images, threshold, want_logits=False)
         return masks, timings
 
-    def run_logits(self, images: Sequence[Pixels]) -> tuple[list[Logits], Timings]:
+    def run_logits(self, images: Sequence[Image]) -> tuple[list[Logits], Timings]:
         """As `run`, but integer logits int32 [h, w, classes]; `model.layers[-1].scale` times them is the real logit."""
         _, logits, timings = self._run(images, None, want_logits=True)
         return logits, timings
 
-    def logits(self, image: Pixels) -> Logits:
+    def logits(self, image: Image) -> Logits:
         """Those of one image."""
         return self.run_logits([image])[0][0]
 
-    def probabilities(self, image: Pixels) -> NDArray[np.float64]:
+    def probabilities(self, image: Image) -> NDArray[np.float64]:
         """Of every pixel and class, float64 [h, w, classes], from the logits; with one class the foreground's."""
         return mbu.probabilities(self.logits(image) * self._scale)
 
@@ -125,7 +125,7 @@ class Engine:
         self.close()
 
     def _run(
-        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None, want_logits: bool
+        self, images: Sequence[Image], threshold: float | Sequence[float] | None, want_logits: bool
     ) -> tuple[list[Mask], list[Logits], Timings]:
         started = time.perf_counter()
         for image in images:
@@ -159,10 +159,10 @@ class Engine:
         return [mbu.integer_threshold(probability, self._scale) for probability in each]
 
 
-def check_image(image: Pixels) -> None:
-    """Raise ValueError unless `image` is uint8 [h, w, 3] with at least one pixel."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"an image is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
+def check_image(image: Image) -> None:
+    """Raise ValueError unless `image` is uint8 or uint16 [h, w, 3] with at least one pixel."""
+    if image.dtype not in (np.uint8, np.uint16) or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"an image is uint8 or uint16 [height, width, 3], not {image.dtype} {list(image.shape)}")
 
 
 def group_by_shape(images: Sequence[Pixels], model: Model) -> list[list[int]]:

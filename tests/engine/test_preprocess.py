@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from engine import preprocess
+from engine.model import Preprocessing
 
 
 def test_stretch_uses_the_whole_range() -> None:
@@ -21,9 +22,11 @@ def test_stretch_leaves_a_full_range_alone() -> None:
     assert np.abs(preprocess.stretch(image).astype(int) - image).max() <= 2
 
 
+@pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1, 3), (7, 5, 3), (64, 33, 3)])
-def test_stretch_follows_its_definition(shape: tuple[int, ...]) -> None:
-    image = np.random.default_rng(0).normal(90, 20, shape).clip(0, 255).astype(np.uint8)
+def test_stretch_follows_its_definition(shape: tuple[int, ...], deep: bool) -> None:
+    noise = np.random.default_rng(0).normal(90, 20, shape).clip(0, 255)
+    image = (noise * 11).astype(np.uint16) if deep else noise.astype(np.uint8)
     ordered, part = np.sort(image, axis=None), image.size * 5 // 1000
     low, high = int(ordered[part]), int(ordered[image.size - part - 1])
     span = max(high - low, preprocess.MIN_RANGE)
@@ -32,6 +35,25 @@ def test_stretch_follows_its_definition(shape: tuple[int, ...]) -> None:
     ]
     assert np.array_equal(preprocess.stretch(image), expected)
     assert np.array_equal(preprocess.stretch(image[::-1, ::2]), preprocess.stretch(image[::-1, ::2].copy()))
+
+
+@pytest.mark.parametrize("contrast", ["none", "stretch"])
+def test_8_bits_spread_over_16_give_the_very_same(contrast: str) -> None:
+    rng = np.random.default_rng(0)
+    how = Preprocessing(contrast=contrast)
+    for low, high in ((0, 256), (30, 90), (3, 250), (100, 117)):
+        image = rng.integers(low, high, (23, 31, 3), dtype=np.uint8)
+        deep = image.astype(np.uint16) * np.uint16(257)
+        assert np.array_equal(preprocess.preprocess(deep, how), preprocess.preprocess(image, how))
+
+
+def test_16_bits_without_contrast_are_divided_by_257_and_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preprocess, "BAND", 1000)  # so that several bands are gone through
+    samples = np.arange(65535, dtype=np.uint16).reshape(257, 85, 3)
+    reduced = preprocess.preprocess(samples, Preprocessing())
+    assert reduced.dtype == np.uint8
+    assert np.array_equal(reduced, np.rint(samples / 257))
+    assert np.array_equal(np.diff(preprocess.stretch(samples).reshape(-1).astype(int)).clip(0, 1).sum(), 255)
 
 
 @pytest.mark.parametrize("value", [0, 7, 255])

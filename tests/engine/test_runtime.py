@@ -51,7 +51,7 @@ def test_no_images_give_no_masks(model: Model) -> None:
     ids=["two channels", "two dimensions", "int16", "no rows", "no columns"],
 )
 def test_what_is_no_image_is_refused(model: Model, image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="an image is uint8"):
+    with pytest.raises(ValueError, match="an image is uint8 or uint16"):
         Engine.load(model).run([image])
 
 

@@ -1,22 +1,17 @@
-"""An engine that is easy to predict, to hold up and to break; images of every kind; a server in a thread."""
+"""An engine that is easy to predict, to hold up and to break; a server in a thread."""
 
 from __future__ import annotations
 
-import io
-import struct
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import httpx
 import numpy as np
 import uvicorn
 from fastapi import FastAPI
-from PIL import Image
 
 from engine.layer import Layer
 from engine.model import ClassInfo, Model, Preprocessing
@@ -98,74 +93,3 @@ def serving(app: FastAPI, wait: bool = True) -> Iterator[httpx.Client]:
             server.should_exit = True
             thread.join(PATIENCE)
             assert not thread.is_alive()
-
-
-def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """The bytes of `image` as a file of format `kind`."""
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
-
-
-def photo(width: int = 21, height: int = 13) -> Image.Image:
-    """An RGB image whose left half is red on blue, so that turns and flips show."""
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[:, : width // 2] = (255, 10, 20)
-    pixels[: height // 3, width // 2 :] = (0, 0, 200)
-    return Image.fromarray(pixels)
-
-
-def exif(orientation: int) -> bytes:
-    made = Image.Exif()
-    made[0x0112] = orientation
-    return made.tobytes()
-
-
-def images() -> dict[str, tuple[bytes, tuple[int, int]]]:
-    """Odd but sound images: the file and its displayed (width, height)."""
-    size = photo().size
-    grey16 = Image.fromarray(np.arange(13 * 21, dtype=np.uint16).reshape(13, 21) * 240)
-    palette = photo().quantize(4)
-    frames = {"save_all": True, "append_images": [photo().rotate(180)], "duration": 100}
-    return {
-        "RGB PNG": (file_of(photo()), size),
-        "1x1": (file_of(photo(1, 1)), (1, 1)),
-        "16-bit grey PNG": (file_of(grey16), size),
-        "16-bit grey TIFF": (file_of(grey16, "TIFF"), size),
-        "palette PNG": (file_of(palette), size),
-        "palette PNG with transparency": (file_of(palette, transparency=0), size),
-        "CMYK JPEG": (file_of(photo().convert("CMYK"), "JPEG"), size),
-        "RGBA PNG": (file_of(photo().convert("RGBA")), size),
-        "grey and alpha PNG": (file_of(photo().convert("LA")), size),
-        "grey PNG": (file_of(photo().convert("L")), size),
-        "1-bit PNG": (file_of(photo().convert("1")), size),
-        "EXIF-rotated JPEG": (file_of(photo(), "JPEG", exif=exif(6)), size[::-1]),
-        "animated GIF": (file_of(photo(), "GIF", **frames), size),
-        "progressive JPEG": (file_of(photo(), "JPEG", progressive=True), size),
-        "BMP": (file_of(photo(), "BMP"), size),
-        "WebP": (file_of(photo(), "WEBP", lossless=True), size),
-    }
-
-
-def damaged() -> dict[str, bytes]:
-    """Bodies that are no sound image."""
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    png, jpeg, gif = file_of(noise), file_of(noise, "JPEG"), file_of(noise, "GIF")
-    return {
-        "empty": b"",
-        "text": b"this is not an image",
-        "truncated PNG": png[: len(png) // 2],
-        "truncated JPEG": jpeg[: len(jpeg) // 2],
-        "truncated GIF": gif[: len(gif) // 2],
-        "PNG header only": png[:33],
-        "half a PNG signature": png[:5],
-        "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
-    }
-
-
-def giant(side: int) -> bytes:
-    """A PNG of a few bytes whose header promises side x side pixels."""
-    file = bytearray(file_of(photo()))
-    file[16:24] = struct.pack(">II", side, side)
-    file[29:33] = struct.pack(">I", zlib.crc32(file[12:29]))
-    return bytes(file)

@@ -27,7 +27,8 @@ from service.core.batcher import InferenceResult
 from service.core.params import SegmentParams
 from service.settings import Settings
 from tests.models import random_model
-from tests.service.fakes import PATIENCE, FakeEngine, damaged, fake_model, file_of, giant, images, photo, serving
+from tests.pictures import damaged, file_of, giant, images, photo
+from tests.service.fakes import PATIENCE, FakeEngine, fake_model, serving
 
 PNG = {"Content-Type": "image/png"}
 

@@ -28,8 +28,9 @@ from service import logs, problems
 from service.app import create_app
 from service.codec.pixels import Pixels
 from service.settings import Settings
+from tests.pictures import file_of, photo
 from tests.service.cli.test_cli import model, seconds_until_ready, served
-from tests.service.fakes import PATIENCE, FakeEngine, file_of, photo, serving
+from tests.service.fakes import PATIENCE, FakeEngine, serving
 from tests.service.test_app import PNG, assert_lives_on, assert_problem, connection, received
 
 __all__ = ["model"]  # a fixture

@@ -10,7 +10,8 @@ import pytest
 from service import problems
 from service.app import create_app
 from service.settings import Settings
-from tests.service.fakes import FakeEngine, file_of, photo, serving
+from tests.pictures import file_of, photo
+from tests.service.fakes import FakeEngine, serving
 from tests.service.test_app import PNG, assert_problem
 
 KEY = "s3cret"

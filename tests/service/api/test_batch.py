@@ -18,7 +18,8 @@ from service.app import create_app
 from service.core.engine import Engine
 from service.core.params import SegmentParams
 from service.settings import Settings
-from tests.service.fakes import PATIENCE, FakeEngine, fake_model, file_of, serving
+from tests.pictures import file_of
+from tests.service.fakes import PATIENCE, FakeEngine, fake_model, serving
 from tests.service.test_app import PNG, assert_problem, mask_of
 
 

@@ -11,9 +11,10 @@ from PIL import Image
 
 from service.app import create_app
 from service.settings import Settings
+from tests.pictures import file_of, photo
 from tests.service.api.browser import Page, chromium
 from tests.service.api.test_batch import two_models
-from tests.service.fakes import FakeEngine, fake_model, file_of, photo, serving
+from tests.service.fakes import FakeEngine, fake_model, serving
 
 PAINTED = """(() => {
     const canvas = document.getElementById("overlay");

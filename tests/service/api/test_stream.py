@@ -19,9 +19,10 @@ from websockets.typing import Subprotocol
 from service.api.stream import LatestFrame
 from service.app import create_app
 from service.settings import Settings
+from tests.pictures import file_of, photo
 from tests.service.api.test_batch import red
 from tests.service.core.test_batcher import Clock
-from tests.service.fakes import PATIENCE, FakeEngine, file_of, photo, serving
+from tests.service.fakes import PATIENCE, FakeEngine, serving
 from tests.service.test_app import assert_lives_on
 
 

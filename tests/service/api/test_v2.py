@@ -15,8 +15,9 @@ from service import problems
 from service.app import create_app
 from service.settings import Settings
 from tests.models import random_model
+from tests.pictures import file_of, images, photo
 from tests.service.api.test_batch import two_models
-from tests.service.fakes import FakeEngine, file_of, images, photo, serving
+from tests.service.fakes import FakeEngine, serving
 from tests.service.test_app import PNG, mask_of
 
 PIXELS = np.asarray(photo())

@@ -14,7 +14,7 @@ from service.cli.bulk import Job, Outcome
 from service.cli.cluster import Actor
 from service.settings import Settings
 from tests.models import random_model
-from tests.service.fakes import photo
+from tests.pictures import photo
 
 
 @pytest.fixture

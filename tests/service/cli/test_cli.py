@@ -30,7 +30,8 @@ from service.server import greeting, listen
 from service.settings import Settings
 from tests.bench.test_cuda import Timed
 from tests.models import random_model
-from tests.service.fakes import PATIENCE, FakeEngine, file_of, photo
+from tests.pictures import file_of, photo
+from tests.service.fakes import PATIENCE, FakeEngine
 
 ROOT = Path(__file__).parents[3]
 READY_WITHIN = 2.0  # seconds from process start

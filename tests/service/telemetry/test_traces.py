@@ -21,8 +21,9 @@ from service.app import create_app
 from service.problems import EngineFailure
 from service.settings import Settings
 from service.telemetry import traces
+from tests.pictures import file_of, photo
 from tests.service.cli.test_cli import ROOT, model, seconds_until_ready, served
-from tests.service.fakes import PATIENCE, FakeEngine, file_of, photo, serving
+from tests.service.fakes import PATIENCE, FakeEngine, serving
 from tests.service.test_app import PNG
 
 __all__ = ["model"]  # a fixture

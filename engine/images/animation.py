@@ -1,0 +1,94 @@
+"""GIF and WebP, files of frames: their parts counted, and what makes no pixels left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.images import pillow
+from engine.images.errors import DamagedImageError
+from engine.images.limits import PARTS, check_parts
+from engine.images.reading import Reading
+from engine.images.selection import Selection, indices
+
+GIF_IMAGE, GIF_EXTENSION, GIF_END = 0x2C, 0x21, b"\x3b"
+GRAPHIC_CONTROL = b"\xf9"
+WEBP_PARTS = 2**14
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Where in a GIF file lies what makes pixels: the header, then what every frame adds."""
+
+    header: bytes
+    frames: list[bytes]
+    is_whole: bool
+
+    def file(self, last: int) -> bytes:
+        """The file up to the frame `last`. Of a truncated one Pillow finds out whether it matters."""
+        end = GIF_END if self.is_whole or last < len(self.frames) - 1 else b""
+        return self.header + b"".join(self.frames[: last + 1]) + end
+
+
+def read_gif(data: bytes, max_pixels: int, selection: Selection) -> Reading:
+    """Without comments, for which Pillow takes quadratic time."""
+    blocks = gif_blocks(data)
+    last = indices("page", selection.page, max(1, len(blocks.frames)))[-1]
+    return pillow.read_frames(blocks.file(last), "GIF", max_pixels, selection, max(1, len(blocks.frames)))
+
+
+def gif_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """(width, height)"""
+    return pillow.displayed_size(gif_blocks(data).file(0), "GIF", max_pixels)
+
+
+def gif_blocks(data: bytes) -> Blocks:
+    """The blocks of a GIF file, counted."""
+    at = 13 + _table(data[10:11])
+    header, frames, control, parts = data[:at], [], b"", 0
+    while at < len(data) and data[at] in (GIF_IMAGE, GIF_EXTENSION):
+        start, is_image = at, data[at] == GIF_IMAGE
+        at += 11 + _table(data[at + 9 : at + 10]) if is_image else 2
+        while at < len(data) and data[at]:  # blocks of up to 255 bytes
+            at += data[at] + 1
+            parts += 1
+            if parts > PARTS:
+                check_parts("GIF", parts, at)
+        at += 1
+        parts += 1
+        if is_image:
+            frames.append(control + data[start:at])
+            control = b""
+        elif data[start + 1 : start + 2] == GRAPHIC_CONTROL:
+            control = data[start:at]
+    check_parts("GIF", parts, len(data))
+    return Blocks(header, frames, at <= len(data))
+
+
+def _table(flags: bytes) -> int:
+    """Bytes of the color table that these flags announce."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
+
+
+def read_webp(data: bytes, max_pixels: int, selection: Selection) -> Reading:
+    """By libwebp, in Pillow."""
+    return pillow.read_frames(data, "WEBP", max_pixels, selection, profile=webp_profile(data))
+
+
+def webp_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """(width, height)"""
+    webp_profile(data)
+    return pillow.displayed_size(data, "WEBP", max_pixels)
+
+
+def webp_profile(data: bytes) -> bytes:
+    """The color profile of a WebP file, whose chunks are counted on the way."""
+    at, parts, profile = 12, 0, b""
+    while at + 8 <= len(data):
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        parts += 1
+        if parts > WEBP_PARTS:
+            raise DamagedImageError(f"the WebP image has more than {WEBP_PARTS} parts")
+        if name == b"ICCP":
+            profile = data[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
+    return profile

@@ -1,0 +1,97 @@
+"""Bytes or a file to pixels: which reader it is for, and what is the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine.images import animation, foreign, jpeg, orientation, pillow, png, profile, tiff, tiff_directory
+from engine.images.errors import ImageError, UnreadableFileError
+from engine.images.limits import MAX_PIXELS
+from engine.images.reading import Reading
+from engine.images.samples import Pixels, grey_to_rgb
+from engine.images.selection import FIRST, Selection, Taken, indices
+
+COLORS = 3
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as it is displayed: `pixels` [h, w, 3], RGB, C-contiguous, uint8, or uint16 of files with more bits."""
+
+    pixels: Pixels
+    taken: Taken
+
+
+@dataclass(frozen=True)
+class Format:
+    """Whose bytes begin with one of `magic` (and go on, 8 bytes later, with `form`), and who reads them."""
+
+    name: str
+    magic: tuple[bytes, ...]
+    read: Callable[[bytes, int, Selection], Reading]
+    size: Callable[[bytes, int], tuple[int, int]]
+    form: bytes = b""
+
+
+FORMATS = (
+    Format("JPEG", (jpeg.START,), jpeg.read, jpeg.size),
+    Format("PNG", (png.SIGNATURE,), png.read, png.size),
+    Format("TIFF", tiff_directory.MAGIC, tiff.read, tiff.size),
+    Format("WebP", (b"RIFF",), animation.read_webp, animation.webp_size, b"WEBP"),
+    Format("GIF", (b"GIF87a", b"GIF89a"), animation.read_gif, animation.gif_size),
+    Format("BMP", (b"BM",), pillow.read_bmp, pillow.bmp_size),
+)
+
+
+def decode(source: bytes | Path, max_pixels: int = MAX_PIXELS, selection: Selection = FIRST) -> Decoded:
+    """The image in a file's bytes, or in a file.
+
+    Raises ImageError: see `errors` for the kinds. Running out of memory is a MemoryError, no fault of the image.
+    """
+    with named(source) as data:
+        reading = format_of(data).read(data, max_pixels, selection)
+        pixels = profile.to_srgb(reading.pixels, reading.profile)
+        taken = reading.taken
+        if selection.channel is not None and taken.channel is None:
+            chosen = indices("channel", selection.channel, COLORS)
+            pixels = grey_to_rgb(pixels[:, :, chosen].max(axis=2, keepdims=True))
+            taken = Taken(selection.channel, COLORS, taken.page, taken.pages)
+        return Decoded(np.ascontiguousarray(orientation.turned(pixels, reading.orientation)), taken)
+
+
+def size(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) of an image as it is displayed, from its header. Raises ImageError."""
+    with named(source) as data:
+        return format_of(data).size(data, max_pixels)
+
+
+def format_of(data: bytes) -> Format:
+    """By the first bytes alone; raises NotAnImageError and UnsupportedImageError."""
+    for known in FORMATS:
+        if data.startswith(known.magic) and data.startswith(known.form, 8):
+            return known
+    raise foreign.refusal(data)
+
+
+@contextmanager
+def named(source: bytes | Path) -> Iterator[bytes]:
+    """The bytes of `source`; every ImageError raised meanwhile names the file."""
+    try:
+        yield _bytes_of(source)
+    except ImageError as error:
+        error.source = source if isinstance(source, Path) else None
+        raise
+
+
+def _bytes_of(source: bytes | Path) -> bytes:
+    if not isinstance(source, Path):
+        return source
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from error

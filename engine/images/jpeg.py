@@ -1,0 +1,147 @@
+"""JPEG by libjpeg-turbo, straight from the bytes; only its CMYK kinds by way of Pillow."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.images import orientation
+from engine.images.errors import DamagedImageError, UnsupportedImageError
+from engine.images.limits import check_size
+from engine.images.reading import Reading
+from engine.images.selection import Selection, Taken, indices
+
+START = b"\xff\xd8\xff"  # of the image, and of its first segment
+END = b"\xff\xd9"
+START_OF_SCAN = b"\xff\xda"
+SEGMENTS = 4096  # before the first scan; ordinary files have ten, large color profiles and depth maps some hundred
+SCANS = 100  # ordinary files have ten at most, and each of a few bytes is a walk over the whole image
+FORMATS = ("JPEG", "MPO")  # MPO is several JPEG images in one file, of which the first counts
+LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}  # and hierarchical: start-of-frame markers
+LONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # markers without a segment
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+ICC = b"ICC_PROFILE\0"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the segments before the first scan say. `described` means that there are EXIF or XMP."""
+
+    width: int
+    height: int
+    described: bool
+    profile: bytes
+
+
+def read(data: bytes, max_pixels: int, selection: Selection) -> Reading:
+    """JPEG has one page."""
+    indices("page", selection.page, 1)
+    header = read_header(data)
+    check_size("JPEG", header.width, header.height, max_pixels)
+    if data.count(START_OF_SCAN) > SCANS:
+        raise DamagedImageError(f"the JPEG image has more than {SCANS} scans")
+    return Reading(_decoded(data), Taken(), _orientation(data, header), header.profile)
+
+
+def size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """(width, height)"""
+    header = read_header(data)
+    check_size("JPEG", header.width, header.height, max_pixels)
+    turned = orientation.swaps_sides(_orientation(data, header))
+    return (header.height, header.width) if turned else (header.width, header.height)
+
+
+def read_header(data: bytes) -> Header:
+    """Size and metadata; raises DamagedImageError and UnsupportedImageError."""
+    at, size, described, profile = 2, None, False, []
+    for _ in range(SEGMENTS):
+        at = data.find(b"\xff", at)  # bytes before a marker are passed over, as libjpeg does
+        while data[at : at + 2] == b"\xff\xff":  # padding
+            at += 1
+        marker, length = data[at : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
+        if at < 0 or len(marker) < 2:
+            raise DamagedImageError("the JPEG image ends before its pixels")
+        if marker in (START_OF_SCAN, END):
+            break
+        if marker[1] in LONE:
+            at += 2
+            continue
+        if marker[1] in FRAMES and size is None:
+            size = _frame(marker[1], data[at + 4 : at + 10])
+        described |= marker[1] == 0xE1
+        if marker[1] == 0xE2 and data.startswith(ICC, at + 4):
+            profile.append(data[at + 4 + len(ICC) + 2 : at + 2 + length])
+        at += 2 + length
+    else:
+        raise DamagedImageError(f"the JPEG image has more than {SEGMENTS} segments before its pixels")
+    if size is None:
+        raise DamagedImageError("the JPEG image's header is damaged: it has no frame")
+    return Header(size[0], size[1], described, b"".join(profile))
+
+
+def _orientation(data: bytes, header: Header) -> int:
+    """By EXIF or XMP. Pillow is asked only where there are any: it would take as long as small images do to decode."""
+    if not header.described:
+        return orientation.UPRIGHT
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return orientation.of(image)
+    except Exception:  # as in `orientation.of`
+        return orientation.UPRIGHT
+
+
+def _frame(marker: int, frame: bytes) -> tuple[int, int]:
+    """(width, height) of a start of frame."""
+    if marker in LOSSLESS or 0xC5 <= marker <= 0xC7 or marker > 0xCC:
+        raise UnsupportedImageError("this is a lossless or hierarchical JPEG image, which is not read: send PNG")
+    if frame[:1] and frame[0] != 8:
+        raise UnsupportedImageError(f"JPEG images of {frame[0]} bits a sample are not read: send PNG or TIFF")
+    if len(frame) < 6:
+        raise DamagedImageError("the JPEG image's header is damaged: it ends early")
+    return int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big")
+
+
+def _decoded(data: bytes) -> NDArray[np.uint8]:
+    pixels = _straight(data)
+    if pixels is None and data.rfind(END) < data.rfind(START_OF_SCAN):
+        pixels = _straight(data + END)
+        if pixels is None and not _is_whole(data + END):
+            raise DamagedImageError("the JPEG image ends in the middle of its pixels, before its end marker")
+        data += END
+    return _by_pillow(data) if pixels is None else pixels
+
+
+def _straight(data: bytes) -> NDArray[np.uint8] | None:
+    """Pixels by libjpeg-turbo, the same as Pillow's in half the time; None for other colors, and for any damage."""
+    try:
+        if simplejpeg.decode_jpeg_header(data)[2] not in ("YCbCr", "RGB", "Gray"):
+            return None
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        return None
+    return pixels
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether an image of inks decodes without a complaint."""
+    try:
+        simplejpeg.decode_jpeg(data, "CMYK")
+    except ValueError:
+        return False
+    return True
+
+
+def _by_pillow(data: bytes) -> NDArray[np.uint8]:
+    """CMYK, and files that libjpeg-turbo decodes with complaints that do not matter."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return np.asarray(image.convert("RGB"))
+    except MemoryError:
+        raise
+    except Exception as error:  # as in `orientation.of`
+        raise DamagedImageError(f"the JPEG image is truncated or damaged: {error}") from error

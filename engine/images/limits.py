@@ -1,0 +1,67 @@
+"""What a decode may cost: everything that a file says of itself is counted here before a decoder sees it."""
+
+from __future__ import annotations
+
+from engine.images.errors import DamagedImageError, TooManyPixelsError
+
+MAX_PIXELS = 2**28
+"""Of an image, unless the caller says less."""
+
+PIXEL_BYTES = 16
+"""Samples of an image may take as many bytes as the limit of pixels, times this."""
+
+PARTS = 2**17
+"""Chunks, blocks, strips, tiles of one file, each a call of some decoder. Where they carry at least PART_BYTES bytes on
+average there may be more: their number follows from the size of the file."""
+
+PART_BYTES = 128
+
+DIRECTORY_ENTRIES = 2**20
+"""Of all pages of a TIFF file."""
+
+PROJECTED_IMAGES = 8
+"""Pages that are decoded for one picture (a projection, a later frame of an animation) may have the pixels of as many
+images of the largest size."""
+
+
+def rounded_pixels(height: int, width: int) -> int:
+    """Pixels of an image, both sides rounded up to multiples of 16: about what an engine computes for it."""
+    return (height + 15) // 16 * ((width + 15) // 16) * 256
+
+
+def check_size(kind: str, width: int, height: int, max_pixels: int) -> None:
+    """Raise TooManyPixelsError, or DamagedImageError where there are none."""
+    if width < 1 or height < 1:
+        raise DamagedImageError(f"the {kind} image has no pixels: it is {width} x {height}")
+    pixels = rounded_pixels(height, width)
+    if pixels > max_pixels:
+        raise TooManyPixelsError(
+            f"{width} x {height}, sides rounded up to multiples of 16, is {pixels} pixels; the limit is {max_pixels}",
+            limit=max_pixels,
+        )
+
+
+def check_sample_bytes(kind: str, size: int, max_pixels: int) -> None:
+    """Raise TooManyPixelsError for samples of so many bytes (pixels of many channels, or padded in tiles)."""
+    if size > PIXEL_BYTES * max_pixels:
+        raise TooManyPixelsError(
+            f"the samples of the {kind} image take {size} bytes; with {max_pixels} pixels as the limit, "
+            f"{PIXEL_BYTES * max_pixels} bytes are taken",
+            limit=max_pixels,
+        )
+
+
+def check_pages(count: int, width: int, height: int, max_pixels: int) -> None:
+    """Raise TooManyPixelsError where so many pages of this size are too much work for one picture."""
+    if count * width * height > PROJECTED_IMAGES * max_pixels:
+        raise TooManyPixelsError(
+            f"{count} pages of {width} x {height} would be decoded for one picture; the limit is "
+            f"{PROJECTED_IMAGES * max_pixels} pixels in all",
+            limit=max_pixels,
+        )
+
+
+def check_parts(kind: str, parts: int, size: int) -> None:
+    """Raise DamagedImageError for a file of `size` bytes that is chopped into needlessly many parts."""
+    if parts > PARTS and parts * PART_BYTES > size:
+        raise DamagedImageError(f"the {kind} image is cut into more than {PARTS} parts")

@@ -1,0 +1,85 @@
+"""What Pillow reads: opened under our limits, and its damage told in our words."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.images import orientation
+from engine.images.errors import DamagedImageError, ImageError
+from engine.images.limits import check_pages, check_size
+from engine.images.reading import Reading
+from engine.images.selection import Selection, Taken, indices
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow warns at a limit of its own and refuses at twice that; ours are in `limits`
+warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata in somebody's file are not this program's news
+
+
+@contextmanager
+def opened(data: bytes, kind: str, max_pixels: int) -> Iterator[Image.Image]:
+    """The image of the format `kind` in `data`, its pixels counted but not decoded; all that is damaged raises."""
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            check_size(kind, *image.size, max_pixels)
+            yield image
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # foreign bytes make Pillow raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise DamagedImageError(f"the {kind} image is truncated or damaged: {error}") from error
+
+
+def read_frames(
+    data: bytes, kind: str, max_pixels: int, selection: Selection, pages: int = 0, profile: bytes = b""
+) -> Reading:
+    """An image or an animation of 8 bits a sample, of `pages` frames, by default as many as Pillow says."""
+    with opened(data, kind, max_pixels) as image:
+        count = pages or int(getattr(image, "n_frames", 1))
+        shown = _frames(image, indices("page", selection.page, count), max_pixels)
+        return Reading(shown, Taken(page=selection.page or 0, pages=count), orientation.of(image), profile)
+
+
+def displayed_size(data: bytes, kind: str, max_pixels: int) -> tuple[int, int]:
+    """(width, height)"""
+    with opened(data, kind, max_pixels) as image:
+        return image.size[::-1] if orientation.swaps_sides(orientation.of(image)) else image.size
+
+
+def read_bmp(data: bytes, max_pixels: int, selection: Selection) -> Reading:
+    """BMP has one page."""
+    return read_frames(data, "BMP", max_pixels, selection, 1)
+
+
+def bmp_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """(width, height)"""
+    return displayed_size(data, "BMP", max_pixels)
+
+
+def _frames(image: Image.Image, pages: Sequence[int], max_pixels: int) -> NDArray[np.uint8]:
+    """The frame of that number, or the greatest of several; drawing one takes all before it."""
+    if pages[-1]:
+        check_pages(pages[-1] + 1, *image.size, max_pixels)
+    shown: NDArray[np.uint8] | None = None
+    for page in range(pages[-1] + 1):
+        if page:
+            image.seek(page)
+        image.load()
+        if page in (pages[0], pages[-1]) or len(pages) > 1:
+            pixels = _on_white(image)
+            shown = pixels if shown is None else np.maximum(shown, pixels)
+    assert shown is not None
+    return shown
+
+
+def _on_white(image: Image.Image) -> NDArray[np.uint8]:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        image = white
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
