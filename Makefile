@@ -21,7 +21,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-ray test-dashboard test-image test-gpu trainer check format bench sanitize clean
+.PHONY: help setup serve test test-ray test-dashboard test-image test-fuzz test-gpu trainer check format bench sanitize clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -42,6 +42,9 @@ test-dashboard: $(DEV)/.installed  ## watch the service under load with a real P
 
 test-ray: $(DEV)/.ray  ## segment and serve by a Ray cluster of two nodes and kill one
 	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_ray.py $(ARGS)
+
+test-fuzz: $(DEV)/.installed  ## decode 10,000 broken image files of every format
+	$(DEV)/bin/python -m pytest -m slow tests/engine/images $(ARGS)
 
 test-gpu:  ## build, test and measure on this machine's GPU with the Python that is there; needs no network
 	tests/gpu.sh $(ARGS)

@@ -27,8 +27,11 @@ SERVICE_LAYERS = (  # from the top down: what stands in a line imports only from
     {"service.codec", "service.telemetry"},
     {"service.settings", "service.problems", "service.logs"},
 )
-SERVICE_SEES = {"engine.model", "engine.runtime"}  # of the engine; the command line sees all of it
+SERVICE_SEES = {  # of the engine; the command line sees all of it
+    *("engine.images", "engine.model", "engine.preprocess", "engine.runtime"),
+}
 ENGINE_MAY_IMPORT = {"engine", "numpy", "safetensors", *sys.stdlib_module_names}
+IMAGES_MAY_IMPORT = {"engine", "numpy", "PIL", "simplejpeg", "tifffile", "imagecodecs", *sys.stdlib_module_names}
 
 
 @cache
@@ -71,6 +74,10 @@ def in_train(module: str) -> bool:
     return module == "engine.train" or module.startswith("engine.train.")
 
 
+def in_images(module: str) -> bool:
+    return module == "engine.images" or module.startswith("engine.images.")
+
+
 def test_the_top_level_holds_only_what_the_design_names() -> None:
     ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()}
     found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
@@ -79,9 +86,15 @@ def test_the_top_level_holds_only_what_the_design_names() -> None:
 
 def test_the_engine_imports_nothing_heavy() -> None:
     for module, path in modules("engine").items():
-        if not in_train(module):
+        if not in_train(module) and not in_images(module):
             assert top(imports(path)) <= ENGINE_MAY_IMPORT, module
-            assert not any(in_train(name) for name in imports(path)), module
+            assert not any(in_train(name) or in_images(name) for name in imports(path)), module
+
+
+def test_the_decoder_knows_nothing_else_of_the_engine() -> None:
+    for module, path in modules("engine/images").items():
+        assert top(imports(path)) <= IMAGES_MAY_IMPORT, module
+        assert all(in_images(name) or name == "engine" for name in imports(path) if name.startswith("engine")), module
 
 
 def test_the_engine_never_imports_the_service() -> None:

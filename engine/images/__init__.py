@@ -21,7 +21,7 @@ Every refusal is an `ImageError` that names the file, where there is one, and th
 what a file says of itself has been counted: pixels, bytes of samples, and the parts that a decoder would walk through.
 """
 
-from engine.images.decoder import Decoded, decode, size
+from engine.images.decoder import Decoded, decode, of_colors, size
 from engine.images.errors import (
     DamagedImageError,
     ImageError,
@@ -35,11 +35,12 @@ from engine.images.errors import (
 from engine.images.limits import MAX_PIXELS, rounded_pixels
 from engine.images.mask import read_mask
 from engine.images.samples import Pixels
-from engine.images.selection import FIRST, Choice, Selection, Taken, read_choice
+from engine.images.selection import FIRST, WHOLE, Choice, Selection, Taken, indices, read_choice
 
 __all__ = [
     "FIRST",
     "MAX_PIXELS",
+    "WHOLE",
     "Choice",
     "DamagedImageError",
     "Decoded",
@@ -54,6 +55,8 @@ __all__ = [
     "UnsupportedImageError",
     "UnusableMaskError",
     "decode",
+    "indices",
+    "of_colors",
     "read_choice",
     "read_mask",
     "rounded_pixels",

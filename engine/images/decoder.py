@@ -14,7 +14,7 @@ from engine.images.errors import ImageError, UnreadableFileError
 from engine.images.limits import MAX_PIXELS
 from engine.images.reading import Reading
 from engine.images.samples import Pixels, grey_to_rgb
-from engine.images.selection import FIRST, Selection, Taken, indices
+from engine.images.selection import FIRST, Choice, Selection, Taken, indices
 
 COLORS = 3
 
@@ -58,10 +58,14 @@ def decode(source: bytes | Path, max_pixels: int = MAX_PIXELS, selection: Select
         pixels = profile.to_srgb(reading.pixels, reading.profile)
         taken = reading.taken
         if selection.channel is not None and taken.channel is None:
-            chosen = indices("channel", selection.channel, COLORS)
-            pixels = grey_to_rgb(pixels[:, :, chosen].max(axis=2, keepdims=True))
+            pixels = of_colors(pixels, selection.channel)
             taken = Taken(selection.channel, COLORS, taken.page, taken.pages)
         return Decoded(np.ascontiguousarray(orientation.turned(pixels, reading.orientation)), taken)
+
+
+def of_colors(pixels: Pixels, channel: Choice) -> Pixels:
+    """Red, green or blue (0, 1, 2) of an image in colors, or the greatest of them, as grey; raises NoSuchPartError."""
+    return grey_to_rgb(pixels[:, :, indices("channel", channel, COLORS)].max(axis=2, keepdims=True))
 
 
 def size(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

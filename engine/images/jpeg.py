@@ -14,7 +14,7 @@ from engine.images import orientation
 from engine.images.errors import DamagedImageError, UnsupportedImageError
 from engine.images.limits import check_size
 from engine.images.reading import Reading
-from engine.images.selection import Selection, Taken, indices
+from engine.images.selection import WHOLE, Selection, indices
 
 START = b"\xff\xd8\xff"  # of the image, and of its first segment
 END = b"\xff\xd9"
@@ -45,7 +45,7 @@ def read(data: bytes, max_pixels: int, selection: Selection) -> Reading:
     check_size("JPEG", header.width, header.height, max_pixels)
     if data.count(START_OF_SCAN) > SCANS:
         raise DamagedImageError(f"the JPEG image has more than {SCANS} scans")
-    return Reading(_decoded(data), Taken(), _orientation(data, header), header.profile)
+    return Reading(_decoded(data), WHOLE, _orientation(data, header), header.profile)
 
 
 def size(data: bytes, max_pixels: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from engine.images.errors import DamagedImageError
 from engine.images.limits import PARTS, check_parts, check_sample_bytes, check_size
 from engine.images.reading import Reading
 from engine.images.samples import Raster, displayed
-from engine.images.selection import Selection, Taken, indices
+from engine.images.selection import WHOLE, Selection, indices
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, GREY_ALPHA, RGBA = 0, 2, 4, 6  # color types
@@ -86,7 +86,7 @@ def read(data: bytes, max_pixels: int, selection: Selection) -> Reading:
         return pillow.read_frames(chunks.file(), "PNG", max_pixels, selection, profile=chunks.profile)
     indices("page", selection.page, 1)
     raster, turn = _deep(chunks, max_pixels)
-    return Reading(displayed(raster), Taken(), turn)
+    return Reading(displayed(raster), WHOLE, turn)
 
 
 def size(data: bytes, max_pixels: int) -> tuple[int, int]:

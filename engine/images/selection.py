@@ -44,6 +44,10 @@ class Taken:
         return ", ".join(parts)
 
 
+WHOLE = Taken()
+"""All of an image that has nothing to choose from."""
+
+
 def read_choice(text: str) -> Choice:
     """A channel or page as people write it: a number from 0, or "max"; raises ValueError."""
     if text == "max":

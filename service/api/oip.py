@@ -27,6 +27,8 @@ SCHEMA = {  # of a request, for OpenAPI
             "type": "object",
             "properties": {
                 "threshold": {"type": "number", "minimum": 0, "maximum": 1},
+                "channel": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2}, {"const": "max"}]},
+                "page": {"anyOf": [{"const": 0}, {"const": "max"}]},
                 "timeout": COUNT | {"description": "microseconds"},
                 "priority": {"type": "integer", "minimum": 0, "description": "2 and above is low"},
             },

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.datastructures import QueryParams
 
+from engine.images import Choice, Selection, read_choice
 from service.api import negotiate
 from service.codec.encoders import ENCODERS
 from service.core import params
 from service.core.params import SegmentParams
 from service.core.service import Service
 from service.problems import BadParameter
+
+PART_SCHEMA = {"type": "string", "pattern": "^([0-9]{1,9}|max)$"}
+Part = Annotated[Choice, BeforeValidator(read_choice), WithJsonSchema(PART_SCHEMA)]
 
 
 class SegmentQuery(BaseModel):
@@ -29,6 +33,8 @@ class SegmentQuery(BaseModel):
         description="Format of the answer; goes before the Accept header.",
         json_schema_extra={"enum": list(ENCODERS)},
     )
+    channel: Part = Field(None, description="Of an image that has several: from 0, or max for the maximum of all.")
+    page: Part = Field(None, description="Plane, frame or page of an image that has several: as `channel`.")
     timeout_ms: int | None = Field(None, ge=1, description="Milliseconds from the end of the upload to the answer.")
     priority: Literal["normal", "low"] = Field("normal", description="Low waits for others, but not for ever.")
 
@@ -53,6 +59,7 @@ def segment_params(given: QueryParams, accept: str, service: Service) -> Segment
         encoder,
         params.timeout_s(query.timeout_ms, service.settings.timeout_ms),
         query.priority == "low",
+        Selection(query.channel, query.page),
     )
 
 

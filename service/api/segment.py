@@ -13,6 +13,7 @@ from service.api import query, upload
 from service.api.openapi import BYTES, problem_responses
 from service.api.raw_route import RawRoute
 from service.api.running import running_service
+from service.api.taken import taken_header, taken_member
 from service.api.timing import in_time, joules_header, milliseconds, server_timing
 from service.codec.encoders import ENCODERS, Encoder
 from service.core.pipeline import SegmentResponse
@@ -60,7 +61,7 @@ async def segment(request: Request) -> Response:
     segmented = await in_time(request, service.pipeline.segment(data, params), params.timeout_s)
     ms = milliseconds(segmented.seconds)
     request.state.log |= {"model": params.engine.model.name, "bytes": len(data)} | ms
-    headers = {"Server-Timing": server_timing(ms)} | joules_header(service)
+    headers = {"Server-Timing": server_timing(ms)} | taken_header(segmented.taken) | joules_header(service)
     return Response(segmented.body, media_type=params.encoder.media_type, headers=headers)
 
 
@@ -73,7 +74,8 @@ async def segment_batch(request: Request) -> Response:
     """Segment the images of a form's fields `image`: all are taken, or none; then each has a status of its own.
 
     An item is `{"status": 200, "media_type", "ms", "data"}`, where `data` is base64, or `result` instead where the
-    format is JSON; or it is the problem document of that image alone.
+    format is JSON, and `taken` where the image has several channels or pages; or it is the problem document of that
+    image alone.
     """
     service = await running_service(request)
     params = query.segment_params(request.query_params, "", service)
@@ -94,6 +96,7 @@ def _item(segmented: SegmentResponse | Problem, encoder: Encoder, request_id: st
     if isinstance(segmented, Problem):
         return segmented.document(request_id)
     item = {"status": 200, "media_type": encoder.media_type, "ms": milliseconds(segmented.seconds)}
+    item |= taken_member(segmented.taken)
     if encoder.media_type.endswith("json"):
         return item | {"result": json.loads(segmented.body)}
     return item | {"data": base64.b64encode(segmented.body).decode()}

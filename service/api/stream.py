@@ -1,8 +1,9 @@
 """WS /stream: frames in, masks out. A client that is ahead loses frames, never time: only the newest one waits.
 
 Each answer is a text message, JSON with `frame` (counted from 0 as they came), `dropped` (so far), `status`, `ms` by
-stage and `joules_per_image` where known, and after it, when the status is 200, a binary message: the mask in the format
-that was asked for. With another status the text carries the problem document as `problem`.
+stage, `taken` where the frame has several channels or pages and `joules_per_image` where known, and after it, when the
+status is 200, a binary message: the mask in the format that was asked for. With another status the text carries the
+problem document as `problem`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from service.api.query import segment_params
 from service.api.running import running_service
+from service.api.taken import taken_member
 from service.api.timing import deadline_passed, milliseconds
 from service.core.lifecycle import RETRY
 from service.core.params import SegmentParams
@@ -128,7 +130,7 @@ async def _answer(socket: WebSocket, frames: LatestFrame, service: Service, para
             head |= _refused(deadline_passed(params.timeout_s), socket, service.metrics)
         else:
             body = segmented.body
-            head |= {"status": 200, "ms": milliseconds(segmented.seconds)}
+            head |= {"status": 200, "ms": milliseconds(segmented.seconds)} | taken_member(segmented.taken)
             if service.image_joules is not None:
                 head["joules_per_image"] = service.image_joules
             service.metrics.frames.labels("answered").inc()

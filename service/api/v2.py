@@ -8,12 +8,21 @@ import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
+from engine.images import (
+    Choice,
+    NoSuchPartError,
+    Pixels,
+    Selection,
+    indices,
+    of_colors,
+    read_choice,
+    rounded_pixels,
+)
 from service.api import oip, upload
 from service.api.oip import INPUT, OUTPUT, InferRequest
 from service.api.openapi import BYTES, problem_responses
 from service.api.running import Running
 from service.api.timing import in_time, joules_header, milliseconds, server_timing
-from service.codec.pixels import fitted_pixels
 from service.core import params
 from service.core.engine import Engine
 from service.core.params import SegmentParams
@@ -117,7 +126,8 @@ async def model_ready(engine: Known, service: Running) -> JSONResponse:
 async def infer(engine: Known, request: Request, service: Running) -> Response:
     """Masks uint8 [n, h, w] of images uint8 [n, h, w, 3]: what /segment gives, 0/255 or class indices.
 
-    Parameters: `threshold`, `timeout` in microseconds, `priority` (2 and above is low).
+    Parameters: `threshold`, `channel`, `timeout` in microseconds, `priority` (2 and above is low). A tensor is one
+    page, so `page` may be 0 alone.
     """
     service.lifecycle.require_room()
     body = await upload.body(request, service.settings)
@@ -125,7 +135,8 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
     asked = await service.threads.run(lambda: oip.read(body, length))
     _require_size(asked, service)
     wanted = _params(asked, engine, service)
-    results = await in_time(request, service.pipeline.infer(list(asked.images), wanted), wanted.timeout_s)
+    images = [_channel(image, wanted.selection) for image in asked.images]
+    results = await in_time(request, service.pipeline.infer(images, wanted), wanted.timeout_s)
     request.state.log |= {"model": engine.model.name, "images": len(results), "bytes": len(body)}
     scale = np.uint8(255 if len(engine.model.classes) == 1 else 1)
     masks = np.stack([result.mask for result in results if result.mask is not None]) * scale
@@ -140,7 +151,7 @@ def _require_size(asked: InferRequest, service: Service) -> None:
     most = min(service.settings.request_images, service.settings.queue_images)
     if count > most:
         raise TooManyImages(f"at most {most} images are taken in one request", limit=most)
-    pixels, limit = fitted_pixels(height, width), service.settings.max_pixels
+    pixels, limit = rounded_pixels(height, width), service.settings.max_pixels
     if pixels > limit:
         raise TooManyPixels(f"an image may have {limit} pixels, sides rounded up to multiples of 16", limit=limit)
 
@@ -148,7 +159,25 @@ def _require_size(asked: InferRequest, service: Service) -> None:
 def _params(asked: InferRequest, engine: Engine, service: Service) -> SegmentParams:
     timeout_s = params.timeout_s(_timeout_ms(asked), service.settings.timeout_ms)
     threshold = params.threshold(engine, _threshold(asked))
-    return SegmentParams(engine, threshold, timeout_s=timeout_s, low_priority=_is_low(asked))
+    selection = Selection(_part(asked, "channel"), _part(asked, "page"))
+    return SegmentParams(engine, threshold, timeout_s=timeout_s, low_priority=_is_low(asked), selection=selection)
+
+
+def _part(asked: InferRequest, name: str) -> Choice:
+    value = asked.parameters.get(name)
+    try:
+        return None if value is None else read_choice(str(value))
+    except ValueError as error:
+        raise BadParameter(f"{name}: {error}") from None
+
+
+def _channel(image: Pixels, selection: Selection) -> Pixels:
+    """What is selected of the colors [h, w, 3] of a tensor."""
+    try:
+        indices("page", selection.page, 1)
+        return image if selection.channel is None else of_colors(image, selection.channel)
+    except NoSuchPartError as error:
+        raise BadParameter(error.reason) from None
 
 
 def _threshold(asked: InferRequest) -> float | None:

@@ -47,7 +47,7 @@ class Segmenter:
     def __call__(self, source: Path) -> Outcome:
         """The outcome of one file; a file that cannot be read, or is no image, is a failure of its own."""
         try:
-            image = decode.decode(source.read_bytes(), self._job.settings.max_pixels)
+            image = decode.decode(source.read_bytes(), self._job.settings.max_pixels).pixels
         except (Problem, OSError) as error:
             return Outcome(source, failure=str(error))
         (mask,), _ = self._engine.run([image], self._job.threshold)

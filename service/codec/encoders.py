@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.model import Model
+from engine.preprocess import in_8_bits, is_8_bits
 from service.codec import png, polygons, rle
 from service.codec.pixels import Logits, Mask, Pixels
 
@@ -85,7 +86,12 @@ def _document(mask: Mask, model: Model, **content: Any) -> bytes:
 
 
 def overlay(image: Pixels, mask: Mask, model: Model) -> bytes:
-    """PNG of `image` with every class in its own colour at half strength; one class leaves the background alone."""
+    """PNG of `image` with every class in its own colour at half strength; one class leaves the background alone.
+
+    An image of 16 bits is shown in the contrast in which the model sees it.
+    """
+    if not is_8_bits(image):
+        image = in_8_bits(image, model.preprocessing)
     colors = [entry.color for entry in model.classes]
     painted = np.ones(mask.shape, bool)
     if len(colors) == 1:

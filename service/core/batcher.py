@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from service.codec.pixels import Logits, Mask, Pixels, fitted_pixels
+from engine.images import rounded_pixels
+from service.codec.pixels import Logits, Mask, Pixels
 from service.core.params import SegmentParams
 from service.logs import log
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
@@ -50,7 +51,7 @@ class QueueEntry:
     @property
     def pixels(self) -> int:
         """Those that the engine computes."""
-        return fitted_pixels(*self.image.shape[:2])
+        return rounded_pixels(*self.image.shape[:2])
 
     @property
     def rank(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from engine.images import FIRST, Selection
 from service.codec.encoders import ENCODERS, Encoder
 from service.core.engine import Engine
 from service.problems import BadParameter
@@ -12,13 +13,16 @@ from service.problems import BadParameter
 
 @dataclass(frozen=True)
 class SegmentParams:
-    """By which engine, above which probability, in which format, within how many seconds, and how urgently."""
+    """By which engine, above which probability, in which format, within how many seconds, how urgently, and which
+    channel and page of an image that has several.
+    """
 
     engine: Engine
     threshold: float
     encoder: Encoder = ENCODERS["png"]
     timeout_s: float = math.inf
     low_priority: bool = False
+    selection: Selection = FIRST
 
 
 def threshold(engine: Engine, given: float | None) -> float:

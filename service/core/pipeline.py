@@ -18,9 +18,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
+from engine.images import WHOLE, Taken, rounded_pixels
 from service.codec import decode
 from service.codec.encoders import Result
-from service.codec.pixels import Pixels, fitted_pixels
+from service.codec.pixels import Pixels
 from service.core.batcher import Batcher, InferenceResult
 from service.core.params import SegmentParams
 from service.core.threads import CodecThreads
@@ -32,18 +33,20 @@ from service.telemetry.traces import Traces
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels, and the seconds that decoding them took."""
+    """Pixels, the seconds that decoding them took, and what of the image they are."""
 
     image: Pixels
     seconds: float
+    taken: Taken = WHOLE
 
 
 @dataclass(frozen=True)
 class SegmentResponse:
-    """The encoded mask, and the seconds of every stage."""
+    """The encoded mask, the seconds of every stage, and what of the image was segmented."""
 
     body: bytes
     seconds: dict[str, float]
+    taken: Taken = WHOLE
 
 
 class Pipeline:
@@ -70,7 +73,7 @@ class Pipeline:
         started = self._clock()
 
         def decode_and_queue() -> tuple[Decoded, Future[InferenceResult]]:
-            decoded = self._decode(data, started)
+            decoded = self._decode(data, params, started)
             return decoded, self._batcher.submit(decoded.image, params, started + params.timeout_s)
 
         queueing = self._threads.submit(decode_and_queue)
@@ -84,7 +87,7 @@ class Pipeline:
     async def segment_all(self, bodies: Sequence[bytes], params: SegmentParams) -> list[SegmentResponse | Problem]:
         """Many images: all are queued, or none and QueueFull; then each has its response or a problem of its own."""
         deadline = self._clock() + params.timeout_s
-        decoded = await self._decode_all(bodies)
+        decoded = await self._decode_all(bodies, params)
         images = [entry.image for entry in decoded if isinstance(entry, Decoded)]
         inferring = iter(self._batcher.submit_all(images, params, deadline))
         return await asyncio.gather(*(self._encode_or_problem(entry, inferring, params) for entry in decoded))
@@ -97,9 +100,9 @@ class Pipeline:
             self._observe({"queue": result.queue_s, "engine": result.engine_s})
         return results
 
-    def _decode(self, data: bytes, started: float) -> Decoded:
-        image = decode.decode(data, self._settings.max_pixels)
-        return Decoded(image, self._clock() - started)
+    def _decode(self, data: bytes, params: SegmentParams, started: float) -> Decoded:
+        decoded = decode.decode(data, self._settings.max_pixels, params.selection)
+        return Decoded(decoded.pixels, self._clock() - started, decoded.taken)
 
     async def _encode(
         self, decoded: Decoded, inferring: Future[InferenceResult], params: SegmentParams
@@ -116,20 +119,20 @@ class Pipeline:
         encoding = self._threads.after(inferring, encode, in_place=lambda: encoder.brief and not batcher.waiting)
         body = await asyncio.wrap_future(encoding)
         self._observe(seconds)
-        return SegmentResponse(body, seconds)
+        return SegmentResponse(body, seconds, decoded.taken)
 
-    async def _decode_all(self, bodies: Sequence[bytes]) -> list[Decoded | Problem]:
+    async def _decode_all(self, bodies: Sequence[bytes], params: SegmentParams) -> list[Decoded | Problem]:
         """One after the other: the sum of their pixels is known before it is too much."""
         decoded: list[Decoded | Problem] = []
         pixels, limit = 0, self._settings.queue_pixels
         for data in bodies:
             try:
-                entry = await self._threads.run(partial(self._decode, data, self._clock()))
+                entry = await self._threads.run(partial(self._decode, data, params, self._clock()))
             except Problem as problem:
                 decoded.append(problem)
                 continue
             decoded.append(entry)
-            pixels += fitted_pixels(*entry.image.shape[:2])
+            pixels += rounded_pixels(*entry.image.shape[:2])
             if pixels > limit:
                 raise TooManyPixels(f"the images of one request may have {limit} pixels in all", limit=limit)
         return decoded

@@ -60,7 +60,7 @@ class FakeEngine:
         self._begin(images)
         assert isinstance(threshold, Sequence)
         if len(self.model.classes) > 1:
-            return [image[:, :, 0].copy() for image in images], FakeTimings()
+            return [image[:, :, 0].astype(np.uint8) for image in images], FakeTimings()
         pairs = zip(images, threshold, strict=True)
         return [(image[:, :, 0] >= 255 * limit).astype(np.uint8) for image, limit in pairs], FakeTimings()
 

@@ -479,7 +479,7 @@ def test_the_api_describes_segment_and_every_problem(client: httpx.Client) -> No
     api = client.get("/openapi.json").json()
     described = api["paths"]["/segment"]["post"]
     assert {entry["name"] for entry in described["parameters"]} == {
-        *("model", "threshold", "format", "timeout_ms", "priority")
+        *("model", "threshold", "format", "channel", "page", "timeout_ms", "priority")
     }
     assert set(described["requestBody"]["content"]) == {"image/*", "application/octet-stream", "multipart/form-data"}
     statuses = {str(problem.status) for problem in problems.tree()}
@@ -494,7 +494,7 @@ def test_the_api_describes_segment_and_every_problem(client: httpx.Client) -> No
 def test_the_whole_way_gives_the_engines_own_bits() -> None:
     with Engine.load(random_model(width=4), threads=1) as engine, serving(create_app(engine, Settings())) as client:
         for kind, (data, _) in images().items():
-            (expected,), _ = engine.run([decode(data, 2**20)])
+            (expected,), _ = engine.run([decode(data, 2**20).pixels])
             mask = mask_of(client.post("/segment", content=data, headers=PNG))
             np.testing.assert_array_equal(mask, expected * 255, err_msg=kind)
 
@@ -506,9 +506,9 @@ def test_the_whole_way_gives_the_engines_own_bits() -> None:
 def test_decoders_do_not_preempt_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
 
-    def spy(data: bytes, most: int) -> Any:
+    def spy(*given: Any) -> Any:
         found.append(os.sched_getscheduler(0))
-        return decode(data, most)
+        return decode(*given)
 
     monkeypatch.setattr("service.codec.decode.decode", spy)
     with serving(create_app(FakeEngine(fake_model()), Settings())) as client:

@@ -93,7 +93,7 @@ def test_segment_goes_on_after_a_bad_file_and_says_so(
     (images / "a.png").write_bytes(b"no image")
     assert cli.main(["segment", str(images), "-o", str(tmp_path / "out"), "--model", str(model)]) == 1
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["b.png"]
-    assert f"mbunet: {images / 'a.png'}: these 8 bytes are none of" in capsys.readouterr().err
+    assert f"mbunet: {images / 'a.png'}: these 8 bytes are no image" in capsys.readouterr().err
 
 
 def test_segment_never_writes_over_an_image(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,7 @@ def test_segment_asks_a_server_with_the_same_result(
     assert {file.name for file in out.iterdir()} == {"a.png", "a.overlay.png", "b.png", "b.overlay.png"}
     np.testing.assert_array_equal(mask_in(out / "a.png") == 255, np.asarray(photo())[:, :, 0] == 255)
     captured = capsys.readouterr().err
-    assert f"mbunet: {images / 'c.png'}: The body is not a readable image: these 8 bytes are none of" in captured
+    assert f"mbunet: {images / 'c.png'}: The body is not a readable image: these 8 bytes are no image" in captured
     assert "3/3 images" in captured
 
 

@@ -161,5 +161,5 @@ def test_json_counts_pixels_by_class() -> None:
 
 def test_overlay_paints_only_the_foreground() -> None:
     image = np.full((1, 2, 3), 100, np.uint8)
-    drawn = decode(encoders.overlay(image, np.array([[0, 1]], np.uint8), fake_model()), 2**20)
+    drawn = decode(encoders.overlay(image, np.array([[0, 1]], np.uint8), fake_model()), 2**20).pixels
     assert drawn.tolist() == [[[100, 100, 100], [177, 50, 50]]]

@@ -8,9 +8,10 @@ import threading
 import numpy as np
 import pytest
 
+from engine import images
+from engine.images import WHOLE
 from service.codec import decode
 from service.codec.encoders import Encoder, Result
-from service.codec.pixels import Pixels
 from service.core.params import SegmentParams
 from service.core.pipeline import Decoded
 from service.core.service import assemble
@@ -23,10 +24,10 @@ IMAGE = np.zeros((16, 16, 3), np.uint8)
 def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     entered, gate = threading.Event(), threading.Event()
 
-    def slow(*_: object) -> Pixels:
+    def slow(*_: object) -> images.Decoded:
         entered.set()
         assert gate.wait(PATIENCE)
-        return np.zeros((16, 16, 3), np.uint8)
+        return images.Decoded(IMAGE, WHOLE)
 
     async def leave() -> None:
         asking = asyncio.create_task(service.pipeline.segment(b"", SegmentParams(engine, 0.5)))
