@@ -14,7 +14,7 @@
 namespace nb = nanobind;
 using namespace nb::literals;
 using mbunet::Op;
-using mbunet::Session;
+namespace cpu = mbunet::cpu;
 namespace cuda = mbunet::cuda;
 
 namespace {
@@ -44,24 +44,25 @@ template <class AnySession>
 nb::class_<AnySession> session_class(nb::module_& module, const char* name) {
     return nb::class_<AnySession>(module, name)
         .def(
-            "add_slot",
-            [](AnySession& self, int channels, int stride) { return self.network().add_slot(channels, stride); },
+            "add_tensor",
+            [](AnySession& self, int channels, int stride) { return self.network().add_tensor(channels, stride); },
             "channels"_a, "stride"_a)
         .def(
-            "add_pixels",
+            "add_stem",
             [](AnySession& self, int output, Array<int16_t, 4> weights, Array<int32_t, 1> theta) {
-                self.network().add_pixels(output, size(weights, 0), weights.data(), theta.data());
+                self.network().add_stem(output, size(weights, 0), weights.data(), theta.data());
             },
             "output"_a, "weights"_a.noconvert(), "theta"_a.noconvert())
         .def(
             "add_convolution",
             [](AnySession& self, bool upsamples, std::vector<int> inputs, std::vector<int> input_channels, int output,
-               Array<int8_t, 4> signs, Array<int32_t, 1> theta) {
-                self.network().add_convolution(upsamples ? Op::kUpconv : Op::kConv, std::move(inputs),
-                                               std::move(input_channels), output, size(signs, 0), signs.data(),
-                                               theta.data());
+               Array<int8_t, 4> ternary_weights, Array<int32_t, 1> theta) {
+                self.network().add_convolution(upsamples ? Op::kTransposedConv : Op::kConv, std::move(inputs),
+                                               std::move(input_channels), output, size(ternary_weights, 0),
+                                               ternary_weights.data(), theta.data());
             },
-            "upsamples"_a, "inputs"_a, "input_channels"_a, "output"_a, "signs"_a.noconvert(), "theta"_a.noconvert())
+            "upsamples"_a, "inputs"_a, "input_channels"_a, "output"_a, "ternary_weights"_a.noconvert(),
+            "theta"_a.noconvert())
         .def(
             "add_pool",
             [](AnySession& self, int input, int output, int channels) {
@@ -84,7 +85,7 @@ nb::class_<AnySession> session_class(nb::module_& module, const char* name) {
 NB_MODULE(_native, module) {
     module.def("available_kernels", [] {
         std::vector<std::string> names;
-        for (const mbunet::Kernels* kernels : mbunet::available_kernels()) names.emplace_back(kernels->name);
+        for (const cpu::Kernels* kernels : cpu::available_kernels()) names.emplace_back(kernels->name);
         return names;
     });
 
@@ -92,7 +93,7 @@ NB_MODULE(_native, module) {
         "peak",
         [](const std::string& kernel, int threads, size_t bytes) {
             nb::gil_scoped_release release;
-            return mbunet::peak(mbunet::kernels_named(kernel), threads, bytes);
+            return cpu::peak(cpu::kernels_named(kernel), threads, bytes);
         },
         "kernel"_a, "threads"_a, "bytes"_a);
 
@@ -113,16 +114,16 @@ NB_MODULE(_native, module) {
         },
         "values"_a.noconvert(), "table"_a.noconvert(), "out"_a.noconvert());
 
-    session_class<Session>(module, "Session")
+    session_class<cpu::Session>(module, "Session")
         .def(
             "__init__",
-            [](Session* self, const std::string& kernel, int threads) {
-                new (self) Session(mbunet::kernels_named(kernel), threads);
+            [](cpu::Session* self, const std::string& kernel, int threads) {
+                new (self) cpu::Session(cpu::kernels_named(kernel), threads);
             },
             "kernel"_a, "threads"_a)
-        .def_prop_ro("kernel", [](const Session& self) { return std::string(self.kernels().name); })
-        .def_prop_ro("threads", &Session::threads)
-        .def_prop_ro("step_seconds", &Session::step_seconds);
+        .def_prop_ro("kernel", [](const cpu::Session& self) { return std::string(self.kernels().name); })
+        .def_prop_ro("threads", &cpu::Session::threads)
+        .def_prop_ro("step_seconds", &cpu::Session::step_seconds);
 
     nb::exception<cuda::Error>(module, "CudaError", PyExc_RuntimeError);
     nb::class_<cuda::Gpu>(module, "Gpu")

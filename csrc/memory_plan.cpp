@@ -19,10 +19,10 @@ size_t last_use(const std::vector<Step>& steps, size_t index) {
     return last;
 }
 
-// The steps from which on until which each slot holds what is still needed.
+// The steps from which on until which each tensor holds what is still needed.
 std::vector<Busy> busy_steps(const Network& network) {
     const std::vector<Step>& steps = network.steps();
-    std::vector<Busy> busy(network.slots().size(), Busy(steps.size()));
+    std::vector<Busy> busy(network.tensors().size(), Busy(steps.size()));
     for (size_t s = 0; s < steps.size(); ++s) {
         if (steps[s].output < 0) continue;
         const size_t first = steps[s].op == Op::kPool && s ? s - 1 : s;  // pooling may be done by the step before
@@ -40,22 +40,22 @@ bool meet(const Busy& a, const Busy& b) {
 
 }  // namespace
 
-// The largest first, each at the lowest place that no slot needed at the same time has taken.
-Placement::Placement(const Network& network, const std::vector<size_t>& sizes) : offsets(sizes.size()) {
+// The largest first, each at the lowest place that no tensor needed at the same time has taken.
+MemoryPlan::MemoryPlan(const Network& network, const std::vector<size_t>& sizes) : offsets(sizes.size()) {
     const std::vector<Busy> busy = busy_steps(network);
     std::vector<size_t> order(sizes.size()), placed;
     std::iota(order.begin(), order.end(), size_t{0});
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return sizes[a] > sizes[b]; });
-    for (size_t slot : order) {
+    for (size_t tensor : order) {
         size_t at = 0;
         for (size_t other : placed)  // by offset
-            if (at + sizes[slot] > offsets[other] && meet(busy[slot], busy[other]))
+            if (at + sizes[tensor] > offsets[other] && meet(busy[tensor], busy[other]))
                 at = std::max(at, offsets[other] + sizes[other]);
-        offsets[slot] = at;
-        bytes = std::max(bytes, at + sizes[slot]);
-        placed.insert(std::upper_bound(placed.begin(), placed.end(), slot,
+        offsets[tensor] = at;
+        bytes = std::max(bytes, at + sizes[tensor]);
+        placed.insert(std::upper_bound(placed.begin(), placed.end(), tensor,
                                        [&](size_t a, size_t b) { return offsets[a] < offsets[b]; }),
-                      slot);
+                      tensor);
     }
 }
 

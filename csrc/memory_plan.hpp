@@ -1,4 +1,4 @@
-// Where slots lie in one block of memory: those that are never needed at the same time share bytes.
+// Where tensors lie in one block of memory: those that are never needed at the same time share bytes.
 #pragma once
 
 #include <cstddef>
@@ -8,12 +8,12 @@
 
 namespace mbunet {
 
-struct Placement {
-    std::vector<size_t> offsets;  // by slot
+struct MemoryPlan {
+    std::vector<size_t> offsets;  // by tensor
     size_t bytes = 0;             // of all
 
-    // `sizes` are the slots' bytes; offsets are sums of some of them.
-    Placement(const Network& network, const std::vector<size_t>& sizes);
+    // `sizes` are the tensors' bytes; offsets are sums of some of them.
+    MemoryPlan(const Network& network, const std::vector<size_t>& sizes);
 };
 
 }  // namespace mbunet

@@ -169,6 +169,28 @@ def test_python_headers_stand_in_one_file() -> None:
     assert found == ["csrc/binding.cpp"]
 
 
+@cache
+def includes(path: Path) -> frozenset[Path]:
+    """The project's files that the native source `path` includes, and what they include in turn."""
+    named = re.findall(r'^\s*#\s*include\s*"([^"]+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
+    direct = {(path.parent / name).resolve() for name in named}
+    return frozenset(direct).union(*map(includes, direct))
+
+
+@pytest.mark.parametrize(("engine", "other"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_the_native_engines_do_not_include_each_other(engine: str, other: str) -> None:
+    """Nor does what both share include either of them; binding.cpp alone does."""
+    csrc = ROOT / "csrc"
+    shared = [path for path in csrc.iterdir() if path.suffix in (".cpp", ".hpp") and path.name != "binding.cpp"]
+    sources = [path for path in (csrc / engine).rglob("*") if path.suffix in (".cpp", ".hpp", ".cu", ".inl")]
+    assert shared
+    assert sources
+    for path in (*shared, *sources):
+        found = {folder for source in includes(path) for folder in source.relative_to(csrc).parts[:-1]}
+        assert other not in found, path
+        assert path not in shared or not found, path
+
+
 @pytest.mark.parametrize("module", ["service.app", "service.cli"])
 def test_starting_the_server_imports_nothing_heavy(module: str) -> None:
     heavy = {"torch", "matplotlib", "ray", "engine.train"}

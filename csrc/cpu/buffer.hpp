@@ -8,7 +8,7 @@
 
 #include "layout.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 // Bytes that start on a cache line. Grows without keeping what it held.
 class Buffer {
@@ -30,4 +30,4 @@ class Buffer {
     size_t size_ = 0;
 };
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

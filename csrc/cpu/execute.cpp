@@ -7,7 +7,7 @@
 #include "pixel_rows.hpp"
 #include "raster.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 namespace {
 
@@ -30,7 +30,7 @@ int tile_rows(const Plane& plane) { return std::clamp(static_cast<int>(kTile / p
 
 // Copies the first `bytes` of every line of `bits` to a channel's plane, `size` apart.
 template <class Bytes>
-void spread(const uint8_t* bits, int channels, size_t size, uint8_t* out, Bytes bytes) {
+void scatter_bits(const uint8_t* bits, int channels, size_t size, uint8_t* out, Bytes bytes) {
     for (int channel = 0; channel < channels; ++channel, bits += kLine, out += size) std::memcpy(out, bits, bytes);
 }
 
@@ -52,29 +52,29 @@ void copy_edges(const Grid& grid, const Plane& plane, const HaloArgs& args) {
 }  // namespace
 
 void Executor::run(const Image* images, std::vector<double>& seconds) {
-    pool_.run(bound_.others.groups, [&](int g, int) { std::memset(group(g) + bound_.zero, 0, bound_.zero_bytes); });
+    pool_.run(plan_.others.groups, [&](int g, int) { std::memset(group(g) + plan_.zero, 0, plan_.zero_bytes); });
     for (size_t s = 0; s < network_.steps().size(); ++s) {
         const auto start = std::chrono::steady_clock::now();
         const Step& step = network_.steps()[s];
         switch (step.op) {
-            case Op::kPixels: run_pixels(step, images); break;
-            case Op::kConv: run_conv(step, bound_.lists[s]); break;
+            case Op::kStem: run_stem(step, packed_[s].data(), images); break;
+            case Op::kConv: run_conv(step, plan_.lists[s]); break;
             case Op::kPool: run_pool(step); break;
-            case Op::kUpconv: run_upconv(step, bound_.lists[s]); break;
-            case Op::kHead: run_head(step, images); break;
+            case Op::kTransposedConv: run_transposed_conv(step, plan_.lists[s]); break;
+            case Op::kHead: run_head(step, packed_[s].data(), images); break;
         }
-        if (bound_.needs_halo[s]) fill_halos(step);
+        if (plan_.needs_halo[s]) fill_halos(step);
         seconds[s] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
 }
 
 // What a thread needs for the greediest step: pixels and bits, or a border's lanes, or rasters, or logits and masks.
-size_t Executor::scratch_bytes(const Network& network, const Bound& bound) {
-    const Grid& grid = bound.grid(1);
-    size_t most = std::max(halo_bytes(bound.deepest), halo_bytes(bound.others));
-    most = std::max(most, (raster_words(bound.others) + 4 * raster_words(bound.deepest)) * sizeof(uint64_t));
+size_t Executor::scratch_bytes(const Network& network, const ShapePlan& plan) {
+    const Grid& grid = plan.grid(1);
+    size_t most = std::max(halo_bytes(plan.deepest), halo_bytes(plan.others));
+    most = std::max(most, (raster_words(plan.others) + 4 * raster_words(plan.deepest)) * sizeof(uint64_t));
     for (const Step& step : network.steps()) {
-        if (step.op == Op::kPixels)
+        if (step.op == Op::kStem)
             most = std::max(most, static_cast<size_t>(step.channels) * kLine + PixelRows::bytes(grid));
         if (step.op == Op::kHead)
             most =
@@ -93,10 +93,10 @@ void Executor::each_channels(const Step& step, int tasks, const Work& work) {
     });
 }
 
-void Executor::run_pixels(const Step& step, const Image* images) {
+void Executor::run_stem(const Step& step, const int32_t* packed, const Image* images) {
     const Grid& grid = grid_of(step.output);
     const Plane& to = plane(step.output);
-    const PixelArgs args{step.tables.data(), step.offsets.data(), step.channels};
+    const StemArgs args{packed, step.thresholds.data(), step.channels};
     // two rows more are read than computed, so tasks are long: two for every thread
     const int tiles = std::clamp(divide_up(2 * pool_.size(), grid.groups), 1, divide_up(grid.side, 2));
     const int lanes = static_cast<int>(grid.bytes) * 8;
@@ -110,18 +110,18 @@ void Executor::run_pixels(const Step& step, const Image* images) {
             rows.read(r + 1);
             for (int c = 0; c < grid.side; ++c) {
                 const uint32_t* taps[9];
-                for (int lane = 0; lane < lanes; lane += kPixelLanes) {
+                for (int lane = 0; lane < lanes; lane += kStemLanes) {
                     rows.point(r, c, lane, taps);
-                    kernels_.pixels(args, taps, bits + lane / 8);
+                    kernels_.stem(args, taps, bits + lane / 8);
                 }
                 uint8_t* out = at(task / tiles, step.output, r, c);
-                with_bytes(grid.bytes, [&](auto bytes) { spread(bits, step.channels, to.size, out, bytes); });
+                with_bytes(grid.bytes, [&](auto bytes) { scatter_bits(bits, step.channels, to.size, out, bytes); });
             }
         }
     });
 }
 
-void Executor::run_conv(const Step& step, const Lists& lists) {
+void Executor::run_conv(const Step& step, const SparseLists& lists) {
     const Plane& own = plane(step.output);
     const int groups = grid_of(step.output).groups, rows = tile_rows(own), tiles = divide_up(own.side, rows);
     const int parts = parts_for(groups * tiles, pool_.size(), step.channels);
@@ -133,9 +133,9 @@ void Executor::run_conv(const Step& step, const Lists& lists) {
     });
 }
 
-void Executor::run_upconv(const Step& step, const Lists& lists) {
-    const bool joins = bound_.crosses(network_, step);
-    const Plane from = plane(step.inputs[0]), to = joins ? bound_.joint_plane() : plane(step.output);
+void Executor::run_transposed_conv(const Step& step, const SparseLists& lists) {
+    const bool joins = plan_.crosses(network_, step);
+    const Plane from = plane(step.inputs[0]), to = joins ? plan_.joint_plane() : plane(step.output);
     const int entries = step.channels * step.taps(), groups = grid_of(step.inputs[0]).groups;
     const int parts = parts_for(groups * from.side, pool_.size(), divide_up(entries, kSorted));
     pool_.run(groups * from.side * parts, [&](int task, int) {
@@ -148,38 +148,39 @@ void Executor::run_upconv(const Step& step, const Lists& lists) {
 
 // Brings what a transposed convolution has written to the tiles of its level.
 void Executor::join(const Step& step) {
-    const Plane from = bound_.joint_plane();
+    const Plane from = plan_.joint_plane();
     const Plane& to = plane(step.output);
     each_channels(step, 1, [&](int, int begin, int end, int thread) {
         uint64_t* parts = reinterpret_cast<uint64_t*>(scratch(thread));
-        const size_t words = raster_words(bound_.deepest);
+        const size_t words = raster_words(plan_.deepest);
         for (auto channel = static_cast<size_t>(begin); channel < static_cast<size_t>(end); ++channel) {
-            const uint8_t* first = group(0) + bound_.joint + channel * from.size;
+            const uint8_t* first = group(0) + plan_.joint + channel * from.size;
             for (int part = 0; part < 4; ++part)
-                read_raster(bound_.deepest, first + from.at(part / 2, part % 2), bound_.group_bytes,
+                read_raster(plan_.deepest, first + from.at(part / 2, part % 2), plan_.group_bytes,
                             parts + static_cast<size_t>(part) * words);
             uint64_t* joined = parts + 4 * words;
-            join_rasters(bound_.deepest, parts, bound_.others, joined);
-            write_raster(bound_.others, joined, at(0, step.output, 0, 0) + channel * to.size, bound_.group_bytes);
+            join_rasters(plan_.deepest, parts, plan_.others, joined);
+            write_raster(plan_.others, joined, at(0, step.output, 0, 0) + channel * to.size, plan_.group_bytes);
         }
     });
 }
 
-// The part of the lists' output channels at `runs`, by the kernel that fits the lists.
-void Executor::count(const Lists& lists, int group_index, const Runs& runs, int part, int parts) {
-    const int channels = static_cast<int>(lists.sparse.size() + lists.dense.size());
+// The part of the lists' output channels at `ranges`, by the kernel that fits the lists.
+void Executor::count(const SparseLists& lists, int group_index, const StridedRanges& ranges, int part, int parts) {
+    const int channels = static_cast<int>(lists.channels.size() + lists.dense_channels.size());
     const int first = channels * part / parts, last = channels * (part + 1) / parts;
-    if (lists.dense.empty())
-        kernels_.count({group(group_index), lists.taps.data(), lists.sparse.data()}, runs, first, last);
+    if (lists.dense_channels.empty())
+        kernels_.count({group(group_index), lists.taps.data(), lists.channels.data()}, ranges, first, last);
     else
-        kernels_.count_dense({group(group_index), lists.taps.data(), lists.dense.data(), lists.all, lists.levels}, runs,
-                             first, last);
+        kernels_.count_dense(
+            {group(group_index), lists.taps.data(), lists.dense_channels.data(), lists.all, lists.levels}, ranges,
+            first, last);
 }
 
 void Executor::run_pool(const Step& step) {
     const Plane& from = plane(step.inputs[0]);
     const Plane& to = plane(step.output);
-    if (bound_.crosses(network_, step)) return pool_across(step);
+    if (plan_.crosses(network_, step)) return pool_across(step);
     // cut as the convolution before was: a thread finds what it wrote
     const int rows = divide_up(tile_rows(from), 2), tiles = divide_up(to.side, rows);
     each_channels(step, grid_of(step.output).groups * tiles, [&](int task, int begin, int end, int) {
@@ -199,11 +200,11 @@ void Executor::pool_across(const Step& step) {
     const Plane& to = plane(step.output);
     each_channels(step, 1, [&](int, int begin, int end, int thread) {
         uint64_t* fine = reinterpret_cast<uint64_t*>(scratch(thread));
-        uint64_t* pooled = fine + raster_words(bound_.others);
+        uint64_t* pooled = fine + raster_words(plan_.others);
         for (auto channel = static_cast<size_t>(begin); channel < static_cast<size_t>(end); ++channel) {
-            read_raster(bound_.others, at(0, step.inputs[0], 0, 0) + channel * from.size, bound_.group_bytes, fine);
-            pool_raster(bound_.deepest, fine, pooled);
-            write_raster(bound_.deepest, pooled, at(0, step.output, 0, 0) + channel * to.size, bound_.group_bytes);
+            read_raster(plan_.others, at(0, step.inputs[0], 0, 0) + channel * from.size, plan_.group_bytes, fine);
+            pool_raster(plan_.deepest, fine, pooled);
+            write_raster(plan_.deepest, pooled, at(0, step.output, 0, 0) + channel * to.size, plan_.group_bytes);
         }
     });
 }
@@ -211,15 +212,15 @@ void Executor::pool_across(const Step& step) {
 void Executor::fill_halos(const Step& step) {
     const Grid& grid = grid_of(step.output);
     const Plane& own = plane(step.output);
-    uint8_t* first = group(0) + bound_.slot_offsets[static_cast<size_t>(step.output)];
+    uint8_t* first = group(0) + plan_.tensor_offsets[static_cast<size_t>(step.output)];
     // Where every group has a core of its own, it needs a few bytes of lines in another's cache: they are packed there
     // first. Of many groups the lines are in no core's cache, and packing would fetch them once more.
     const bool packed = grid.edge && grid.groups > 1 && grid.groups <= pool_.size();
-    uint8_t* edges = group(0) + bound_.edges;
+    uint8_t* edges = group(0) + plan_.edges;
     const auto args = [&](int group, int begin, int end) {
         const auto channel = static_cast<size_t>(begin);
         return HaloArgs{first + channel * own.size, packed ? edges + channel * own.edges(grid) : nullptr,
-                        bound_.group_bytes, group, end - begin};
+                        plan_.group_bytes, group, end - begin};
     };
     if (packed)
         each_channels(step, grid.groups,
@@ -257,10 +258,14 @@ struct Line {
 
 }  // namespace
 
-void Executor::run_head(const Step& step, const Image* images) {
-    const Grid& grid = bound_.grid(1);
-    const HeadArgs args{plane(step.inputs[0]).size, step.input_channels[0], step.channels,
-                        step.weights.data(),        step.tables.data(),     step.offsets.data()};
+void Executor::run_head(const Step& step, const int32_t* packed, const Image* images) {
+    const Grid& grid = plan_.grid(1);
+    const HeadArgs args{plane(step.inputs[0]).size,
+                        step.input_channels[0],
+                        step.channels,
+                        step.weights.data(),
+                        packed,
+                        step.base.data()};
     const int classes = step.channels, side = grid.side, blocks = static_cast<int>(grid.bytes) * 8 / kHeadLanes;
     pool_.run(grid.groups * side, [&](int task, int thread) {
         int32_t* logits = reinterpret_cast<int32_t*>(scratch(thread));                // [column][class][lane]
@@ -290,4 +295,4 @@ void Executor::run_head(const Step& step, const Image* images) {
     });
 }
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

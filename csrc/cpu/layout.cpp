@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 Grid::Grid(int height, int width, int images, int side)
     : height(height),
@@ -43,4 +43,4 @@ Plane::Plane(const Grid& grid, int stride)
     size = (lines | 1) * kLine;
 }
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

@@ -18,7 +18,7 @@
 
 #include "../rounding.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 constexpr size_t kLine = 64;  // cache line, and the widest vector
 constexpr int kGroupLanes = 512;
@@ -83,4 +83,4 @@ struct Plane {
     size_t row_bytes() const { return static_cast<size_t>(side) * bytes; }
 };
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

@@ -8,7 +8,7 @@
 #include "buffer.hpp"
 #include "threads.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 namespace {
 
@@ -39,4 +39,4 @@ double peak(const Kernels& kernels, int threads, size_t bytes) {
     return best;
 }
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

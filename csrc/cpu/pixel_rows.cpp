@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 namespace {
 
@@ -30,7 +30,7 @@ void PixelRows::read_line(const Image& image, int y) {
         return;
     }
     const size_t stride = static_cast<size_t>(image.width) * 3;
-    kernels_.widen(image.pixels + static_cast<size_t>(std::min(y, image.height - 1)) * stride, image.width, line_);
+    kernels_.unpack_rgb(image.pixels + static_cast<size_t>(std::min(y, image.height - 1)) * stride, image.width, line_);
     std::fill(line_ + image.width, line_ + grid_.width, line_[image.width - 1]);
     line_[-1] = line_[grid_.width] = 0;
 }
@@ -59,4 +59,4 @@ void PixelRows::point(int r, int c, int lane, const uint32_t** taps) const {
     for (int tap = 0; tap < 9; ++tap) *taps++ = row(r - 1 + tap / 3) + (c + tap % 3) * lanes_ + lane;
 }
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

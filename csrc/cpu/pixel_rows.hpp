@@ -7,7 +7,7 @@
 #include "kernels/kernels.hpp"
 #include "layout.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 // Rows of pixels in a thread's scratch, each [side + 2 columns][lanes] of R | G << 8 | B << 16, 0 outside the image.
 class PixelRows {
@@ -37,4 +37,4 @@ class PixelRows {
     uint32_t* rows_;
 };
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 namespace {
 
@@ -35,7 +35,7 @@ uint64_t every_second(uint64_t bits) {
 }
 
 // The lower half's bits with a 0 behind each.
-uint64_t spread_out(uint64_t bits) {
+uint64_t interleave_zeros(uint64_t bits) {
     for (int i = 5; i--;) bits = (bits | bits << (1 << i)) & kMasks[i];
     return bits;
 }
@@ -77,11 +77,11 @@ void join_rasters(const Grid& coarse, const uint64_t* parts, const Grid& fine, u
         const size_t from = row * columns + column, upper = 2 * row * 2 * columns + 2 * column;
         for (size_t lower = 0; lower < 2; ++lower) {
             const uint64_t* left = parts + 2 * lower * words;
-            const uint64_t pairs = spread_out(bits_at(left, from) & lowest(count)) |
-                                   spread_out(bits_at(left + words, from) & lowest(count)) << 1;
+            const uint64_t pairs = interleave_zeros(bits_at(left, from) & lowest(count)) |
+                                   interleave_zeros(bits_at(left + words, from) & lowest(count)) << 1;
             set_bits(to, upper + lower * 2 * columns, pairs);
         }
     });
 }
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

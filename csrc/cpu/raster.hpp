@@ -6,7 +6,7 @@
 
 #include "layout.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 // A channel's bits where every tile of a grid is one position: lane by lane, which is row by row of all images. The
 // words of a raster end with one that is read past the last lane.
@@ -23,4 +23,4 @@ void pool_raster(const Grid& coarse, const uint64_t* fine, uint64_t* to);
 // upper left and right, lower left and right.
 void join_rasters(const Grid& coarse, const uint64_t* parts, const Grid& fine, uint64_t* to);
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 
-namespace mbunet {
+#include "packed_weights.hpp"
+
+namespace mbunet::cpu {
 
 namespace {
 
-constexpr size_t kBoundShapes = 8;  // batch shapes kept bound
+constexpr size_t kShapePlans = 8;  // batch shapes whose plans are kept
 
 // Images up to this many pixels are shared out among the threads, each running its own from the first step to the last:
 // nobody waits at the end of a step, and what a thread reads is what it wrote. Larger ones would take an arena each.
@@ -23,6 +25,8 @@ Session::Session(const Kernels& kernels, int threads)
 
 void Session::run(const std::vector<Image>& images) {
     if (images.empty()) return;
+    for (size_t s = packed_.size(); s < network_.steps().size(); ++s)
+        packed_.push_back(packed_weights(network_.steps()[s]));
     const auto side = static_cast<size_t>(network_.multiple());
     const int height = static_cast<int>(round_up(static_cast<size_t>(images[0].height), side));
     const int width = static_cast<int>(round_up(static_cast<size_t>(images[0].width), side));
@@ -31,35 +35,35 @@ void Session::run(const std::vector<Image>& images) {
     const int rounds = height <= kSideBySidePixels / width ? count / together / threads() : 0;
     int done = 0;
     if (threads() > 1 && rounds >= kRounds) {
-        run_side_by_side(bind(height, width, together, 1), images.data(), rounds * threads());
+        run_side_by_side(plan_for(height, width, together, 1), images.data(), rounds * threads());
         done = rounds * threads() * together;
     }
     for (; done < count; done += together)
-        run_together(bind(height, width, std::min(together, count - done), threads()),
+        run_together(plan_for(height, width, std::min(together, count - done), threads()),
                      &images[static_cast<size_t>(done)]);
 }
 
 // Memory for `threads` threads, each with a batch of its own.
-void Session::prepare(const Bound& bound, int threads) {
-    for (int t = 0; t < threads; ++t) arenas_[static_cast<size_t>(t)].reserve(bound.arena_bytes());
-    for (Buffer& own : scratch_) own.reserve(Executor::scratch_bytes(network_, bound));
+void Session::prepare(const ShapePlan& plan, int threads) {
+    for (int t = 0; t < threads; ++t) arenas_[static_cast<size_t>(t)].reserve(plan.arena_bytes());
+    for (Buffer& own : scratch_) own.reserve(Executor::scratch_bytes(network_, plan));
 }
 
 // All threads at work on one batch.
-void Session::run_together(const Bound& bound, const Image* images) {
-    prepare(bound, 1);
-    Executor(kernels_, pool_, network_, bound, arenas_[0].data(), scratch_.data()).run(images, step_seconds_);
+void Session::run_together(const ShapePlan& plan, const Image* images) {
+    prepare(plan, 1);
+    Executor(kernels_, pool_, network_, packed_, plan, arenas_[0].data(), scratch_.data()).run(images, step_seconds_);
 }
 
-// `batches` batches of bound.deepest.images, each the work of one thread.
-void Session::run_side_by_side(const Bound& bound, const Image* images, int batches) {
-    prepare(bound, threads());
+// `batches` batches of plan.deepest.images, each the work of one thread.
+void Session::run_side_by_side(const ShapePlan& plan, const Image* images, int batches) {
+    prepare(plan, threads());
     std::vector<std::vector<double>> seconds(arenas_.size(), std::vector<double>(step_seconds_.size()));
     pool_.run(batches, [&](int batch, int thread) {
         const auto own = static_cast<size_t>(thread);
         ThreadPool alone(1);
-        Executor(kernels_, alone, network_, bound, arenas_[own].data(), &scratch_[own])
-            .run(images + batch * bound.deepest.images, seconds[own]);
+        Executor(kernels_, alone, network_, packed_, plan, arenas_[own].data(), &scratch_[own])
+            .run(images + batch * plan.deepest.images, seconds[own]);
     });
     for (const std::vector<double>& own : seconds)
         for (size_t s = 0; s < own.size(); ++s) step_seconds_[s] += own[s] / threads();
@@ -68,7 +72,7 @@ void Session::run_side_by_side(const Bound& bound, const Image* images, int batc
 size_t Session::memory() const {
     size_t bytes = 0;
     for (const Buffer& arena : arenas_) bytes += arena.size();
-    for (const Bound& bound : bound_) bytes += bound.memory();
+    for (const ShapePlan& plan : plans_) bytes += plan.memory();
     for (const Buffer& own : scratch_) bytes += own.size();
     return bytes;
 }
@@ -77,18 +81,18 @@ void Session::poison(uint8_t value) {
     for (Buffer& arena : arenas_) std::fill_n(arena.data(), arena.size(), value);
 }
 
-const Bound& Session::bind(int height, int width, int images, int threads) {
-    const auto known = std::find_if(bound_.begin(), bound_.end(), [&](const Bound& bound) {
-        const Grid& grid = bound.deepest;
-        return grid.height == height && grid.width == width && grid.images == images && bound.threads == threads;
+const ShapePlan& Session::plan_for(int height, int width, int images, int threads) {
+    const auto known = std::find_if(plans_.begin(), plans_.end(), [&](const ShapePlan& plan) {
+        const Grid& grid = plan.deepest;
+        return grid.height == height && grid.width == width && grid.images == images && plan.threads == threads;
     });
-    if (known != bound_.end()) {
-        bound_.splice(bound_.begin(), bound_, known);
+    if (known != plans_.end()) {
+        plans_.splice(plans_.begin(), plans_, known);
     } else {
-        bound_.emplace_front(network_, height, width, images, threads);
-        if (bound_.size() > kBoundShapes) bound_.pop_back();
+        plans_.emplace_front(network_, height, width, images, threads);
+        if (plans_.size() > kShapePlans) plans_.pop_back();
     }
-    return bound_.front();
+    return plans_.front();
 }
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

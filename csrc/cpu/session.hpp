@@ -1,4 +1,4 @@
-// The native session: a network, bound to a batch shape when it first appears, run on a thread pool.
+// The native session: a network, planned for a batch shape when that first appears, run on a thread pool.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 #include "shape_plan.hpp"
 #include "threads.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 class Session {
   public:
@@ -27,24 +27,25 @@ class Session {
     // Seconds of every step in the last run, images that do not share a run added up; what threads do side by side
     // counts by their number.
     const std::vector<double>& step_seconds() const { return step_seconds_; }
-    // Bytes held for activations and bound shapes.
+    // Bytes held for activations and shape plans.
     size_t memory() const;
     // Overwrites all activations, so that a test sees what a run leaves unwritten.
     void poison(uint8_t value);
 
   private:
-    const Bound& bind(int height, int width, int images, int threads);
-    void prepare(const Bound& bound, int threads);
-    void run_together(const Bound& bound, const Image* images);
-    void run_side_by_side(const Bound& bound, const Image* images, int batches);
+    const ShapePlan& plan_for(int height, int width, int images, int threads);
+    void prepare(const ShapePlan& plan, int threads);
+    void run_together(const ShapePlan& plan, const Image* images);
+    void run_side_by_side(const ShapePlan& plan, const Image* images, int batches);
 
     const Kernels& kernels_;
     Network network_;
+    PackedWeights packed_;
     ThreadPool pool_;
-    std::list<Bound> bound_;       // latest used first
+    std::list<ShapePlan> plans_;   // latest used first
     std::vector<Buffer> arenas_;   // by thread; all threads at work on one batch use the first
     std::vector<Buffer> scratch_;  // by thread
     std::vector<double> step_seconds_;
 };
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

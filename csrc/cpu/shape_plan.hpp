@@ -1,4 +1,4 @@
-// A network bound to one batch shape: planes, slot addresses, and weights as lists of distances.
+// A network planned for one batch shape: planes, tensor addresses, and weights as lists of distances.
 #pragma once
 
 #include <map>
@@ -8,36 +8,36 @@
 #include "layout.hpp"
 #include "sparse_lists.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
-struct Bound {
+struct ShapePlan {
     // The tiles of the deepest level, which are one position each there, and those of all other levels: the same, or
     // half as wide where that costs less, with groups that are fuller or as many as the threads.
     Grid deepest, others;
-    int threads;                       // at work on it
-    std::map<int, Plane> planes;       // by stride
-    std::vector<size_t> slot_offsets;  // of a slot's first channel within a group
-    std::vector<Lists> lists;          // by step, empty for what is no bit convolution
-    std::vector<bool> needs_halo;      // by step: a 3x3 convolution reads its output
-    size_t zero = 0, zero_bytes = 0;   // offset and size of an input that is 0 at every position
-    size_t edges = 0;                  // offset of a copy of the edges of the slot that is written
-    size_t joint = 0;                  // offset of what a transposed convolution writes, before other tiles take it
-    size_t group_bytes = 0;            // from one group to the next
+    int threads;                         // at work on it
+    std::map<int, Plane> planes;         // by stride
+    std::vector<size_t> tensor_offsets;  // of a tensor's first channel within a group
+    std::vector<SparseLists> lists;      // by step, empty for what is no bit convolution
+    std::vector<bool> needs_halo;        // by step: a 3x3 convolution reads its output
+    size_t zero = 0, zero_bytes = 0;     // offset and size of an input that is 0 at every position
+    size_t edges = 0;                    // offset of a copy of the edges of the tensor that is written
+    size_t joint = 0;                    // offset of what a transposed convolution writes, before other tiles take it
+    size_t group_bytes = 0;              // from one group to the next
 
     // Throws std::length_error for a network whose activations exceed what an offset can address.
-    Bound(const Network& network, int height, int width, int images, int threads);
+    ShapePlan(const Network& network, int height, int width, int images, int threads);
 
     const Grid& grid(int stride) const { return stride == deepest.side ? deepest : others; }
     // Whether a step reads one grid and writes the other.
     bool crosses(const Network& network, const Step& step) const {
-        return grid(network.slot(step.inputs[0]).stride).side != grid(network.slot(step.output).stride).side;
+        return grid(network.tensor(step.inputs[0]).stride).side != grid(network.tensor(step.output).stride).side;
     }
     // What a transposed convolution out of the deepest level writes where it crosses: the next level, on its own tiles.
     Plane joint_plane() const { return Plane(deepest, deepest.side / 2); }
-    const Plane& plane(const Slot& slot) const { return planes.at(slot.stride); }
+    const Plane& plane(const Tensor& tensor) const { return planes.at(tensor.stride); }
     size_t arena_bytes() const { return group_bytes * static_cast<size_t>(others.groups); }
     // Bytes of the lists.
     size_t memory() const;
 };
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

@@ -8,14 +8,14 @@
 #include "../network.hpp"
 #include "kernels/kernels.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
-// The lists of one bit convolution on one batch shape. Either `sparse` or, where no weight is zero, `dense` is filled;
-// a transposed convolution has an entry for every (channel, tap).
-struct Lists {
+// The lists of one bit convolution on one batch shape. Either `channels` or, where no weight is zero, `dense_channels`
+// is filled; a transposed convolution has an entry for every (channel, tap).
+struct SparseLists {
     std::vector<uint32_t> taps;
-    std::vector<CountedChannel> sparse;
-    std::vector<DenseChannel> dense;
+    std::vector<CountedChannel> channels;
+    std::vector<DenseChannel> dense_channels;
     TapList all{};   // dense only
     int levels = 0;  // dense only
 };
@@ -32,6 +32,6 @@ struct Addresses {
     Plane out;
 };
 
-Lists list_taps(const Step& step, const Addresses& addresses);
+SparseLists list_taps(const Step& step, const Addresses& addresses);
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

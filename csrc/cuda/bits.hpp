@@ -37,16 +37,16 @@ MBUNET_DEVICE uint32_t pool(uint32_t word) {
     return word | shuffle_xor(word, 4);
 }
 
-// What is subtracted from the sums of the thread's eight channels of an output word, negated.
-MBUNET_DEVICE void load_limits(int32_t (&limits)[8], const int32_t* word, int lane) {
+// What the sums of the thread's eight channels of an output word start at.
+MBUNET_DEVICE void load_starts(int32_t (&start)[8], const int32_t* word, int lane) {
     const auto* from = reinterpret_cast<const Words4*>(word + lane % 4 * 8);
     const Words4 low = load(from), high = load(from + 1);
     const uint32_t all[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-    repeat<8>([&](int k) { limits[k] = static_cast<int32_t>(all[k]); });
+    repeat<8>([&](int k) { start[k] = static_cast<int32_t>(all[k]); });
 }
 
-MBUNET_DEVICE Frame load_frame(const Frame* frame) {
-    const Words4 words = load(reinterpret_cast<const Words4*>(frame));
+MBUNET_DEVICE ImageParams load_params(const ImageParams* params) {
+    const Words4 words = load(reinterpret_cast<const Words4*>(params));
     return {static_cast<int32_t>(words.x), static_cast<int32_t>(words.y), static_cast<int32_t>(words.z), 0};
 }
 

@@ -14,24 +14,24 @@ constexpr size_t kAlign = 256;  // bytes: what cudaMalloc keeps too
 
 }  // namespace
 
-Places::Places(const Network& network, const Shape& shape) {
+DeviceLayout::DeviceLayout(const Network& network, const Shape& shape) {
     const auto images = static_cast<size_t>(shape.images);
     const size_t image_pixels = static_cast<size_t>(shape.height) * static_cast<size_t>(shape.width);
     const size_t all = images * image_pixels;
     const auto classes = static_cast<size_t>(network.classes());
-    pixels = round_up(images * sizeof(Frame), kAlign);
+    pixels = round_up(images * sizeof(ImageParams), kAlign);
     masks = pixels + round_up(all * 3, kAlign);
     logits = masks + round_up(all, kAlign);
-    exchange_bytes = logits + (shape.logits ? all * classes * sizeof(int32_t) : 0);
+    staging_bytes = logits + (shape.logits ? all * classes * sizeof(int32_t) : 0);
     std::vector<size_t> sizes;
-    for (const Slot& slot : network.slots()) {
-        const auto stride = static_cast<size_t>(slot.stride);
-        const auto words = static_cast<size_t>(pixel_words(slot.channels));
+    for (const Tensor& tensor : network.tensors()) {
+        const auto stride = static_cast<size_t>(tensor.stride);
+        const auto words = static_cast<size_t>(pixel_words(tensor.channels));
         sizes.push_back(round_up(all / (stride * stride) * words * sizeof(uint32_t), kAlign));
     }
-    Placement placement(network, sizes);
-    slots = std::move(placement.offsets);
-    arena_bytes = placement.bytes;
+    MemoryPlan plan(network, sizes);
+    tensors = std::move(plan.offsets);
+    arena_bytes = plan.bytes;
 }
 
 }  // namespace mbunet::cuda

@@ -17,14 +17,14 @@ struct Shape {
     auto operator<=>(const Shape&) const = default;
 };
 
-// Offsets in bytes. Frames and pixels go to the device in one copy, masks and logits come back in one.
-struct Places {
-    size_t pixels, masks, logits;  // in the exchange, behind the frames at 0
-    size_t exchange_bytes;
-    std::vector<size_t> slots;  // in the arena
+// Offsets in bytes. Parameters and pixels go to the device in one copy, masks and logits come back in one.
+struct DeviceLayout {
+    size_t pixels, masks, logits;  // in the staging memory, behind the images' parameters at 0
+    size_t staging_bytes;
+    std::vector<size_t> tensors;  // in the arena
     size_t arena_bytes;
 
-    Places(const Network& network, const Shape& shape);
+    DeviceLayout(const Network& network, const Shape& shape);
 };
 
 }  // namespace mbunet::cuda

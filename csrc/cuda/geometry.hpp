@@ -1,5 +1,5 @@
-// Where things are: tiles of pixels, their patches in shared memory, and who holds what of a product's fragments. All
-// of it is arithmetic that the kernels, the preparation of weights and the tests share.
+// Where things are: tiles of pixels, what they read in shared memory, and who holds what of a product's fragments.
+// All of it is arithmetic that the kernels, the preparation of weights and the tests share.
 #pragma once
 
 #include <cstdint>
@@ -16,49 +16,48 @@ namespace mbunet::cuda {
 // side: fragment row i < 8 is column i of the upper row, fragment row 8 + i of the lower. So the vertical partners of a
 // 2x2 pool are in one thread and the horizontal ones four lanes apart.
 constexpr int kTileWidth = 16, kTileHeight = 8, kWarps = 4, kThreads = kWarps * 32, kFragments = 2;
-constexpr int kStages = 4;  // steps of weights in shared memory
 
-// The pixels that a tile reads.
-struct Patch {
+// The pixels that a tile reads, in shared memory.
+struct SharedTile {
     int halo, width, height, pixels;
-    MBUNET_BOTH explicit Patch(bool upsamples)
+    MBUNET_BOTH explicit SharedTile(bool upsamples)
         : halo(upsamples ? 0 : 1),
           width(kTileWidth + 2 * halo),
           height(kTileHeight + 2 * halo),
           pixels(width * height) {}
 };
 
-// A patch lies in shared memory as planes, each with one unit of 16 bytes of every pixel. Eight neighbouring pixels are
-// then eight neighbouring units, which ldmatrix reads without bank conflicts, and a tap is an offset. Pixels of fewer
-// than 128 bits have one plane, where a unit also holds the bits of the pixels to the right, as many as fit: one
-// product covers two taps at 64 channels and three at 32.
-MBUNET_BOTH int planes_of(int pixel_words) { return pixel_words < 4 ? 1 : pixel_words / 4; }
-MBUNET_BOTH int pixels_per_unit(int pixel_words) { return pixel_words < 4 ? 4 / pixel_words : 1; }
+// A shared tile lies in shared memory as slabs, each with one chunk of 16 bytes of every pixel. Eight neighbouring
+// pixels are then eight neighbouring chunks, which ldmatrix reads without bank conflicts, and a tap is an offset.
+// Pixels of fewer than 128 bits have one slab, where a chunk also holds the bits of the pixels to the right, as many as
+// fit: one product covers two taps at 64 channels and three at 32.
+MBUNET_BOTH int slabs_of(int pixel_words) { return pixel_words < 4 ? 1 : pixel_words / 4; }
+MBUNET_BOTH int pixels_per_chunk(int pixel_words) { return pixel_words < 4 ? 4 / pixel_words : 1; }
 
-// Units from one plane to the next, such that a warp that copies whole pixels writes without bank conflicts (for 1, 2,
-// 4 and multiples of 8 planes).
-MBUNET_BOTH int plane_pitch(int pixels, int planes) {
-    const int wanted = planes < 8 ? (8 + planes - 1) / planes : 1;
+// Chunks from one slab to the next, such that a warp that copies whole pixels writes without bank conflicts (for 1, 2,
+// 4 and multiples of 8 slabs).
+MBUNET_BOTH int slab_pitch(int pixels, int slabs) {
+    const int wanted = slabs < 8 ? (8 + slabs - 1) / slabs : 1;
     return pixels + (wanted + 7 * pixels) % 8;  // = wanted, modulo 8
 }
 
-// Byte offset in a patch of one piece of a pixel: of plane `piece`, or in a narrow pixel's only unit the `piece`th
-// pixel.
+// Byte offset in a shared tile of one piece of a pixel: of slab `piece`, or in a narrow pixel's only chunk the
+// `piece`th pixel.
 MBUNET_BOTH int piece_offset(int pixel, int piece, int pixel_words, int pitch) {
     return pixel_words < 4 ? pixel * 16 + piece * 4 * pixel_words : (piece * pitch + pixel) * 16;
 }
 
-// Byte offset in a patch of the unit at the first tap of the pixel that is row `lane % 8` of matrix `lane / 8` in
-// fragment 0 of a warp; the next fragment is kNextFragment further. Matrices 0 and 1 are the upper and the lower row of
-// pixels at one unit of a step, 2 and 3 at the other.
-MBUNET_BOTH int row_offset(int warp, int lane, int patch_width) {
-    return ((2 * warp + lane / 8 % 2) * patch_width + lane % 8) * 16;
+// Byte offset in a shared tile of the chunk at the first tap of the pixel that is row `lane % 8` of matrix `lane / 8`
+// in fragment 0 of a warp; the next fragment is kNextFragment further. Matrices 0 and 1 are the upper and the lower row
+// of pixels at one chunk of a K step, 2 and 3 at the other.
+MBUNET_BOTH int row_offset(int warp, int lane, int shared_width) {
+    return ((2 * warp + lane / 8 % 2) * shared_width + lane % 8) * 16;
 }
 constexpr int kNextFragment = 8 * 16;
 
-// An entry of a layer's table of units: where the unit's first tap is from the pixel's, in bytes, and in the low four
+// An entry of a layer's table of chunks: where the chunk's first tap is from the pixel's, in bytes, and in the low four
 // bits which of its four words hold taps of the layer.
-constexpr uint32_t kUnitWords = 15;
+constexpr uint32_t kChunkWords = 15;
 
 // Output channels are computed 32 at a time, an output word, in four blocks of eight columns. Thread t of a quad has
 // columns 2 t and 2 t + 1 of each block, so with these channels in the columns it has eight that follow each other:
@@ -72,7 +71,7 @@ struct Pixel {
 // The pixel of a tile whose output words the thread stores, after quads have exchanged theirs (see bits.hpp).
 MBUNET_BOTH Pixel pixel_of(int warp, int lane) { return {2 * warp + lane % 2, lane / 2 % 2 * 8 + lane / 4}; }
 
-// Words of weights of one step, one output word and one plane: two pairs of blocks, of which every lane has 16 bytes.
+// Words of weights of one K step, one output word and one plane: two pairs of blocks, of which every lane has 16 bytes.
 constexpr int kSliceWords = 2 * 32 * 4;
 
 MBUNET_BOTH int divide_up(int n, int d) { return (n + d - 1) / d; }

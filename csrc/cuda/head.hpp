@@ -16,15 +16,15 @@ struct HeadArgs {
 struct Head {
     using Args = HeadArgs;
 
-    template <Form>
+    template <BitOp>
     MBUNET_DEVICE static void run(const HeadArgs& args) {
         const Block block = block_index();
         const int image = block.z, at = block.x * kThreads + thread_index();
         const int y = at / args.width, x = at % args.width;
-        const Frame frame = load_frame(args.batch.frames + image);
-        if (y >= frame.height || x >= frame.width) return;
+        const ImageParams params = load_params(args.batch.params + image);
+        if (y >= params.height || x >= params.width) return;
         const size_t pixel =
-            pixel_index(image, 0, 0, args.height, args.width) + pixel_index(0, y, x, frame.height, frame.width);
+            pixel_index(image, 0, 0, args.height, args.width) + pixel_index(0, y, x, params.height, params.width);
         const uint32_t* words =
             word_at(args.input, pixel_index(image, y, x, args.height, args.width), args.input_words, 0);
         int best = 0;
@@ -38,7 +38,7 @@ struct Head {
                 largest = value;
             }
         }
-        const int decision = args.classes == 1 ? largest >= frame.threshold : best;
+        const int decision = args.classes == 1 ? largest >= params.threshold : best;
         store(args.batch.masks + pixel, static_cast<uint8_t>(decision));
     }
 
@@ -67,7 +67,7 @@ struct PoolArgs {
 struct Pool {
     using Args = PoolArgs;
 
-    template <Form>
+    template <BitOp>
     MBUNET_DEVICE static void run(const PoolArgs& args) {
         const Block block = block_index();
         const int image = block.z, at = block.x * kThreads + thread_index();

@@ -1,7 +1,8 @@
-// The kernels on the device. Every kernel is compiled in the form of its architecture.
+// The kernels on the device. Every kernel is compiled with the bit operation of its architecture.
 #include <cuda_runtime.h>
 
 #include "dispatch.hpp"
+#include "heuristics.hpp"
 #include "peak.hpp"
 
 namespace mbunet::cuda {
@@ -9,16 +10,14 @@ namespace mbunet::cuda {
 namespace {
 
 #ifdef __CUDA_ARCH__
-constexpr Form kForm = form_of(__CUDA_ARCH__ / 10);
+constexpr BitOp kBitOp = bit_op_of(__CUDA_ARCH__ / 10);
 #else
-constexpr Form kForm = Form::kXor;  // host code only names the kernels
+constexpr BitOp kBitOp = BitOp::kXor;  // host code only names the kernels
 #endif
 
-constexpr int kResident = 4;  // blocks of a multiprocessor: leaves 128 registers to a thread
-
 template <class Kernel>
-__global__ void __launch_bounds__(kThreads, kResident) entry(const typename Kernel::Args args) {
-    Kernel::template run<kForm>(args);
+__global__ void __launch_bounds__(kThreads, kResidentBlocks) entry(const typename Kernel::Args args) {
+    Kernel::template run<kBitOp>(args);
 }
 
 }  // namespace
@@ -47,7 +46,7 @@ int launch(const Launch& launch, const Device& device, Stream stream) {
 }
 
 int peak(const Device& device, int iterations, double& operations, Stream stream) {
-    const int blocks = device.multiprocessors * kResident;
+    const int blocks = device.multiprocessors * kResidentBlocks;
     operations = 2.0 * 16 * 8 * 256 * Peak::kIndependent * iterations * kWarps * blocks;
     entry<Peak><<<blocks, kThreads, kThreads * sizeof(int32_t), stream>>>({iterations});
     return cudaGetLastError();

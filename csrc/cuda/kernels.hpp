@@ -21,16 +21,13 @@ namespace mbunet::cuda {
 using Stream = CUstream_st*;  // cudaStream_t
 
 // How products of bits are counted (DESIGN section 2): by XOR or by AND and popcount, whichever the chip has.
-enum class Form { kXor, kAnd };
+enum class BitOp { kXor, kAnd };
 
 struct Device {
-    Form form;
+    BitOp bit_op;
     int multiprocessors;
     int shared_bytes;  // that it offers a block
 };
-
-// The form of kernels compiled for compute capability `compiled` (10 * major + minor).
-constexpr Form form_of(int compiled) { return compiled < 90 ? Form::kXor : Form::kAnd; }
 
 // Compute capability (10 * major + minor) that the kernels which the current device runs were compiled for; it asks the
 // CUDA runtime, because code for an older architecture may be what runs. Returns a cudaError_t.
@@ -39,20 +36,20 @@ int loaded_capability(int& compiled);
 // 32-bit words of one pixel: 1, 2, or a multiple of 4, so that a pixel, or several, fill 16 bytes.
 constexpr int pixel_words(int channels) { return channels <= 32 ? 1 : channels <= 64 ? 2 : (channels + 127) / 128 * 4; }
 
-// A step as its kernel wants it. The session uploads `image` once and keeps it at a multiple of 16 bytes.
+// A step as its kernel wants it. The session uploads `packed_weights` once and keeps it at a multiple of 16 bytes.
 struct Layer {
     Op op;
-    Form form;
+    BitOp bit_op;
     bool masked;  // some weight is zero
     int channels;
     std::vector<int> input_channels;
-    int steps;                    // products of 256 bits for one output; 0 where there are no bits to multiply
-    size_t limits, units;         // first word of the parts of `image`; see layer.hpp
-    std::vector<uint32_t> image;  // empty for a pool
+    int k_steps;                           // products of 256 bits for one output; 0 where there are no bits to multiply
+    size_t accumulator_start, chunks;      // first word of these parts of `packed_weights`; see layer.hpp
+    std::vector<uint32_t> packed_weights;  // empty for a pool
 };
 
 // Throws Error for a step with more than two inputs.
-Layer prepare(const Step& step, Form form);
+Layer prepare(const Step& step, BitOp bit_op);
 
 // Bytes of shared memory that a block of the layer's kernel needs; a device offers a limited number of them.
 size_t shared_bytes(const Layer& layer);
@@ -61,16 +58,16 @@ size_t shared_bytes(const Layer& layer);
 std::string kernel_name(const Layer& layer, int compiled);
 
 // One image of a batch, in device memory because it changes from run to run.
-struct Frame {
+struct ImageParams {
     int32_t height, width;  // of the image as it came; rows and columns up to the padded shape repeat its edges
     int32_t threshold;      // one class: mask = logit >= threshold
     int32_t unused;
 };
 
 // A batch's images and results in device memory. Image i of a batch of shape [images, height, width] starts at pixel i
-// * height * width of each array and is as compact as it came: rows of frames[i].width pixels follow each other.
+// * height * width of each array and is as compact as it came: rows of params[i].width pixels follow each other.
 struct Batch {
-    const Frame* frames;
+    const ImageParams* params;
     const uint8_t* pixels;  // [..][3]
     uint8_t* masks;
     int32_t* logits;  // [..][classes], or null
@@ -79,20 +76,20 @@ struct Batch {
 // One kernel launch.
 struct Launch {
     const Layer* layer;
-    const uint32_t* image;      // the uploaded layer.image
-    int images, height, width;  // of what the step reads: the padded image, or its inputs' tensors. An image of a
-                                // tensor has fewer than 2^31 words, and there are fewer than 2^16 images
-    const uint32_t* inputs[2];  // tensors of bits; the second only where two are concatenated; none for pixels
-    uint32_t* output;           // tensor of bits; none for the head
-    uint32_t* pooled;           // kConv, even height and width: the output after a 2x2 OR-pool, or null
-    Batch batch;                // kPixels reads frames and pixels; kHead reads frames and writes masks and logits
+    const uint32_t* packed_weights;  // the uploaded layer.packed_weights
+    int images, height, width;       // of what the step reads: the padded image, or its inputs' tensors. An image of a
+                                     // tensor has fewer than 2^31 words, and there are fewer than 2^16 images
+    const uint32_t* inputs[2];       // tensors of bits; the second only where two are concatenated; none for pixels
+    uint32_t* output;                // tensor of bits; none for the head
+    uint32_t* pooled;                // kConv, even height and width: the output after a 2x2 OR-pool, or null
+    Batch batch;                     // kStem reads params and pixels; kHead reads params and writes masks and logits
 };
 
 // Enqueues the step's kernel; may be captured in a graph. Returns a cudaError_t.
 int launch(const Launch& launch, const Device& device, Stream stream);
 
-// Enqueues `iterations` rounds of products of bits from registers, in the device's form, on all multiprocessors; sets
-// `operations`, two to a multiplication and addition of bits. Returns a cudaError_t.
+// Enqueues `iterations` rounds of products of bits from registers, by the device's bit operation, on all
+// multiprocessors; sets `operations`, two to a multiplication and addition of bits. Returns a cudaError_t.
 int peak(const Device& device, int iterations, double& operations, Stream stream);
 
 }  // namespace mbunet::cuda

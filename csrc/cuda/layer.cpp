@@ -8,22 +8,23 @@ namespace mbunet::cuda {
 
 namespace {
 
-constexpr int32_t kNever = INT32_MIN / 2;  // the limit of a channel that must not fire
+constexpr int32_t kNever = INT32_MIN / 2;  // the start of a channel that must not fire
 
 // Units of one pixel of one input, `planes` or one, for the tap at (row, column) of the kernel and those to its right.
-void add_units(Walk& walk, const Patch& patch, int input, int first_channel, int channels, int row, int column) {
-    const int words = pixel_words(channels), side = patch.halo ? 3 : 1;
-    for (int plane = 0; plane < planes_of(words); ++plane) {
-        Unit unit;
-        unit.offset = walk.offsets[static_cast<size_t>(input)] +
-                      (plane * walk.pitches[static_cast<size_t>(input)] + row * patch.width + column) * 16;
+void add_chunks(KSchedule& schedule, const SharedTile& shared_tile, int input, int first_channel, int channels, int row,
+                int column) {
+    const int words = pixel_words(channels), kernel_size = shared_tile.halo ? 3 : 1;
+    for (int slab = 0; slab < slabs_of(words); ++slab) {
+        KChunk chunk;
+        chunk.offset = schedule.offsets[static_cast<size_t>(input)] +
+                       (slab * schedule.pitches[static_cast<size_t>(input)] + row * shared_tile.width + column) * 16;
         for (int w = 0; w < 4; ++w) {
-            const int tap_column = column + w / words, channel = plane * 128 + w % words * 32;
-            if (tap_column < side && channel < channels)
-                unit.words[static_cast<size_t>(w)] = {row * side + tap_column, first_channel + channel,
-                                                      first_channel + channels};
+            const int tap_column = column + w / words, channel = slab * 128 + w % words * 32;
+            if (tap_column < kernel_size && channel < channels)
+                chunk.words[static_cast<size_t>(w)] = {row * kernel_size + tap_column, first_channel + channel,
+                                                       first_channel + channels};
         }
-        walk.units.push_back(unit);
+        schedule.chunks.push_back(chunk);
     }
 }
 
@@ -44,17 +45,18 @@ class Columns {
         : step_(step),
           inputs_(total(step.input_channels)),
           words_(pixel_words(step.channels)),
-          upsamples_(step.op == Op::kUpconv) {}
+          upsamples_(step.op == Op::kTransposedConv) {}
 
     int count() const { return upsamples_ ? 4 * words_ : words_; }
     int channel(int column, int bit) const { return column % words_ * 32 + bit; }
 
-    // Weights of one output for the tap `tap` of the walk; null for a padding channel.
-    const int8_t* signs(int column, int bit, int tap) const {
+    // Weights of one output for the tap `tap` of the schedule; null for a padding channel.
+    const int8_t* weights(int column, int bit, int tap) const {
         const int output = channel(column, bit);
         if (output >= step_.channels) return nullptr;
-        return &step_.signs[static_cast<size_t>((output * step_.taps() + (upsamples_ ? column / words_ : tap))) *
-                            static_cast<size_t>(inputs_)];
+        return &step_.ternary_weights[static_cast<size_t>(
+                                          (output * step_.taps() + (upsamples_ ? column / words_ : tap))) *
+                                      static_cast<size_t>(inputs_)];
     }
     // Weights that count for one output of a column, and the inputs of one tap.
     int taps() const { return upsamples_ ? 1 : 9; }
@@ -67,83 +69,85 @@ class Columns {
 };
 
 // One bit per weight that has the sign `wanted` (1 or -1).
-uint32_t sign_bits(const Columns& columns, int column, int bit, const Unit::Word& word, int wanted) {
-    const int8_t* signs = word.tap < 0 ? nullptr : columns.signs(column, bit, word.tap);
+uint32_t sign_bits(const Columns& columns, int column, int bit, const KChunk::Word& word, int wanted) {
+    const int8_t* weights = word.tap < 0 ? nullptr : columns.weights(column, bit, word.tap);
     uint32_t bits = 0;
-    if (signs)
+    if (weights)
         for (int i = 0; i < 32 && word.channel + i < word.end; ++i)
-            bits |= static_cast<uint32_t>(signs[word.channel + i] == wanted) << i;
+            bits |= static_cast<uint32_t>(weights[word.channel + i] == wanted) << i;
     return bits;
 }
 
-// Word of weights that a product in this form takes: XOR counts a ^ neg and a ^ ~pos, AND counts a & pos and ~a & neg.
-uint32_t weight_word(Form form, int plane, const Columns& columns, int column, int bit, const Unit::Word& word) {
-    const bool negative = (plane == 0) == (form == Form::kXor);
+// Word of weights that a product by this operation takes: XOR counts a ^ neg and a ^ ~pos, AND counts a & pos and ~a &
+// neg.
+uint32_t weight_word(BitOp bit_op, int plane, const Columns& columns, int column, int bit, const KChunk::Word& word) {
+    const bool negative = (plane == 0) == (bit_op == BitOp::kXor);
     const uint32_t bits = sign_bits(columns, column, bit, word, negative ? -1 : 1);
-    return form == Form::kXor && plane == 1 ? ~bits : bits;
+    return bit_op == BitOp::kXor && plane == 1 ? ~bits : bits;
 }
 
-void append_weights(Layer& layer, const Columns& columns, const Walk& walk) {
+void append_weights(Layer& layer, const Columns& columns, const KSchedule& schedule) {
     const int planes = layer.masked ? 2 : 1;
-    for (int step = 0; step < layer.steps; ++step)
+    for (int k_step = 0; k_step < layer.k_steps; ++k_step)
         for (int column = 0; column < columns.count(); ++column)
             for (int plane = 0; plane < planes; ++plane)
                 for (int pair = 0; pair < 2; ++pair)
                     for (int lane = 0; lane < 32; ++lane)
                         for (int i = 0; i < 4; ++i) {
-                            const Unit& unit = walk.units[static_cast<size_t>(2 * step + i % 2)];
+                            const KChunk& chunk = schedule.chunks[static_cast<size_t>(2 * k_step + i % 2)];
                             const int bit = channel_of(pair * 2 + i / 2, lane / 4);
-                            layer.image.push_back(weight_word(layer.form, plane, columns, column, bit,
-                                                              unit.words[static_cast<size_t>(lane % 4)]));
+                            layer.packed_weights.push_back(weight_word(layer.bit_op, plane, columns, column, bit,
+                                                                       chunk.words[static_cast<size_t>(lane % 4)]));
                         }
 }
 
-// What sums start at, so that they are not negative where the output is a one (DESIGN section 2). In the form of one
+// What sums start at, so that they are not negative where the output is a one (DESIGN section 2). Where one
 // AND, twice the sum minus the ones among the inputs is what this is added to.
-int32_t limit(const Layer& layer, const Columns& columns, int column, int bit, int32_t theta) {
+int32_t accumulator_start(const Layer& layer, const Columns& columns, int column, int bit, int32_t theta) {
     int positive = 0, negative = 0;
     for (int tap = 0; tap < columns.taps(); ++tap) {
-        const int8_t* signs = columns.signs(column, bit, tap);
-        positive += static_cast<int>(std::count(signs, signs + columns.inputs(), 1));
-        negative += static_cast<int>(std::count(signs, signs + columns.inputs(), -1));
+        const int8_t* weights = columns.weights(column, bit, tap);
+        positive += static_cast<int>(std::count(weights, weights + columns.inputs(), 1));
+        negative += static_cast<int>(std::count(weights, weights + columns.inputs(), -1));
     }
-    if (layer.form == Form::kXor && layer.masked) return -(layer.steps * 256 + theta);
-    if (layer.form == Form::kAnd && !layer.masked) return -half_up(theta + positive - negative);
+    if (layer.bit_op == BitOp::kXor && layer.masked) return -(layer.k_steps * 256 + theta);
+    if (layer.bit_op == BitOp::kAnd && !layer.masked) return -half_up(theta + positive - negative);
     return -half_up(theta + positive + negative);
 }
 
 void prepare_bits(Layer& layer, const Step& step) {
     if (step.inputs.size() > 2) throw Error("a convolution on CUDA reads at most two tensors");
     const Columns columns(step);
-    const Walk walk(step.input_channels, step.op == Op::kUpconv);
-    layer.masked = std::find(step.signs.begin(), step.signs.end(), 0) != step.signs.end();
-    layer.steps = static_cast<int>(walk.units.size()) / 2;
-    append_weights(layer, columns, walk);
-    layer.limits = layer.image.size();
+    const KSchedule schedule(step.input_channels, step.op == Op::kTransposedConv);
+    layer.masked = std::find(step.ternary_weights.begin(), step.ternary_weights.end(), 0) != step.ternary_weights.end();
+    layer.k_steps = static_cast<int>(schedule.chunks.size()) / 2;
+    append_weights(layer, columns, schedule);
+    layer.accumulator_start = layer.packed_weights.size();
     for (int column = 0; column < columns.count(); ++column)
         for (int bit = 0; bit < 32; ++bit) {
             const int channel = columns.channel(column, bit);
-            layer.image.push_back(static_cast<uint32_t>(
-                channel < step.channels ? limit(layer, columns, column, bit, step.offsets[static_cast<size_t>(channel)])
-                                        : kNever));
+            layer.packed_weights.push_back(static_cast<uint32_t>(
+                channel < step.channels
+                    ? accumulator_start(layer, columns, column, bit, step.thresholds[static_cast<size_t>(channel)])
+                    : kNever));
         }
-    layer.units = layer.image.size();
-    for (const Unit& unit : walk.units) {
-        uint32_t entry = static_cast<uint32_t>(unit.offset);
-        for (size_t w = 0; w < 4; ++w) entry |= static_cast<uint32_t>(unit.words[w].tap >= 0) << w;
-        layer.image.push_back(entry);
+    layer.chunks = layer.packed_weights.size();
+    for (const KChunk& chunk : schedule.chunks) {
+        uint32_t entry = static_cast<uint32_t>(chunk.offset);
+        for (size_t w = 0; w < 4; ++w) entry |= static_cast<uint32_t>(chunk.words[w].tap >= 0) << w;
+        layer.packed_weights.push_back(entry);
     }
 }
 
 // Weight of an output channel for one of the 32 factors along K (see stem.hpp).
-int pixel_weight(const Step& step, int channel, int factor) {
+int stem_weight(const Step& step, int channel, int factor) {
     const int word = factor / 4, byte = factor % 4;
     if (channel >= step.channels || (byte == 3 && word >= 3)) return 0;
-    const int tap = byte == 3 ? 8 : word, colour = byte == 3 ? word : byte;
-    return step.weights[static_cast<size_t>((channel * 9 + tap) * 3 + colour)];
+    const int tap = byte == 3 ? 8 : word, color = byte == 3 ? word : byte;
+    return step.weights[static_cast<size_t>((channel * 9 + tap) * 3 + color)];
 }
 
-void prepare_pixels(Layer& layer, const Step& step) {
+void prepare_stem(Layer& layer, const Step& step) {
     const int words = pixel_words(step.channels);
     for (int word = 0; word < words; ++word)
         for (int block = 0; block < 4; ++block)
@@ -152,52 +156,52 @@ void prepare_pixels(Layer& layer, const Step& step) {
                     const int channel = word * 32 + channel_of(block, lane / 4);
                     uint32_t packed = 0;
                     for (int byte = 0; byte < 4; ++byte) {
-                        const int weight = pixel_weight(step, channel, (lane % 4 + i % 2 * 4) * 4 + byte);
+                        const int weight = stem_weight(step, channel, (lane % 4 + i % 2 * 4) * 4 + byte);
                         packed |= static_cast<uint32_t>((i < 2 ? weight >> 8 : weight) & 0xFF) << (8 * byte);
                     }
-                    layer.image.push_back(packed);
+                    layer.packed_weights.push_back(packed);
                 }
-    layer.limits = layer.image.size();
+    layer.accumulator_start = layer.packed_weights.size();
     for (int channel = 0; channel < words * 32; ++channel)
-        layer.image.push_back(
-            static_cast<uint32_t>(channel < step.channels ? -step.offsets[static_cast<size_t>(channel)] : kNever));
+        layer.packed_weights.push_back(
+            static_cast<uint32_t>(channel < step.channels ? -step.thresholds[static_cast<size_t>(channel)] : kNever));
 }
 
 void prepare_head(Layer& layer, const Step& step) {
     const int channels = step.input_channels[0], words = pixel_words(channels);
     for (int c = 0; c < step.channels; ++c)
         for (int i = 0; i < words * 32; ++i)
-            layer.image.push_back(
+            layer.packed_weights.push_back(
                 i < channels ? static_cast<uint32_t>(step.weights[static_cast<size_t>(c * channels + i)]) : 0);
-    layer.limits = layer.image.size();
-    for (int32_t base : step.offsets) layer.image.push_back(static_cast<uint32_t>(base));
+    layer.accumulator_start = layer.packed_weights.size();
+    for (int32_t base : step.base) layer.packed_weights.push_back(static_cast<uint32_t>(base));
 }
 
 }  // namespace
 
-Walk::Walk(const std::vector<int>& input_channels, bool upsamples) {
-    const Patch patch(upsamples);
-    const int side = upsamples ? 1 : 3;
+KSchedule::KSchedule(const std::vector<int>& input_channels, bool upsamples) {
+    const SharedTile shared_tile(upsamples);
+    const int kernel_size = upsamples ? 1 : 3;
     int first_channel = 0;
     for (size_t input = 0; input < input_channels.size(); ++input) {
-        const int channels = input_channels[input], words = pixel_words(channels), planes = planes_of(words);
-        pitches[input] = plane_pitch(patch.pixels, planes);
-        offsets[input] = patch_bytes;
-        patch_bytes += pitches[input] * planes * 16;
-        for (int row = 0; row < side; ++row)
-            for (int column = 0; column < side; column += pixels_per_unit(words))
-                add_units(*this, patch, static_cast<int>(input), first_channel, channels, row, column);
+        const int channels = input_channels[input], words = pixel_words(channels), slabs = slabs_of(words);
+        pitches[input] = slab_pitch(shared_tile.pixels, slabs);
+        offsets[input] = shared_tile_bytes;
+        shared_tile_bytes += pitches[input] * slabs * 16;
+        for (int row = 0; row < kernel_size; ++row)
+            for (int column = 0; column < kernel_size; column += pixels_per_chunk(words))
+                add_chunks(*this, shared_tile, static_cast<int>(input), first_channel, channels, row, column);
         first_channel += channels;
     }
-    if (units.size() % 2) units.push_back({});
+    if (chunks.size() % 2) chunks.push_back({});
 }
 
-Layer prepare(const Step& step, Form form) {
-    Layer layer{step.op, form, false, step.channels, step.input_channels, 0, 0, 0, {}};
+Layer prepare(const Step& step, BitOp bit_op) {
+    Layer layer{step.op, bit_op, false, step.channels, step.input_channels, 0, 0, 0, {}};
     switch (step.op) {
-        case Op::kPixels: prepare_pixels(layer, step); break;
+        case Op::kStem: prepare_stem(layer, step); break;
         case Op::kConv:
-        case Op::kUpconv: prepare_bits(layer, step); break;
+        case Op::kTransposedConv: prepare_bits(layer, step); break;
         case Op::kHead: prepare_head(layer, step); break;
         case Op::kPool: break;
     }
@@ -205,23 +209,22 @@ Layer prepare(const Step& step, Form form) {
 }
 
 size_t shared_bytes(const Layer& layer) {
-    if (layer.op == Op::kPixels) return static_cast<size_t>(Patch(false).pixels) * 4;
-    if (layer.op != Op::kConv && layer.op != Op::kUpconv) return 0;
-    const Walk walk(layer.input_channels, layer.op == Op::kUpconv);
-    return static_cast<size_t>(walk.patch_bytes + ring_bytes(layer.masked, 2));
+    if (layer.op == Op::kStem) return static_cast<size_t>(SharedTile(false).pixels) * 4;
+    if (layer.op != Op::kConv && layer.op != Op::kTransposedConv) return 0;
+    const KSchedule schedule(layer.input_channels, layer.op == Op::kTransposedConv);
+    return static_cast<size_t>(schedule.shared_tile_bytes + stages_bytes(layer.masked, kMostOutputWords));
 }
 
 std::string kernel_name(const Layer& layer, int compiled) {
     const bool turing = compiled < 80;
     switch (layer.op) {
-        case Op::kPixels:
-            return turing ? "imma m8n8k16, two bytes to a weight" : "imma m16n8k32, two bytes to a weight";
+        case Op::kStem: return turing ? "imma m8n8k16, two bytes to a weight" : "imma m16n8k32, two bytes to a weight";
         case Op::kPool: return "or of four words";
         case Op::kHead: return "integer sums and decision";
         default: break;
     }
     std::string name = turing ? "bmma m8n8k128 " : "bmma m16n8k256 ";
-    name += layer.form == Form::kXor ? "xor" : "and";
+    name += layer.bit_op == BitOp::kXor ? "xor" : "and";
     return name + (layer.masked ? ", two planes" : ", one plane");
 }
 

@@ -30,7 +30,7 @@ void DeviceMemory::release() {
     size_ = 0;
 }
 
-bool Exchange::reserve(size_t bytes) {
+bool Staging::reserve(size_t bytes) {
     if (bytes <= size_) return false;
     release();
     if (!shared_) device_.reserve(bytes, "images and results");
@@ -43,7 +43,7 @@ bool Exchange::reserve(size_t bytes) {
     return true;
 }
 
-void Exchange::release() {
+void Staging::release() {
     if (host_) cudaFreeHost(host_);
     device_.release();
     host_ = mapped_ = nullptr;

@@ -27,12 +27,12 @@ class DeviceMemory {
 
 // What goes back and forth: pinned host memory and its counterpart on the device. Where the GPU shares the host's
 // memory (Jetson) both are the same bytes, and nothing needs to be copied.
-class Exchange {
+class Staging {
   public:
-    explicit Exchange(bool shared) : shared_(shared) {}
-    Exchange(const Exchange&) = delete;
-    Exchange& operator=(const Exchange&) = delete;
-    ~Exchange() { release(); }
+    explicit Staging(bool shared) : shared_(shared) {}
+    Staging(const Staging&) = delete;
+    Staging& operator=(const Staging&) = delete;
+    ~Staging() { release(); }
 
     bool reserve(size_t bytes);
     void release();

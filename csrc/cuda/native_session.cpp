@@ -5,15 +5,14 @@
 
 #include "../rounding.hpp"
 #include "check.hpp"
+#include "heuristics.hpp"
 
 namespace mbunet::cuda {
 
 namespace {
 
-constexpr size_t kBoundShapes = 16;                // batch shapes whose graphs are kept
-constexpr int64_t kMostPixels = int64_t{1} << 26;  // of one launch
-constexpr int64_t kMostImages = 512;               // of one launch
-constexpr size_t kAlign = 256;                     // bytes, of a layer's image
+constexpr size_t kShapePlans = 16;  // batch shapes whose graphs are kept
+constexpr size_t kAlign = 256;      // bytes, of a layer's packed weights
 
 void use(int gpu) { check(cudaSetDevice(gpu), "choosing GPU " + std::to_string(gpu)); }
 
@@ -47,9 +46,9 @@ NativeSession::NativeSession(int gpu)
     : gpu_(gpu),
       info_(current(gpu)),
       compiled_(capability_compiled_for(info_)),
-      device_{form_of(compiled_), attribute(cudaDevAttrMultiProcessorCount, gpu),
+      device_{bit_op_of(compiled_), attribute(cudaDevAttrMultiProcessorCount, gpu),
               attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu)},
-      exchange_(attribute(cudaDevAttrIntegrated, gpu) != 0) {}
+      staging_(attribute(cudaDevAttrIntegrated, gpu) != 0) {}
 
 NativeSession::~NativeSession() {
     cudaSetDevice(gpu_);  // whichever thread ends it
@@ -60,14 +59,14 @@ void NativeSession::load() {
     const auto offered = static_cast<size_t>(device_.shared_bytes);
     std::vector<uint32_t> words;
     for (const Step& step : network_.steps()) {
-        layers_.push_back(prepare(step, device_.form));
+        layers_.push_back(prepare(step, device_.bit_op));
         Layer& layer = layers_.back();
         if (const size_t needed = shared_bytes(layer); needed > offered)
             throw Error("a kernel needs " + std::to_string(needed) + " bytes of shared memory in a block, and " +
                         info_.name + " offers " + std::to_string(offered));
         words.resize(round_up(words.size(), kAlign / sizeof(uint32_t)));
         offsets_.push_back(words.size() * sizeof(uint32_t));
-        words.insert(words.end(), layer.image.begin(), layer.image.end());
+        words.insert(words.end(), layer.packed_weights.begin(), layer.packed_weights.end());
     }
     weights_.reserve(words.size() * sizeof(uint32_t), "weights");
     // in the own stream, which waits for no other: cudaMemcpy may return before everything is there
@@ -80,9 +79,9 @@ void NativeSession::run(const std::vector<Image>& images) {
     if (images.empty()) return;
     if (layers_.empty()) throw Error("there is no network to run yet");
     use(gpu_);
-    const auto fit = static_cast<size_t>(network_.multiple());
-    const int height = static_cast<int>(round_up(static_cast<size_t>(images[0].height), fit));
-    const int width = static_cast<int>(round_up(static_cast<size_t>(images[0].width), fit));
+    const auto multiple = static_cast<size_t>(network_.multiple());
+    const int height = static_cast<int>(round_up(static_cast<size_t>(images[0].height), multiple));
+    const int width = static_cast<int>(round_up(static_cast<size_t>(images[0].width), multiple));
     const int64_t pixels = int64_t{height} * width;
     if (pixels > kMostPixels || words_of_largest(pixels) > INT32_MAX)
         throw Error("an image of " + std::to_string(height) + " x " + std::to_string(width) + " pixels is too large");
@@ -101,18 +100,18 @@ void NativeSession::run(const std::vector<Image>& images) {
 
 int64_t NativeSession::words_of_largest(int64_t pixels) const {
     int64_t most = 0;
-    for (const Slot& slot : network_.slots())
-        most = std::max(most, pixels / slot.stride / slot.stride * pixel_words(slot.channels));
+    for (const Tensor& tensor : network_.tensors())
+        most = std::max(most, pixels / tensor.stride / tensor.stride * pixel_words(tensor.channels));
     return most;
 }
 
 double NativeSession::seconds(int begin, int end, int repeats) {
-    if (bound_.empty()) throw Error("nothing has run yet that could be timed");
+    if (plans_.empty()) throw Error("nothing has run yet that could be timed");
     use(gpu_);
-    const Bound& last = bound_.front();
+    const ShapePlan& last = plans_.front();
     const Graph graph(stream_, [&] {
         for (int i = 0; i < repeats; ++i)
-            for (int step = begin; step < end; ++step) enqueue_step(static_cast<size_t>(step), last.places, last.shape);
+            for (int step = begin; step < end; ++step) enqueue_step(static_cast<size_t>(step), last.layout, last.shape);
     });
     Event started, ended;
     graph.launch(stream_);  // warms up
@@ -146,64 +145,65 @@ std::vector<std::string> NativeSession::kernels() const {
     return names;
 }
 
-size_t NativeSession::memory() const { return weights_.size() + arena_.size() + exchange_.memory(); }
+size_t NativeSession::memory() const { return weights_.size() + arena_.size() + staging_.memory(); }
 
 void NativeSession::poison(uint8_t value) {
-    if (bound_.empty()) return;
+    if (plans_.empty()) return;
     use(gpu_);
     check(cudaMemset(arena_.data(), value, arena_.size()), "poisoning activations");
-    check(cudaMemset(exchange_.device(), value, exchange_.size()), "poisoning results");
+    check(cudaMemset(staging_.device(), value, staging_.size()), "poisoning results");
     check(cudaDeviceSynchronize(), "poisoning");
-    std::fill_n(exchange_.host(), exchange_.size(), value);
+    std::fill_n(staging_.host(), staging_.size(), value);
 }
 
 void NativeSession::run_together(std::span<const Image> images, const Shape& shape) {
-    const auto known = std::find_if(bound_.begin(), bound_.end(), [&](const Bound& b) { return b.shape == shape; });
-    if (known != bound_.end()) {
-        bound_.splice(bound_.begin(), bound_, known);
-        stage(images, known->places, shape);
+    const auto known =
+        std::find_if(plans_.begin(), plans_.end(), [&](const ShapePlan& plan) { return plan.shape == shape; });
+    if (known != plans_.end()) {
+        plans_.splice(plans_.begin(), plans_, known);
+        copy_in(images, known->layout, shape);
         known->graph.launch(stream_);
         stream_.wait("running the network");
-        unstage(images, known->places, shape);
+        copy_out(images, known->layout, shape);
         return;
     }
-    const Places places(network_, shape);
-    reserve(places);
-    stage(images, places, shape);
-    enqueue(places, shape);  // as it is first: that warms up, and an error has its step's name
+    const DeviceLayout layout(network_, shape);
+    reserve(layout);
+    copy_in(images, layout, shape);
+    enqueue(layout, shape);  // as it is first: that warms up, and an error has its step's name
     stream_.wait("running the network");
-    unstage(images, places, shape);
-    bound_.emplace_front(shape, places, Graph(stream_, [&] { enqueue(places, shape); }));
-    bound_.front().graph.upload(stream_);
-    if (bound_.size() > kBoundShapes) bound_.pop_back();
+    copy_out(images, layout, shape);
+    plans_.emplace_front(shape, layout, Graph(stream_, [&] { enqueue(layout, shape); }));
+    plans_.front().graph.upload(stream_);
+    if (plans_.size() > kShapePlans) plans_.pop_back();
 }
 
-void NativeSession::reserve(const Places& places) {
-    if (places.arena_bytes <= arena_.size() && places.exchange_bytes <= exchange_.size()) return;
-    bound_.clear();
-    arena_.reserve(places.arena_bytes, "activations");
-    if (!exchange_.reserve(places.exchange_bytes) || exchange_.shared()) return;
+void NativeSession::reserve(const DeviceLayout& layout) {
+    if (layout.arena_bytes <= arena_.size() && layout.staging_bytes <= staging_.size()) return;
+    plans_.clear();
+    arena_.reserve(layout.arena_bytes, "activations");
+    if (!staging_.reserve(layout.staging_bytes) || staging_.shared()) return;
     // what is copied back includes what belongs to no image
-    check(cudaMemsetAsync(exchange_.device(), 0, exchange_.size(), stream_.get()), "clearing results");
+    check(cudaMemsetAsync(staging_.device(), 0, staging_.size(), stream_.get()), "clearing results");
 }
 
-void NativeSession::stage(std::span<const Image> images, const Places& places, const Shape& shape) {
+void NativeSession::copy_in(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) {
     const size_t stride = size_t{3} * static_cast<size_t>(shape.height) * static_cast<size_t>(shape.width);
-    auto* frames = reinterpret_cast<Frame*>(exchange_.host());
-    uint8_t* pixels = exchange_.host() + places.pixels;
+    auto* params = reinterpret_cast<ImageParams*>(staging_.host());
+    uint8_t* pixels = staging_.host() + layout.pixels;
     for (const Image& image : images) {
-        *frames++ = {image.height, image.width, image.threshold, 0};
+        *params++ = {image.height, image.width, image.threshold, 0};
         std::memcpy(pixels, image.pixels,
                     size_t{3} * static_cast<size_t>(image.height) * static_cast<size_t>(image.width));
         pixels += stride;
     }
 }
 
-void NativeSession::unstage(std::span<const Image> images, const Places& places, const Shape& shape) const {
+void NativeSession::copy_out(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) const {
     const size_t stride = static_cast<size_t>(shape.height) * static_cast<size_t>(shape.width);
     const auto classes = static_cast<size_t>(network_.classes());
-    const uint8_t* masks = exchange_.host() + places.masks;
-    const auto* logits = reinterpret_cast<const int32_t*>(exchange_.host() + places.logits);
+    const uint8_t* masks = staging_.host() + layout.masks;
+    const auto* logits = reinterpret_cast<const int32_t*>(staging_.host() + layout.logits);
     for (const Image& image : images) {
         const size_t pixels = static_cast<size_t>(image.height) * static_cast<size_t>(image.width);
         std::copy_n(masks, pixels, image.mask);
@@ -213,36 +213,36 @@ void NativeSession::unstage(std::span<const Image> images, const Places& places,
     }
 }
 
-void NativeSession::enqueue(const Places& places, const Shape& shape) const {
-    uint8_t *host = exchange_.host(), *device = exchange_.device();
+void NativeSession::enqueue(const DeviceLayout& layout, const Shape& shape) const {
+    uint8_t *host = staging_.host(), *device = staging_.device();
     const auto copy = [&](uint8_t* to, const uint8_t* from, size_t begin, size_t end, cudaMemcpyKind kind) {
-        if (!exchange_.shared())
+        if (!staging_.shared())
             check(cudaMemcpyAsync(to + begin, from + begin, end - begin, kind, stream_.get()), "copying");
     };
-    copy(device, host, 0, places.masks, cudaMemcpyHostToDevice);
-    for (size_t step = 0; step < layers_.size(); ++step) enqueue_step(step, places, shape);
-    copy(host, device, places.masks, places.exchange_bytes, cudaMemcpyDeviceToHost);
+    copy(device, host, 0, layout.masks, cudaMemcpyHostToDevice);
+    for (size_t step = 0; step < layers_.size(); ++step) enqueue_step(step, layout, shape);
+    copy(host, device, layout.masks, layout.staging_bytes, cudaMemcpyDeviceToHost);
 }
 
-void NativeSession::enqueue_step(size_t step, const Places& places, const Shape& shape) const {
+void NativeSession::enqueue_step(size_t step, const DeviceLayout& layout, const Shape& shape) const {
     if (is_fused(step)) return;
     const Step& what = network_.steps()[step];
-    const auto tensor = [&](int slot) {
-        return reinterpret_cast<uint32_t*>(arena_.data() + places.slots[static_cast<size_t>(slot)]);
+    const auto words_of = [&](int tensor) {
+        return reinterpret_cast<uint32_t*>(arena_.data() + layout.tensors[static_cast<size_t>(tensor)]);
     };
-    const int stride = what.inputs.empty() ? 1 : network_.slot(what.inputs[0]).stride;
+    const int stride = what.inputs.empty() ? 1 : network_.tensor(what.inputs[0]).stride;
     Launch launched{};
     launched.layer = &layers_[step];
-    launched.image = reinterpret_cast<const uint32_t*>(weights_.data() + offsets_[step]);
+    launched.packed_weights = reinterpret_cast<const uint32_t*>(weights_.data() + offsets_[step]);
     launched.images = shape.images;
     launched.height = shape.height / stride;
     launched.width = shape.width / stride;
-    for (size_t i = 0; i < what.inputs.size(); ++i) launched.inputs[i] = tensor(what.inputs[i]);
-    launched.output = what.output < 0 ? nullptr : tensor(what.output);
-    launched.pooled = is_fused(step + 1) ? tensor(network_.steps()[step + 1].output) : nullptr;
-    uint8_t* device = exchange_.device();
-    launched.batch = {reinterpret_cast<const Frame*>(device), device + places.pixels, device + places.masks,
-                      shape.logits ? reinterpret_cast<int32_t*>(device + places.logits) : nullptr};
+    for (size_t i = 0; i < what.inputs.size(); ++i) launched.inputs[i] = words_of(what.inputs[i]);
+    launched.output = what.output < 0 ? nullptr : words_of(what.output);
+    launched.pooled = is_fused(step + 1) ? words_of(network_.steps()[step + 1].output) : nullptr;
+    uint8_t* device = staging_.device();
+    launched.batch = {reinterpret_cast<const ImageParams*>(device), device + layout.pixels, device + layout.masks,
+                      shape.logits ? reinterpret_cast<int32_t*>(device + layout.logits) : nullptr};
     check(launch(launched, device_, stream_.get()), "launching step " + std::to_string(step));
 }
 

@@ -27,9 +27,9 @@ class NativeSession : public Session {
 
   private:
     // What is kept of a batch shape.
-    struct Bound {
+    struct ShapePlan {
         Shape shape;
-        Places places;
+        DeviceLayout layout;
         Graph graph;
     };
 
@@ -37,11 +37,11 @@ class NativeSession : public Session {
     int64_t words_of_largest(int64_t pixels) const;
     // All of `images` in one launch of every kernel.
     void run_together(std::span<const Image> images, const Shape& shape);
-    void reserve(const Places& places);
-    void stage(std::span<const Image> images, const Places& places, const Shape& shape);
-    void unstage(std::span<const Image> images, const Places& places, const Shape& shape) const;
-    void enqueue(const Places& places, const Shape& shape) const;
-    void enqueue_step(size_t step, const Places& places, const Shape& shape) const;
+    void reserve(const DeviceLayout& layout);
+    void copy_in(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape);
+    void copy_out(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) const;
+    void enqueue(const DeviceLayout& layout, const Shape& shape) const;
+    void enqueue_step(size_t step, const DeviceLayout& layout, const Shape& shape) const;
     // Whether the step is a pool that the convolution before it does on the way.
     bool is_fused(size_t step) const;
 
@@ -51,11 +51,11 @@ class NativeSession : public Session {
     const Device device_;
     OwnStream stream_;
     std::vector<Layer> layers_;    // by step
-    std::vector<size_t> offsets_;  // by step: where in `weights_` the layer's image begins
+    std::vector<size_t> offsets_;  // by step: where in `weights_` the layer's begin
     DeviceMemory weights_;
     DeviceMemory arena_;
-    Exchange exchange_;
-    std::list<Bound> bound_;  // latest used first; all are forgotten when memory grows and so moves
+    Staging staging_;
+    std::list<ShapePlan> plans_;  // latest used first; all are forgotten when memory grows and so moves
 };
 
 }  // namespace mbunet::cuda

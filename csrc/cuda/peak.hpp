@@ -14,14 +14,14 @@ struct Peak {
     using Args = PeakArgs;
     static constexpr int kIndependent = 8;  // products under way at once
 
-    template <Form form>
+    template <BitOp bit_op>
     MBUNET_DEVICE static void run(const PeakArgs& args) {
         const auto seed = static_cast<uint32_t>(thread_index() + 1) * 0x9E3779B9u;  // zeros would draw too little power
         const uint32_t a[4] = {seed, ~seed, seed << 7, seed >> 7}, b[2] = {seed ^ 0x55555555u, seed * 5};
         int32_t c[kIndependent][4] = {};
         for (int i = 0; i < args.iterations; ++i)
             repeat<kIndependent>([&](int k) {
-                if constexpr (form == Form::kXor)
+                if constexpr (bit_op == BitOp::kXor)
                     bmma_xor(c[k], a, b);
                 else
                     bmma_and(c[k], a, b);

@@ -14,7 +14,7 @@ def build(session: _native.Session | _native.CudaSession, plan: Plan) -> None:
     for layer in model.layers:
         _check_supported(layer)
     for tensor in plan.tensors:
-        session.add_slot(tensor.channels, tensor.stride)
+        session.add_tensor(tensor.channels, tensor.stride)
     for step in plan.steps:
         layer, output, arrays = step.layer, step.output, model.arrays(step.layer)
         if output is None:
@@ -24,7 +24,7 @@ def build(session: _native.Session | _native.CudaSession, plan: Plan) -> None:
         else:
             theta = arrays["theta"][:, 0].copy()  # one plane has one threshold
             if layer.op == "stem":
-                session.add_pixels(output, arrays["weight"], theta)
+                session.add_stem(output, arrays["weight"], theta)
             else:
                 side, channels = layer.up * layer.kernel, model.input_channels(layer)
                 signs = model.ternary(layer).reshape(layer.channels, side, side, sum(channels))

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.native.neon import COMPILER, DISASSEMBLER
 from tests.native.sources import LISTS
 
 (SOURCE,) = LISTS["aarch64_sources"]
-COMPILER, DISASSEMBLER = "aarch64-linux-gnu-g++", "aarch64-linux-gnu-objdump"
 POSITIONS = 128  # of a vector
 BLOCK = 16  # inputs that a counting loop adds at least in one go
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import pytest
 
 from tests.bench import neon
+from tests.native.neon import COMPILER, DISASSEMBLER, require
 
 LISTING = "\n".join(
     [
@@ -33,12 +31,7 @@ def test_a_loop_is_counted() -> None:
 
 def test_the_kernels_inner_loops_stay_short() -> None:
     """A load and three logic instructions to an input are the least; taps and spills may cost twice as much again."""
-    missing = [tool for tool in (neon.COMPILER, neon.DISASSEMBLER) if shutil.which(tool) is None]
-    if missing:
-        why = f"NEON instructions are not counted without {', '.join(missing)} (Debian: g++-aarch64-linux-gnu)"
-        if os.environ.get("MBUNET_REQUIRE_NEON"):
-            pytest.fail(why)
-        pytest.skip(why)
+    require("NEON instructions", COMPILER, DISASSEMBLER)
     loops = neon.counting_loops(neon.disassemble())
     assert loops
     best = min(loop.per_thousand for loop in loops)

@@ -52,42 +52,45 @@ void grids() {
 // The largest launches, which images of any shape lead to, stay within a grid's dimensions.
 void limits() {
     constexpr int kLong = 1 << 22;  // times 16 are the session's 64 Mi pixels
-    for (const Op op : {Op::kPixels, Op::kConv, Op::kPool, Op::kUpconv, Op::kHead})
+    for (const Op op : {Op::kStem, Op::kConv, Op::kPool, Op::kTransposedConv, Op::kHead})
         for (const bool masked : {false, true})
             for (const auto& [images, height, width, channels] :
                  {std::tuple{1, kLong, 16, 800}, {1, 16, kLong, 800}, {512, 512, 256, 4096}}) {
-                const Layer layer{op, Form::kXor, masked, channels, {128}, 9, 0, 0, {}};
+                const Layer layer{op, BitOp::kXor, masked, channels, {128}, 9, 0, 0, {}};
                 Launch launch{};
                 launch.layer = &layer;
                 launch.images = images;
                 launch.height = height;
                 launch.width = width;
-                dispatch(launch, {Form::kXor, 1, 0}, [&]<class Kernel>(const Grid& grid, const typename Kernel::Args&) {
-                    require(grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.y < 65536 && grid.z < 65536,
-                            "a grid is as CUDA allows it", static_cast<int>(op));
-                    return 0;
-                });
+                dispatch(launch, {BitOp::kXor, 1, 0},
+                         [&]<class Kernel>(const Grid& grid, const typename Kernel::Args&) {
+                             require(grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.y < 65536 && grid.z < 65536,
+                                     "a grid is as CUDA allows it", static_cast<int>(op));
+                             return 0;
+                         });
             }
     // Turing offers a block the least, 64 KiB: enough for twice the paper's width
-    require(shared_bytes({Op::kConv, Form::kXor, true, 512, {1024, 1024}, 0, 0, 0, {}}) <= 64 * 1024,
+    require(shared_bytes({Op::kConv, BitOp::kXor, true, 512, {1024, 1024}, 0, 0, 0, {}}) <= 64 * 1024,
             "twice the paper's width fits everywhere");
 }
 
 // Every pixel of a tile belongs to one fragment row, and is stored by one thread.
 void tiles() {
-    const Patch patch(true);
+    const SharedTile shared_tile(true);
     std::set<int> rows, stored;
     for (int warp = 0; warp < kWarps; ++warp)
         for (int lane = 0; lane < 32; ++lane) {
             for (int f = 0; f < kFragments && lane < 16; ++f)
-                rows.insert(row_offset(warp, lane, patch.width) + f * kNextFragment);
+                rows.insert(row_offset(warp, lane, shared_tile.width) + f * kNextFragment);
             const Pixel pixel = pixel_of(warp, lane);
             require(pixel.y >= 0 && pixel.y < kTileHeight && pixel.x >= 0 && pixel.x < kTileWidth,
                     "pixels in the tile");
             stored.insert(pixel.y * kTileWidth + pixel.x);
             // what a thread stores it also computed, as fragment f and half r of word index 2 f + r = lane % 4
-            const int owner = row_offset(warp, lane / 4 + lane % 2 * 8, patch.width) + lane % 4 / 2 * kNextFragment;
-            require(owner == (pixel.y * patch.width + pixel.x) * 16, "a quad computes the pixels that it stores", lane);
+            const int owner =
+                row_offset(warp, lane / 4 + lane % 2 * 8, shared_tile.width) + lane % 4 / 2 * kNextFragment;
+            require(owner == (pixel.y * shared_tile.width + pixel.x) * 16, "a quad computes the pixels that it stores",
+                    lane);
         }
     require(rows.size() == kTileWidth * kTileHeight && *rows.rbegin() == (kTileWidth * kTileHeight - 1) * 16,
             "every pixel of a tile is a fragment row");
@@ -104,80 +107,80 @@ void channels() {
 // ldmatrix reads rows of eight pixels at any tap, lanes copy pieces of pixels as they lie in the tensor.
 void banks() {
     for (const bool upsamples : {false, true}) {
-        const Patch patch(upsamples);
+        const SharedTile shared_tile(upsamples);
         for (int warp = 0; warp < kWarps; ++warp)
-            require(free_of_conflicts(16, [&](int lane) { return row_offset(warp, lane, patch.width); }),
+            require(free_of_conflicts(16, [&](int lane) { return row_offset(warp, lane, shared_tile.width); }),
                     "ldmatrix meets no bank twice", warp);
         for (const int words : {4, 8, 16, 32, 64, 128}) {
-            const int planes = planes_of(words), pitch = plane_pitch(patch.pixels, planes);
-            require(pitch >= patch.pixels && pitch < patch.pixels + 8, "planes do not overlap", words);
-            require(free_of_conflicts(patch.pixels / 8 * 8 * planes,
-                                      [&](int i) { return piece_offset(i / planes, i % planes, words, pitch); }),
+            const int slabs = slabs_of(words), pitch = slab_pitch(shared_tile.pixels, slabs);
+            require(pitch >= shared_tile.pixels && pitch < shared_tile.pixels + 8, "slabs do not overlap", words);
+            require(free_of_conflicts(shared_tile.pixels / 8 * 8 * slabs,
+                                      [&](int i) { return piece_offset(i / slabs, i % slabs, words, pitch); }),
                     "copies meet no bank twice", words);
         }
         for (const int words : {1, 2}) {  // copied piece by piece, which lie behind each other
-            const int pieces = pixels_per_unit(words);
-            for (int i = 0; i < patch.pixels * pieces; ++i)
+            const int pieces = pixels_per_chunk(words);
+            for (int i = 0; i < shared_tile.pixels * pieces; ++i)
                 require(piece_offset(i / pieces, i % pieces, words, 0) == i * 4 * words,
                         "copies of narrow pixels meet no bank twice", words);
         }
     }
 }
 
-// Copying a patch writes every unit of it once, whatever the number of channels, and never behind its end.
-void patches() {
+// Copying a shared tile writes every chunk of it once, whatever the number of channels, and never behind its end.
+void shared_tiles() {
     for (const int count : {1, 32, 33, 64, 65, 128, 129, 152, 256, 300, 512, 1000, 1024}) {
-        const Walk walk({count, 40}, false);
-        const Patch patch(false);
-        const int words = pixel_words(count), planes = planes_of(words);
-        const int pieces = words < 4 ? pixels_per_unit(words) : planes, bytes = words < 4 ? 4 * words : 16;
-        std::vector<int> written(static_cast<size_t>(walk.patch_bytes / 4), 0);
-        for (int pixel = 0; pixel < patch.pixels; ++pixel)
+        const KSchedule schedule({count, 40}, false);
+        const SharedTile shared_tile(false);
+        const int words = pixel_words(count), slabs = slabs_of(words);
+        const int pieces = words < 4 ? pixels_per_chunk(words) : slabs, bytes = words < 4 ? 4 * words : 16;
+        std::vector<int> written(static_cast<size_t>(schedule.shared_tile_bytes / 4), 0);
+        for (int pixel = 0; pixel < shared_tile.pixels; ++pixel)
             for (int piece = 0; piece < pieces; ++piece)
                 for (int byte = 0; byte < bytes; byte += 4)
                     ++written.at(static_cast<size_t>(
-                        (walk.offsets[0] + piece_offset(pixel, piece, words, walk.pitches[0]) + byte) / 4));
+                        (schedule.offsets[0] + piece_offset(pixel, piece, words, schedule.pitches[0]) + byte) / 4));
         int sum = 0;
         for (int n : written) {
-            require(n <= 1, "a word of a patch is written once", count);
+            require(n <= 1, "a word of a shared tile is written once", count);
             sum += n;
         }
-        require(sum == patch.pixels * planes * 4, "all of a patch is written", count);
-        for (int i = walk.offsets[1] / 4; i < walk.patch_bytes / 4; ++i)
-            require(!written[static_cast<size_t>(i)], "patches do not overlap", count);
+        require(sum == shared_tile.pixels * slabs * 4, "all of a shared tile is written", count);
+        for (int i = schedule.offsets[1] / 4; i < schedule.shared_tile_bytes / 4; ++i)
+            require(!written[static_cast<size_t>(i)], "shared tiles do not overlap", count);
     }
 }
 
-// The units of a layer hold every tap and every channel once, at the place in the patch where it was copied to.
-void units() {
+// The chunks of a layer hold every tap and every channel once, at the place in the shared tile where it was copied to.
+void chunks() {
     for (const bool upsamples : {false, true})
         for (const std::vector<int>& inputs : std::vector<std::vector<int>>{
                  {1}, {32}, {40}, {64}, {100}, {128}, {256}, {3, 3}, {33, 100}, {64, 64}, {512, 512}, {152, 19}}) {
-            const Patch patch(upsamples);
-            const int side = upsamples ? 1 : 3;
-            const Walk walk(inputs, upsamples);
-            require(walk.units.size() % 2 == 0, "units come in pairs");
+            const SharedTile shared_tile(upsamples);
+            const int kernel_size = upsamples ? 1 : 3;
+            const KSchedule schedule(inputs, upsamples);
+            require(schedule.chunks.size() % 2 == 0, "chunks come in pairs");
             int total = 0;
             for (int n : inputs) total += n;
-            std::vector<int> seen(static_cast<size_t>(side * side * total), 0);
-            for (const Unit& at : walk.units)
+            std::vector<int> seen(static_cast<size_t>(kernel_size * kernel_size * total), 0);
+            for (const KChunk& at : schedule.chunks)
                 for (int w = 0; w < 4; ++w) {
-                    const Unit::Word& word = at.words[static_cast<size_t>(w)];
+                    const KChunk::Word& word = at.words[static_cast<size_t>(w)];
                     if (word.tap < 0) continue;
                     const size_t input = inputs.size() > 1 && word.channel >= inputs[0];
                     const int channel = word.channel - (input ? inputs[0] : 0), words = pixel_words(inputs[input]);
-                    // the first pixel of the tile: pixel + i is what lies as piece i of a narrow pixel's unit
-                    const int pixel = word.tap / side * patch.width + word.tap % side;
-                    const int unit = at.offset - walk.offsets[input];
-                    const bool same = words < 4
-                                          ? unit / 16 + w / words == pixel && w % words * 32 == channel
-                                          : unit == piece_offset(pixel, channel / 128, words, walk.pitches[input]) &&
-                                                w * 32 == channel % 128;
-                    require(same, "a unit's word lies where its tap was copied to", word.tap);
+                    // the first pixel of the tile: pixel + i is what lies as piece i of a narrow pixel's chunk
+                    const int pixel = word.tap / kernel_size * shared_tile.width + word.tap % kernel_size;
+                    const int chunk = at.offset - schedule.offsets[input];
+                    const bool same =
+                        words < 4 ? chunk / 16 + w / words == pixel && w % words * 32 == channel
+                                  : chunk == piece_offset(pixel, channel / 128, words, schedule.pitches[input]) &&
+                                        w * 32 == channel % 128;
+                    require(same, "a chunk's word lies where its tap was copied to", word.tap);
                     for (int i = word.channel; i < std::min(word.channel + 32, word.end); ++i)
                         ++seen[static_cast<size_t>(word.tap * total + i)];
                 }
-            for (int n : seen) require(n == 1, "every weight is in one unit");
+            for (int n : seen) require(n == 1, "every weight is in one chunk");
         }
 }
 
@@ -189,7 +192,7 @@ int main() {
     tiles();
     channels();
     banks();
-    patches();
-    units();
+    shared_tiles();
+    chunks();
     std::puts("holds");
 }

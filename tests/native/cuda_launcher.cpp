@@ -22,12 +22,12 @@ int launches = 0;
 
 // Whether a convolution over inputs of so many channels is launched.
 bool launches_one(const std::vector<int>& input_channels) {
-    const cuda::Layer layer{Op::kConv, cuda::Form::kXor, true, 64, input_channels, 2, 0, 0, {}};
+    const cuda::Layer layer{Op::kConv, cuda::BitOp::kXor, true, 64, input_channels, 2, 0, 0, {}};
     cuda::Launch launch{};
     launch.layer = &layer;
     launch.images = 3;
     launch.height = launch.width = 64;
-    return cuda::launch(launch, {cuda::Form::kXor, 1, kOffered}, nullptr) == cudaSuccess;
+    return cuda::launch(launch, {cuda::BitOp::kXor, 1, kOffered}, nullptr) == cudaSuccess;
 }
 
 }  // namespace

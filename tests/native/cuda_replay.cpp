@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../../csrc/cuda/heuristics.hpp"
 #include "emulated_launch.hpp"
 #include "emulation.hpp"
 #include "protocol.hpp"
@@ -37,37 +38,37 @@ class Memory {
 // A case on the emulated device.
 class Run {
   public:
-    Run(const Network& network, const protocol::Images& all, cuda::Form form) : network_(network), form_(form) {
+    Run(const Network& network, const protocol::Images& all, cuda::BitOp bit_op) : network_(network), bit_op_(bit_op) {
         const int multiple = network.multiple();
         images_ = static_cast<int>(all.images.size());
         height_ = round_up(all.images[0].height, multiple);
         width_ = round_up(all.images[0].width, multiple);
-        for (const Slot& slot : network.slots())
-            slots_.emplace_back(pixels(slot.stride) * static_cast<size_t>(cuda::pixel_words(slot.channels)));
+        for (const Tensor& tensor : network.tensors())
+            tensors_.emplace_back(pixels(tensor.stride) * static_cast<size_t>(cuda::pixel_words(tensor.channels)));
         for (const Step& step : network.steps()) {
-            layers_.push_back(cuda::prepare(step, form));
-            const std::vector<uint32_t>& image = layers_.back().image;
-            weights_.emplace_back(image.size());
-            std::copy(image.begin(), image.end(), weights_.back().data());
+            layers_.push_back(cuda::prepare(step, bit_op));
+            const std::vector<uint32_t>& packed = layers_.back().packed_weights;
+            weights_.emplace_back(packed.size());
+            std::copy(packed.begin(), packed.end(), weights_.back().data());
         }
     }
 
     // Logits and masks go to `all`.
     void run(protocol::Images& all, bool fused, int multiprocessors) {
-        Memory<cuda::Frame> frames(all.images.size());
+        Memory<cuda::ImageParams> params(all.images.size());
         Memory<uint8_t> rgb(pixels(1) * 3), masks(pixels(1));
         Memory<int32_t> logits(pixels(1) * static_cast<size_t>(network_.classes()));
         const size_t padded = pixels(1) / all.images.size();
         for (size_t i = 0; i < all.images.size(); ++i) {
-            frames.data()[i] = {all.images[i].height, all.images[i].width, all.images[i].threshold, 0};
+            params.data()[i] = {all.images[i].height, all.images[i].width, all.images[i].threshold, 0};
             std::copy(all.pixels[i].begin(), all.pixels[i].end(), rgb.data() + i * padded * 3);
         }
-        const cuda::Batch batch{frames.data(), rgb.data(), masks.data(), logits.data()};
+        const cuda::Batch batch{params.data(), rgb.data(), masks.data(), logits.data()};
         for (size_t i = 0; i < layers_.size(); ++i) {
             const bool fuses = fused && pools(i);
             cuda::Launch launch = make_launch(i, batch);
-            if (fuses) launch.pooled = slot(network_.steps()[i + 1].output);
-            cuda::emulate(launch, {form_, multiprocessors, 0}, nullptr);
+            if (fuses) launch.pooled = tensor(network_.steps()[i + 1].output);
+            cuda::emulate(launch, {bit_op_, multiprocessors, 0}, nullptr);
             i += fuses;
         }
         for (size_t i = 0; i < all.images.size(); ++i) {
@@ -83,7 +84,7 @@ class Run {
                static_cast<size_t>(width_ / stride);
     }
 
-    uint32_t* slot(int index) { return slots_[static_cast<size_t>(index)].data(); }
+    uint32_t* tensor(int index) { return tensors_[static_cast<size_t>(index)].data(); }
 
     // Whether the step behind step `i` pools its output.
     bool pools(size_t i) const {
@@ -96,21 +97,21 @@ class Run {
         const Step& step = network_.steps()[i];
         cuda::Launch launch{};
         launch.layer = &layers_[i];
-        launch.image = weights_[i].data();
-        const int stride = step.inputs.empty() ? 1 : network_.slot(step.inputs[0]).stride;
+        launch.packed_weights = weights_[i].data();
+        const int stride = step.inputs.empty() ? 1 : network_.tensor(step.inputs[0]).stride;
         launch.images = images_;
         launch.height = height_ / stride;
         launch.width = width_ / stride;
-        for (size_t k = 0; k < step.inputs.size(); ++k) launch.inputs[k] = slot(step.inputs[k]);
-        if (step.output >= 0) launch.output = slot(step.output);
+        for (size_t k = 0; k < step.inputs.size(); ++k) launch.inputs[k] = tensor(step.inputs[k]);
+        if (step.output >= 0) launch.output = tensor(step.output);
         launch.batch = batch;
         return launch;
     }
 
     const Network& network_;
-    cuda::Form form_;
+    cuda::BitOp bit_op_;
     int images_, height_, width_;
-    std::vector<Memory<uint32_t>> slots_, weights_;
+    std::vector<Memory<uint32_t>> tensors_, weights_;
     std::vector<cuda::Layer> layers_;
 };
 
@@ -145,12 +146,12 @@ int main(int count, char** arguments) {
     const bool mutates = count > 1 && std::strcmp(arguments[1], "mutate") == 0;
     const protocol::Header header = protocol::read_header();
     emulation::capability = protocol::capability(header);
-    const cuda::Form form = cuda::form_of(emulation::capability);
+    const cuda::BitOp bit_op = cuda::bit_op_of(emulation::capability);
     for (;;) {
         Network network;
         if (!protocol::read_network(network)) return 0;
         protocol::Images all = protocol::read_images(network.classes());
-        Run run(network, all, form);
+        Run run(network, all, bit_op);
         run.run(all, true, 1);
         require_decisions(all, network.classes());
         const auto first = all.logits;

@@ -63,9 +63,9 @@ void run_many() {
     constexpr int kImages = 600;
     const auto session = cuda::make_session(0);
     mbunet::Network& network = session->network();
-    const std::vector<int16_t> colours(27, 1), ones(1, 2);
+    const std::vector<int16_t> colors(27, 1), ones(1, 2);
     const std::vector<int32_t> theta(1, 300), bias(1, 0);
-    network.add_pixels(network.add_slot(1, 1), 1, colours.data(), theta.data());
+    network.add_stem(network.add_tensor(1, 1), 1, colors.data(), theta.data());
     network.add_head(0, 1, 1, ones.data(), bias.data());
     session->load();
     std::vector<uint8_t> pixels(3 * kImages), masks(kImages, 7);
@@ -134,7 +134,7 @@ void errors() {
     };
     with("too many pixels", fake_cudart::gpus, 1, [&] { run_large(*session, 8193); });
     mbunet::Network wide = network;
-    wide.add_slot(1024, 1);
+    wide.add_tensor(1024, 1);
     with("too large a tensor", fake_cudart::gpus, 1, [&] { run_large(*loaded(wide), 8192); });
 
     fake_cudart::integrated = true;

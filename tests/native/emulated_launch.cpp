@@ -15,19 +15,19 @@ void declare_memory(const Launch& launch) {
         emulation::declare(tensor, count * static_cast<size_t>(pixel_words(channels)) * 4, writable);
     };
     emulation::ranges.clear();
-    emulation::declare(launch.image, layer.image.size() * 4, false);
+    emulation::declare(launch.packed_weights, layer.packed_weights.size() * 4, false);
     for (size_t i = 0; i < layer.input_channels.size(); ++i)
         bits(launch.inputs[i], pixels, layer.input_channels[i], false);
     const Batch& batch = launch.batch;
-    if (layer.op == Op::kPixels || layer.op == Op::kHead)
-        emulation::declare(batch.frames, static_cast<size_t>(launch.images) * sizeof(Frame), false);
-    if (layer.op == Op::kPixels) emulation::declare(batch.pixels, pixels * 3, false);
+    if (layer.op == Op::kStem || layer.op == Op::kHead)
+        emulation::declare(batch.params, static_cast<size_t>(launch.images) * sizeof(ImageParams), false);
+    if (layer.op == Op::kStem) emulation::declare(batch.pixels, pixels * 3, false);
     if (layer.op == Op::kHead) {
         emulation::declare(batch.masks, pixels, true);
         if (batch.logits) emulation::declare(batch.logits, pixels * static_cast<size_t>(layer.channels) * 4, true);
         return;
     }
-    const size_t up = layer.op == Op::kUpconv ? pixels * 4 : layer.op == Op::kPool ? pixels / 4 : pixels;
+    const size_t up = layer.op == Op::kTransposedConv ? pixels * 4 : layer.op == Op::kPool ? pixels / 4 : pixels;
     bits(launch.output, up, layer.channels, true);
     if (launch.pooled) bits(launch.pooled, pixels / 4, layer.channels, true);
 }
@@ -46,7 +46,7 @@ void check_writes(const Launch& launch) {
         size_t pixels = 0;
         for (int i = 0; i < launch.images; ++i)
             pixels +=
-                static_cast<size_t>(launch.batch.frames[i].height) * static_cast<size_t>(launch.batch.frames[i].width);
+                static_cast<size_t>(launch.batch.params[i].height) * static_cast<size_t>(launch.batch.params[i].width);
         all = pixels * (launch.batch.logits ? 1 + 4 * static_cast<size_t>(launch.layer->channels) : 1);
     }
     if (written != all || once != all) emulation::fail("an output is not written exactly once");
@@ -58,10 +58,10 @@ int emulate(const Launch& launch, const Device& device, Stream) {
     declare_memory(launch);
     dispatch(launch, device, [&]<class Kernel>(const Grid& grid, const typename Kernel::Args& args) {
         emulation::run_grid({grid.x, grid.y, grid.z}, kThreads, grid.shared_bytes, ++emulated_seed, [&] {
-            if (device.form == Form::kXor)
-                Kernel::template run<Form::kXor>(args);
+            if (device.bit_op == BitOp::kXor)
+                Kernel::template run<BitOp::kXor>(args);
             else
-                Kernel::template run<Form::kAnd>(args);
+                Kernel::template run<BitOp::kAnd>(args);
         });
         return 0;
     });

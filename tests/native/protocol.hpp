@@ -1,6 +1,6 @@
 // What a replaying program reads from standard input: networks and images (see replay.py).
 //
-// Input, little-endian: kernel name length and name, threads, then cases until the end. A case: slots (count, then
+// Input, little-endian: kernel name length and name, threads, then cases until the end. A case: tensors (count, then
 // channels and stride of each), steps (count, then each as in read_step), images (count, then height, width, pixels).
 // int32 unless an array has another type.
 #pragma once
@@ -44,7 +44,7 @@ inline Header read_header() {
 // 10 * major + minor of the architecture that the kernel's name is: 80 of "sm_80".
 inline int capability(const Header& header) { return std::stoi(header.kernel.substr(3)); }
 
-// Operation, output slot, channels, inputs (count, slots, channels of each), weights, offsets.
+// Operation, output tensor, channels, inputs (count, tensors, channels of each), weights, offsets.
 inline void read_step(mbunet::Network& network) {
     const auto op = static_cast<mbunet::Op>(take_int());
     const int output = take_int(), channels = take_int(), count = take_int();
@@ -53,9 +53,9 @@ inline void read_step(mbunet::Network& network) {
     for (int n : input_channels) total += static_cast<size_t>(n);
     const size_t outputs = static_cast<size_t>(channels);
     switch (op) {
-        case mbunet::Op::kPixels: {
+        case mbunet::Op::kStem: {
             const auto weights = take<int16_t>(outputs * 27);
-            network.add_pixels(output, channels, weights.data(), take(outputs).data());
+            network.add_stem(output, channels, weights.data(), take(outputs).data());
             break;
         }
         case mbunet::Op::kPool: network.add_pool(inputs[0], output, channels); break;
@@ -65,19 +65,19 @@ inline void read_step(mbunet::Network& network) {
             break;
         }
         default: {
-            const auto signs = take<int8_t>(outputs * total * (op == mbunet::Op::kConv ? 9 : 4));
-            network.add_convolution(op, inputs, input_channels, output, channels, signs.data(), take(outputs).data());
+            const auto weights = take<int8_t>(outputs * total * (op == mbunet::Op::kConv ? 9 : 4));
+            network.add_convolution(op, inputs, input_channels, output, channels, weights.data(), take(outputs).data());
         }
     }
 }
 
 // Returns false at the end of the input.
 inline bool read_network(mbunet::Network& network) {
-    std::vector<int32_t> slots;
-    if (!read(slots, 1)) return false;
-    for (int i = 0; i < slots[0]; ++i) {
+    std::vector<int32_t> tensors;
+    if (!read(tensors, 1)) return false;
+    for (int i = 0; i < tensors[0]; ++i) {
         const int channels = take_int();
-        network.add_slot(channels, take_int());
+        network.add_tensor(channels, take_int());
     }
     for (int steps = take_int(); steps > 0; --steps) read_step(network);
     return true;

@@ -6,7 +6,7 @@
 namespace {
 
 bool replay_case(const protocol::Header& header) {
-    mbunet::Session session(mbunet::kernels_named(header.kernel), header.threads);
+    mbunet::cpu::Session session(mbunet::cpu::kernels_named(header.kernel), header.threads);
     if (!protocol::read_network(session.network())) return false;
     protocol::Images all = protocol::read_images(session.network().classes());
     session.run(all.images);

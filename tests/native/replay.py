@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from engine.model import Model
 from engine.plan import Step, compile_plan
 from tests.cases import Case
-from tests.native.sources import ROOT, sources
+from tests.native.sources import NATIVE, sources
 
-NATIVE = ROOT / "tests/native"
 OPS = ("stem", "conv", "pool", "transposed", "head")  # as enum Op numbers them
 
 Logits = NDArray[np.int32]

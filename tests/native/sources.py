@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+NATIVE = ROOT / "tests/native"
 _LISTS = re.findall(r"^set\((\w+)\s([^)]*)\)", (ROOT / "csrc/sources.cmake").read_text(), re.MULTILINE)
 LISTS = {name: tuple(ROOT / "csrc" / source for source in names.split()) for name, names in _LISTS}
 """Absolute paths by list: "shared_sources", "cpu_sources", …"""

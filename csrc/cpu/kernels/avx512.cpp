@@ -7,12 +7,12 @@
 #include "target.hpp"
 
 MBUNET_TARGET_BEGIN("avx512f,avx512bw,avx512vl")
-namespace mbunet::avx512 {
+namespace mbunet::cpu::avx512 {
 namespace {
 
-using V = __m512i;
-using H = __m256i;  // three at a time, of whole ones two
-constexpr bool kWide = true;
+using Vec = __m512i;
+using HalfVec = __m256i;  // three at a time, of whole ones two
+constexpr bool kTwoAtOnce = true;
 
 template <class U>
 inline U load(const uint8_t* p) {
@@ -21,14 +21,14 @@ inline U load(const uint8_t* p) {
     asm("" : "+v"(u));  // a register: compilers would read memory again for each of the two uses
     return u;
 }
-inline void store(uint8_t* p, V v) { _mm512_storeu_si512(p, v); }
-inline void store(uint8_t* p, H h) { _mm256_storeu_si256(reinterpret_cast<H*>(p), h); }
-inline V both(V a, V b) { return _mm512_and_si512(a, b); }
-inline H both(H a, H b) { return _mm256_and_si256(a, b); }
-inline V flip(V a, V b) { return _mm512_xor_si512(a, b); }
-inline H flip(H a, H b) { return _mm256_xor_si256(a, b); }
-inline V zeros() { return _mm512_setzero_si512(); }
-inline V spread(int32_t mask) { return _mm512_set1_epi32(mask); }
+inline void store(uint8_t* p, Vec v) { _mm512_storeu_si512(p, v); }
+inline void store(uint8_t* p, HalfVec h) { _mm256_storeu_si256(reinterpret_cast<HalfVec*>(p), h); }
+inline Vec bit_and(Vec a, Vec b) { return _mm512_and_si512(a, b); }
+inline HalfVec bit_and(HalfVec a, HalfVec b) { return _mm256_and_si256(a, b); }
+inline Vec bit_xor(Vec a, Vec b) { return _mm512_xor_si512(a, b); }
+inline HalfVec bit_xor(HalfVec a, HalfVec b) { return _mm256_xor_si256(a, b); }
+inline Vec zeros() { return _mm512_setzero_si512(); }
+inline Vec broadcast(int32_t mask) { return _mm512_set1_epi32(mask); }
 
 // The carry from the new sum, in the place of x, which nobody needs any more: nothing has to be copied. It is x where
 // x == y, else the complement of the sum, or (inverted) the sum.
@@ -36,12 +36,12 @@ constexpr int kSum = 0x96;
 constexpr int carry(bool inverted) { return inverted ? 0xE8 : 0xD4; }
 
 template <bool Inverted>
-inline V add(V& sum, V x, V y) {
+inline Vec add(Vec& sum, Vec x, Vec y) {
     sum = _mm512_ternarylogic_epi32(sum, x, y, kSum);
     return _mm512_ternarylogic_epi32(x, y, sum, carry(Inverted));
 }
 template <bool Inverted>
-inline H add(H& sum, H x, H y) {
+inline HalfVec add(HalfVec& sum, HalfVec x, HalfVec y) {
     sum = _mm256_ternarylogic_epi32(sum, x, y, kSum);
     return _mm256_ternarylogic_epi32(x, y, sum, carry(Inverted));
 }
@@ -56,19 +56,21 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 #include "rgb_pairs.inl"
 #include "sliced.inl"
 
-inline V add_pairs(V sums, V pixels, V weights) { return _mm512_add_epi32(sums, _mm512_madd_epi16(pixels, weights)); }
+inline Vec add_pairs(Vec sums, Vec pixels, Vec weights) {
+    return _mm512_add_epi32(sums, _mm512_madd_epi16(pixels, weights));
+}
 
 #include "avx512_stem.inl"
 
 void head(const HeadArgs& args, const uint8_t* bits, int32_t* logits) {
     constexpr int kParts = kHeadLanes / 16;
     for (int c = 0; c < args.classes; ++c) {
-        V sums[kParts];
-        for (V& sum : sums) sum = _mm512_set1_epi32(args.base[c]);
+        Vec sums[kParts];
+        for (Vec& sum : sums) sum = _mm512_set1_epi32(args.base[c]);
         for (int channel = 0; channel < args.channels; ++channel) {
             __mmask16 set[kParts];
             memcpy(set, bits + static_cast<size_t>(channel) * args.plane, sizeof set);
-            const V weight = _mm512_set1_epi32(args.weights[c * args.channels + channel]);
+            const Vec weight = _mm512_set1_epi32(args.weights[c * args.channels + channel]);
             for (int i = 0; i < kParts; ++i) sums[i] = _mm512_mask_add_epi32(sums[i], set[i], sums[i], weight);
         }
         for (int i = 0; i < kParts; ++i) _mm512_storeu_si512(logits + c * kHeadLanes + i * 16, sums[i]);
@@ -77,14 +79,14 @@ void head(const HeadArgs& args, const uint8_t* bits, int32_t* logits) {
 
 }  // namespace
 
-const Kernels kernels = {"avx512", count, count_dense, pixels, head, widen, pool, halo, peak};
+const Kernels kernels = {"avx512", count, count_dense, stem, head, unpack_rgb, pool, halo, peak};
 
-}  // namespace mbunet::avx512
+}  // namespace mbunet::cpu::avx512
 MBUNET_TARGET_END
 
 // With VNNI the first layer's products are added by the instruction that makes them; all else is the same.
 MBUNET_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512vnni")
-namespace mbunet::avx512vnni {
+namespace mbunet::cpu::avx512vnni {
 namespace {
 
 inline __m512i add_pairs(__m512i sums, __m512i pixels, __m512i weights) {
@@ -98,8 +100,8 @@ using avx512::PixelPairs;
 
 }  // namespace
 
-const Kernels kernels = {"avx512vnni",  avx512::count, avx512::count_dense, pixels,      avx512::head,
-                         avx512::widen, avx512::pool,  avx512::halo,        avx512::peak};
+const Kernels kernels = {"avx512vnni",       avx512::count, avx512::count_dense, stem,        avx512::head,
+                         avx512::unpack_rgb, avx512::pool,  avx512::halo,        avx512::peak};
 
-}  // namespace mbunet::avx512vnni
+}  // namespace mbunet::cpu::avx512vnni
 MBUNET_TARGET_END

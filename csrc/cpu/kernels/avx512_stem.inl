@@ -3,13 +3,13 @@
 
 // Channels side by side: enough chains of additions that none is waited for, and each weight is read for all lanes.
 template <int Channels>
-inline void pixel_channels(const PixelPairs* in, const int32_t* weights, const int32_t* theta, uint8_t* bits) {
+inline void stem_channels(const PixelPairs* in, const int32_t* weights, const int32_t* theta, uint8_t* bits) {
     __m512i sums[2][Channels] = {};
 #pragma GCC unroll 16
-    for (int i = 0; i < kPixelPairs; ++i)
+    for (int i = 0; i < kStemPairs; ++i)
 #pragma GCC unroll 16
         for (int c = 0; c < Channels; ++c) {
-            const __m512i weight = _mm512_set1_epi32(weights[c * kPixelStride + i]);
+            const __m512i weight = _mm512_set1_epi32(weights[c * kStemStride + i]);
             sums[0][c] = add_pairs(sums[0][c], (__m512i)in[0].pairs[i], weight);
             sums[1][c] = add_pairs(sums[1][c], (__m512i)in[1].pairs[i], weight);
         }
@@ -22,12 +22,13 @@ inline void pixel_channels(const PixelPairs* in, const int32_t* weights, const i
     }
 }
 
-void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
-    constexpr int kSide = 8;
+void stem(const StemArgs& args, const uint32_t* const* taps, uint8_t* bits) {
+    constexpr int kAtOnce = 8;
     const PixelPairs in[2] = {{taps, 0}, {taps, kPairedLanes}};
     const int32_t *weights = args.weights, *theta = args.theta;
     int left = args.channels;
-    for (; left >= kSide; left -= kSide, weights += kSide * kPixelStride, theta += kSide, bits += kSide * kLine)
-        (pixel_channels<kSide>)(in, weights, theta, bits);  // in brackets: this namespace's own
-    for (; left; --left, weights += kPixelStride, ++theta, bits += kLine) (pixel_channels<1>)(in, weights, theta, bits);
+    for (; left >= kAtOnce;
+         left -= kAtOnce, weights += kAtOnce * kStemStride, theta += kAtOnce, bits += kAtOnce * kLine)
+        (stem_channels<kAtOnce>)(in, weights, theta, bits);  // in brackets: this namespace's own
+    for (; left; --left, weights += kStemStride, ++theta, bits += kLine) (stem_channels<1>)(in, weights, theta, bits);
 }

@@ -10,7 +10,7 @@
 
 #include "../layout.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 // The inputs that one output channel counts, as offsets into the arena: quads (of four) of weight +1, then of weight
 // -1, fewer than four of each, then blocks of 16 of weight +1, then of weight -1. Quads are filled up with an input
@@ -39,10 +39,10 @@ struct DenseChannel {
     bool negated;
 };
 
-// Positions that a bit convolution computes: `count` runs of `bytes` bytes.
-struct Runs {
-    size_t input, input_step;    // where the first starts behind the taps' offsets, from one to the next
-    size_t output, output_step;  // the same behind the channels' offsets
+// Positions that a bit convolution computes: `count` ranges of `bytes` bytes.
+struct StridedRanges {
+    size_t input, input_stride;    // where the first starts behind the taps' offsets, from one to the next
+    size_t output, output_stride;  // the same behind the channels' offsets
     size_t bytes;
     int count;
 };
@@ -61,17 +61,17 @@ struct DenseArgs {
     int levels;   // bits that hold S + constant / 2 - A / 2 with its sign
 };
 
-constexpr int kPixelLanes = 32;  // lanes that the first layer computes at a time
-constexpr int kHeadLanes = 64;   // the last
+constexpr int kStemLanes = 32;  // lanes that the first layer computes at a time
+constexpr int kHeadLanes = 64;  // the last
 
 // The first layer: 3x3 over RGB pixels in int16 fixed point, two products at a time. For each of the three rows of taps
 // the pairs are (R, G) at columns -1, 0 and 1, then B at columns (-1, 0); behind them stand the Bs at column 1, those
 // of the first two rows and (that of the last, nothing).
-constexpr int kPixelPairs = 14;
-constexpr int kPixelStride = 16;  // pairs from one channel's weights to the next; the last two are zero
+constexpr int kStemPairs = 14;
+constexpr int kStemStride = 16;  // pairs from one channel's weights to the next; the last two are zero
 
-struct PixelArgs {
-    const int32_t* weights;  // [channels][kPixelStride], two int16 each, the first in the low half
+struct StemArgs {
+    const int32_t* weights;  // [channels][kStemStride], two int16 each, the first in the low half
     const int32_t* theta;    // [channels]
     int channels;
 };
@@ -99,16 +99,16 @@ constexpr size_t kPeakBlock = 32 * kLine;
 
 struct Kernels {
     const char* name;
-    // Bits of output channels [channel, channel_end) at `runs`.
-    void (*count)(const CountArgs& args, const Runs& runs, int channel, int channel_end);
-    void (*count_dense)(const DenseArgs& args, const Runs& runs, int channel, int channel_end);
-    // First layer at kPixelLanes lanes of one position: taps[i] points at their pixels under tap i, each R | G << 8 |
+    // Bits of output channels [channel, channel_end) at `ranges`.
+    void (*count)(const CountArgs& args, const StridedRanges& ranges, int channel, int channel_end);
+    void (*count_dense)(const DenseArgs& args, const StridedRanges& ranges, int channel, int channel_end);
+    // First layer at kStemLanes lanes of one position: taps[i] points at their pixels under tap i, each R | G << 8 |
     // B << 16; four bytes of bits for channel c go to bits + c * kLine.
-    void (*pixels)(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits);
+    void (*stem)(const StemArgs& args, const uint32_t* const* taps, uint8_t* bits);
     // Last layer at the kHeadLanes lanes from `bits` of channel 0: logits[class][lane].
     void (*head)(const HeadArgs& args, const uint8_t* bits, int32_t* logits);
     // Pixels [columns][3] as R | G << 8 | B << 16.
-    void (*widen)(const uint8_t* row, int columns, uint32_t* pixels);
+    void (*unpack_rgb)(const uint8_t* row, int columns, uint32_t* pixels);
     // OR of 2x2 positions of two rows, for `columns` output positions of `bytes` bytes.
     void (*pool)(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns, size_t bytes);
     // Fills the borders of some channels in one group. halo_bytes() of scratch.
@@ -140,4 +140,4 @@ std::vector<const Kernels*> available_kernels();
 // By name; "auto" is the best. Throws std::invalid_argument with the names there are.
 const Kernels& kernels_named(const std::string& name);
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

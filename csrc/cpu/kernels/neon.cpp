@@ -5,29 +5,29 @@
 
 #include "tables.hpp"
 
-namespace mbunet::neon {
+namespace mbunet::cpu::neon {
 namespace {
 
-using V = uint8x16_t;
-using H = V;
-constexpr bool kWide = true;
+using Vec = uint8x16_t;
+using HalfVec = Vec;
+constexpr bool kTwoAtOnce = true;
 
 template <class>
-inline V load(const uint8_t* p) {
+inline Vec load(const uint8_t* p) {
     return vld1q_u8(p);
 }
-inline void store(uint8_t* p, V v) { vst1q_u8(p, v); }
-inline V both(V a, V b) { return vandq_u8(a, b); }
-inline V flip(V a, V b) { return veorq_u8(a, b); }
-inline V zeros() { return vdupq_n_u8(0); }
-inline V spread(int32_t mask) { return vreinterpretq_u8_s32(vdupq_n_s32(mask)); }
+inline void store(uint8_t* p, Vec v) { vst1q_u8(p, v); }
+inline Vec bit_and(Vec a, Vec b) { return vandq_u8(a, b); }
+inline Vec bit_xor(Vec a, Vec b) { return veorq_u8(a, b); }
+inline Vec zeros() { return vdupq_n_u8(0); }
+inline Vec broadcast(int32_t mask) { return vreinterpretq_u8_s32(vdupq_n_s32(mask)); }
 
 template <bool Inverted>
-inline V add(V& sum, V x, V y) {
-    const V differ = flip(x, y), old = sum;
-    sum = flip(differ, old);
+inline Vec add(Vec& sum, Vec x, Vec y) {
+    const Vec differ = bit_xor(x, y), old = sum;
+    sum = bit_xor(differ, old);
     // majority(old, x, y) is old where x and y differ and x elsewhere; complemented x, y and result: ~old where they do
-    if constexpr (Inverted) return flip(vbicq_u8(differ, flip(old, x)), x);
+    if constexpr (Inverted) return bit_xor(vbicq_u8(differ, bit_xor(old, x)), x);
     return vbslq_u8(differ, old, x);
 }
 
@@ -48,16 +48,16 @@ inline int32x4_t add_pairs(int32x4_t sum, uint32x4_t pixels, int32_t weights) {
     return vaddq_s32(sum, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(w)), vmull_high_s16(x, w)));
 }
 
-void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
+void stem(const StemArgs& args, const uint32_t* const* taps, uint8_t* bits) {
     const PixelPairs in[8] = {{taps, 0},  {taps, 4},  {taps, 8},  {taps, 12},
                               {taps, 16}, {taps, 20}, {taps, 24}, {taps, 28}};
     static const uint32_t kBits[4] = {1, 2, 4, 8};
     for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
-        const int32_t* weights = args.weights + channel * kPixelStride;
+        const int32_t* weights = args.weights + channel * kStemStride;
         unsigned fired = 0;
-        for (int at = 0; at < kPixelLanes; at += 4) {
+        for (int at = 0; at < kStemLanes; at += 4) {
             int32x4_t sum = vdupq_n_s32(0);
-            for (int i = 0; i < kPixelPairs; ++i) sum = add_pairs(sum, in[at / 4].pairs[i], weights[i]);
+            for (int i = 0; i < kStemPairs; ++i) sum = add_pairs(sum, in[at / 4].pairs[i], weights[i]);
             const uint32x4_t reached = vcgeq_s32(sum, vdupq_n_s32(args.theta[channel]));
             fired |= vaddvq_u32(vandq_u32(reached, vld1q_u32(kBits))) << at;
         }
@@ -67,6 +67,6 @@ void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
 
 }  // namespace
 
-const Kernels kernels = {"neon", count, count_dense, pixels, head, widen, pool, halo, peak};
+const Kernels kernels = {"neon", count, count_dense, stem, head, unpack_rgb, pool, halo, peak};
 
-}  // namespace mbunet::neon
+}  // namespace mbunet::cpu::neon

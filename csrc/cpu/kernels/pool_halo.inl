@@ -47,7 +47,7 @@ inline void halo_part(const Grid& grid, const Plane& plane, int dy, int dx, cons
               from = group * lanes + dy * grid.columns + dx;  // the neighbour of the group's first lane
     const int low = from / lanes - (from % lanes < 0);        // the first of the two
     const int side = plane.side, positions = dy && dx ? 1 : side, at_once = std::max(1, kHaloPositions / positions);
-    const size_t to = plane.at(dy < 0 ? -1 : dy * side, dx < 0 ? -1 : dx * side), step = dx ? plane.row : plane.bytes,
+    const size_t to = plane.at(dy < 0 ? -1 : dy * side, dx < 0 ? -1 : dx * side), stride = dx ? plane.row : plane.bytes,
                  in = plane.at(dy < 0 ? side - 1 : 0, dx < 0 ? side - 1 : 0);
     const size_t edges = plane.edges(grid), edge_in = (dx < 0 ? side - 1 : 0) + (dy < 0 ? side : 0);
     const uint8_t* mask = grid.has[dy + 1][dx + 1].data() + group * Bytes;
@@ -59,7 +59,7 @@ inline void halo_part(const Grid& grid, const Plane& plane, int dy, int dx, cons
             uint8_t* out = scratch + (other - low) * Bytes;
             if (other == group || !dy || !args.edges) {
                 each_halo(some, positions, [&](size_t c, size_t i, int turn) {
-                    memcpy(out + turn * kHaloLanes, first + other * args.group_bytes + c * plane.size + i * step + in,
+                    memcpy(out + turn * kHaloLanes, first + other * args.group_bytes + c * plane.size + i * stride + in,
                            Bytes);
                 });
                 continue;
@@ -73,7 +73,7 @@ inline void halo_part(const Grid& grid, const Plane& plane, int dy, int dx, cons
         }
         each_halo(some, positions, [&](size_t c, size_t i, int turn) {
             move_lanes<Bytes>(scratch + turn * kHaloLanes, from - low * lanes, mask,
-                              first + group * args.group_bytes + c * plane.size + i * step + to);
+                              first + group * args.group_bytes + c * plane.size + i * stride + to);
         });
     }
 }

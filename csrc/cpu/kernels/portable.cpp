@@ -3,28 +3,28 @@
 
 #include "tables.hpp"
 
-namespace mbunet::portable {
+namespace mbunet::cpu::portable {
 namespace {
 
-using V = uint64_t;
-using H = V;
-constexpr bool kWide = false;
+using Vec = uint64_t;
+using HalfVec = Vec;
+constexpr bool kTwoAtOnce = false;
 
 template <class>
-inline V load(const uint8_t* p) {
-    V v;
+inline Vec load(const uint8_t* p) {
+    Vec v;
     memcpy(&v, p, sizeof v);
     return v;
 }
-inline void store(uint8_t* p, V v) { memcpy(p, &v, sizeof v); }
-inline V both(V a, V b) { return a & b; }
-inline V flip(V a, V b) { return a ^ b; }
-inline V zeros() { return 0; }
-inline V spread(int32_t mask) { return static_cast<V>(static_cast<int64_t>(mask)); }
+inline void store(uint8_t* p, Vec v) { memcpy(p, &v, sizeof v); }
+inline Vec bit_and(Vec a, Vec b) { return a & b; }
+inline Vec bit_xor(Vec a, Vec b) { return a ^ b; }
+inline Vec zeros() { return 0; }
+inline Vec broadcast(int32_t mask) { return static_cast<Vec>(static_cast<int64_t>(mask)); }
 
 template <bool Inverted>
-inline V add(V& sum, V x, V y) {
-    const V differ = x ^ y, old = sum;
+inline Vec add(Vec& sum, Vec x, Vec y) {
+    const Vec differ = x ^ y, old = sum;
     sum = differ ^ old;
     // majority(old, x, y) is old where x and y differ and x elsewhere; complemented x, y and result: ~old where they do
     return (((Inverted ? ~old : old) ^ x) & differ) ^ x;
@@ -45,6 +45,6 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 
 }  // namespace
 
-const Kernels kernels = {"portable", count, count_dense, pixels, head, widen, pool, halo, peak};
+const Kernels kernels = {"portable", count, count_dense, stem, head, unpack_rgb, pool, halo, peak};
 
-}  // namespace mbunet::portable
+}  // namespace mbunet::cpu::portable

@@ -3,7 +3,7 @@
 
 #include "tables.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> found;
@@ -30,4 +30,4 @@ const Kernels& kernels_named(const std::string& name) {
     throw std::invalid_argument("no kernel '" + name + "' on this machine; there are: " + names);
 }
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

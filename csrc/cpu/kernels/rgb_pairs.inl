@@ -2,7 +2,7 @@
 // where order[i] is 255) to to[i] for 16 bytes, is defined.
 
 // Four at a time.
-void widen(const uint8_t* row, int columns, uint32_t* pixels) {
+void unpack_rgb(const uint8_t* row, int columns, uint32_t* pixels) {
     constexpr uint8_t o = 255;
     static constexpr uint8_t kOrder[16] = {0, 1, 2, o, 3, 4, 5, o, 6, 7, 8, o, 9, 10, 11, o};
     int x = 0;
@@ -11,12 +11,12 @@ void widen(const uint8_t* row, int columns, uint32_t* pixels) {
 }
 
 // As many lanes as a vector holds.
-typedef uint32_t PixelLanes __attribute__((vector_size(sizeof(V))));
-constexpr int kPairedLanes = sizeof(V) / sizeof(uint32_t);
+typedef uint32_t PixelLanes __attribute__((vector_size(sizeof(Vec))));
+constexpr int kPairedLanes = sizeof(Vec) / sizeof(uint32_t);
 
-// The pairs of int16 that the weights of PixelArgs multiply, of the lanes from `lane` on.
+// The pairs of int16 that the weights of StemArgs multiply, of the lanes from `lane` on.
 struct PixelPairs {
-    PixelLanes pairs[kPixelPairs];
+    PixelLanes pairs[kStemPairs];
 
     PixelPairs(const uint32_t* const* taps, int lane) {
         PixelLanes x[9], *next = pairs;

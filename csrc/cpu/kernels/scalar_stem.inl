@@ -1,12 +1,12 @@
 // First layer without vector instructions of its own: every lane's products stand together, so that the sum over them
 // is a dot product of int16, which compilers know how to vectorise.
 
-void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
-    constexpr int kProducts = 2 * kPixelStride;
-    int16_t x[kPixelLanes][kProducts] = {};
-    for (int lane = 0; lane < kPixelLanes; lane += kPairedLanes) {
+void stem(const StemArgs& args, const uint32_t* const* taps, uint8_t* bits) {
+    constexpr int kProducts = 2 * kStemStride;
+    int16_t x[kStemLanes][kProducts] = {};
+    for (int lane = 0; lane < kStemLanes; lane += kPairedLanes) {
         const PixelPairs in(taps, lane);
-        for (int i = 0; i < kPixelPairs; ++i)
+        for (int i = 0; i < kStemPairs; ++i)
             for (int j = 0; j < kPairedLanes; ++j) {
                 const uint32_t pair = in.pairs[i][j];
                 memcpy(&x[lane + j][2 * i], &pair, sizeof pair);
@@ -14,13 +14,13 @@ void pixels(const PixelArgs& args, const uint32_t* const* taps, uint8_t* bits) {
     }
     for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
         int16_t w[kProducts];
-        memcpy(w, args.weights + channel * kPixelStride, sizeof w);
+        memcpy(w, args.weights + channel * kStemStride, sizeof w);
         unsigned fired = 0;
-        for (int lane = 0; lane < kPixelLanes; ++lane) {
+        for (int lane = 0; lane < kStemLanes; ++lane) {
             int32_t sum = 0;
             for (int i = 0; i < kProducts; ++i) sum += x[lane][i] * w[i];
             fired |= static_cast<unsigned>(sum >= args.theta[channel]) << lane;
         }
-        for (int i = 0; i < kPixelLanes / 8; ++i) bits[i] = static_cast<uint8_t>(fired >> 8 * i);
+        for (int i = 0; i < kStemLanes / 8; ++i) bits[i] = static_cast<uint8_t>(fired >> 8 * i);
     }
 }

@@ -1,11 +1,11 @@
 // Bit-sliced counting, once for every instruction set. Included inside the set's own namespace and target region, which
-// define the vector V (all its bits are independent), H, which is half of one where such are added faster, else V, and
-// for both:
-//   load<V>, store                    unaligned
-//   spread(mask)                      an int32 (0 or -1) in every element
-//   zeros(), flip(a, b), both(a, b)   constant, exclusive or, and
-//   add<Inverted>(sum, x, y)          carry-save addition, see below
-//   kWide                             whether two vectors at a time are worth their registers
+// define the vector Vec (all its bits are independent), HalfVec, which is half of one where such are added faster, else
+// Vec, and for both:
+//   load<Vec>, store                       unaligned
+//   broadcast(mask)                        an int32 (0 or -1) in every element
+//   zeros(), bit_xor(a, b), bit_and(a, b)  constant, exclusive or, and
+//   add<Inverted>(sum, x, y)               carry-save addition, see below
+//   kTwoAtOnce                             whether two vectors at a time are worth their registers
 //
 // Carry-save addition: sum becomes the lowest bit of sum + x + y, the carry (majority) is returned. With Inverted, x, y
 // and the returned carry stand complemented: two complements leave the sum bit alone, so inputs of weight -1, which
@@ -32,8 +32,8 @@ struct Counter {
     MBUNET_INLINE void add_bit(W carry) {
 #pragma GCC unroll 32
         for (int i = From; i < Levels; ++i) {
-            const W up = both(level[i], carry);
-            level[i] = flip(level[i], carry);
+            const W up = bit_and(level[i], carry);
+            level[i] = bit_xor(level[i], carry);
             carry = up;
         }
     }
@@ -63,8 +63,8 @@ MBUNET_INLINE auto add_16(C& c, At at, const uint32_t* taps) {
     return add<Inverted>(c.level[3], first, add_8<Inverted>(c, at, taps + 8));
 }
 
-// A list being added: `positive` units of weight +1 come first, all others are of weight -1. Which it is goes the same
-// way at every position of a channel, so the branch is foreseen.
+// A list being added: `positive` quads or blocks of weight +1 come first, all others are of weight -1. Which it is goes
+// the same way at every position of a channel, so the branch is foreseen.
 template <class At>
 struct Taps {
     At at;
@@ -130,7 +130,7 @@ MBUNET_INLINE auto count_at(const CountArgs& args, const CountedChannel& channel
     using W = decltype(load(at, 0));
     const unsigned start = (1u << (Levels - 1)) - static_cast<unsigned>(channel.at_least);
     Counter<W, Levels> counter;
-    counter.start([&](int level) __attribute__((always_inline)) { return everywhere<W>(start >> level & 1); });
+    counter.start([&](int level) __attribute__((always_inline)) { return broadcast_bit<W>(start >> level & 1); });
     add_list(counter, at, args.taps + channel.list.first, channel.list);
     return counter.top();
 }
@@ -138,25 +138,28 @@ MBUNET_INLINE auto count_at(const CountArgs& args, const CountedChannel& channel
 // Levels of a counter for `inputs` inputs: the top one is 0 for counts below `inputs`.
 inline int levels_of(int inputs) { return inputs > 1 ? 33 - __builtin_clz(static_cast<unsigned>(inputs - 1)) : 1; }
 
-void count_channel(const CountArgs& args, const CountedChannel& channel, const Spots& spots, size_t step) {
+void count_channel(const CountArgs& args, const CountedChannel& channel, const VectorSegments& segments,
+                   size_t stride) {
     const int inputs = channel.list.inputs();
     uint8_t* out = args.group + channel.output;
     if (channel.at_least <= 0 || channel.at_least > inputs) {
         const bool bit = channel.at_least <= 0;
-        spots.each([&](auto some) { store(out, everywhere<decltype(load(some.at(out), 0))>(bit), some, step); });
+        segments.each(
+            [&](auto some) { store(out, broadcast_bit<decltype(load(some.at(out), 0))>(bit), some, stride); });
         return;
     }
     with_levels(levels_of(inputs), [&](auto size) {
-        spots.each([&](auto some) __attribute__((always_inline)) {
-            store(out, count_at<decltype(size)::value>(args, channel, some.at(args.group)), some, step);
+        segments.each([&](auto some) __attribute__((always_inline)) {
+            store(out, count_at<decltype(size)::value>(args, channel, some.at(args.group)), some, stride);
         });
     });
 }
 
-void count(const CountArgs& args, const Runs& runs, int channel, int channel_end) {
+void count(const CountArgs& args, const StridedRanges& ranges, int channel, int channel_end) {
     // all positions of a channel before the next one: its branches go the same way each time
-    for (Spots spots(runs); spots.next();)
-        for (int c = channel; c < channel_end; ++c) count_channel(args, args.channels[c], spots, runs.output_step);
+    for (VectorSegments segments(ranges); segments.next();)
+        for (int c = channel; c < channel_end; ++c)
+            count_channel(args, args.channels[c], segments, ranges.output_stride);
 }
 
 // Without zeros: with S the ones among the inputs of one sign and A those among all, the dot product is
@@ -168,15 +171,15 @@ struct Totals {
     W minus[2][Levels];  // -ceil((A + even) / 2) - 1 in two's complement, by `even`
 
     explicit Totals(const Counter<W, Levels>& all) {
-        const W carry[2] = {all.level[0], everywhere<W>(true)};  // ceil(x / 2) is floor(x / 2), and 1 where x is odd
+        const W carry[2] = {all.level[0], broadcast_bit<W>(true)};  // ceil(x / 2) is floor(x / 2), and 1 where x is odd
         for (int even = 0; even < 2; ++even) {
             W up = carry[even];
 #pragma GCC unroll 1
             for (int i = 0; i + 1 < Levels; ++i) {
-                minus[even][i] = complement(flip(all.level[i + 1], up));
-                up = both(all.level[i + 1], up);
+                minus[even][i] = complement(bit_xor(all.level[i + 1], up));
+                up = bit_and(all.level[i + 1], up);
             }
-            minus[even][Levels - 1] = everywhere<W>(true);
+            minus[even][Levels - 1] = broadcast_bit<W>(true);
         }
     }
 };
@@ -185,37 +188,37 @@ template <class W, int Levels, class At>
 MBUNET_INLINE W dense_at(const DenseArgs& args, const DenseChannel& channel, const Totals<W, Levels>& totals, At at) {
     const W* minus = totals.minus[~channel.constant & 1];
     const unsigned plus = static_cast<unsigned>(channel.constant >> 1) + 1;
-    W carry = wide<W>(zeros());
+    W carry = widen<W>(zeros());
     Counter<W, Levels> counter;
     counter.start([&](int level) __attribute__((always_inline)) {
         W sum = minus[level];
-        carry = add<false>(sum, everywhere<W>(plus >> level & 1), carry);
+        carry = add<false>(sum, broadcast_bit<W>(plus >> level & 1), carry);
         return sum;
     });
     add_list(counter, at, args.taps + channel.list.first, channel.list);
-    return flip(counter.top(), everywhere<W>(!channel.negated));  // the sign bit is 0 from 0 on
+    return bit_xor(counter.top(), broadcast_bit<W>(!channel.negated));  // the sign bit is 0 from 0 on
 }
 
 // All channels at one position after another: what they share is counted once.
 template <int Levels, class Some>
-inline void dense_channels(const DenseArgs& args, const Some& spots, size_t step, int channel, int channel_end) {
-    const auto at = spots.at(args.group);
+inline void dense_channels(const DenseArgs& args, const Some& segments, size_t stride, int channel, int channel_end) {
+    const auto at = segments.at(args.group);
     using W = decltype(load(at, 0));
     Counter<W, Levels> all;
-    all.start([](int) __attribute__((always_inline)) { return wide<W>(zeros()); });
+    all.start([](int) __attribute__((always_inline)) { return widen<W>(zeros()); });
     add_list(all, at, args.taps + args.all.first, args.all);
     const Totals<W, Levels> totals(all);
     for (; channel < channel_end; ++channel) {
         const DenseChannel& own = args.channels[channel];
-        store(args.group + own.output, dense_at<W, Levels>(args, own, totals, at), spots, step);
+        store(args.group + own.output, dense_at<W, Levels>(args, own, totals, at), segments, stride);
     }
 }
 
-void count_dense(const DenseArgs& args, const Runs& runs, int channel, int channel_end) {
+void count_dense(const DenseArgs& args, const StridedRanges& ranges, int channel, int channel_end) {
     with_levels(args.levels, [&](auto size) {
-        for (Spots spots(runs); spots.next();)
-            spots.each([&](auto some) {
-                dense_channels<decltype(size)::value>(args, some, runs.output_step, channel, channel_end);
+        for (VectorSegments segments(ranges); segments.next();)
+            segments.each([&](auto some) {
+                dense_channels<decltype(size)::value>(args, some, ranges.output_stride, channel, channel_end);
             });
     });
 }

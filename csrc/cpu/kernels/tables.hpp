@@ -3,7 +3,7 @@
 
 #include "kernels.hpp"
 
-namespace mbunet {
+namespace mbunet::cpu {
 
 namespace portable {
 extern const Kernels kernels;
@@ -24,4 +24,4 @@ extern const Kernels kernels;
 }
 #endif
 
-}  // namespace mbunet
+}  // namespace mbunet::cpu

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.cases import CASES, MIXED, Case, same
-from tests.native.replay import NATIVE, encode, replay
-from tests.native.sources import ROOT
+from tests.native import cuda
+from tests.native.replay import encode, replay
+from tests.native.sources import NATIVE, sources
 
 # one batch of one padded shape each, and nothing that takes emulation long; the last has tensors of 64 to 512 channels
 LARGE = (
@@ -20,13 +21,6 @@ EMULATED = [
     *(case for case in CASES if case.name not in LARGE),
     Case("the paper's width", ((16, 16),), width=64, masked=MIXED, zeros=0.8),
 ]
-FLAGS = ("-std=c++20", "-O2", "-march=native", "-Wall", "-Wextra", "-Werror", "-U_FORTIFY_SOURCE", f"-I{NATIVE}")
-
-
-def compile_to(out: Path, *sources: str) -> Path:
-    files = [str(ROOT / source) for source in sources]
-    subprocess.run(["g++", *FLAGS, "-o", str(out), *files], check=True)
-    return out
 
 
 def says(program: Path) -> tuple[str, int]:
@@ -36,18 +30,18 @@ def says(program: Path) -> tuple[str, int]:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    native = ("tests/native/emulated_launch.cpp", "tests/native/cuda_replay.cpp")
-    return compile_to(tmp_path_factory.mktemp("cuda") / "replay", "csrc/network.cpp", "csrc/cuda/layer.cpp", *native)
+    files = (cuda.LAYER, NATIVE / "emulated_launch.cpp", NATIVE / "cuda_replay.cpp")
+    return cuda.build_emulation(tmp_path_factory.mktemp("cuda") / "replay", *sources("shared_sources"), *files)
 
 
 def test_index_arithmetic(tmp_path: Path) -> None:
-    program = compile_to(tmp_path / "index", "csrc/cuda/layer.cpp", "tests/native/cuda_index.cpp")
+    program = cuda.build_emulation(tmp_path / "index", cuda.LAYER, NATIVE / "cuda_index.cpp")
     assert says(program) == ("holds\n", 0)
 
 
 def test_instructions_are_the_documented_ones(tmp_path: Path) -> None:
     """The emulated products and ldmatrix have the fragments that the PTX ISA writes down, element by element."""
-    assert says(compile_to(tmp_path / "fragments", "tests/native/cuda_fragments.cpp")) == ("holds\n", 0)
+    assert says(cuda.build_emulation(tmp_path / "fragments", NATIVE / "cuda_fragments.cpp")) == ("holds\n", 0)
 
 
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
@@ -74,5 +68,5 @@ def test_every_barrier_and_every_wait_is_needed(program: Path, architecture: str
 
 def _written_sites(*kinds: str) -> int:
     """How many of these stand in the kernels' sources."""
-    sources = [path.read_text() for path in (ROOT / "csrc/cuda").glob("*.hpp") if path.name != "ptx.hpp"]
-    return sum(source.count(kind) for source in sources for kind in kinds)
+    headers = [path.read_text() for path in cuda.LAYER.parent.glob("*.hpp") if path.name != "ptx.hpp"]
+    return sum(header.count(kind) for header in headers for kind in kinds)

@@ -11,7 +11,6 @@ from tests.cases import CASES, Case, same
 from tests.native import cuda
 from tests.native.replay import encode, replay
 
-ROOT = Path(__file__).parents[3]
 # several images, several classes, sizes that must be padded, input channels that fill more than one word
 NAMES = ("masked", "five channels", "three classes", "one pixel", "batch of three")
 SOME = [case for case in CASES if case.name in NAMES]

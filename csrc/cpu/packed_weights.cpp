@@ -1,0 +1,51 @@
+#include "packed_weights.hpp"
+
+#include "kernels/kernels.hpp"
+
+namespace mbunet::cpu {
+
+namespace {
+
+int32_t pair(int32_t low, int32_t high) {
+    return static_cast<int32_t>(static_cast<uint32_t>(static_cast<uint16_t>(low)) |
+                                static_cast<uint32_t>(static_cast<uint16_t>(high)) << 16);
+}
+
+std::vector<int32_t> stem_pairs(const Step& step) {
+    std::vector<int32_t> pairs;
+    for (int channel = 0; channel < step.channels; ++channel) {
+        const int32_t* weights = &step.weights[static_cast<size_t>(channel) * 27];
+        for (int row = 0; row < 27; row += 9) {  // [column][color]
+            for (int tap = row; tap < row + 9; tap += 3) pairs.push_back(pair(weights[tap], weights[tap + 1]));
+            pairs.push_back(pair(weights[row + 2], weights[row + 5]));
+        }
+        pairs.push_back(pair(weights[8], weights[17]));
+        pairs.push_back(pair(weights[26], 0));
+        pairs.resize(static_cast<size_t>((channel + 1) * kStemStride));
+    }
+    return pairs;
+}
+
+std::vector<int32_t> head_tables(const Step& step) {
+    const int channels = step.input_channels[0];
+    std::vector<int32_t> tables;
+    for (int c = 0; c < step.channels; ++c)
+        for (int first = 0; first < channels; first += 8)
+            for (int byte = 0; byte < 256; ++byte) {
+                int32_t sum = 0;
+                for (int i = 0; i < 8 && first + i < channels; ++i)
+                    if (byte >> i & 1) sum += step.weights[static_cast<size_t>(c * channels + first + i)];
+                tables.push_back(sum);
+            }
+    return tables;
+}
+
+}  // namespace
+
+std::vector<int32_t> packed_weights(const Step& step) {
+    if (step.op == Op::kStem) return stem_pairs(step);
+    if (step.op == Op::kHead) return head_tables(step);
+    return {};
+}
+
+}  // namespace mbunet::cpu

@@ -1,0 +1,101 @@
+"""The CUDA kernels' machine code: compiled, disassembled, kernel by kernel."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import pytest
+
+from tests.native.cuda import KERNELS
+from tests.native.sources import ROOT
+
+
+@dataclass(frozen=True)
+class Code:
+    """Of one kernel: its instructions without operands, registers, and bytes of stack and spills."""
+
+    name: str
+    instructions: list[str]
+    registers: int
+    stack: int
+
+    def count(self, *beginnings: str) -> int:
+        """How many instructions begin so."""
+        return sum(instruction.startswith(beginnings) for instruction in self.instructions)
+
+
+NUMBER = r"L[bi](\d+)E"  # a template's argument in a symbol
+
+
+def compiled(architecture: int, folder: Path) -> list[Code]:
+    """The kernels' code; compiled anew only where sources or compiler have changed."""
+    sources = [*sorted(KERNELS.parent.glob("*.[ch]*")), ROOT / "csrc/network.hpp"]
+    state = hashlib.sha256(output("nvcc", "--version").encode())
+    for source in sources:
+        state.update(source.read_bytes())
+    own = folder / f"{architecture}-{state.hexdigest()[:16]}"
+    for old in folder.glob(f"{architecture}-*"):
+        if old != own:
+            for file in old.iterdir():
+                file.unlink()
+            old.rmdir()
+    own.mkdir(exist_ok=True)
+    return disassemble(KERNELS, architecture, own)
+
+
+def disassemble(source: Path, architecture: int, folder: Path) -> list[Code]:
+    """Every kernel of a source. `folder` keeps machine code, what the assembler said of it, and the listing."""
+    cubin, said, listing = folder / "code.cubin", folder / "said.txt", folder / "listing.txt"
+    if not listing.exists():
+        command = ["nvcc", "-std=c++20", f"-arch=sm_{architecture}", "-cubin", "-Xptxas=-v", "-o", str(cubin)]
+        done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        said.write_text(done.stderr)
+        listing.write_text(output(_disassembler(), str(cubin)))
+    used = _resources(said.read_text())
+    bodies = re.split(r"^\s*\.section\s+\.text\.", listing.read_text(), flags=re.MULTILINE)[1:]
+    found = []
+    for body in bodies:
+        symbol = body.split(",", 1)[0].strip().strip('"')
+        instructions = re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", body, re.MULTILINE)
+        found.append(Code(_short(symbol), instructions, *used[symbol]))
+    assert found
+    return found
+
+
+def _resources(said: str) -> dict[str, tuple[int, int]]:
+    """(registers, bytes of stack and spills) by symbol, from what `ptxas -v` said."""
+    used = {}
+    stack = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+    pattern = rf"Compiling entry function '(\w+)' for .*?{stack}.*?Used (\d+) registers"
+    for symbol, *sizes, registers in re.findall(pattern, said, re.DOTALL):
+        used[symbol] = (int(registers), sum(map(int, sizes)))
+    return used
+
+
+def _short(symbol: str) -> str:
+    """The kernel's name without namespaces, as in Conv<1,2,0>."""
+    found = re.search(r"entryINS0_\d+([A-Za-z]+?)(?:I((?:L[bi]\d+E)+)E)?EE", symbol)
+    if not found:
+        return symbol
+    name, parameters = found.groups()
+    return name if parameters is None else f"{name}<{','.join(re.findall(NUMBER, parameters))}>"
+
+
+def _disassembler() -> str:
+    """nvdisasm of the Python package nvidia-cuda-nvdisasm: an installed CUDA may lack it."""
+    try:
+        paths = [file.locate() for file in files("nvidia-cuda-nvdisasm") or [] if file.name == "nvdisasm"]
+    except PackageNotFoundError:
+        pytest.fail("the package nvidia-cuda-nvdisasm is missing: pip install -e '.[dev]'")
+    return str(paths[0])
+
+
+def output(*command: str) -> str:
+    """What the command says."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
