@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save
 
 from engine import runtime
 from engine.backends import registry
+from engine.preprocess import Image
 from engine.runtime import Engine, EngineError, available_kernels
 
 GOLDEN = runtime.MODELS / "golden"
@@ -50,13 +51,13 @@ def replay(golden: Path, kernel: str) -> dict[str, Any]:
     return row | {"ms": round(elapsed, 1), "ok": wrong == 0}
 
 
-def read_golden(path: Path) -> list[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
+def read_golden(path: Path) -> list[tuple[Image, NDArray[np.int32]]]:
     """(image uint8 [h, w, 3], logits int32 [h, w, classes]) pairs of a golden file."""
     tensors = load_file(path)
     return [(tensors[f"{i}.image"], tensors[f"{i}.logits"]) for i in range(len(tensors) // 2)]
 
 
-def write_golden(path: Path, pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.int32]]]) -> None:
+def write_golden(path: Path, pairs: Iterable[tuple[Image, NDArray[np.int32]]]) -> None:
     """The file that `read_golden` reads."""
     tensors: dict[str, NDArray[Any]] = {}
     for i, (image, logits) in enumerate(pairs):

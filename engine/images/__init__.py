@@ -35,7 +35,7 @@ from engine.images.errors import (
 from engine.images.limits import MAX_PIXELS, rounded_pixels
 from engine.images.mask import read_mask
 from engine.images.samples import Pixels
-from engine.images.selection import FIRST, WHOLE, Choice, Selection, Taken, indices, read_choice
+from engine.images.selection import FIRST, WHOLE, Choice, Selection, Taken, indices, read_choice, read_selection
 
 __all__ = [
     "FIRST",
@@ -59,6 +59,7 @@ __all__ = [
     "of_colors",
     "read_choice",
     "read_mask",
+    "read_selection",
     "rounded_pixels",
     "size",
 ]

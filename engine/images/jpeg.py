@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from engine.images import orientation
 from engine.images.errors import DamagedImageError, UnsupportedImageError
@@ -143,5 +143,7 @@ def _by_pillow(data: bytes) -> NDArray[np.uint8]:
             return np.asarray(image.convert("RGB"))
     except MemoryError:
         raise
+    except UnidentifiedImageError:
+        raise DamagedImageError("the JPEG image is truncated or damaged: its header cannot be read") from None
     except Exception as error:  # as in `orientation.of`
         raise DamagedImageError(f"the JPEG image is truncated or damaged: {error}") from error

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from engine.images import orientation
 from engine.images.errors import DamagedImageError, ImageError
@@ -30,6 +30,8 @@ def opened(data: bytes, kind: str, max_pixels: int) -> Iterator[Image.Image]:
             yield image
     except (ImageError, MemoryError):
         raise
+    except UnidentifiedImageError:
+        raise DamagedImageError(f"the {kind} image is truncated or damaged: its header cannot be read") from None
     except Exception as error:  # foreign bytes make Pillow raise OSError, SyntaxError, ValueError, struct.error, ...
         raise DamagedImageError(f"the {kind} image is truncated or damaged: {error}") from error
 

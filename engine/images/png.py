@@ -61,7 +61,7 @@ def read_chunks(data: bytes) -> Chunks:
             check_parts("PNG", parts, at)
         if parts == 1:
             header = data[at + 4 : end] if name == b"IHDR" else b""
-        elif name in MADE_OF or (name == b"iTXt" and length < MAX_COMMENT and data.startswith(XMP, at + 8)):
+        elif name in MADE_OF or (name == b"iTXt" and _is_brief_xmp(data[at + 8 : min(end - 4, at + 8 + MAX_COMMENT)])):
             kept.append(data[at:end])
         if name == b"tRNS":
             transparent = data[at + 8 : end - 4]
@@ -134,13 +134,26 @@ def _keyed(samples: NDArray[Any], transparent: bytes) -> NDArray[np.uint16] | No
     return np.where((samples == key).all(axis=2), 0, 65535).astype(np.uint16)
 
 
-def _profile(content: bytes) -> bytes:
-    """The profile in an iCCP chunk: a name, a zero, the method 0, and deflated bytes."""
-    deflated = content.partition(b"\0")[2][1:]
+def _is_brief_xmp(content: bytes) -> bool:
+    """Whether an iTXt chunk is XMP of less than MAX_COMMENT bytes, inflated where it is deflated."""
+    if not content.startswith(XMP) or len(content) == MAX_COMMENT:
+        return False
+    is_deflated, rest = content[len(XMP) : len(XMP) + 1] == b"\1", content[len(XMP) + 2 :]
+    text = rest.split(b"\0", 2)[-1]  # after a language and a translated keyword
+    return not is_deflated or len(_inflated(text, MAX_COMMENT)) < MAX_COMMENT
+
+
+def _inflated(data: bytes, most: int) -> bytes:
+    """So many bytes at most; none where they are damaged."""
     try:
-        return zlib.decompressobj().decompress(deflated, profile.MAX_BYTES)
+        return zlib.decompressobj().decompress(data, most)
     except zlib.error:
         return b""
+
+
+def _profile(content: bytes) -> bytes:
+    """The profile in an iCCP chunk: a name, a zero, the method 0, and deflated bytes."""
+    return _inflated(content.partition(b"\0")[2][1:], profile.MAX_BYTES)
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

@@ -57,6 +57,17 @@ def read_choice(text: str) -> Choice:
     return int(text)
 
 
+def read_selection(channel: str, page: str) -> Selection:
+    """Of both as people write them, nothing meaning the first; raises ValueError, which names the one."""
+    choices = []
+    for what, text in (("channel", channel), ("page", page)):
+        try:
+            choices.append(read_choice(text) if text else None)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}, not {text!r}") from None
+    return Selection(*choices)
+
+
 def indices(what: str, choice: Choice, count: int) -> list[int]:
     """The numbers that `choice` of `count` means, in order; raises NoSuchPartError."""
     if choice == "max":

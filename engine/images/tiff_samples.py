@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from engine.images.errors import DamagedImageError, UnsupportedImageError
 from engine.images.limits import check_sample_bytes
@@ -208,6 +208,8 @@ def _by_libtiff(
             decoded = np.asarray(image.convert("RGB") if image.mode == "YCbCr" else image)
     except MemoryError:
         raise
+    except UnidentifiedImageError:
+        raise DamagedImageError("the TIFF image is truncated or damaged") from None
     except Exception as error:  # foreign bytes make Pillow raise OSError, SyntaxError, ValueError, struct.error, ...
         raise DamagedImageError(f"the TIFF image is truncated or damaged: {error}") from error
     return decoded.astype(np.uint8, copy=False).reshape(shape)

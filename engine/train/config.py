@@ -8,6 +8,7 @@ from typing import Any
 
 from engine import ops
 from engine.check import MAX_SIDE
+from engine.images import Selection, read_selection
 from engine.layer import Layer
 from engine.model import Preprocessing
 from engine.networks import unet
@@ -50,6 +51,8 @@ class Config:
     zeros_by: str = _setting("layer", "layer: zero weights, alike in every layer; cost: zero products of all together")
     annealing: float = _setting(0.4, "share of the run in which activations go from a line to bits")
     contrast: str = _setting("none", "none, or stretch every image to its own grey range")
+    channel: str = _setting("", "channel of images that have several, from 0, or max; the first by default")
+    page: str = _setting("", "page of images that have several, from 0, or max; the first by default")
     resize: int = _setting(0, "side that every image is resized to first; 0: images keep their size")
     validation: float = _setting(0.2, "share of the samples that no training step sees")
     seed: int = _setting(0, "of split, crops and weights")
@@ -75,6 +78,7 @@ class Config:
             raise ValueError(f"the share of the run that anneals activations lies in [0, 1), not {self.annealing}")
         if not 0 < self.validation < 1:
             raise ValueError(f"the share held for validation lies between 0 and 1, not {self.validation}")
+        read_selection(self.channel, self.page)
         if self.zeros_by not in ZEROS_BY:
             raise ValueError(f"zeros are shared out by {' or '.join(ZEROS_BY)}, not by {self.zeros_by!r}")
         if unknown := [part for part in self.ablate if part not in PARTS]:
@@ -98,6 +102,11 @@ class Config:
             else layer
             for layer in flat
         ]
+
+    @property
+    def selection(self) -> Selection:
+        """Which channel and page of images that have several are learned from."""
+        return read_selection(self.channel, self.page)
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -1,9 +1,9 @@
-"""Metrics of a model file on a data folder, as a table and as CSV, beside Otsu's threshold. numpy and PIL only."""
+"""Metrics of a model file on a data folder, as a table and as CSV, beside Otsu's threshold. Nothing of torch."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.preprocess import Image
 from engine.train import metrics
 from engine.train.data import dataset
+from engine.train.data.files import DataError
 from engine.train.metrics import Counts
 
 PARTS = ("validation", "training", "all")
@@ -21,10 +23,10 @@ PARTS = ("validation", "training", "all")
 class Segments(Protocol):
     """What can be scored: an Engine, or a checkpoint in its place (`engine.train.export.CheckpointEngine`)."""
 
-    def run(self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None) -> tuple[list[Any], Any]:
+    def run(self, images: Sequence[Image], threshold: float | None = None) -> tuple[list[Any], Any]:
         """(masks, timings) of `images`."""
 
-    def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def probabilities(self, image: Image) -> NDArray[np.float64]:
         """Of every pixel and class, [h, w, classes]; with one class the foreground's."""
 
     @property
@@ -63,17 +65,24 @@ def evaluate(
     otsu: bool = False,
     classes: Sequence[str] = (),
     calibration: bool = False,
+    failed: Callable[[DataError], None] | None = None,
 ) -> list[Row]:
     """Run every image of `samples` (wrap them for a progress bar) and count its pixels against its mask.
 
     `threshold` is a probability, by default the model's own; with `otsu` Otsu's masks are counted too. `classes` names
     the classes of index masks; there Otsu has nothing to say. With `calibration` probabilities are looked at as well.
-    Raises DataError for a sample that cannot be used.
+    A sample that cannot be used raises DataError, or where `failed` is given, that is told and the others go on.
     """
     labels = list(classes[1:]) or [""]
     rows = []
     for sample in samples:
-        image, mask = sample.load(len(classes))
+        try:
+            image, mask = sample.load(len(classes))
+        except DataError as error:
+            if failed is None:
+                raise
+            failed(error)
+            continue
         (predicted,), _ = engine.run([image], threshold)
         baseline = metrics.count(metrics.otsu(image), mask) if otsu and not classes else None
         trust = metrics.reliability(engine.probabilities(image), mask) if calibration else None

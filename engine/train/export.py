@@ -18,6 +18,7 @@ from engine.backends import reference
 from engine.bits import pack
 from engine.layer import Layer
 from engine.model import ClassInfo, Model
+from engine.preprocess import Image
 from engine.prune import prune
 from engine.runtime import Engine
 from engine.train import calibrate, kinds, log
@@ -103,12 +104,12 @@ class CheckpointEngine:
         """Names of the classes of index masks."""
         return self._config.classes
 
-    def run(self, images: Sequence[Pixels], threshold: float | None = None) -> tuple[list[NDArray[Any]], None]:
+    def run(self, images: Sequence[Image], threshold: float | None = None) -> tuple[list[NDArray[Any]], None]:
         """Masks [h, w] of `images`, by torch: bool, or class indices; `threshold` is a probability, 0.5 by default."""
         probability = 0.5 if threshold is None else threshold
         return [predict(self._network, image, self._config, probability) for image in images], None
 
-    def probabilities(self, image: Pixels) -> NDArray[np.float64]:
+    def probabilities(self, image: Image) -> NDArray[np.float64]:
         """Of every pixel and class, float64 [h, w, classes]."""
         return mbu.probabilities(logits_of(self._network, image, self._config).double().movedim(0, 2).cpu().numpy())
 
@@ -188,8 +189,8 @@ def prove(
                 raise ExportError(f"{layer.name}: {wrong} of {ours.size} values differ from torch {where}")
 
 
-def golden(checkpoint: str | Path, images: Iterable[Pixels], out: str | Path) -> Path:
-    """Write the golden file of `checkpoint`: `images` (uint8 [h, w, 3], any sizes) and torch's logits for them."""
+def golden(checkpoint: str | Path, images: Iterable[Image], out: str | Path) -> Path:
+    """Write the golden file of `checkpoint`: `images` ([h, w, 3], any sizes) and torch's logits for them."""
     network, config, _ = restore(checkpoint)
     scale = network.quantized_params()[network.layers[-1].name].scale
     expected = []
@@ -218,7 +219,7 @@ def validation_samples(config: Config) -> list[dataset.Sample]:
     """The validation images of a run; none where its data is not at hand."""
     if not Path(config.data).is_dir():
         return []
-    return dataset.split(layouts.samples(config.data), config.validation, config.seed)[1]
+    return dataset.split(layouts.samples(config.data, config.selection), config.validation, config.seed)[1]
 
 
 def describe(config: Config) -> dict[str, Any]:

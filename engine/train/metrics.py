@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.preprocess import Image, is_8_bits, stretch
+
 BINS = 15
 """Equal bins of probability for the expected calibration error."""
 
@@ -88,9 +90,12 @@ def calibration_error(total: NDArray[np.float64]) -> float:
     return float(np.abs(claimed - holds).sum() / count.sum())
 
 
-def otsu(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Foreground of uint8 [h, w, 3] by Otsu's threshold on luma, the smaller of the two classes being foreground."""
-    grey = np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+def otsu(image: Image) -> NDArray[np.bool_]:
+    """Foreground of [h, w, 3] by Otsu's threshold on luma, the smaller of the two classes being foreground.
+
+    Images of 16 bits are stretched to 8 before.
+    """
+    grey = np.rint((image if is_8_bits(image) else stretch(image)) @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
     share = np.bincount(grey.ravel(), minlength=256) / grey.size
     below = np.cumsum(share)
     mean_below = np.cumsum(share * np.arange(256))

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from engine import preprocess
 from engine.layer import Layer
 from engine.model import Preprocessing
+from engine.preprocess import Image
 from engine.train import figures, log, metrics
 from engine.train.config import Config
 from engine.train.data import augment, dataset, layouts, samples
@@ -34,7 +35,6 @@ EXAMPLES = 6  # validation images, on a sheet
 FREE_FIELDS = ("out", "device")  # a run may move to another folder or device and go on
 
 
-Pixels = NDArray[np.uint8]
 Load = Callable[[dataset.Sample, int, Preprocessing], samples.Loaded]
 
 
@@ -58,7 +58,8 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed + (config.run_seed << 32))
         torch.set_flush_denormal(True)  # vanishing gradients would cost a fifth of the time on CPUs
-        self.training, self.validation = dataset.split(layouts.samples(config.data), config.validation, config.seed)
+        everything = layouts.samples(config.data, config.selection)
+        self.training, self.validation = dataset.split(everything, config.validation, config.seed)
         if not self.training or not self.validation:
             raise DataError(f"{config.data}: too few samples to hold {config.validation:.0%} for validation")
         layers = config.layers()
@@ -211,11 +212,12 @@ class Trainer:
         chosen = self.validation[:: -(-len(self.validation) // EXAMPLES)]
         images, masks = zip(*(sample.load(len(self.config.classes)) for sample in chosen), strict=True)
         predictions = [predict(self.network, image, self.config) for image in images]
-        figures.examples(images, masks, predictions, self.out / "examples.png")
+        shown = [preprocess.in_8_bits(image, self.config.preprocessing) for image in images]
+        figures.examples(shown, masks, predictions, self.out / "examples.png")
 
 
 @torch.no_grad()
-def logits_of(network: Network, image: Pixels, config: Config) -> Tensor:
+def logits_of(network: Network, image: Image, config: Config) -> Tensor:
     """Real logits [classes, h, w] of one image [h, w, 3] by the network's evaluation mode."""
     prepared = preprocess.preprocess(image, config.preprocessing)
     height, width = prepared.shape[:2]
@@ -226,7 +228,7 @@ def logits_of(network: Network, image: Pixels, config: Config) -> Tensor:
 
 
 @torch.no_grad()
-def predict(network: Network, image: Pixels, config: Config, threshold: float = 0.5) -> NDArray[Any]:
+def predict(network: Network, image: Image, config: Config, threshold: float = 0.5) -> NDArray[Any]:
     """Mask [h, w] of one image [h, w, 3] by the network's evaluation mode: bool, or class indices uint8."""
     logits = logits_of(network, image, config)
     if len(logits) > 1:  # numpy's argmax, unlike torch's, promises the lowest class on ties

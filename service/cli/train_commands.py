@@ -11,14 +11,16 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.cli import flags
+from service.cli import flags, terminal
 from service.cli.flags import UserError
 from service.cli.terminal import progress
 
 if TYPE_CHECKING:
     from engine.model import Model
+    from engine.train.data.files import DataError
     from engine.train.evaluate import Segments
 
+DATA_SETTINGS = ("validation", "seed", "channel", "page")
 DATA_HELP = "folder with images/ and masks/"
 
 
@@ -83,19 +85,33 @@ def evaluate(args: argparse.Namespace) -> int:
     from engine.train.config import Config
     from engine.train.data import layouts
 
-    config = Config(out="", **flags.training_of(args, "data", "validation", "seed"))
-    samples = evaluate.select(layouts.samples(args.data), args.part, config.validation, config.seed)
+    config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
+    everything = layouts.samples(args.data, config.selection)
+    samples = evaluate.select(everything, args.part, config.validation, config.seed)
+    failures: list[DataError] = []
     with _scored(args) as engine:
         rows = evaluate.evaluate(
-            engine, progress(samples, "image"), args.threshold, args.otsu, engine.class_names, calibration=True
+            engine,
+            progress(samples, "image"),
+            args.threshold,
+            args.otsu,
+            engine.class_names,
+            calibration=True,
+            failed=failures.append,
         )
+    for failure in failures:
+        print(f"mbunet: {failure}", file=sys.stderr)
+    if not rows:
+        raise UserError("none of the images could be scored")
     if args.csv:
         evaluate.write_csv(rows, args.csv)
     if args.card:
         args.card.write_text(card.write(_model(args.model), rows, args.part), encoding="utf-8")
     print(evaluate.table(rows))
     print(f"expected calibration error of the probabilities: {evaluate.calibration_error(rows):.4f}")
-    return 0
+    if failures:
+        print(f"{len(failures)} of {len(samples)} images could not be scored")
+    return 1 if failures else 0
 
 
 def _model(name: str) -> Model:
@@ -117,22 +133,32 @@ def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
 
 def data(args: argparse.Namespace) -> int:
     """Look at a folder of images and masks, and say everything that is wrong with it."""
+    from engine.train.config import Config
     from engine.train.data import layouts
+    from engine.train.data.check import check
 
-    found = layouts.recognize(args.data)
-    sizes = sorted({sample.size for sample in found.samples}) if not found.problems else []
+    config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
+    found = layouts.recognize(args.data, config.selection)
     print(f"{args.data}: {found.layout}, {len(found.samples)} samples")
     strata, split_groups = {s.stratum for s in found.samples}, {s.split_group for s in found.samples}
     for label, values in (("strata", strata), ("split groups", split_groups)):
         if values - {""}:
             print(f"{label}: {len(values)}")
-    if sizes:
+    faults = check(found, args.classes, config.validation, config.seed, lambda samples: progress(samples, "sample"))
+    if not any(fault.stops for fault in faults):
+        sizes = sorted({sample.size for sample in found.samples})
         print(f"sizes (w, h): {len(sizes)}, from {sizes[0]} to {sizes[-1]}")
-    problems = found.check(args.classes)
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    print(f"{len(problems)} problems" if problems else "nothing is wrong")
-    return 1 if problems else 0
+    if not faults:
+        print("nothing is wrong")
+        return 0
+    rows = [{"file": _below(fault.file, args.data), "what is wrong": fault.what} for fault in faults]
+    print(f"\n{terminal.table(rows)}\n\n{len(faults)} faults in {len({fault.file for fault in faults})} files")
+    return 1
+
+
+def _below(file: Path, folder: Path) -> str:
+    """The path of `file` from `folder` on."""
+    return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
 
 
 @_with_torch
@@ -180,7 +206,7 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help=flags.MODEL_HELP)
     command.add_argument("data", help=DATA_HELP)
     command.add_argument("--part", choices=("validation", "training", "all"), default="all", help="default: all")
-    flags.add_training(command, "validation", "seed")
+    flags.add_training(command, *DATA_SETTINGS)
     flags.renamed(command, "--share", "--validation")
     command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)
     command.add_argument("--otsu", action="store_true", help="score Otsu's threshold beside the model")
@@ -193,6 +219,7 @@ def _data_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("action", choices=["check"])
     command.add_argument("data", type=Path, help="images/ and masks/, or DSB-2018, ISIC or Carvana as downloaded")
     command.add_argument("--classes", type=int, default=0, metavar="N", help="masks hold class indices 0 to N - 1")
+    flags.add_training(command, *DATA_SETTINGS)
 
 
 def _sweep_flags(command: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.images import FIRST, Pixels, Selection
 from engine.train.data import files
 from engine.train.data.files import DataError
 
@@ -19,7 +20,7 @@ class Sample:
 
     `stratum` is what the split holds an equal share of: the `modality` column of index.csv, or ''. Samples of one
     `split_group` (a car, a patient) are never split. With `instances` the mask is all of these masks together, and
-    `mask` the folder that they lie in.
+    `mask` the folder that they lie in. `selection` chooses of an image with several channels or pages.
     """
 
     name: str
@@ -28,21 +29,27 @@ class Sample:
     stratum: str = ""
     split_group: str = ""
     instances: tuple[Path, ...] = ()
+    selection: Selection = FIRST
+
+    @property
+    def masks(self) -> tuple[Path, ...]:
+        """The files that make the mask."""
+        return self.instances or (self.mask,)
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) from the image's header; raises DataError."""
         return files.read_size(self.image)
 
-    def load(self, classes: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """(image uint8 [h, w, 3], mask uint8 [h, w] of class indices: 0 background, 1 foreground).
+    def load(self, classes: int = 0) -> tuple[Pixels, NDArray[np.uint8]]:
+        """(image uint8 or uint16 [h, w, 3], mask uint8 [h, w] of class indices: 0 background, 1 foreground).
 
         With `classes` above 0 the mask's own values, palette indices where it has a palette, are the classes. Raises
         DataError.
         """
-        image = files.read_image(self.image)
+        image = files.read_image(self.image, self.selection)
         mask = np.zeros(image.shape[:2], np.uint8)
-        for path in self.instances or (self.mask,):
+        for path in self.masks:
             part = files.read_mask(path, classes)
             if part.shape != mask.shape:
                 raise DataError(f"{path}: its image is {mask.shape} (h, w) but the mask is {part.shape}")
@@ -51,25 +58,28 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A recognised folder: the name of its layout, its samples sorted by name, and what is wrong, a line each."""
+class Fault:
+    """What is wrong with a file, or a folder. A data set with one that `stops` is not trained on."""
 
+    file: Path
+    what: str
+    stops: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A recognised folder: the name of its layout, its samples sorted by name, and what is wrong with its files' names.
+
+    What is wrong inside the files only `check.check` finds.
+    """
+
+    folder: Path
     layout: str
     samples: list[Sample]
-    problems: list[str]
-
-    def check(self, classes: int = 0) -> list[str]:
-        """Everything wrong with it, every file opened; `classes` above 0 means masks of class indices."""
-        problems = list(self.problems)
-        foreground = False
-        for sample in self.samples:
-            try:
-                foreground |= bool(sample.load(classes)[1].any())
-            except DataError as error:
-                problems.append(str(error))
-        if self.samples and not foreground and not problems:
-            problems.append("every mask is empty: there is nothing to learn")
-        return problems
+    faults: list[Fault]
 
 
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:

@@ -170,6 +170,8 @@ def test_large_comments_of_a_png_are_passed_over() -> None:
     text = b"".join(b"%02x" % byte for byte in big[: 2**20])
     for chunk in (
         png_chunk(b"iTXt", b"Comment\0\0\0\0\0" + text),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + text),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**21))),
         png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**24))),
         png_chunk(b"tEXt", b"Comment\0" + text),
         png_chunk(b"iCCP", b"odd\0\0" + zlib.compress(big)),
@@ -182,8 +184,10 @@ def test_large_comments_of_a_png_are_passed_over() -> None:
 
 def test_a_png_is_turned_as_its_xmp_says() -> None:
     plain = file_of(photo())
-    xmp = png_chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="3"/>')
-    np.testing.assert_array_equal(decode(plain[:33] + xmp + plain[33:]), np.asarray(photo())[::-1, ::-1])
+    text = b'<x tiff:Orientation="3"/>'
+    for way in (b"\0\0\0\0" + text, b"\1\0\0\0" + zlib.compress(text)):
+        xmp = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0" + way)
+        np.testing.assert_array_equal(decode(plain[:33] + xmp + plain[33:]), np.asarray(photo())[::-1, ::-1])
 
 
 def test_a_damaged_png_header_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -32,10 +33,21 @@ def test_every_problem_is_named_and_the_status_says_so(tmp_path: Path, capsys: p
     masks[0].unlink()
     masks[1].write_bytes(b"no image")
     assert cli.main(["data", "check", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert re.search(f"images/{masks[0].stem}.png  +has no mask", out)
+    assert re.search(f"masks/{masks[1].name}  +these 8 bytes are no image", out)
+    assert "2 faults in 2 files" in out
+
+
+def test_eval_goes_on_past_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.copytree(NUCLEI, tmp_path / "nuclei")
+    broken = min((folder / "images").iterdir())
+    broken.write_bytes(b"no image")
+    assert cli.main(["eval", "nuclei-small", str(folder), "--threads", "1"]) == 1
     captured = capsys.readouterr()
-    assert f"{masks[0].stem}.png: has no mask" in captured.err
-    assert f"{masks[1]}: cannot be read" in captured.err
-    assert "2 problems" in captured.out
+    assert f"mbunet: {broken}: these 8 bytes are no image" in captured.err
+    assert re.search("all +3 ", captured.out)
+    assert "1 of 4 images could not be scored" in captured.out
 
 
 def test_a_folder_of_no_known_layout_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,154 @@
+"""Everything wrong with a data set, in one pass: files, and what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import preprocess
+from engine.images import Pixels
+from engine.train.data import files
+from engine.train.data.dataset import Dataset, Fault, Sample, split
+from engine.train.data.files import DataError
+
+T = TypeVar("T")
+
+THUMBNAIL = 32  # pixels a side, by which images are compared
+NEARLY = 2.0  # grey levels of 255, root mean square over a thumbnail: images that differ by less are nearly equal
+BETTER, CLEARLY = 3.0, 0.15  # a turned mask explains so many times as much of an image's variance, and so much more
+TURNS: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    "by 180 degrees": lambda mask: mask[::-1, ::-1],
+    "upside down": lambda mask: mask[::-1],
+    "left to right": lambda mask: mask[:, ::-1],
+    "by a quarter to the left": lambda mask: np.rot90(mask),
+    "by a quarter to the right": lambda mask: np.rot90(mask, -1),
+    "over its diagonal": lambda mask: mask.T,
+    "over its other diagonal": lambda mask: np.rot90(mask, 2).T,
+}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of a sample that can be read."""
+
+    sample: Sample
+    thumbnail: NDArray[np.float32]  # [THUMBNAIL ** 2], in grey levels of the stretched image; empty of a constant one
+    shape: tuple[int, ...]
+    classes: frozenset[int]
+
+
+def check(
+    found: Dataset,
+    classes: int,
+    share: float,
+    seed: int,
+    watch: Callable[[Sequence[Sample]], Iterable[Sample]] = lambda samples: samples,
+) -> list[Fault]:
+    """All faults of a recognised folder, every file opened.
+
+    `classes` above 0 means masks of class indices; `share` and `seed` are those of the split into training and
+    validation. `watch` goes through the samples, with a progress bar, for example.
+    """
+    faults, seen = list(found.faults), []
+    for sample in watch(found.samples):
+        of_sample, kept = _look(sample, classes)
+        faults += of_sample
+        seen += [kept] if kept else []
+    occurring = frozenset[int]().union(*(kept.classes for kept in seen))
+    if seen and not occurring - {0} and not classes:
+        faults.append(Fault(found.folder, "every mask is empty: there is nothing to learn"))
+    missing = sorted({*range(1, classes)} - occurring) if seen else []
+    faults += [Fault(found.folder, f"class {number} occurs in no mask", stops=False) for number in missing]
+    return faults + _leaks(seen, share, seed)
+
+
+def _look(sample: Sample, classes: int) -> tuple[list[Fault], _Seen | None]:
+    """One sample: what is wrong with its image, with its mask, and with both together."""
+    faults: list[Fault] = []
+    image = _read(partial(files.read_image, sample.image, sample.selection), sample.image, faults)
+    parts = {path: _read(partial(files.read_mask, path, classes), path, faults) for path in sample.masks}
+    if image is None or any(mask is None for mask in parts.values()):
+        return faults, None
+    grey = preprocess.stretch(image).mean(axis=2, dtype=np.float32)
+    if image.min() == image.max():
+        faults.append(Fault(sample.image, f"is constant: every sample is {image.min()}", stops=False))
+    sound = [mask for path, mask in parts.items() if mask is not None and not _differs(image, mask, path, faults)]
+    if len(sound) < len(parts):
+        return faults, None
+    whole = np.maximum.reduce(sound)
+    if not classes:
+        faults += _foreground(sample, grey, whole)
+    return faults, _Seen(sample, _thumbnail(grey), image.shape, frozenset(np.unique(whole).tolist()))
+
+
+def _read(read: Callable[[], T], path: Path, faults: list[Fault]) -> T | None:
+    try:
+        return read()
+    except DataError as error:
+        faults.append(Fault(path, str(error).removeprefix(f"{path}: ")))
+        return None
+
+
+def _differs(image: Pixels, mask: NDArray[np.uint8], path: Path, faults: list[Fault]) -> bool:
+    """Whether a mask has another size than its image."""
+    height, width = image.shape[:2]
+    if mask.shape == (height, width):
+        return False
+    turned = mask.shape == (width, height)
+    hint = ": turned by a quarter, perhaps by an orientation that only one of them has" if turned else ""
+    faults.append(Fault(path, f"is {mask.shape[1]} x {mask.shape[0]}, but its image {width} x {height}{hint}"))
+    return True
+
+
+def _foreground(sample: Sample, grey: NDArray[np.float32], mask: NDArray[np.uint8]) -> list[Fault]:
+    if mask.all():
+        return [Fault(sample.mask, "is all foreground", stops=False)]
+    as_it_is = _explained(grey, mask)
+    for name, turn in TURNS.items():
+        turned = turn(mask)
+        if turned.shape == mask.shape and _explained(grey, turned) > BETTER * as_it_is + CLEARLY:
+            return [Fault(sample.mask, f"fits its image better when it is turned {name}", stops=False)]
+    return []
+
+
+def _explained(grey: NDArray[np.float32], mask: NDArray[np.uint8]) -> float:
+    """What share of an image's variance its foreground and background explain (eta squared)."""
+    inside, variance = mask != 0, float(grey.var())
+    part = float(inside.mean())
+    if not 0 < part < 1 or not variance:
+        return 0.0
+    return part * (1 - part) * float(grey[inside].mean() - grey[~inside].mean()) ** 2 / variance
+
+
+def _thumbnail(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means over a grid of THUMBNAIL x THUMBNAIL, empty where they are all the same."""
+    rows, columns = (np.linspace(0, side, THUMBNAIL + 1).astype(int)[:-1] for side in grey.shape)
+    sums = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)
+    tall, wide = np.diff(rows, append=grey.shape[0]), np.diff(columns, append=grey.shape[1])
+    means = (sums / np.outer(np.maximum(tall, 1), np.maximum(wide, 1))).astype(np.float32).reshape(-1)
+    return means if np.ptp(means) > NEARLY else np.empty(0, np.float32)
+
+
+def _leaks(seen: Sequence[_Seen], share: float, seed: int) -> list[Fault]:
+    """Images held for validation that the training side has too, or nearly."""
+    training, held = ({sample.name for sample in part} for part in split([kept.sample for kept in seen], share, seed))
+    faults = []
+    for shape in sorted({kept.shape for kept in seen}):
+        alike = [kept for kept in seen if kept.shape == shape and kept.thumbnail.size]
+        learned = [kept for kept in alike if kept.sample.name in training]
+        if learned:
+            thumbnails = np.stack([kept.thumbnail for kept in learned])
+            for kept in (kept for kept in alike if kept.sample.name in held):
+                distances = np.sqrt(np.mean((thumbnails - kept.thumbnail) ** 2, axis=1))
+                nearest = int(np.argmin(distances))
+                if distances[nearest] < NEARLY:
+                    how = "nearly equal to" if distances[nearest] else "equal to"
+                    what = f"is held for validation, and {how} {learned[nearest].sample.image.name} on the other side"
+                    faults.append(Fault(kept.sample.image, what, stops=False))
+    return faults

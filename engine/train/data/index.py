@@ -1,0 +1,59 @@
+"""index.csv: what the split holds an equal share of, by the name of each image."""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from collections.abc import Collection
+from pathlib import Path
+
+from engine.train.data.dataset import Fault
+from engine.train.data.files import SUFFIXES
+
+NAME, STRATUM = "name", "modality"  # its columns
+MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # byte order marks, as by Excel
+SHOWN = 3  # names that a fault lists
+
+
+def read(path: Path, names: Collection[str]) -> tuple[dict[str, str], list[Fault]]:
+    """({name: stratum}, faults, none of which stops) of an index of the images `names`; of none where it is absent.
+
+    Commas, semicolons and tabs separate; the encoding is that of its byte order mark, or UTF-8, or Windows'.
+    """
+    if not path.is_file():
+        return {}, []
+    lines = _text(path).splitlines()
+    head = lines[0] if lines else ""
+    try:
+        table = list(csv.DictReader(lines, delimiter=max(",;\t", key=head.count)))
+    except csv.Error as error:
+        return {}, [Fault(path, f"is passed over: {error}", stops=False)]
+    rows = [{(key or "").strip().lower(): value for key, value in row.items()} for row in table]
+    if not rows or NAME not in rows[0]:
+        return {}, [Fault(path, f"is passed over: it has no column {NAME}", stops=False)]
+    strata = {_name(row[NAME]): _cell(row.get(STRATUM)) for row in rows}
+    strange = sorted(strata.keys() - set(names))
+    shown = ", ".join(strange[:SHOWN]) + (" and so on" if len(strange) > SHOWN else "")
+    faults = [Fault(path, f"names {len(strange)} images that are not there: {shown}", stops=False)] if strange else []
+    return strata, faults
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    for mark, encoding in MARKS.items():
+        if data.startswith(mark):
+            return data.decode(encoding, errors="replace")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+def _name(cell: object) -> str:
+    """A name as files have it: without a suffix of images."""
+    name = unicodedata.normalize("NFC", _cell(cell))
+    return Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name
+
+
+def _cell(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""

@@ -1,0 +1,63 @@
+"""index.csv as spreadsheets write it."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from engine.train.data import index, layouts
+
+TEXT = "name,modality\r\ncell,fluorescence\r\nzelle,dünn\r\n"
+EXPECTED = {"cell": "fluorescence", "zelle": "dünn"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_any_separator_and_encoding_is_read(tmp_path: Path, encoding: str, separator: str) -> None:
+    path = tmp_path / "index.csv"
+    path.write_bytes(TEXT.replace(",", separator).encode(encoding))
+    assert index.read(path, EXPECTED) == (EXPECTED, [])
+
+
+def test_names_may_have_a_suffix_and_heads_may_be_capitals(tmp_path: Path) -> None:
+    path = tmp_path / "index.csv"
+    path.write_text(" Name ,MODALITY,more\ncell.png, fluorescence ,1\nzelle.TIF,dünn\n")
+    assert index.read(path, EXPECTED) == (EXPECTED, [])
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"path,label\na,b\n", b"\0\1\2\n\0", b"\xff\xfe\0"])
+def test_what_is_of_another_purpose_is_passed_over(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "index.csv"
+    path.write_bytes(content)
+    strata, (fault,) = index.read(path, EXPECTED)
+    assert strata == {}
+    assert "is passed over" in str(fault)
+    assert not fault.stops
+
+
+def test_names_that_are_not_there_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "index.csv"
+    path.write_text("name,modality\n" + "".join(f"n{k},x\n" for k in range(5)))
+    _, (fault,) = index.read(path, ["n0"])
+    assert fault.what == "names 4 images that are not there: n1, n2, n3 and so on"
+
+
+def test_no_index_is_none(tmp_path: Path) -> None:
+    assert index.read(tmp_path / "index.csv", []) == ({}, [])
+
+
+def test_accents_may_be_composed_or_not(data: Path) -> None:
+    """A folder that a Mac has written: names taken apart in one place, composed in another."""
+    apart, composed = (unicodedata.normalize(form, "zellé") for form in ("NFD", "NFC"))
+    assert apart != composed
+    (data / "images" / "disc01.png").rename(data / "images" / f"{apart}.png")
+    (data / "masks" / "disc01.png").rename(data / "masks" / f"{composed}.png")
+    text = (data / "index.csv").read_text(encoding="utf-8")
+    (data / "index.csv").write_text(text.replace("disc01", apart), encoding="utf-8")
+    found = layouts.samples(data)
+    assert [(sample.name, sample.stratum) for sample in found][-1] == (composed, "odd")
+    (data / "images" / f"{composed}.png").write_bytes((data / "images" / f"{apart}.png").read_bytes())
+    faults = layouts.recognize(data).faults
+    assert [f"a second file of the name {composed}" in fault.what for fault in faults] == [True]
