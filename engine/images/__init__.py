@@ -21,7 +21,7 @@ Every refusal is an `ImageError` that names the file, where there is one, and th
 what a file says of itself has been counted: pixels, bytes of samples, and the parts that a decoder would walk through.
 """
 
-from engine.images.decoder import Decoded, decode, of_colors, size
+from engine.images.decoder import SUFFIXES, Decoded, decode, is_named_image, of_colors, size
 from engine.images.errors import (
     DamagedImageError,
     ImageError,
@@ -40,6 +40,7 @@ from engine.images.selection import FIRST, WHOLE, Choice, Selection, Taken, indi
 __all__ = [
     "FIRST",
     "MAX_PIXELS",
+    "SUFFIXES",
     "WHOLE",
     "Choice",
     "DamagedImageError",
@@ -56,6 +57,7 @@ __all__ = [
     "UnusableMaskError",
     "decode",
     "indices",
+    "is_named_image",
     "of_colors",
     "read_choice",
     "read_mask",

@@ -17,6 +17,7 @@ from engine.images.samples import Pixels, grey_to_rgb
 from engine.images.selection import FIRST, Choice, Selection, Taken, indices
 
 COLORS = 3
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ def format_of(data: bytes) -> Format:
         if data.startswith(known.magic) and data.startswith(known.form, 8):
             return known
     raise foreign.refusal(data)
+
+
+def is_named_image(path: Path) -> bool:
+    """Whether a file has the name of an image; companions that Macs write (`._NAME`) have not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 @contextmanager

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import uuid
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from engine import images
+from engine.images import FIRST, ImageError, Selection
 from service.cli import client
-from service.codec import decode, encoders
+from service.codec import encoders
 from service.core import engine
-from service.problems import Problem
 from service.settings import Settings
 
 
@@ -25,6 +27,7 @@ class Job:
     settings: Settings
     threshold: float | None = None
     overlay: bool = False
+    selection: Selection = FIRST
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,11 @@ class Segmenter:
     def __call__(self, source: Path) -> Outcome:
         """The outcome of one file; a file that cannot be read, or is no image, is a failure of its own."""
         try:
-            image = decode.decode(source.read_bytes(), self._job.settings.max_pixels).pixels
-        except (Problem, OSError) as error:
-            return Outcome(source, failure=str(error))
+            image = images.decode(source, self._job.settings.max_pixels, self._job.selection).pixels
+        except ImageError as error:
+            return Outcome(source, failure=error.reason)
+        except MemoryError:
+            return Outcome(source, failure="there is no memory for it")
         (mask,), _ = self._engine.run([image], self._job.threshold)
         overlay = encoders.overlay(image, mask, self._engine.model) if self._job.overlay else b""
         return Outcome(source, encoders.to_png(mask, self._engine.model), overlay)
@@ -75,6 +80,8 @@ def by_server(job: Job, sources: Iterable[Path], url: str, parallel: int, retry_
     """
     formats = ("png", "overlay") if job.overlay else ("png",)
 
+    query = client.query_of(job.threshold, job.selection)
+
     @cache  # says each thing once
     def say(line: str) -> None:
         print(line, file=sys.stderr)
@@ -91,14 +98,38 @@ def by_server(job: Job, sources: Iterable[Path], url: str, parallel: int, retry_
         key = job.settings.api_key
         try:
             mask, *overlay = (
-                client.segment(url, data, retry_deadline_s, name, job.threshold, key, failed) for name in formats
+                client.segment(url, data, retry_deadline_s, query | {"format": name}, key, failed) for name in formats
             )
         except client.Refused as refusal:
             return Outcome(source, failure=str(refusal))
         return Outcome(source, mask, b"".join(overlay))
 
-    with ThreadPoolExecutor(parallel) as pool:
-        yield from pool.map(one, sources)
+    yield from _in_order(one, list(sources), parallel)
+
+
+def _in_order(work: Callable[[Path], Outcome], sources: Sequence[Path], parallel: int) -> Iterator[Outcome]:
+    """What `work` makes of each, in order, by threads for which nobody waits: an interrupt ends the program at once."""
+    results = [Future[Outcome]() for _ in sources]
+    left, lock, stopped = iter(zip(sources, results, strict=True)), threading.Lock(), threading.Event()
+
+    def run() -> None:
+        while not stopped.is_set():
+            with lock:
+                source, result = next(left, (None, None))
+            if source is None or result is None:
+                return
+            try:
+                result.set_result(work(source))
+            except BaseException as error:
+                result.set_exception(error)
+
+    for _ in range(min(parallel, len(sources))):
+        threading.Thread(target=run, daemon=True).start()
+    try:
+        for result in results:
+            yield result.result()
+    finally:
+        stopped.set()
 
 
 def overlay_of(target: Path) -> Path:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import select
+import socket
 import time
-from collections.abc import Callable
-from http.client import HTTPException
+from collections.abc import Callable, Mapping
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from types import MappingProxyType
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
+
+from engine.images import Selection
 
 TIMEOUT_S = 120.0
+ANNOUNCED = 2**20  # bytes: larger bodies are sent once the server has seen their length
+WANTED_WITHIN_S = 1.0  # for which a server is given time to want a body
 LONGEST_PAUSE_S = 5.0
 WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
+
+
+NO_QUERY: Mapping[str, object] = MappingProxyType({})
 
 
 class Refused(Exception):  # noqa: N818  (an answer, if not the one hoped for)
@@ -31,20 +43,20 @@ def segment(
     url: str,
     image: bytes,
     retry_deadline_s: float,
-    output: str = "png",
-    threshold: float | None = None,
+    query: Mapping[str, object] = NO_QUERY,
     key: str = "",
     failed: Callable[[Exception], None] = lambda error: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bytes:
-    """The mask of `image`, the bytes of an image file, in the format `output`, from the server at `url`.
+    """The answer of the server at `url` to `image`, the bytes of an image file, with the query of POST /segment.
 
     A server that is full, draining, or lost on the way is asked again, for `retry_deadline_s` seconds from the first
     time: after as long as its Retry-After says, else 0.1 s and twice as long each time. `failed` is told of every try
     that was not the last. Raises Refused where the server refuses this image, and OSError where no server answers.
     """
-    query = {"format": output} | ({} if threshold is None else {"threshold": threshold})
     headers = {"Content-Type": "application/octet-stream"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    if len(image) > ANNOUNCED:
+        headers["Expect"] = "100-continue"
     if urlsplit(url).scheme not in ("http", "https"):
         raise OSError(f"{url} is no address of a server: it must begin with http:// or https://")
     request = Request(f"{url.rstrip('/')}/segment?{urlencode(query)}", image, headers, method="POST")
@@ -62,10 +74,67 @@ def segment(
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
+def query_of(threshold: float | None, selection: Selection) -> dict[str, object]:
+    """What of a query differs from the server's defaults."""
+    given = {"threshold": threshold, "channel": selection.channel, "page": selection.page}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+class _Patient:
+    """Of a connection: a large body is sent once the server wants it, and what it says is read even if it hangs up.
+
+    A server that refuses a body by its length alone answers at once and closes the connection, which is then reset
+    under a client that only writes.
+    """
+
+    sock: socket.socket
+
+    def endheaders(self: Any, message_body: Any = None, *, encode_chunked: bool = False) -> None:
+        """Send the head, and then the body."""
+        HTTPConnection.endheaders(self)
+        if message_body is None or (len(message_body) > ANNOUNCED and _has_refused(self.sock)):
+            return
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # there may be an answer all the same
+            self.send(message_body)
+
+
+def _has_refused(connection: socket.socket) -> bool:
+    """Whether a server has answered the head of a request, and not that the rest may come."""
+    if not select.select([connection], [], [], WANTED_WITHIN_S)[0]:
+        return False  # it does not know the question
+    try:
+        return connection.recv(len(b"HTTP/1.1 100"), socket.MSG_PEEK)[8:] != b" 100"
+    except (OSError, ValueError):  # TLS lets nobody look ahead
+        return False
+
+
+class _Connection(_Patient, HTTPConnection):
+    pass
+
+
+class _TLSConnection(_Patient, HTTPSConnection):
+    pass
+
+
+class _Handler(HTTPHandler):
+    def http_open(self, req: Request) -> Any:
+        """As urllib's, by connections that are patient."""
+        return self.do_open(_Connection, req)
+
+
+class _TLSHandler(HTTPSHandler):
+    def https_open(self, req: Request) -> Any:
+        """As urllib's, by connections that are patient."""
+        return self.do_open(_TLSConnection, req)
+
+
+OPENER = build_opener(_Handler, _TLSHandler)
+
+
 def _ask(request: Request) -> bytes:
     """One try."""
     try:
-        with urlopen(request, timeout=TIMEOUT_S) as answer:
+        with OPENER.open(request, timeout=TIMEOUT_S) as answer:
             body: bytes = answer.read()
             return body
     except HTTPError as error:

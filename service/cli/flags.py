@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from engine.images import Choice, read_choice
 from service.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -102,6 +103,14 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
     return value
+
+
+def part(text: str) -> Choice:
+    """A channel or page: a number from 0, or max."""
+    try:
+        return read_choice(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from None
 
 
 def count(text: str) -> int:

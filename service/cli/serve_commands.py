@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.images import SUFFIXES, Selection, is_named_image
 from service.cli import flags
 from service.cli.flags import UserError
 from service.cli.terminal import progress
@@ -16,8 +17,6 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.cli.bulk import Outcome
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
 
 
 def add(commands: Any) -> None:
@@ -37,28 +36,40 @@ def segment(args: argparse.Namespace) -> int:
     """Write the masks of images and folders, computed here, by a server or by a Ray cluster; what is there stays."""
     from service.cli import bulk
 
-    targets = _targets(_images(args.images), args.out)
+    targets = _targets(_images(args.images), args.out, args.overlay)
     todo = [source for source, target in targets.items() if args.overwrite or not bulk.is_done(target, args.overlay)]
     if len(todo) < len(targets):
         there = f"{len(targets) - len(todo)} of {len(targets)} masks are there already"
         print(f"mbunet: {there}; --overwrite makes them anew", file=sys.stderr)
-    failures = []
+    failures: list[Outcome] = []
+    written = 0
     try:
         for _, outcome in zip(progress(todo, "image"), _outcomes(args, todo), strict=True):
             if outcome.failure:
-                failures.append(f"mbunet: {outcome.source}: {outcome.failure}")
+                failures.append(outcome)
             else:
                 bulk.write(outcome, targets[outcome.source])
+                written += 1
     finally:
-        print(*failures, sep="\n", end="\n" if failures else "", file=sys.stderr)
+        if failures or written < len(todo):
+            print(_summary(failures, written, len(todo)), file=sys.stderr)
     return 1 if failures else 0
+
+
+def _summary(failures: Sequence[Outcome], written: int, wanted: int) -> str:
+    """What failed and why, and how much of what was wanted is there."""
+    lines = [f"mbunet: {failure.source}: {failure.failure}" for failure in failures]
+    untried = wanted - written - len(failures)
+    rest = f", {untried} were not tried" if untried else ""
+    return "\n".join([*lines, f"mbunet: {written} of {wanted} masks written, {len(failures)} failed{rest}"])
 
 
 def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Outcome]:
     """What becomes of the images, from where the flags want it."""
     from service.cli import bulk
 
-    job = bulk.Job(flags.settings_of(args), args.threshold, args.overlay)
+    selection = Selection(args.channel, args.page)
+    job = bulk.Job(flags.settings_of(args), args.threshold, args.overlay, selection)
     if not sources:
         return iter(())
     if args.url:
@@ -78,6 +89,9 @@ def _segment_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--out", required=True, type=Path, help="folder for NAME.png, or one .png file")
     command.add_argument("--overlay", action="store_true", help="write NAME.overlay.png as well")
     command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)
+    several = "of images that have several: a number from 0, or max for the maximum of all (default: the first)"
+    command.add_argument("--channel", type=flags.part, metavar="C", help=several)
+    command.add_argument("--page", type=flags.part, metavar="P", help=several)
     command.add_argument("--overwrite", action="store_true", help="make masks anew that are there already")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--url", help="ask this server instead of computing here, as in http://localhost:8080")
@@ -95,23 +109,27 @@ def _images(given: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            found += sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+            found += sorted(file for file in path.iterdir() if is_named_image(file) and not file.is_dir())
         elif path.is_file():
             found.append(path)
         else:
             raise UserError(f"{path}: no such file or folder")
     if not found:
-        raise UserError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {', '.join(map(str, given))}")
+        raise UserError(f"no images ({', '.join(SUFFIXES)}) in {', '.join(map(str, given))}")
     return found
 
 
-def _targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Where every image's mask goes; raises UserError rather than write two masks to one file, or over an image."""
+def _targets(images: Sequence[Path], out: Path, overlay: bool) -> dict[Path, Path]:
+    """Where every image's mask goes; raises UserError rather than write two files to one place, or over an image."""
+    from service.cli import bulk
+
     one_file = len(images) == 1 and out.suffix.lower() == ".png" and not out.is_dir()
     targets = {image: out if one_file else out / f"{image.stem}.png" for image in images}
-    if len(set(targets.values())) < len(targets):
-        raise UserError("two of the images have one name: their masks would be written to one file")
+    taken = {image.resolve(): f"{image} itself" for image in images}
     for image, target in targets.items():
-        if target.resolve() == image.resolve():
-            raise UserError(f"{image}: its mask would be written over it; choose another folder")
+        for what, file in (("mask", target), ("overlay", bulk.overlay_of(target)))[: 1 + overlay]:
+            place = file.resolve()
+            if place in taken:
+                raise UserError(f"{image}: its {what} would be written over {taken[place]}; choose another folder")
+            taken[place] = f"the {what} of {image}"
     return targets

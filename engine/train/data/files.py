@@ -12,16 +12,9 @@ from numpy.typing import NDArray
 from engine import images
 from engine.images import FIRST, ImageError, Pixels, Selection
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif")
-
 
 class DataError(ValueError):
     """Data that cannot be trained on; the message names the file and what is wrong with it."""
-
-
-def is_image(file: Path) -> bool:
-    """Whether `file` is named like an image; companions that macOS writes (`._NAME`) are not."""
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
 
 
 def read_size(path: Path) -> tuple[int, int]:

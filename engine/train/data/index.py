@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
+from engine.images import SUFFIXES
 from engine.train.data.dataset import Fault
-from engine.train.data.files import SUFFIXES
 
 NAME, STRATUM = "name", "modality"  # its columns
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # byte order marks, as by Excel

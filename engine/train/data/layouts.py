@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.images import FIRST, Selection
+from engine.images import FIRST, SUFFIXES, Selection, is_named_image
 from engine.train.data import index
 from engine.train.data.dataset import Dataset, Fault, Sample
-from engine.train.data.files import SUFFIXES, DataError, is_image
+from engine.train.data.files import DataError
 
 Reading = tuple[list[Sample], list[Fault]]
 """(samples, what is wrong with the folder)."""
@@ -73,8 +73,8 @@ def _instances(folder: Path) -> Reading | None:
     parts = [images.parent for inside in ("*", "stage1_train/*") for images in sorted(folder.glob(f"{inside}/images"))]
     found, faults = [], []
     for part in parts:
-        images = [file for file in sorted((part / "images").iterdir()) if is_image(file)]
-        masks = [file for file in sorted((part / "masks").glob("*")) if is_image(file)]
+        images = [file for file in sorted((part / "images").iterdir()) if is_named_image(file)]
+        masks = [file for file in sorted((part / "masks").glob("*")) if is_named_image(file)]
         if len(images) != 1:
             faults.append(Fault(part / "images", f"holds {len(images)} images in place of one"))
         elif not masks:
@@ -88,7 +88,7 @@ def _suffixed(suffix: str, split_group: Callable[[str], str] = lambda _: "") -> 
     """Images and masks anywhere below the folder, a mask being NAME + `suffix`."""
 
     def read(folder: Path) -> Reading | None:
-        files = [file for file in sorted(folder.rglob("*")) if is_image(file)]
+        files = [file for file in sorted(folder.rglob("*")) if is_named_image(file)]
         masks, faults = _by_stem((f for f in files if f.stem.endswith(suffix)), suffix)
         images, more = _by_stem(f for f in files if not f.stem.endswith(suffix))
         names = sorted(images.keys() & masks.keys())
@@ -107,7 +107,7 @@ def _by_stem(files: Iterable[Path], suffix: str = "") -> tuple[dict[str, Path], 
     faults = []
     for file in sorted(files):
         name = unicodedata.normalize("NFC", file.stem).removesuffix(suffix)
-        if not is_image(file):
+        if not is_named_image(file):
             continue
         if name in named:
             faults.append(Fault(file, f"a second file of the name {name}, beside {named[name].name}"))

@@ -30,7 +30,7 @@ from service.server import greeting, listen
 from service.settings import Settings
 from tests.bench.test_cuda import Timed
 from tests.models import random_model
-from tests.pictures import file_of, photo
+from tests.pictures import file_of, photo, tiff_of
 from tests.service.fakes import PATIENCE, FakeEngine
 
 ROOT = Path(__file__).parents[3]
@@ -99,10 +99,89 @@ def test_segment_goes_on_after_a_bad_file_and_says_so(
 def test_segment_never_writes_over_an_image(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = folder_of_images(tmp_path / "in", "a.png")
     assert cli.main(["segment", str(images), "-o", str(images), "--model", str(model)]) == 1
-    assert "its mask would be written over it" in capsys.readouterr().err
+    assert f"its mask would be written over {images / 'a.png'} itself" in capsys.readouterr().err
     twins = folder_of_images(tmp_path / "twins", "a.png", "a.bmp")
     assert cli.main(["segment", str(twins), "-o", str(tmp_path / "out"), "--model", str(model)]) == 1
-    assert "one name" in capsys.readouterr().err
+    assert f"would be written over the mask of {twins / 'a.bmp'}" in capsys.readouterr().err
+
+
+def test_segment_never_writes_an_overlay_over_a_mask(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = folder_of_images(tmp_path / "in", "a.png", "a.overlay.png")
+    command = ["segment", str(images), "-o", str(tmp_path / "out"), "--model", str(model)]
+    assert cli.main([*command, "--overlay"]) == 1
+    assert f"would be written over the mask of {images / 'a.overlay.png'}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert cli.main(command) == 0
+    beside = folder_of_images(tmp_path / "beside", "b.png")
+    folder_of_images(tmp_path / "out2", "b.overlay.png")
+    sources = [str(beside), str(tmp_path / "out2" / "b.overlay.png")]
+    assert cli.main(["segment", *sources, "-o", str(tmp_path / "out2"), "--model", str(model), "--overlay"]) == 1
+    assert "b.overlay.png itself" in capsys.readouterr().err
+
+
+def test_segment_passes_over_what_macs_leave_behind(model: Path, tmp_path: Path) -> None:
+    images = folder_of_images(tmp_path / "in", "a.png")
+    (images / "._a.png").write_bytes(b"Mac OS X")
+    (images / "folder.png").mkdir()
+    assert cli.main(["segment", str(images), "-o", str(tmp_path / "out"), "--model", str(model)]) == 0
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("by_url", [False, True])
+def test_segment_takes_the_channel_and_page_that_are_chosen(
+    by_url: bool, client: httpx.Client, model: Path, tmp_path: Path
+) -> None:
+    stack = np.zeros((2, 2, 13, 21), np.uint8)
+    stack[1, 1] = np.asarray(photo())[:, :, 0]
+    images = tmp_path / "in"
+    images.mkdir()
+    (images / "a.tif").write_bytes(tiff_of(stack, imagej=True, metadata={"axes": "ZCYX"}))
+    (images / "b.png").write_bytes(file_of(Image.fromarray(stack[1, 1])))
+    where = ["--url", str(client.base_url)] if by_url else ["--model", str(model)]
+    command = ["segment", "-o", str(tmp_path / "out"), *where]
+    assert cli.main([*command, str(images / "a.tif"), "--channel", "1", "--page", "1"]) == 0
+    assert cli.main([*command, str(images / "b.png")]) == 0
+    assert (tmp_path / "out" / "a.png").read_bytes() == (tmp_path / "out" / "b.png").read_bytes()
+    assert cli.main([*command, str(images / "a.tif"), "--channel", "2", "--overwrite"]) == 1
+
+
+def test_segment_goes_on_past_a_file_that_a_server_refuses_for_its_size(
+    client: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = folder_of_images(tmp_path / "in", "a.png", "c.png")
+    for name, size in (("b.png", 300_000), ("d.png", 3_000_000)):  # the server takes 200,000 bytes
+        (images / name).write_bytes(bytes(size))
+    out = tmp_path / "out"
+    assert cli.main(["segment", str(images), "-o", str(out), "--url", str(client.base_url)]) == 1
+    assert {file.name for file in out.iterdir()} == {"a.png", "c.png"}
+    captured = capsys.readouterr().err
+    for name in ("b.png", "d.png"):
+        assert f"mbunet: {images / name}: The body has too many bytes" in captured
+    assert "mbunet: 2 of 4 masks written, 2 failed\n" in captured
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_an_interrupt_ends_segment_at_once(answers: bool, tmp_path: Path) -> None:
+    """A server that is away, and one that takes the request and then says nothing."""
+    images = folder_of_images(tmp_path / "in", "a.png", "b.png")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        if not answers:
+            silent.close()
+        command = [sys.executable, "-m", "service.cli", "segment", str(images), "-o", str(tmp_path / "out")]
+        with subprocess.Popen([*command, "--url", url], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr
+            if answers:
+                silent.accept()[0].recv(1)
+            else:
+                assert "trying again" in process.stderr.readline()
+            started = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
+            assert time.monotonic() - started < 1
+            assert "0 of 2 masks written, 0 failed, 2 were not tried" in process.stderr.read()
 
 
 def test_segment_asks_a_server_with_the_same_result(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from engine.images import Selection
 from service.cli import client
 
 MASK = b"the mask"
@@ -17,11 +19,13 @@ PROBLEM = json.dumps({"title": "Failed", "detail": "on this image"}).encode()
 
 
 @contextmanager
-def answering(*script: tuple[int, dict[str, str], bytes]) -> Iterator[str]:
+def answering(*script: tuple[int, dict[str, str], bytes], version: str = "HTTP/1.0") -> Iterator[str]:
     """A server that gives these answers one after the other; status 0 closes the connection without one."""
     left = list(script)
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = version
+
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             status, headers, body = left.pop(0)
@@ -76,3 +80,46 @@ def test_it_gives_up_at_the_retry_deadline() -> None:
         client.segment(url, b"image", 5)
     with pytest.raises(OSError, match="no answer from http://127"):
         client.segment(url, b"image", 0)
+
+
+@contextmanager
+def refusing(seen: list[bytes]) -> Iterator[str]:
+    """A server that answers 413 to the head of one request, and hangs up; what it has read is in `seen`."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                read = b""
+                while b"\r\n\r\n" not in read:
+                    read += connection.recv(2**16)
+                head = f"HTTP/1.1 413 Too large\r\nContent-Length: {len(PROBLEM)}\r\nConnection: close\r\n\r\n"
+                connection.sendall(head.encode() + PROBLEM)
+            seen.append(read)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+def test_a_large_body_is_refused_by_its_head() -> None:
+    seen: list[bytes] = []
+    with refusing(seen) as url, pytest.raises(client.Refused, match="Failed: on this image"):
+        client.segment(url, bytes(2**25), 60)
+    assert b"Content-Length: 33554432" in seen[0].replace(b"Content-length", b"Content-Length")
+    assert seen[0].endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+def test_a_large_body_is_sent_to_who_wants_it_and_to_who_does_not_know_the_question(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "WANTED_WITHIN_S", 0.05 if version == "HTTP/1.0" else 60)
+    with answering((200, {}, MASK), version=version) as url:
+        assert client.segment(url, bytes(2**21), 60) == MASK
+
+
+def test_the_query_says_what_differs_from_the_default() -> None:
+    assert client.query_of(None, Selection()) == {}
+    assert client.query_of(0.4, Selection(channel=0, page="max")) == {"threshold": 0.4, "channel": 0, "page": "max"}
