@@ -1,13 +1,23 @@
-"""The log: one JSON object a line on stderr, one line a request. A full disk costs lines, never an answer."""
+"""The log: one JSON object a line on stderr, one line a request. What becomes of stderr costs lines, never an answer.
+
+A thread of its own writes them: where stderr is a pipe that nobody reads, or a paused terminal, a write never returns.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import queue
+import threading
 from datetime import datetime, timezone
 from typing import Any
 
 log = logging.getLogger("mbunet")
+
+LINES = 10_000  # that wait to be written; one more is dropped
+FLUSH_S = 1.0  # for what still waits when the process ends
+STDERR = 2
 
 
 class JsonLines(logging.Formatter):
@@ -23,9 +33,46 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class BoundedLog(logging.Handler):
+    """Writes lines in the background. Those that find no room, and those that cannot be written, are `dropped`."""
+
+    def __init__(self, descriptor: int = STDERR, most: int = LINES) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._descriptor = descriptor
+        self._lines: queue.Queue[bytes] = queue.Queue(most)
+        threading.Thread(target=self._write_all, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put_nowait(f"{self.format(record)}\n".encode())
+        except queue.Full:
+            self.dropped += 1
+
+    def flush(self) -> None:
+        """Until all is written, but no longer than FLUSH_S."""
+        with self._lines.all_tasks_done:
+            self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, FLUSH_S)
+
+    def _write_all(self) -> None:
+        while True:
+            line = self._lines.get()
+            try:
+                while line:  # not by sys.stderr, whose lock the end of the process would wait for
+                    line = line[os.write(self._descriptor, line) :]
+            except OSError:  # a full disk, a closed pipe
+                self.dropped += 1
+            self._lines.task_done()
+
+
 def configure() -> None:
     """Send this program's log, and uvicorn's warnings, to stderr as JSON lines."""
-    handler = logging.StreamHandler()
+    handler = BoundedLog()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     log.setLevel(logging.INFO)
+
+
+def dropped() -> int:
+    """Lines that were not written, so far."""
+    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, BoundedLog))

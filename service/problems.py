@@ -5,7 +5,7 @@
     ├── BadForm               400  a multipart body without a usable field `image`
     ├── BadTensor             400  an inference request under /v2 that does not fit the model
     ├── WrongKey              401
-    ├── ForeignOrigin         403  a page of another site asks; `origins` names those that may
+    ├── ForeignOrigin         403  a page of another site asks, or one by another name; `origins` names those that may
     ├── NotFound              404
     ├── MethodNotAllowed      405
     ├── NoSuchFormat          406  neither `format` nor Accept names a format that is offered

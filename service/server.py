@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import queue
 import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +21,12 @@ if TYPE_CHECKING:
     from service.core.engine import Engine
 
 
+Hangups = queue.SimpleQueue[bool]
+"""True for every SIGHUP, False for the end. Its `put` may be called by a handler of signals, even within itself."""
+
+RELOAD_S = 1.0  # seconds that the end waits for a reload
+
+
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or Ctrl-C; returns 0.
 
@@ -24,8 +34,11 @@ def serve(settings: Settings) -> int:
     socket listens before anything heavy is imported, so early clients wait instead of being refused. SIGHUP loads the
     model files anew.
     """
+    hangups: Hangups = queue.SimpleQueue()
+    signal.signal(signal.SIGHUP, lambda *_: hangups.put(True))
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains first, then raises the signal again for us
         signal.signal(number, lambda *_: sys.exit(0))
+    occupy_standard_streams()
     for file in filter(None, (settings.tls_certificate, settings.tls_key)):
         Path(file).read_bytes()  # whose error names the file; the ssl module's does not
     with listen(settings) as listener:
@@ -38,10 +51,40 @@ def serve(settings: Settings) -> int:
         engines = load_all(settings)
         logs.configure()
         app = create_app(engines, settings, load=lambda: load_all(settings), traces=traces.from_environment())
-        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=app.state.service.models.reload).start())
         print(greeting(engines[0], listener, bool(settings.tls_certificate)), flush=True)
-        uvicorn.Server(uvicorn.Config(app, **options(settings))).run([listener])
+        with reloading(hangups, app.state.service.models.reload):
+            uvicorn.Server(uvicorn.Config(app, **options(settings))).run([listener])
     return 0
+
+
+@contextmanager
+def reloading(hangups: Hangups, reload: Callable[[], object]) -> Iterator[None]:
+    """`reload` in a thread after every hangup: one at a time, and once for all that have come meanwhile."""
+
+    def newest() -> bool:
+        asked = hangups.get()
+        while asked and not hangups.empty():
+            asked = hangups.get()
+        return asked
+
+    def work() -> None:
+        while newest():
+            reload()
+
+    thread = threading.Thread(target=work, name="reload", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        hangups.put(False)
+        thread.join(RELOAD_S)
+
+
+def occupy_standard_streams() -> None:
+    """Open what of stdin, stdout and stderr is closed: a socket in such a place would be taken for it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= logs.STDERR:
+        pass
+    os.close(descriptor)
 
 
 def options(settings: Settings) -> dict[str, Any]:

@@ -1,8 +1,14 @@
-"""Who may ask: the API key, where one is set, and the pages of which sites. Before anything of a body is read."""
+"""Who may ask: the API key, where one is set, and the pages of which sites. Before anything of a body is read.
+
+A page of another site shows by its Origin, unless that site's name suddenly leads to this machine ("DNS rebinding"):
+then it is the server's own by all that the browser knows. So a server that listens on this machine only takes no name
+but this machine's own, and those that the setting `origins` names.
+"""
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -23,6 +29,8 @@ class Auth:
         self._app = app
         self._key = settings.api_key.encode()
         self._origins = settings.allowed_origins
+        self._hosts = {urlsplit(origin).netloc for origin in self._origins}
+        self._local = _is_local(settings.host)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,10 +48,21 @@ class Auth:
                 "send the key as in: Authorization: Bearer KEY, or X-API-Key: KEY",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        host = headers.get("host", "")
+        if self._local and host and host not in self._hosts and not _is_local(_name(host)):
+            return ForeignOrigin(f"here is no {host[:100]!r}; a proxy's own name belongs into the setting `origins`")
         origin = headers.get("origin")
-        if origin and origin not in self._origins and _host(origin) != headers.get("host"):
+        if origin and origin not in self._origins and _host(origin) != host:
             return ForeignOrigin(f"the server's setting `origins` does not hold {origin[:100]!r}")
         return None
+
+
+def _is_local(name: str) -> bool:
+    """Whether a host's name or address leads to this machine wherever it is resolved."""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.lower().rpartition(".")[2] == "localhost"
 
 
 def _host(origin: str) -> str | None:
@@ -51,6 +70,14 @@ def _host(origin: str) -> str | None:
         return urlsplit(origin).netloc
     except ValueError:
         return None
+
+
+def _name(host: str) -> str:
+    """The host without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _key(headers: Headers) -> bytes:

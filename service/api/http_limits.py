@@ -1,20 +1,25 @@
-"""HTTP connections: uvicorn's protocol on llhttp, which is fast, with the bound that it lacks."""
+"""HTTP connections: uvicorn's protocol on llhttp, which is fast, with the rules and bounds that it lacks."""
 
 from __future__ import annotations
+
+import socket
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD = 64 << 10  # bytes, of a request's first line and headers
+LOOK_S = 0.1  # between two looks whether a client that has closed its side is there
 
-TOO_LARGE = b"the first line and headers of a request may take up to %d bytes\n" % MAX_HEAD
-REFUSAL = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(TOO_LARGE), TOO_LARGE)
-)
+TOO_LARGE = ("431 Request Header Fields Too Large", f"the first line and headers may take up to {MAX_HEAD} bytes")
+NO_HOST = ("400 Bad Request", "a request of HTTP/1.1 has the header Host, once")
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+TCP_CLOSE = 7  # of the states that TCP_INFO tells, on Linux
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Answers 431 and hangs up once a request's head has taken more than `MAX_HEAD` bytes, finished or not."""
+    """Refuses heads of more than `MAX_HEAD` bytes, finished or not, and such as name no host, or several.
+
+    A client that has closed its side of the connection after its request is answered.
+    """
 
     _arriving = False
     _head = 0  # bytes so far
@@ -26,13 +31,14 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._arriving = False
         self._head = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if self._head > MAX_HEAD:  # and came in one piece
-            raise ValueError(TOO_LARGE)  # the parser's error, which is answered below
+        if self._refusal():
+            raise ValueError  # the parser's error, which is answered below
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        if self._head > MAX_HEAD:
-            self._refuse()
+        refusal = self._refusal()
+        if refusal:
+            self._refuse(*refusal)
         else:
             super().send_400_response(msg)
 
@@ -42,8 +48,42 @@ class BoundedHttp(HttpToolsProtocol):
             return
         self._head += len(data)
         if self._head > MAX_HEAD:
-            self._refuse()
+            self._refuse(*TOO_LARGE)
 
-    def _refuse(self) -> None:
-        self.transport.write(REFUSAL)
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn never keeps it
+        """True, to keep the connection, where a whole request has no answer yet.
+
+        Whoever has gone looks the same as one who only says that this was all. So he is sent something: a system whose
+        client has gone answers with a reset.
+        """
+        cycle = self.cycle
+        if cycle is None or cycle.more_body or cycle.response_complete or self.scheme == "https":
+            return False
+        cycle.keep_alive = False
+        if not cycle.response_started and self.parser.get_http_version() != "1.0":
+            self.transport.write(CONTINUE)
+        self._look()
+        return True
+
+    def _look(self) -> None:
+        """Hang up if the client has gone, again and again until he has his answer."""
+        if self.cycle.response_complete or self.transport.is_closing():
+            return
+        connection: socket.socket = self.transport.get_extra_info("socket")
+        if connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE:
+            self.transport.abort()
+        else:
+            self.loop.call_later(LOOK_S, self._look)
+
+    def _refusal(self) -> tuple[str, str] | None:
+        """What is wrong with the head so far."""
+        if self._head > MAX_HEAD:
+            return TOO_LARGE
+        hosts = sum(name == b"host" for name, _ in self.headers or ())
+        lacks = not hosts and not self._arriving and self.parser.get_http_version() != "1.0"
+        return NO_HOST if lacks or hosts > 1 else None
+
+    def _refuse(self, status: str, reason: str) -> None:
+        head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        self.transport.write(f"{head}Content-Length: {len(reason) + 1}\r\n\r\n{reason}\n".encode())
         self.transport.close()

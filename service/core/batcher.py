@@ -112,6 +112,7 @@ class Batcher:
         self._run_pixels = 0.0
         self._running_since: float | None = None
         self._closing = False
+        self._ended = False  # the worker, before its time
         self._changed = threading.Condition()
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)  # a hung engine must not keep us
 
@@ -128,12 +129,13 @@ class Batcher:
             self._closing = True
             self._changed.notify_all()
         self._worker.join(timeout_s)
-        with self._changed:
-            left, self._waiting, self._pixels = self._waiting, [], 0
-        for entry in left:
-            if entry.result.set_running_or_notify_cancel():
-                entry.result.set_exception(Unavailable("the server has shut down"))
+        self._refuse_waiting("the server has shut down")
         return not self._worker.is_alive()
+
+    @property
+    def works(self) -> bool:
+        """Whether what is submitted will be served: the worker has not ended before its time."""
+        return not self._ended
 
     @property
     def waiting(self) -> int:
@@ -200,8 +202,20 @@ class Batcher:
         return len(group) >= limits.batch_images or sum(entry.pixels for entry in group) >= limits.batch_pixels
 
     def _work(self) -> None:
-        while self._wait():
-            self.step()
+        try:
+            while self._wait():
+                self.step()
+        except BaseException:  # a fault of this class
+            log.critical("the thread of the engines has ended", exc_info=True)
+            self._ended = True
+            self._refuse_waiting("the server has failed")
+
+    def _refuse_waiting(self, reason: str) -> None:
+        with self._changed:
+            left, self._waiting, self._pixels = self._waiting, [], 0
+        for entry in left:
+            if entry.result.set_running_or_notify_cancel():
+                entry.result.set_exception(Unavailable(reason))
 
     def _wait(self) -> bool:
         """Until there is something to do; False when closing and all is done."""
@@ -241,7 +255,7 @@ class Batcher:
         """Run a batch and answer its entries. If that fails they run one by one: only the bad ones fail."""
         try:
             results = self._run(batch, started)
-        except Exception as error:  # whatever the engine raises must not end the worker
+        except BaseException as error:  # whatever the engine raises, SystemExit too, must not end the worker
             if len(batch) == 1:
                 failure = EngineFailure("the engine could not segment this image")
                 failure.__cause__ = error
@@ -269,6 +283,8 @@ class Batcher:
         ]
 
     def _require_room(self, images: int, pixels: int) -> None:
+        if self._ended:
+            raise Unavailable("the server has failed")
         if self._closing:
             raise Unavailable("the server is shutting down", headers={"Retry-After": "5"})
         if self._is_full(images, pixels):

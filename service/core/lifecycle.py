@@ -47,13 +47,16 @@ class Lifecycle:
     @property
     def state(self) -> State:
         """Whether requests are taken ("ready"), or why not."""
+        if not self._batcher.works:
+            return "failed"
         hanging = self._state == "ready" and self._batcher.running_s > self._settings.hang_ms / 1000
         return "hanging" if hanging else self._state
 
     def require_alive(self) -> None:
         """Raise Unavailable where the process cannot work any more, so that a supervisor should restart it."""
         if self.state in ("failed", "hanging"):
-            raise Unavailable(f"the server is {self.state}: its engine failed on its first image, or does not return")
+            why = "its engine failed on its first image, does not return, or has ended"
+            raise Unavailable(f"the server is {self.state}: {why}")
 
     def require_ready(self) -> None:
         """Raise Unavailable unless the server is warmed up and not draining."""

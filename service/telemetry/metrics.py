@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service import logs
 from service.telemetry.energy import Monitor
 
 STAGES = ("decode", "queue", "engine", "encode")
@@ -52,6 +53,7 @@ class Metrics:
         self.reloads = Counter(
             "mbunet_reloads", "Reloads of the model files: ok, or failed.", ["outcome"], registry=self.registry
         )
+        self.registry.register(LogCollector())
         self.model_info = Gauge(
             "mbunet_model_info",
             "The model served; always 1.",
@@ -83,6 +85,14 @@ class Metrics:
     def text(self) -> bytes:
         """The exposition, in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class LogCollector(Collector):
+    """What the log has lost."""
+
+    def collect(self) -> Iterator[Metric]:
+        """The series, for the registry."""
+        yield CounterMetricFamily("mbunet_log_dropped", "Lines of the log that could not be written.", logs.dropped())
 
 
 class EnergyCollector(Collector):

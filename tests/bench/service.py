@@ -128,7 +128,7 @@ def request(image: bytes, form: bool = False) -> bytes:
         kind = "multipart/form-data; boundary=b"
         part = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\nContent-Type: image/jpeg\r\n\r\n'
         image = part + image + b"\r\n--b--\r\n"
-    head = f"POST /segment HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {len(image)}\r\n\r\n"
+    head = f"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {len(image)}\r\n\r\n"
     return head.encode() + image
 
 

@@ -134,8 +134,8 @@ def test_only_settings_that_exist_are_set() -> None:
 
 def test_the_unit_is_sound_and_hardened(tmp_path: Path) -> None:
     needs("systemd-analyze")
-    unit = tmp_path / "mbunet.service"  # systemd looks whether the program is there
-    unit.write_text(UNIT.read_text().replace("ExecStart=/opt/mbunet/bin/mbunet", "ExecStart=/bin/true"))
+    unit = tmp_path / "mbunet.service"
+    unit.write_text(UNIT.read_text())
     done = run("systemd-analyze", "verify", unit)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     threshold = f"--threshold={10 * EXPOSURE:.0f}"

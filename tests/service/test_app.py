@@ -177,7 +177,8 @@ def test_an_image_over_the_byte_limit(client: httpx.Client, form: bool) -> None:
 def test_too_much_is_refused_before_all_of_it_is_sent(client: httpx.Client, headers: str, begun: bytes) -> None:
     with connection(client) as raw:
         raw.sendall(
-            f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n{headers}\r\n\r\n".encode() + begun
+            f"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n{headers}\r\n\r\n".encode()
+            + begun
         )
         head = received(raw)
     assert head.startswith(b"HTTP/1.1 413 ")
@@ -368,7 +369,8 @@ def test_a_client_that_leaves_withdraws_its_image(
     monkeypatch.setattr(batcher, "submit", observed)
     body = file_of(photo())
     with connection(client) as raw:
-        head = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = "POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         raw.sendall(head.encode() + body)
         assert queued.wait(PATIENCE)
     assert done.wait(PATIENCE)
@@ -383,7 +385,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_upload_is_counted_as_cancelle
     with serving(app) as client:
         with connection(client) as raw:
             raw.sendall(
-                b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
+                b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nabc"
             )
         assert_lives_on(client)
     cancelled = {"route": "/segment", "outcome": "cancelled"}

@@ -36,7 +36,7 @@ from tests.service.test_app import PNG, assert_lives_on, assert_problem, connect
 __all__ = ["model"]  # a fixture
 
 BODY = file_of(photo())
-POST = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(BODY)}\r\n"
+POST = f"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {len(BODY)}\r\n"
 
 
 # -- the engine ------------------------------------------------------------------------------------------------------
@@ -65,7 +65,8 @@ def test_an_engine_that_hangs_is_a_504_and_then_fails_the_health_check() -> None
 
 @pytest.mark.parametrize("path", ["/segment", "/segment/batch", "/v2/models/fake/infer"])
 def test_an_upload_that_is_too_slow_is_a_408(path: str) -> None:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
+    head += "Content-Type: multipart/form-data; boundary=b\r\n"
     with serving(create_app(FakeEngine(), Settings(upload_ms=20))) as client:
         with connection(client) as raw:
             raw.sendall(f"{head}\r\n--b".encode())

@@ -80,6 +80,27 @@ def test_the_servers_own_page_may_ask(client: httpx.Client) -> None:
     assert client.post("/segment", content=file_of(photo()), headers=PNG | {"Origin": origin}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "name", ["localhost", "LOCALHOST:1", "mbunet.localhost", "127.1.2.3", "[::1]:8080", "friend.example"]
+)
+def test_a_local_server_is_asked_by_its_own_names(protected: httpx.Client, name: str) -> None:
+    headers = {"X-API-Key": KEY, "Host": name, "Origin": f"http://{name}"}
+    assert protected.get("/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["evil.example", "evil.example:8080", "localhost.evil.example", "192.168.1.1", "["])
+def test_a_name_that_was_made_to_lead_here_is_refused(protected: httpx.Client, name: str) -> None:
+    for origin in ({}, {"Origin": f"http://{name}"}):  # a page's own GET has no Origin
+        answer = protected.get("/models", headers={"X-API-Key": KEY, "Host": name} | origin)
+        assert_problem(answer, problems.ForeignOrigin)
+
+
+def test_a_server_for_others_is_asked_by_any_name() -> None:
+    with serving(create_app(FakeEngine(), Settings(host="0.0.0.0"))) as client:
+        headers = {"Host": "segment.example", "Origin": "http://segment.example"}
+        assert client.get("/models", headers=headers).status_code == 200
+
+
 def test_pages_that_are_named_may_read_the_answer(protected: httpx.Client, client: httpx.Client) -> None:
     asks = {"Origin": "https://friend.example", "Access-Control-Request-Method": "POST"}
     first = protected.options("/segment", headers=asks | {"Access-Control-Request-Headers": "x-api-key, content-type"})

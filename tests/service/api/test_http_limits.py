@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from service.api.http_limits import MAX_HEAD
+from service.api.http_limits import CONTINUE, MAX_HEAD
 from service.app import create_app
+from service.problems import QueueFull
 from service.settings import Settings
-from tests.service.fakes import FakeEngine, serving
+from tests.pictures import file_of, photo
+from tests.service.fakes import PATIENCE, FakeEngine, serving
+
+BODY = file_of(photo())
+POST = b"POST /segment HTTP/%s\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +77,7 @@ def test_a_second_requests_head_is_bounded_too(port: int) -> None:
 
 def test_bodies_do_not_count(port: int) -> None:
     body = b"x" * (3 * MAX_HEAD)
-    head = b"POST /segment HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /segment HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
     answer = exchange(port, head % len(body), body)
     assert answer.startswith(b"HTTP/1.1 4")
     assert b" 431 " not in answer
@@ -84,3 +90,51 @@ def test_what_is_no_http_is_refused(port: int) -> None:
 def test_a_proxys_request_line_names_the_host(port: int) -> None:
     lines = b"GET http://here/healthz HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
     assert exchange(port, lines).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: here\r\nHost: there\r\n"], ids=["none", "two"])
+def test_a_request_names_its_host_once(port: int, hosts: bytes) -> None:
+    answer = exchange(port, b"GET /healthz HTTP/1.1\r\n" + hosts + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"the header Host, once" in answer
+    assert exchange(port, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+# -- clients that close their side -----------------------------------------------------------------------------------
+
+
+def test_who_says_that_this_was_all_is_answered(port: int) -> None:
+    for version, interim in ((b"1.1", CONTINUE), (b"1.0", b"")):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(POST % (version, len(BODY)) + BODY)
+            connection.shutdown(socket.SHUT_WR)
+            answer = received(connection)
+        assert answer.removeprefix(interim).startswith(b"HTTP/1.1 200 ")
+
+
+def test_who_is_gone_leaves_the_queue() -> None:
+    engine = FakeEngine()
+    app = create_app(engine, Settings())
+    with serving(app) as client:
+        engine.gate.clear()
+        engine.entered.clear()
+        batcher = app.state.service.batcher
+        for waiting in (0, 1):  # the first is in the engine, the second waits for it
+            connection = socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30)
+            connection.sendall(POST % (b"1.1", len(BODY)) + BODY)
+            assert waiting or engine.entered.wait(PATIENCE)
+        while not batcher.waiting:
+            pass
+        connection.close()
+        while batcher.waiting:
+            with suppress(QueueFull):
+                batcher.require_room(64)  # which drops the cancelled
+        assert len(engine.batches) == 2  # the warm-up, and the first
+        engine.gate.set()
+
+
+def test_an_upload_that_ends_early_is_given_up(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(POST % (b"1.1", len(BODY)) + BODY[:-1])
+        connection.shutdown(socket.SHUT_WR)
+        assert received(connection) == b""

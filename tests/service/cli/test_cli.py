@@ -390,7 +390,8 @@ def test_sigterm_answers_what_is_under_way(model: Path, tmp_path: Path) -> None:
         seconds_until_ready(address, started)
         host, _, port = address.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port)), PATIENCE) as raw:
-            head = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n"
+            head = "POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+            head += f"Content-Length: {len(body)}\r\n"
             raw.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
             assert raw.recv(1000).startswith(b"HTTP/1.1 100 ")  # the request is being handled
             process.send_signal(signal.SIGTERM)

@@ -246,6 +246,33 @@ def test_one_bad_image_does_not_harm_its_batch() -> None:
     assert "secret" in str(failure.__cause__)
 
 
+def test_an_engine_that_would_end_its_thread_only_fails_its_image() -> None:
+    def leave(image: Pixels) -> bool:
+        raise SystemExit
+
+    bench = Bench(engine=FakeEngine(breaks=leave))
+    bench.batcher.start()
+    for _ in range(2):
+        assert isinstance(bench.submit().exception(PATIENCE), EngineFailure)
+    assert bench.batcher.works
+    assert bench.batcher.close()
+
+
+def test_when_the_thread_of_the_engines_ends_nothing_waits_for_it() -> None:
+    def broken(images: int, seconds: float) -> None:
+        raise SystemExit
+
+    bench = Bench()
+    bench.batcher = Batcher(WIDE, bench.clock, broken)
+    waiting = [bench.submit(side=side) for side in (16, 40)]
+    bench.batcher.start()
+    assert waiting[0].result(PATIENCE)
+    assert isinstance(waiting[1].exception(PATIENCE), Unavailable)
+    assert not bench.batcher.works
+    with pytest.raises(Unavailable):
+        bench.submit()
+
+
 def test_a_run_that_hangs_shows_and_does_not_hold_up_the_end() -> None:
     bench = Bench()
     bench.engine.gate.clear()

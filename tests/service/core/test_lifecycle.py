@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from service.core.models import warm_up_image
+from service.core.params import SegmentParams
 from service.core.service import assemble
 from service.problems import Unavailable
 from service.settings import Settings
@@ -26,6 +30,19 @@ def test_every_engine_is_warmed_up_by_an_image_that_the_limits_allow() -> None:
         with pytest.raises(Unavailable, match="draining"):
             service.lifecycle.require_ready()
         service.lifecycle.require_alive()
+
+
+def test_a_server_whose_engines_thread_has_ended_is_neither_ready_nor_alive() -> None:
+    service = assemble([FakeEngine()], Settings())
+    service.lifecycle.start()
+    assert service.lifecycle.settled.wait(PATIENCE)
+    service.batcher._observe = lambda images, seconds: sys.exit()  # a fault of the batcher's own
+    assert service.batcher.submit(warm_up_image(), SegmentParams(service.models.default, 0.5)).result(PATIENCE)
+    service.batcher._worker.join(PATIENCE)
+    for refuses in (service.lifecycle.require_alive, service.lifecycle.require_ready, service.lifecycle.require_room):
+        with pytest.raises(Unavailable, match="failed"):
+            refuses()
+    service.lifecycle.stop()
 
 
 def test_an_engine_that_fails_on_its_first_image_is_neither_ready_nor_alive() -> None:
