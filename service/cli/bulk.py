@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import sys
 import threading
 import uuid
@@ -11,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from engine import images
 from engine.images import FIRST, ImageError, Selection
@@ -18,6 +22,8 @@ from service.cli import client
 from service.codec import encoders
 from service.core import engine
 from service.settings import Settings
+
+PART = re.compile(r".+\.[0-9a-f]{32}\.part")
 
 
 @dataclass(frozen=True)
@@ -150,14 +156,34 @@ def write(outcome: Outcome, target: Path) -> None:
     _write_whole(target, outcome.mask)
 
 
+def remove_abandoned(folders: Iterable[Path]) -> None:
+    """Remove what runs that were killed have left half written in `folders`; what another run is writing stays."""
+    for part in (part for folder in folders for part in folder.glob("*.part") if PART.fullmatch(part.name)):
+        with contextlib.suppress(OSError), part.open("rb") as file:  # who holds it may end it meanwhile
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+
+
 def _write_whole(target: Path, data: bytes) -> None:
     """Write a file so that, whenever the machine stops, it is there with all of `data` or not at all."""
-    part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+    part, file = _held_part(target)
     try:
-        with part.open("xb") as file:
+        with file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(target)
+            part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _held_part(target: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside `target`, locked: so it is not abandoned."""
+    while True:
+        part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+        file = part.open("xb")
+        with contextlib.suppress(OSError):  # a file system without locks, on which nothing counts as abandoned
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if part.exists():
+            return part, file
+        file.close()  # it was taken for an abandoned one before it was locked

@@ -37,6 +37,7 @@ def segment(args: argparse.Namespace) -> int:
     from service.cli import bulk
 
     targets = _targets(_images(args.images), args.out, args.overlay)
+    bulk.remove_abandoned({target.parent for target in targets.values()})
     todo = [source for source, target in targets.items() if args.overwrite or not bulk.is_done(target, args.overlay)]
     if len(todo) < len(targets):
         there = f"{len(targets) - len(todo)} of {len(targets)} masks are there already"

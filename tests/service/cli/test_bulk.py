@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from service.cli.cluster import Actor
 from service.settings import Settings
 from tests.models import random_model
 from tests.pictures import photo
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -62,6 +66,32 @@ def test_a_mask_is_done_when_it_and_its_overlay_are_there(tmp_path: Path) -> Non
         "a.png": b"mask",
         "a.overlay.png": b"overlay",
     }
+
+
+def test_what_a_killed_run_has_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    program = """if True:
+    import os, sys
+    from pathlib import Path
+    from service.cli import bulk
+
+    def killed(_):
+        print("written", flush=True)
+        sys.stdin.read()
+
+    os.fsync = killed
+    bulk.write(bulk.Outcome(Path(), b"mask"), Path(sys.argv[1]))"""
+    command = [sys.executable, "-c", program, str(tmp_path / "a.png")]
+    own = tmp_path / "mine.part"
+    own.touch()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        bulk.remove_abandoned([tmp_path, tmp_path / "absent"])
+        assert len(list(tmp_path.iterdir())) == 2
+        process.kill()
+        process.wait()
+    bulk.remove_abandoned([tmp_path])
+    assert list(tmp_path.iterdir()) == [own]
 
 
 def test_what_is_cut_off_while_writing_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
