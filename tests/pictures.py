@@ -96,8 +96,12 @@ def packed_tiff(samples: NDArray[np.integer[Any]], bits: int, tags: dict[int, in
     weights = np.arange(bits - 1, -1, -1)
     rows = ((row[:, None].astype(np.uint64) >> weights.astype(np.uint64)) & np.uint64(1) for row in samples)
     data = b"".join(np.packbits(row.astype(np.uint8)).tobytes() for row in rows)
-    given = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(data)}
-    given |= tags or {}
+    return raw_tiff(data, {256: width, 257: height, 258: bits, 278: height} | (tags or {}))
+
+
+def raw_tiff(data: bytes, tags: dict[int, int]) -> bytes:
+    """A big-endian TIFF file of one strip, `data`, of grey samples."""
+    given = {259: 1, 262: 1, 273: 8, 277: 1, 279: len(data)} | tags
     entries = b"".join(struct.pack(">HHII", tag, 4, 1, value) for tag, value in sorted(given.items()))
     return b"MM\0*" + struct.pack(">I", 8 + len(data)) + data + struct.pack(">H", len(given)) + entries + bytes(4)
 

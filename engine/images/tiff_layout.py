@@ -82,7 +82,9 @@ def _shaped(description: str, directories: int) -> Layout:
 def _ome(description: str, directories: int) -> Layout:
     """The first image of OME-XML. Planes without TiffData follow each other in the order of dimensions."""
     root = ElementTree.fromstring(description)
-    pixels = next(element for element in root.iter() if _name(element) == "Pixels")
+    pixels = next((element for element in root.iter() if _name(element) == "Pixels"), None)
+    if pixels is None:
+        raise ValueError("OME-XML without an image")
     samples = next((int(e.get("SamplesPerPixel", "1")) for e in pixels if _name(e) == "Channel"), 1)
     counts = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "CZT"}
     counts["C"] = max(1, counts["C"] // samples)

@@ -95,7 +95,7 @@ def _check(page: TiffPage) -> str:
             f"TIFF compression {compression} of {bits} bits is not read: save it with LZW, deflate or none"
         )
     try:
-        import imagecodecs  # type: ignore[import-not-found, unused-ignore]  # noqa: F401
+        import imagecodecs  # noqa: F401
     except ImportError:
         name = BY_IMAGECODECS[compression][0]
         raise UnsupportedImageError(f"{name} in TIFF needs the package imagecodecs: {HINT}") from None

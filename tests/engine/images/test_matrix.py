@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine import images
-from tests.pictures import exif, file_of, packed_tiff, png_chunk, png_of, tiff_of, upright
+from tests.pictures import exif, file_of, packed_tiff, png_chunk, png_of, raw_tiff, tiff_of, upright
 
 LIMIT = 2**20
 H, W = 19, 37
@@ -132,6 +133,39 @@ def test_grey_of_any_number_of_bits(bits: int) -> None:
         pixels = images.decode(file, LIMIT).pixels
         assert pixels.dtype == (np.uint8 if bits <= 8 else np.uint16)
         np.testing.assert_array_equal(pixels[:, :, 0], full - expected if inverted else expected)
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+def test_the_predictor_of_floats(kind: str) -> None:
+    """Every row: the first bytes of all samples, then the second ones, each as a difference from the one before."""
+    samples = noise(kind, 1)
+    planes = samples[:, :, 0].astype(f">{kind}").view(np.uint8).reshape(H, W, -1).transpose(0, 2, 1).reshape(H, -1)
+    rows = np.diff(planes, axis=1, prepend=np.uint8(0))
+    tags = {256: W, 257: H, 258: 8 * int(kind[1]), 259: 8, 278: H, 317: 3, 339: 3}
+    agree(images.decode(raw_tiff(zlib.compress(rows.tobytes()), tags), LIMIT).pixels, shown(samples))
+
+
+CODECS = {  # what tifffile calls them, and how they lose nothing
+    "jpeg2000": {"level": 0},
+    "jpegxl": {"lossless": True},
+    "jpegxr": {"level": 1.0},
+    "webp": {"lossless": True},
+}
+
+
+@pytest.mark.parametrize("tile", [None, (16, 32)])
+@pytest.mark.parametrize(
+    ("codec", "kind", "channels"), [(c, k, n) for c in CODECS for k in ("u1", "u2") for n in (1, 3)]
+)
+def test_tiff_by_imagecodecs(codec: str, kind: str, channels: int, tile: tuple[int, int] | None) -> None:
+    pytest.importorskip("imagecodecs", reason="needs the extra imagecodecs")
+    if codec == "webp":
+        kind, channels = "u1", 3  # all that it knows
+    samples = noise(kind, channels)
+    photometric = "rgb" if channels == 3 else "minisblack"
+    stored = samples if channels == 3 else samples[:, :, 0]
+    file = tiff_of(stored, photometric=photometric, tile=tile, compression=codec, compressionargs=CODECS[codec])
+    agree(images.decode(file, LIMIT).pixels, shown(samples))
 
 
 @pytest.mark.parametrize("bits", [8, 16])

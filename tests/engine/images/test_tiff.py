@@ -100,6 +100,7 @@ def test_a_stack_of_imagej_behind_one_directory_is_read() -> None:
         ome(2, 3, (H, W)).replace("SizeZ", "SizeQ"),
         ome(2, 3, (H, W)).replace('"3"', '"1000000000"'),
         ome(2, 3, (H, W))[:150] + "OME>",
+        "<OME></OME>",
         "ImageJ=1.53\nimages=7\nchannels=2\n",
         "ImageJ=1.53\nimages=999999999\nchannels=999999999\n",
         '{"shape": [1000000, 1000000, 12, 20], "axes": "ZCYX"}',
