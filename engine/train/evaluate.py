@@ -50,11 +50,24 @@ class Row:
     reliability: NDArray[np.float64] | None = field(default=None, compare=False)
 
 
-def select(items: list[dataset.Sample], part: str, share: float, seed: int) -> list[dataset.Sample]:
-    """The `part` ("validation", "training" or "all") of `items`, split as training splits them."""
+def select(
+    items: list[dataset.Sample], part: str, share: float, seed: int, failed: Callable[[DataError], None]
+) -> list[dataset.Sample]:
+    """The `part` ("validation", "training" or "all") of `items`, split as training splits them.
+
+    For a split sizes are read; of an image that has none `failed` is told, and the others are split.
+    """
     if part == "all":
         return items
-    training, validation = dataset.split(items, share, seed)
+    readable = []
+    for sample in items:
+        try:
+            _ = sample.size
+        except DataError as error:
+            failed(error)
+        else:
+            readable.append(sample)
+    training, validation = dataset.split(readable, share, seed)
     return {"training": training, "validation": validation}[part]
 
 

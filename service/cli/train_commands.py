@@ -87,8 +87,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
     everything = layouts.samples(args.data, config.selection)
-    samples = evaluate.select(everything, args.part, config.validation, config.seed)
     failures: list[DataError] = []
+    samples = evaluate.select(everything, args.part, config.validation, config.seed, failures.append)
     with _scored(args) as engine:
         rows = evaluate.evaluate(
             engine,
@@ -110,7 +110,7 @@ def evaluate(args: argparse.Namespace) -> int:
     print(evaluate.table(rows))
     print(f"expected calibration error of the probabilities: {evaluate.calibration_error(rows):.4f}")
     if failures:
-        print(f"{len(failures)} of {len(samples)} images could not be scored")
+        print(f"{len(failures)} images could not be scored")
     return 1 if failures else 0
 
 

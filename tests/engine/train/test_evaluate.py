@@ -72,5 +72,9 @@ def test_evaluation_needs_no_torch() -> None:
 def test_parts_are_those_of_training(data: Path, part: str) -> None:
     items = layouts.samples(data)
     training, validation = dataset.split(items, 0.25, 3)
-    assert evaluate.select(items, part, 0.25, 3) == {"training": training, "validation": validation}[part]
-    assert evaluate.select(items, "all", 0.25, 3) == items
+    failures: list[Exception] = []
+    assert (
+        evaluate.select(items, part, 0.25, 3, failures.append) == {"training": training, "validation": validation}[part]
+    )
+    assert evaluate.select(items, "all", 0.25, 3, failures.append) == items
+    assert not failures

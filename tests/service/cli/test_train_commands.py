@@ -43,11 +43,12 @@ def test_eval_goes_on_past_what_cannot_be_read(tmp_path: Path, capsys: pytest.Ca
     folder = shutil.copytree(NUCLEI, tmp_path / "nuclei")
     broken = min((folder / "images").iterdir())
     broken.write_bytes(b"no image")
-    assert cli.main(["eval", "nuclei-small", str(folder), "--threads", "1"]) == 1
-    captured = capsys.readouterr()
-    assert f"mbunet: {broken}: these 8 bytes are no image" in captured.err
-    assert re.search("all +3 ", captured.out)
-    assert "1 of 4 images could not be scored" in captured.out
+    for part, scored in (("all", 3), ("training", 2)):
+        assert cli.main(["eval", "nuclei-small", str(folder), "--threads", "1", "--part", part]) == 1
+        captured = capsys.readouterr()
+        assert f"mbunet: {broken}: these 8 bytes are no image" in captured.err
+        assert re.search(f"all +{scored} ", captured.out)
+        assert "1 images could not be scored" in captured.out
 
 
 def test_a_folder_of_no_known_layout_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
