@@ -18,7 +18,6 @@ from engine.images.samples import displayed
 from engine.images.selection import FIRST
 
 SHOWN = 8  # values that an error lists
-MAX_CLASSES = 256
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def bmp_size(data: bytes, max_pixels: int) -> tuple[int, int]:
 
 
 def _frames(image: Image.Image, pages: Sequence[int], max_pixels: int) -> NDArray[np.uint8]:
-    """The frame of that number, or the greatest of several; drawing one takes all before it."""
+    """The one frame of `pages`, or the greatest of them, which are all; drawing one takes all before it."""
     if pages[-1]:
         check_pages(pages[-1] + 1, *image.size, max_pixels)
     shown: NDArray[np.uint8] | None = None
@@ -71,7 +71,7 @@ def _frames(image: Image.Image, pages: Sequence[int], max_pixels: int) -> NDArra
         if page:
             image.seek(page)
         image.load()
-        if page in (pages[0], pages[-1]) or len(pages) > 1:
+        if page >= pages[0]:
             pixels = _on_white(image)
             shown = pixels if shown is None else np.maximum(shown, pixels)
     assert shown is not None
