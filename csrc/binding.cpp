@@ -13,7 +13,6 @@
 
 namespace nb = nanobind;
 using namespace nb::literals;
-using mbunet::Op;
 namespace cpu = mbunet::cpu;
 namespace cuda = mbunet::cuda;
 
@@ -27,6 +26,15 @@ using Mask = nb::ndarray<uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 int size(const auto& array, size_t axis) { return static_cast<int>(array.shape(axis)); }
+
+mbunet::Convolution convolution(const Array<int8_t, 7>& weights, const Array<uint8_t, 2>& exponents) {
+    return {size(weights, 4),
+            size(weights, 2),
+            size(weights, 0),
+            {weights.data(), weights.data() + weights.size()},
+            {exponents.data(), exponents.data() + exponents.size()},
+            {}};
+}
 
 template <class AnySession>
 void run(AnySession& session, const std::vector<Pixels>& pixels, const std::vector<int32_t>& thresholds,
@@ -45,36 +53,48 @@ nb::class_<AnySession> session_class(nb::module_& module, const char* name) {
     return nb::class_<AnySession>(module, name)
         .def(
             "add_tensor",
-            [](AnySession& self, int channels, int stride) { return self.network().add_tensor(channels, stride); },
-            "channels"_a, "stride"_a)
+            [](AnySession& self, int channels, int stride, int planes, bool is_signed, int first, int last) {
+                return self.network().add_tensor({channels, stride, planes, is_signed, first, last});
+            },
+            "channels"_a, "stride"_a, "planes"_a, "is_signed"_a, "first"_a, "last"_a)
         .def(
             "add_stem",
-            [](AnySession& self, int output, Array<int16_t, 4> weights, Array<int32_t, 1> theta) {
-                self.network().add_stem(output, size(weights, 0), weights.data(), theta.data());
+            [](AnySession& self, int output, Array<int16_t, 4> weights, Array<int32_t, 2> theta) {
+                self.network().add_stem(output, weights.data(), theta.data());
             },
             "output"_a, "weights"_a.noconvert(), "theta"_a.noconvert())
         .def(
             "add_convolution",
-            [](AnySession& self, bool upsamples, std::vector<int> inputs, std::vector<int> input_channels, int output,
-               Array<int8_t, 4> ternary_weights, Array<int32_t, 1> theta) {
-                self.network().add_convolution(upsamples ? Op::kTransposedConv : Op::kConv, std::move(inputs),
-                                               std::move(input_channels), output, size(ternary_weights, 0),
-                                               ternary_weights.data(), theta.data());
+            [](AnySession& self, std::vector<int> inputs, int output, Array<int8_t, 7> weights,
+               Array<uint8_t, 2> exponents, Array<int32_t, 2> theta) {
+                self.network().add_convolution(std::move(inputs), output, convolution(weights, exponents),
+                                               theta.data());
             },
-            "upsamples"_a, "inputs"_a, "input_channels"_a, "output"_a, "ternary_weights"_a.noconvert(),
-            "theta"_a.noconvert())
+            "inputs"_a, "output"_a, "weights"_a.noconvert(), "exponents"_a.noconvert(), "theta"_a.noconvert())
         .def(
-            "add_pool",
-            [](AnySession& self, int input, int output, int channels) {
-                self.network().add_pool(input, output, channels);
+            "add_residual_convolution",
+            [](AnySession& self, std::vector<int> inputs, int output, Array<int8_t, 7> weights,
+               Array<uint8_t, 2> exponents, Array<int32_t, 2> theta, int residual, int exponent,
+               Array<int8_t, 1> factors) {
+                mbunet::Convolution conv = convolution(weights, exponents);
+                conv.residual = {residual, exponent, {factors.data(), factors.data() + factors.size()}};
+                self.network().add_convolution(std::move(inputs), output, std::move(conv), theta.data());
             },
-            "input"_a, "output"_a, "channels"_a)
+            "inputs"_a, "output"_a, "weights"_a.noconvert(), "exponents"_a.noconvert(), "theta"_a.noconvert(),
+            "residual"_a, "exponent"_a, "factors"_a.noconvert())
+        .def(
+            "add_pool", [](AnySession& self, int input, int output) { self.network().add_pool(input, output); },
+            "input"_a, "output"_a)
+        .def(
+            "add_gate",
+            [](AnySession& self, int input, int gate, int output) { self.network().add_gate(input, gate, output); },
+            "input"_a, "gate"_a, "output"_a)
         .def(
             "add_head",
-            [](AnySession& self, int input, Array<int16_t, 2> weights, Array<int32_t, 1> bias) {
-                self.network().add_head(input, size(weights, 1), size(weights, 0), weights.data(), bias.data());
+            [](AnySession& self, int input, Array<int16_t, 2> weights, Array<int32_t, 1> bias, int doublings) {
+                self.network().add_head(input, size(weights, 0), weights.data(), bias.data(), doublings);
             },
-            "input"_a, "weights"_a.noconvert(), "bias"_a.noconvert())
+            "input"_a, "weights"_a.noconvert(), "bias"_a.noconvert(), "doublings"_a)
         .def("run", &run<AnySession>, "pixels"_a, "thresholds"_a, "masks"_a, "logits"_a)
         .def("poison", &AnySession::poison, "value"_a)
         .def_prop_ro("memory", &AnySession::memory);

@@ -1,4 +1,4 @@
-// A network as the native code runs it: flat steps that read and write tensors.
+// A network as the native code runs it: flat steps that read and write tensors, every tensor written once.
 #pragma once
 
 #include <cstddef>
@@ -7,39 +7,64 @@
 
 namespace mbunet {
 
-enum class Op { kStem, kConv, kPool, kTransposedConv, kHead };
+enum class Op { kStem, kConv, kPool, kGate, kHead };
 
-// Where a step's result lives: `channels` planes of the level whose resolution is 1 / `stride` of the image's.
+// What a step writes: `channels` levels of `planes` bits each, at 1 / `stride` of the image's resolution. One plane
+// with `is_signed` means -1 or +1, else bits are levels from 0 on. It is needed from step `first` to step `last`.
 struct Tensor {
     int channels;
     int stride;
+    int planes;
+    bool is_signed;
+    int first, last;
+
+    // Planes of one bit: the channels' most significant bits, then, of two, the less significant ones.
+    int bit_planes() const { return channels * planes; }
+};
+
+// An earlier tensor that a convolution adds to its sums, 2^exponent times and with a sign for every channel.
+struct Residual {
+    int tensor = -1;  // none
+    int exponent = 0;
+    std::vector<int8_t> factors;
+};
+
+// A convolution of bits. `kernel` x `kernel` taps make each of `up` x `up` outputs of an input position.
+struct Convolution {
+    int kernel = 0, up = 1, segments = 1;
+    std::vector<int8_t> weights;     // [segments][channels][up][up][kernel][kernel][inputs] in {-1, 0, 1}
+    std::vector<uint8_t> exponents;  // [segments][channels]: how often a segment's sum is doubled
+    Residual residual;
 };
 
 struct Step {
     Op op;
-    std::vector<int> inputs;              // tensors; none for pixels
-    std::vector<int> input_channels;      // channels taken of each input
-    int output;                           // tensor; -1 for the head
-    int channels;                         // output channels, classes of the head
-    std::vector<int8_t> ternary_weights;  // kConv, kTransposedConv: [channels][taps][sum of input_channels]
-    std::vector<int32_t> weights;     // kStem: [channels][3][3][3]; kHead: [classes][channels], 2 w: what a one adds
-    std::vector<int32_t> thresholds;  // theta of every channel; none for a pool and the head
-    std::vector<int32_t> base;        // kHead: bias - sum of w, the logit of zeros
+    std::vector<int> inputs;          // tensors; none for pixels
+    std::vector<int> input_channels;  // of each input
+    int output;                       // tensor; -1 for the head
+    int channels;                     // output channels, classes of the head
+    Convolution conv = {};
+    std::vector<int32_t> weights = {};     // kStem: [channels][3][3][3]; kHead: [classes][bit planes], what a one adds
+    std::vector<int32_t> thresholds = {};  // theta [channels][levels above the lowest], ascending; none for others
+    std::vector<int32_t> base = {};        // kHead: the logit of zeros
+    int doublings = 0;                     // kHead: of the logits' size
 
-    int taps() const { return op == Op::kTransposedConv ? 4 : 9; }
+    // Thresholds of a channel.
+    int levels() const { return static_cast<int>(thresholds.size()) / channels; }
 };
 
 class Network {
   public:
-    int add_tensor(int channels, int stride);
-    // weights [channels][3][3][3] (row, column, color), theta [channels]
-    void add_stem(int output, int channels, const int16_t* weights, const int32_t* theta);
-    // ternary_weights [channels][taps][sum of input_channels] in {-1, 0, 1}, theta [channels]
-    void add_convolution(Op op, std::vector<int> inputs, std::vector<int> input_channels, int output, int channels,
-                         const int8_t* ternary_weights, const int32_t* theta);
-    void add_pool(int input, int output, int channels);
+    int add_tensor(const Tensor& tensor);
+    // weights [channels][3][3][3] (row, column, color), theta [channels][levels]
+    void add_stem(int output, const int16_t* weights, const int32_t* theta);
+    // theta [channels][levels]
+    void add_convolution(std::vector<int> inputs, int output, Convolution conv, const int32_t* theta);
+    void add_pool(int input, int output);
+    // Where a bit of `gate`, of one or of as many channels as the input has, is 0, all planes of the output are.
+    void add_gate(int input, int gate, int output);
     // weights [classes][channels], bias [classes]
-    void add_head(int input, int channels, int classes, const int16_t* weights, const int32_t* bias);
+    void add_head(int input, int classes, const int16_t* weights, const int32_t* bias, int doublings);
 
     const std::vector<Step>& steps() const { return steps_; }
     const std::vector<Tensor>& tensors() const { return tensors_; }
@@ -49,6 +74,9 @@ class Network {
     int multiple() const;
 
   private:
+    Step step(Op op, std::vector<int> inputs, int output) const;
+    std::vector<int32_t> thresholds(int output, const int32_t* theta) const;
+
     std::vector<Tensor> tensors_;
     std::vector<Step> steps_;
 };

@@ -9,11 +9,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import preprocess
+from engine import ops, preprocess
 from engine.backends import reference
 from engine.model import Model
 from engine.networks import unet
 from tests.models import random_model
+from tests.random_networks import random_layers
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.int32]
@@ -21,19 +22,28 @@ Logits = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Case:
-    """A random network and the sizes (height, width) of the images that go through it as one batch."""
+    """A random network and the sizes (height, width) of the images that go through it as one batch.
+
+    The network is MBU-Net, or where there is a `seed` what `random_layers` draws by it.
+    """
 
     name: str
     sizes: tuple[tuple[int, int], ...]
     width: int = 3
-    classes: int = 1
+    outputs: int = 1
     masked: tuple[str, ...] = unet.BLOCKS
     zeros: float = 0.5
+    seed: int | None = None
 
     @property
     def model(self) -> Model:
         """The random network; equal for equal cases."""
-        return _model(self.width, self.classes, self.masked, self.zeros)
+        return _model(self.width, self.outputs, self.masked, self.zeros, self.seed)
+
+    @property
+    def classes(self) -> int:
+        """Logits of a pixel."""
+        return self.model.layers[-1].channels
 
     @property
     def images(self) -> list[Pixels]:
@@ -56,7 +66,7 @@ CASES = [
     Case("sixteen channels, dense", ((32, 32),), width=16, masked=()),
     Case("sixteen channels, 90 % zeros", ((32, 32),), width=16, zeros=0.9),
     Case("nineteen channels, 98 % zeros", ((32, 16),), width=19, zeros=0.98),
-    Case("three classes", ((48, 32),), classes=3, masked=MIXED),
+    Case("three classes", ((48, 32),), outputs=3, masked=MIXED),
     Case("one pixel", ((1, 1),), masked=MIXED),
     Case("odd size", ((61, 83),), masked=MIXED),
     Case("one row", ((1, 70),)),
@@ -65,7 +75,7 @@ CASES = [
     Case("512 x 512", ((512, 512),), width=2, masked=MIXED),
     Case("batch of three", ((40, 40), (33, 48), (48, 40)), masked=MIXED),
     Case("batch of mixed shapes", ((40, 40), (16, 100), (33, 48)), masked=MIXED),
-    Case("batch over eight lanes", ((16, 16),) * 11, masked=MIXED, classes=2),
+    Case("batch over eight lanes", ((16, 16),) * 11, masked=MIXED, outputs=2),
     Case("two groups, one not full", ((500, 470),), width=2, masked=MIXED),  # 960 tiles
     Case("tiles half as wide", ((384, 397),), width=2, masked=MIXED),  # 2400 of them instead of 600: less is idle
     Case("batch of tiles half as wide", ((100, 90),) * 9, width=2, masked=MIXED),  # 1512 of them instead of 378
@@ -81,9 +91,29 @@ def same(got: Sequence[Logits], expected: Sequence[Logits]) -> bool:
     )
 
 
+def random_case(seed: int) -> Case:
+    """Any layer list on a batch of one to three images of one padded shape, mostly small and of odd sizes."""
+    rng = np.random.default_rng(seed)
+    zeros = float(rng.choice([0.2, 0.5, 0.9]))
+    height, width = (int(side) for side in rng.integers(1, 60, 2))
+    stride = ops.stride(random_layers(seed))
+    sizes = [(height, width)]
+    for _ in range(rng.integers(3)):
+        sizes.append((_same_padding(rng, height, stride), _same_padding(rng, width, stride)))
+    return Case(f"random {seed}", tuple(sizes), zeros=zeros, seed=seed)
+
+
+def _same_padding(rng: np.random.Generator, side: int, stride: int) -> int:
+    """Any length that is padded to what `side` is padded to."""
+    padded = -(-side // stride) * stride
+    return int(rng.integers(padded - stride + 1, padded + 1))
+
+
 @cache
-def _model(width: int, classes: int, masked: tuple[str, ...], zeros: float) -> Model:
-    return random_model(width, classes, masked, zeros, seed=width)
+def _model(width: int, classes: int, masked: tuple[str, ...], zeros: float, seed: int | None) -> Model:
+    if seed is None:
+        return random_model(width, classes, masked, zeros, seed=width)
+    return random_model(layers=random_layers(seed), zeros=zeros, seed=seed)
 
 
 @cache
@@ -98,3 +128,7 @@ def _image(rng: np.random.Generator, height: int, width: int) -> Pixels:
     smooth = coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
     noisy: Pixels = np.clip(smooth + rng.integers(-40, 41, smooth.shape), 0, 255).astype(np.uint8)
     return noisy
+
+
+RANDOM = [random_case(seed) for seed in range(400)]
+"""Networks in which every operation and option occurs, see tests/engine/backends/test_random.py."""

@@ -60,9 +60,11 @@ def _tensors(model: Model, layer: Layer, zeros: float, rng: np.random.Generator)
     arrays: Tensors = {}
     for part, (dtype, shape) in ops.operation(layer).arrays(layer, model.inputs(layer)).items():
         if part == "weight":
-            arrays[part] = rng.integers(-32767, 32768, shape, dtype=np.int16)
+            most = 32767 >> 4 * layer.doublings  # a doubled logit must stay within int32
+            arrays[part] = rng.integers(-most, most + 1, shape, dtype=np.int16)
         elif part == "bias":
-            arrays[part] = rng.integers(-65536, 65537, shape, dtype=np.int32)
+            most = 65536 >> 4 * layer.doublings
+            arrays[part] = rng.integers(-most, most + 1, shape, dtype=np.int32)
         elif part == "pos":
             arrays |= _planes(layer, model.input_channels(layer), zeros, rng)
         elif part == "exponents":

@@ -34,9 +34,9 @@ class _Draw:
         self.add("stem", (IMAGE,), self.channels(), "int16", 3, **self.written())
         for _ in range(self.steps):
             draw = self.rng.random()
-            if draw < 0.2:
+            if draw < 0.25:
                 self.pool()
-            elif draw < 0.3:
+            elif draw < 0.35:
                 self.gate()
             else:
                 self.conv()

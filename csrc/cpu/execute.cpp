@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "doubling.hpp"
 #include "pixel_rows.hpp"
 #include "raster.hpp"
 
@@ -15,9 +16,9 @@ constexpr size_t kTile = 2048;       // bytes of a plane that one convolution ta
 constexpr int kTasksPerThread = 16;  // enough that the threads end together
 constexpr int kShortTasks = 2;       // of a step that takes microseconds: beginning a task costs a part of one
 
-// Logits of a block of lanes at one row.
-size_t head_logits(const Step& step, const Grid& grid) {
-    return static_cast<size_t>(step.channels) * static_cast<size_t>(grid.side) * kHeadLanes;
+// Logits of a block of lanes at one row of a tile's `side` positions.
+size_t head_logits(const Step& step, int side) {
+    return static_cast<size_t>(step.channels) * static_cast<size_t>(side) * kHeadLanes;
 }
 
 // Into how many parts the channels are cut, so that `tasks` of them are enough for the threads.
@@ -28,10 +29,23 @@ int parts_for(int tasks, int threads, int channels, int tasks_per_thread = kTask
 // Rows of a plane that one task computes or reads.
 int tile_rows(const Plane& plane) { return std::clamp(static_cast<int>(kTile / plane.row_bytes()), 1, plane.side); }
 
-// Copies the first `bytes` of every line of `bits` to a channel's plane, `size` apart.
+// Copies the first `bytes` of lines of `bits`, `stride` apart, to the channels' planes, `size` apart.
 template <class Bytes>
-void scatter_bits(const uint8_t* bits, int channels, size_t size, uint8_t* out, Bytes bytes) {
-    for (int channel = 0; channel < channels; ++channel, bits += kLine, out += size) std::memcpy(out, bits, bytes);
+void scatter_bits(const uint8_t* bits, size_t stride, int channels, size_t size, uint8_t* out, Bytes bytes) {
+    for (int channel = 0; channel < channels; ++channel, bits += stride, out += size) std::memcpy(out, bits, bytes);
+}
+
+// Of three lines a channel, one for each threshold, makes the first two those of the level's two bits. The thresholds
+// ascend, so that reaching the second is the more significant bit.
+void make_levels(uint8_t* lines, int channels) {
+    constexpr size_t kWords = kLine / sizeof(uint64_t);
+    for (int channel = 0; channel < channels; ++channel, lines += 3 * kLine) {
+        uint64_t reached[3][kWords], less[kWords];
+        std::memcpy(reached, lines, sizeof reached);
+        for (size_t i = 0; i < kWords; ++i) less[i] = reached[0][i] ^ reached[1][i] ^ reached[2][i];
+        std::memcpy(lines, reached[1], kLine);
+        std::memcpy(lines + kLine, less, kLine);
+    }
 }
 
 // Fills the edges of some channels of a group.
@@ -60,7 +74,7 @@ void Executor::run(const Image* images, std::vector<double>& seconds) {
             case Op::kStem: run_stem(step, packed_[s].data(), images); break;
             case Op::kConv: run_conv(step, plan_.lists[s]); break;
             case Op::kPool: run_pool(step); break;
-            case Op::kTransposedConv: run_transposed_conv(step, plan_.lists[s]); break;
+            case Op::kGate: run_gate(step); break;
             case Op::kHead: run_head(step, packed_[s].data(), images); break;
         }
         if (plan_.needs_halo[s]) fill_halos(step);
@@ -68,41 +82,47 @@ void Executor::run(const Image* images, std::vector<double>& seconds) {
     }
 }
 
-// What a thread needs for the greediest step: pixels and bits, or a border's lanes, or rasters, or logits and masks.
+// What a thread needs for the greediest step: pixels and bits, or a border's lanes, or rasters, or logits and masks, or
+// rows of logits.
 size_t Executor::scratch_bytes(const Network& network, const ShapePlan& plan) {
     const Grid& grid = plan.grid(1);
     size_t most = std::max(halo_bytes(plan.deepest), halo_bytes(plan.others));
-    most = std::max(most, (raster_words(plan.others) + 4 * raster_words(plan.deepest)) * sizeof(uint64_t));
+    const size_t pooled = 2 * (raster_words(plan.others) + raster_words(plan.deepest)),
+                 joined = raster_words(plan.others) + 4 * raster_words(plan.deepest);
+    most = std::max(most, std::max(pooled, joined) * sizeof(uint64_t));
     for (const Step& step : network.steps()) {
-        if (step.op == Op::kStem)
-            most = std::max(most, static_cast<size_t>(step.channels) * kLine + PixelRows::bytes(grid));
-        if (step.op == Op::kHead)
-            most =
-                std::max(most, head_logits(step, grid) * sizeof(int32_t) + static_cast<size_t>(grid.side) * kHeadLanes);
+        if (step.op == Op::kStem) most = std::max(most, step.thresholds.size() * kLine + PixelRows::bytes(grid));
+        if (step.op != Op::kHead) continue;
+        const int side = plan.plane(network.tensor(step.inputs[0])).side;
+        most = std::max(most, head_logits(step, side) * sizeof(int32_t) + static_cast<size_t>(side) * kHeadLanes);
+        if (step.doublings)
+            most = std::max(most, doubling_bytes(grid.width >> step.doublings, step.channels, step.doublings));
     }
     return most;
 }
 
-// Calls work(task, channel, end channel, thread) for `tasks` short tasks, each cut into some channels at a time.
+// Calls work(task, channel, end channel, thread) for `tasks` short tasks, each cut into some of `channels` at a time.
 template <class Work>
-void Executor::each_channels(const Step& step, int tasks, const Work& work) {
-    const int parts = parts_for(tasks, pool_.size(), step.channels, kShortTasks);
+void Executor::each_channels(int channels, int tasks, const Work& work) {
+    const int parts = parts_for(tasks, pool_.size(), channels, kShortTasks);
     pool_.run(tasks * parts, [&](int task, int thread) {
         const int part = task % parts;
-        work(task / parts, step.channels * part / parts, step.channels * (part + 1) / parts, thread);
+        work(task / parts, channels * part / parts, channels * (part + 1) / parts, thread);
     });
 }
 
 void Executor::run_stem(const Step& step, const int32_t* packed, const Image* images) {
     const Grid& grid = grid_of(step.output);
     const Plane& to = plane(step.output);
-    const StemArgs args{packed, step.thresholds.data(), step.channels};
+    const StemArgs args{packed, step.thresholds.data(), step.channels, step.levels()};
+    const int planes = network_.tensor(step.output).planes;
+    const auto levels = static_cast<size_t>(step.levels());
     // two rows more are read than computed, so tasks are long: two for every thread
     const int tiles = std::clamp(divide_up(2 * pool_.size(), grid.groups), 1, divide_up(grid.side, 2));
     const int lanes = static_cast<int>(grid.bytes) * 8;
     pool_.run(grid.groups * tiles, [&](int task, int thread) {
         uint8_t* bits = scratch(thread);
-        PixelRows rows(kernels_, grid, images, task / tiles, bits + static_cast<size_t>(step.channels) * kLine);
+        PixelRows rows(kernels_, grid, images, task / tiles, bits + step.thresholds.size() * kLine);
         const int first = grid.side * (task % tiles) / tiles, last = grid.side * (task % tiles + 1) / tiles;
         rows.read(first - 1);
         rows.read(first);
@@ -114,43 +134,50 @@ void Executor::run_stem(const Step& step, const int32_t* packed, const Image* im
                     rows.point(r, c, lane, taps);
                     kernels_.stem(args, taps, bits + lane / 8);
                 }
+                if (planes > 1) make_levels(bits, step.channels);
                 uint8_t* out = at(task / tiles, step.output, r, c);
-                with_bytes(grid.bytes, [&](auto bytes) { scatter_bits(bits, step.channels, to.size, out, bytes); });
+                for (int plane = 0; plane < planes; ++plane, out += static_cast<size_t>(step.channels) * to.size)
+                    with_bytes(grid.bytes, [&](auto bytes) {
+                        scatter_bits(bits + static_cast<size_t>(plane) * kLine, levels * kLine, step.channels, to.size,
+                                     out, bytes);
+                    });
             }
         }
     });
 }
 
 void Executor::run_conv(const Step& step, const SparseLists& lists) {
+    if (step.conv.up > 1) return upsample(step, lists);
     const Plane& own = plane(step.output);
     const int groups = grid_of(step.output).groups, rows = tile_rows(own), tiles = divide_up(own.side, rows);
     const int parts = parts_for(groups * tiles, pool_.size(), step.channels);
     pool_.run(groups * tiles * parts, [&](int task, int) {
         const int first = task / parts % tiles * rows;
         const size_t begin = static_cast<size_t>(first) * own.row;
-        count(lists, task / parts / tiles,
+        count(step, lists, task / parts / tiles,
               {begin, own.row, begin, own.row, own.row_bytes(), std::min(rows, own.side - first)}, task % parts, parts);
     });
 }
 
-void Executor::run_transposed_conv(const Step& step, const SparseLists& lists) {
+// A convolution with four outputs for every position of its input.
+void Executor::upsample(const Step& step, const SparseLists& lists) {
     const bool joins = plan_.crosses(network_, step);
     const Plane from = plane(step.inputs[0]), to = joins ? plan_.joint_plane() : plane(step.output);
-    const int entries = step.channels * step.taps(), groups = grid_of(step.inputs[0]).groups;
-    const int parts = parts_for(groups * from.side, pool_.size(), divide_up(entries, kSorted));
+    const int groups = grid_of(step.inputs[0]).groups;
+    const int parts = parts_for(groups * from.side, pool_.size(), divide_up(lists.entries(), kSorted));
     pool_.run(groups * from.side * parts, [&](int task, int) {
         const auto row = static_cast<size_t>(task / parts % from.side);
-        count(lists, task / parts / from.side,
+        count(step, lists, task / parts / from.side,
               {row * from.row, from.bytes, 2 * row * to.row, 2 * to.bytes, from.bytes, from.side}, task % parts, parts);
     });
     if (joins) join(step);
 }
 
-// Brings what a transposed convolution has written to the tiles of its level.
+// Brings what an upsampling has written to the tiles of its level.
 void Executor::join(const Step& step) {
     const Plane from = plan_.joint_plane();
     const Plane& to = plane(step.output);
-    each_channels(step, 1, [&](int, int begin, int end, int thread) {
+    each_channels(bit_planes(step.output), 1, [&](int, int begin, int end, int thread) {
         uint64_t* parts = reinterpret_cast<uint64_t*>(scratch(thread));
         const size_t words = raster_words(plan_.deepest);
         for (auto channel = static_cast<size_t>(begin); channel < static_cast<size_t>(end); ++channel) {
@@ -166,30 +193,42 @@ void Executor::join(const Step& step) {
 }
 
 // The part of the lists' output channels at `ranges`, by the kernel that fits the lists.
-void Executor::count(const SparseLists& lists, int group_index, const StridedRanges& ranges, int part, int parts) {
-    const int channels = static_cast<int>(lists.channels.size() + lists.dense_channels.size());
-    const int first = channels * part / parts, last = channels * (part + 1) / parts;
-    if (lists.dense_channels.empty())
-        kernels_.count({group(group_index), lists.taps.data(), lists.channels.data()}, ranges, first, last);
-    else
-        kernels_.count_dense(
-            {group(group_index), lists.taps.data(), lists.dense_channels.data(), lists.all, lists.levels}, ranges,
-            first, last);
+void Executor::count(const Step& step, const SparseLists& lists, int group_index, const StridedRanges& ranges, int part,
+                     int parts) {
+    const int first = lists.entries() * part / parts, last = lists.entries() * (part + 1) / parts;
+    uint8_t* from = group(group_index);
+    if (!lists.channels.empty())
+        return kernels_.count({from, lists.taps.data(), lists.channels.data()}, ranges, first, last);
+    if (!lists.dense_channels.empty())
+        return kernels_.count_dense({from, lists.taps.data(), lists.dense_channels.data(), lists.all, lists.levels},
+                                    ranges, first, last);
+    const Plane& out = plan_.crosses(network_, step) ? plan_.joint_plane() : plane(step.output);
+    kernels_.count_weighted(
+        {from, lists.taps.data(), lists.terms.data(), lists.weighted_channels.data(),
+         lists.terms.data() + lists.terms.size() - static_cast<size_t>(lists.all_terms), lists.all_terms,
+         network_.tensor(step.output).planes, static_cast<size_t>(step.channels) * out.size},
+        ranges, first, last);
 }
 
 void Executor::run_pool(const Step& step) {
     const Plane& from = plane(step.inputs[0]);
     const Plane& to = plane(step.output);
     if (plan_.crosses(network_, step)) return pool_across(step);
+    const bool levels = network_.tensor(step.output).planes > 1;
+    const size_t below = static_cast<size_t>(step.channels) * from.size,
+                 out_below = static_cast<size_t>(step.channels) * to.size;
     // cut as the convolution before was: a thread finds what it wrote
     const int rows = divide_up(tile_rows(from), 2), tiles = divide_up(to.side, rows);
-    each_channels(step, grid_of(step.output).groups * tiles, [&](int task, int begin, int end, int) {
+    each_channels(step.channels, grid_of(step.output).groups * tiles, [&](int task, int begin, int end, int) {
         const int g = task / tiles, first = task % tiles * rows;
         for (int row = first; row < std::min(first + rows, to.side); ++row) {
             const uint8_t* upper = at(g, step.inputs[0], 2 * row, 0) + static_cast<size_t>(begin) * from.size;
             uint8_t* out = at(g, step.output, row, 0) + static_cast<size_t>(begin) * to.size;
             for (int channel = begin; channel < end; ++channel, upper += from.size, out += to.size)
-                kernels_.pool(upper, upper + from.row, out, to.side, to.bytes);
+                if (levels)
+                    kernels_.pool_levels(upper, upper + from.row, below, out, out_below, to.side, to.bytes);
+                else
+                    kernels_.pool(upper, upper + from.row, out, to.side, to.bytes);
         }
     });
 }
@@ -198,13 +237,39 @@ void Executor::run_pool(const Step& step) {
 void Executor::pool_across(const Step& step) {
     const Plane& from = plane(step.inputs[0]);
     const Plane& to = plane(step.output);
-    each_channels(step, 1, [&](int, int begin, int end, int thread) {
+    const int planes = network_.tensor(step.output).planes;
+    const size_t fine_words = raster_words(plan_.others), words = raster_words(plan_.deepest);
+    each_channels(step.channels, 1, [&](int, int begin, int end, int thread) {
         uint64_t* fine = reinterpret_cast<uint64_t*>(scratch(thread));
-        uint64_t* pooled = fine + raster_words(plan_.others);
-        for (auto channel = static_cast<size_t>(begin); channel < static_cast<size_t>(end); ++channel) {
-            read_raster(plan_.others, at(0, step.inputs[0], 0, 0) + channel * from.size, plan_.group_bytes, fine);
-            pool_raster(plan_.deepest, fine, pooled);
-            write_raster(plan_.deepest, pooled, at(0, step.output, 0, 0) + channel * to.size, plan_.group_bytes);
+        uint64_t* pooled = fine + static_cast<size_t>(planes) * fine_words;
+        for (int channel = begin; channel < end; ++channel) {
+            for (int plane = 0; plane < planes; ++plane)
+                read_raster(
+                    plan_.others,
+                    at(0, step.inputs[0], 0, 0) + static_cast<size_t>(plane * step.channels + channel) * from.size,
+                    plan_.group_bytes, fine + static_cast<size_t>(plane) * fine_words);
+            pool_raster(plan_.deepest, plan_.others, planes, fine, pooled);
+            for (int plane = 0; plane < planes; ++plane)
+                write_raster(plan_.deepest, pooled + static_cast<size_t>(plane) * words,
+                             at(0, step.output, 0, 0) + static_cast<size_t>(plane * step.channels + channel) * to.size,
+                             plan_.group_bytes);
+        }
+    });
+}
+
+void Executor::run_gate(const Step& step) {
+    const Plane& own = plane(step.output);
+    const int gates = network_.tensor(step.inputs[1]).channels;
+    each_channels(bit_planes(step.output), grid_of(step.output).groups, [&](int g, int begin, int end, int) {
+        for (int channel = begin; channel < end; ++channel) {
+            const size_t offset = static_cast<size_t>(channel) * own.size,
+                         gate = static_cast<size_t>(channel % gates) * own.size;
+            for (int row = 0; row < own.side; ++row) {
+                const uint8_t* in = at(g, step.inputs[0], row, 0) + offset;
+                const uint8_t* by = at(g, step.inputs[1], row, 0) + gate;
+                uint8_t* out = at(g, step.output, row, 0) + offset;
+                for (size_t b = 0; b < own.row_bytes(); ++b) out[b] = in[b] & by[b];
+            }
         }
     });
 }
@@ -223,9 +288,9 @@ void Executor::fill_halos(const Step& step) {
                         plan_.group_bytes, group, end - begin};
     };
     if (packed)
-        each_channels(step, grid.groups,
+        each_channels(bit_planes(step.output), grid.groups,
                       [&](int group, int begin, int end, int) { copy_edges(grid, own, args(group, begin, end)); });
-    each_channels(step, grid.groups, [&](int group, int begin, int end, int thread) {
+    each_channels(bit_planes(step.output), grid.groups, [&](int group, int begin, int end, int thread) {
         kernels_.halo(grid, own, args(group, begin, end), scratch(thread));
     });
 }
@@ -256,41 +321,92 @@ struct Line {
           pixel(static_cast<size_t>(tile.y + r) * static_cast<size_t>(image.width) + static_cast<size_t>(tile.x)) {}
 };
 
+// Mask and logits of `columns` pixels from `pixel` on, of logits [class][column], `width` apart.
+void write_row(const int32_t* logits, int classes, size_t width, const Image& image, size_t pixel, int columns) {
+    for (int x = 0; x < columns; ++x, ++pixel) {
+        const int32_t* own = logits + x;
+        int best = 0;
+        for (int c = 1; c < classes; ++c)
+            if (own[static_cast<size_t>(c) * width] > own[static_cast<size_t>(best) * width]) best = c;
+        image.mask[pixel] = static_cast<uint8_t>(classes == 1 ? *own >= image.threshold : best);
+        for (int c = 0; image.logits && c < classes; ++c)
+            image.logits[pixel * static_cast<size_t>(classes) + static_cast<size_t>(c)] =
+                own[static_cast<size_t>(c) * width];
+    }
+}
+
 }  // namespace
 
-void Executor::run_head(const Step& step, const int32_t* packed, const Image* images) {
-    const Grid& grid = plan_.grid(1);
-    const HeadArgs args{plane(step.inputs[0]).size,
-                        step.input_channels[0],
-                        step.channels,
-                        step.weights.data(),
-                        packed,
+// Calls work(group, row, block of lanes, logits [column][class][lane], masks [column][lane], thread) for all of them;
+// the masks' place is free.
+template <class Work>
+void Executor::each_logits(const Step& step, const int32_t* packed, const Work& work) {
+    const Plane& from = plane(step.inputs[0]);
+    const Grid& grid = grid_of(step.inputs[0]);
+    const HeadArgs args{from.size,       bit_planes(step.inputs[0]), step.channels, step.weights.data(), packed,
                         step.base.data()};
-    const int classes = step.channels, side = grid.side, blocks = static_cast<int>(grid.bytes) * 8 / kHeadLanes;
-    pool_.run(grid.groups * side, [&](int task, int thread) {
-        int32_t* logits = reinterpret_cast<int32_t*>(scratch(thread));                // [column][class][lane]
-        uint8_t* masks = scratch(thread) + head_logits(step, grid) * sizeof *logits;  // [column][lane]
-        const int g = task / side, r = task % side;
+    const int blocks = static_cast<int>(grid.bytes) * 8 / kHeadLanes;
+    pool_.run(grid.groups * from.side, [&](int task, int thread) {
+        int32_t* logits = reinterpret_cast<int32_t*>(scratch(thread));
+        uint8_t* masks = scratch(thread) + head_logits(step, from.side) * sizeof *logits;
+        const int g = task / from.side, r = task % from.side;
         for (int block = 0; block < blocks; ++block) {
             const int first = (g * blocks + block) * kHeadLanes, lanes = std::min(kHeadLanes, grid.lanes - first);
             if (lanes <= 0) break;
-            const Tile* tiles = &grid.tiles[static_cast<size_t>(first)];
-            int32_t thresholds[kHeadLanes] = {};
-            for (int i = 0; i < lanes; ++i) thresholds[i] = images[tiles[i].image].threshold;
-            for (int c = 0; c < side; ++c) {
-                int32_t* own = logits + c * classes * kHeadLanes;
-                kernels_.head(args, at(g, step.inputs[0], r, c) + block * kHeadLanes / 8, own);
-                decide(own, classes, thresholds, masks + c * kHeadLanes);
+            for (int c = 0; c < from.side; ++c)
+                kernels_.head(args, at(g, step.inputs[0], r, c) + block * kHeadLanes / 8,
+                              logits + c * step.channels * kHeadLanes);
+            work(&grid.tiles[static_cast<size_t>(first)], lanes, r, logits, masks);
+        }
+    });
+}
+
+void Executor::run_head(const Step& step, const int32_t* packed, const Image* images) {
+    if (step.doublings) return run_coarse_head(step, packed, images);
+    const int classes = step.channels, side = plane(step.inputs[0]).side;
+    each_logits(step, packed, [&](const Tile* tiles, int lanes, int r, const int32_t* logits, uint8_t* masks) {
+        int32_t thresholds[kHeadLanes] = {};
+        for (int i = 0; i < lanes; ++i) thresholds[i] = images[tiles[i].image].threshold;
+        for (int c = 0; c < side; ++c)
+            decide(logits + c * classes * kHeadLanes, classes, thresholds, masks + c * kHeadLanes);
+        for (int i = 0; i < lanes; ++i) {
+            const Image& image = images[tiles[i].image];
+            const Line line(image, tiles[i], r, side);
+            for (int c = 0; c < line.columns; ++c)
+                image.mask[line.pixel + static_cast<size_t>(c)] = masks[c * kHeadLanes + i];
+            for (int c = 0; image.logits && c < line.columns * classes; ++c)
+                image.logits[line.pixel * static_cast<size_t>(classes) + static_cast<size_t>(c)] =
+                    logits[c * kHeadLanes + i];
+        }
+    });
+}
+
+// A head at lower resolution: all its logits first, then, row by row, those of the image's resolution.
+void Executor::run_coarse_head(const Step& step, const int32_t* packed, const Image* images) {
+    const Grid& grid = plan_.grid(1);
+    const int classes = step.channels, side = plane(step.inputs[0]).side, scale = 1 << step.doublings;
+    const int height = grid.height / scale, width = grid.width / scale;
+    int32_t* coarse = reinterpret_cast<int32_t*>(arena_ + plan_.logits());  // [image][row][class][column]
+    each_logits(step, packed, [&](const Tile* tiles, int lanes, int r, const int32_t* logits, uint8_t*) {
+        for (int i = 0; i < lanes; ++i) {
+            const Tile& tile = tiles[i];
+            const int row = tile.image * height + tile.y / scale + r;
+            for (int k = 0; k < classes; ++k) {
+                int32_t* out = coarse + static_cast<size_t>(row * classes + k) * static_cast<size_t>(width) +
+                               static_cast<size_t>(tile.x / scale);
+                for (int c = 0; c < side; ++c) out[c] = logits[(c * classes + k) * kHeadLanes + i];
             }
-            for (int i = 0; i < lanes; ++i) {
-                const Image& image = images[tiles[i].image];
-                const Line line(image, tiles[i], r, side);
-                for (int c = 0; c < line.columns; ++c)
-                    image.mask[line.pixel + static_cast<size_t>(c)] = masks[c * kHeadLanes + i];
-                for (int c = 0; image.logits && c < line.columns * classes; ++c)
-                    image.logits[line.pixel * static_cast<size_t>(classes) + static_cast<size_t>(c)] =
-                        logits[c * kHeadLanes + i];
-            }
+        }
+    });
+    pool_.run(grid.images * height, [&](int task, int thread) {
+        const Image& image = images[task / height];
+        const CoarseLogits own{
+            coarse + static_cast<size_t>(task / height * height * classes) * static_cast<size_t>(width), height, width,
+            classes};
+        for (int y = task % height * scale; y < std::min((task % height + 1) * scale, image.height); ++y) {
+            const int32_t* row = fine_row(own, step.doublings, y, reinterpret_cast<int32_t*>(scratch(thread)));
+            write_row(row, classes, static_cast<size_t>(grid.width), image,
+                      static_cast<size_t>(y) * static_cast<size_t>(image.width), image.width);
         }
     });
 }

@@ -40,16 +40,21 @@ class Executor {
     void run_stem(const Step& step, const int32_t* packed, const Image* images);
     void run_conv(const Step& step, const SparseLists& lists);
     void run_pool(const Step& step);
-    void run_transposed_conv(const Step& step, const SparseLists& lists);
+    void upsample(const Step& step, const SparseLists& lists);
+    void run_gate(const Step& step);
     void run_head(const Step& step, const int32_t* packed, const Image* images);
+    void run_coarse_head(const Step& step, const int32_t* packed, const Image* images);
+    template <class Work>
+    void each_logits(const Step& step, const int32_t* packed, const Work& work);
     void pool_across(const Step& step);
     void join(const Step& step);
     void fill_halos(const Step& step);
     template <class Work>
-    void each_channels(const Step& step, int tasks, const Work& work);
-    void count(const SparseLists& lists, int group, const StridedRanges& ranges, int part, int parts);
+    void each_channels(int channels, int tasks, const Work& work);
+    void count(const Step& step, const SparseLists& lists, int group, const StridedRanges& ranges, int part, int parts);
 
     const Grid& grid_of(int tensor) const { return plan_.grid(network_.tensor(tensor).stride); }
+    int bit_planes(int tensor) const { return network_.tensor(tensor).bit_planes(); }
     const Plane& plane(int tensor) const { return plan_.plane(network_.tensor(tensor)); }
     uint8_t* group(int index) const { return arena_ + static_cast<size_t>(index) * plan_.group_bytes; }
     // A group's position (r, c) of a tensor's first channel.

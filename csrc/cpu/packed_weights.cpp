@@ -27,14 +27,14 @@ std::vector<int32_t> stem_pairs(const Step& step) {
 }
 
 std::vector<int32_t> head_tables(const Step& step) {
-    const int channels = step.input_channels[0];
+    const int planes = static_cast<int>(step.weights.size()) / step.channels;
     std::vector<int32_t> tables;
     for (int c = 0; c < step.channels; ++c)
-        for (int first = 0; first < channels; first += 8)
+        for (int first = 0; first < planes; first += 8)
             for (int byte = 0; byte < 256; ++byte) {
                 int32_t sum = 0;
-                for (int i = 0; i < 8 && first + i < channels; ++i)
-                    if (byte >> i & 1) sum += step.weights[static_cast<size_t>(c * channels + first + i)];
+                for (int i = 0; i < 8 && first + i < planes; ++i)
+                    if (byte >> i & 1) sum += step.weights[static_cast<size_t>(c * planes + first + i)];
                 tables.push_back(sum);
             }
     return tables;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace mbunet::cpu {
 
@@ -40,6 +41,11 @@ uint64_t interleave_zeros(uint64_t bits) {
     return bits;
 }
 
+// The higher of two levels of two bits, position by position: its more and its less significant bit.
+std::pair<uint64_t, uint64_t> higher(uint64_t most_a, uint64_t less_a, uint64_t most_b, uint64_t less_b) {
+    return {most_a | most_b, (less_a & (most_a | ~most_b)) | (less_b & (most_b | ~most_a))};
+}
+
 // Calls run(tile row, first tile's column, how many) for all tiles, some of a row at a time.
 template <class Run>
 void each_stretch(const Grid& grid, const Run& run) {
@@ -60,13 +66,25 @@ void write_raster(const Grid& grid, const uint64_t* raster, uint8_t* to, size_t 
         std::memcpy(to, raster, grid.bytes);
 }
 
-void pool_raster(const Grid& coarse, const uint64_t* fine, uint64_t* to) {
-    std::fill_n(to, raster_words(coarse), 0);
+void pool_raster(const Grid& coarse, const Grid& fine_grid, int planes, const uint64_t* fine, uint64_t* to) {
+    const size_t words = raster_words(coarse), fine_words = raster_words(fine_grid);
+    std::fill_n(to, static_cast<size_t>(planes) * words, 0);
     const auto columns = static_cast<size_t>(coarse.columns);
     each_stretch(coarse, [&](size_t row, size_t column, int count) {
-        const size_t upper = 2 * row * 2 * columns + 2 * column;
-        const uint64_t either = bits_at(fine, upper) | bits_at(fine, upper + 2 * columns);
-        set_bits(to, row * columns + column, every_second(either | either >> 1) & lowest(count));
+        const size_t upper = 2 * row * 2 * columns + 2 * column, out = row * columns + column;
+        const auto store = [&](int plane, uint64_t pairs) {
+            set_bits(to + static_cast<size_t>(plane) * words, out, every_second(pairs) & lowest(count));
+        };
+        const uint64_t most[2] = {bits_at(fine, upper), bits_at(fine, upper + 2 * columns)};
+        if (planes == 1) {
+            const uint64_t either = most[0] | most[1];
+            return store(0, either | either >> 1);
+        }
+        const uint64_t less[2] = {bits_at(fine + fine_words, upper), bits_at(fine + fine_words, upper + 2 * columns)};
+        const auto [tall, low] = higher(most[0], less[0], most[1], less[1]);
+        const auto [highest, rest] = higher(tall, low, tall >> 1, low >> 1);
+        store(0, highest);
+        store(1, rest);
     });
 }
 

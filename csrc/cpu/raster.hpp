@@ -16,8 +16,9 @@ inline size_t raster_words(const Grid& grid) { return static_cast<size_t>(grid.g
 void read_raster(const Grid& grid, const uint8_t* from, size_t group_bytes, uint64_t* raster);
 void write_raster(const Grid& grid, const uint64_t* raster, uint8_t* to, size_t group_bytes);
 
-// Every bit of `coarse` becomes the OR of the four of `fine` that cover its tile.
-void pool_raster(const Grid& coarse, const uint64_t* fine, uint64_t* to);
+// Every level of `coarse` becomes the highest of the four of `fine` that cover its tile; `planes` rasters each, the
+// most significant bits first.
+void pool_raster(const Grid& coarse, const Grid& fine_grid, int planes, const uint64_t* fine, uint64_t* to);
 
 // The bits of `parts`, four rasters of `coarse` one after another, become those of `fine` that cover each of its tiles:
 // upper left and right, lower left and right.

@@ -10,16 +10,31 @@ namespace mbunet::cpu {
 
 namespace {
 
-// Offsets of position (0, 0) of `step`'s input channels.
-std::vector<uint32_t> input_planes(const Network& network, const ShapePlan& plan, const Step& step) {
-    std::vector<uint32_t> planes;
-    for (size_t i = 0; i < step.inputs.size(); ++i) {
-        const Plane& plane = plan.plane(network.tensor(step.inputs[i]));
-        const size_t first = plan.tensor_offsets[static_cast<size_t>(step.inputs[i])] + plane.at(0, 0);
-        for (int c = 0; c < step.input_channels[i]; ++c)
-            planes.push_back(static_cast<uint32_t>(first + static_cast<size_t>(c) * plane.size));
+// Offset of position (0, 0) of a tensor's bit plane `index`.
+uint32_t plane_of(const Network& network, const ShapePlan& plan, int tensor, int index) {
+    const Plane& plane = plan.plane(network.tensor(tensor));
+    return static_cast<uint32_t>(plan.tensor_offsets[static_cast<size_t>(tensor)] + plane.at(0, 0) +
+                                 static_cast<size_t>(index) * plane.size);
+}
+
+Addresses addresses(const Network& network, const ShapePlan& plan, const Step& step) {
+    Addresses found{};
+    for (int input : step.inputs) {
+        const Tensor& tensor = network.tensor(input);
+        for (int c = 0; c < tensor.channels; ++c) found.inputs.push_back(plane_of(network, plan, input, c));
+        for (int c = tensor.channels; c < tensor.bit_planes(); ++c)
+            found.less.push_back(plane_of(network, plan, input, c));
     }
-    return planes;
+    if (const int residual = step.conv.residual.tensor; residual >= 0)
+        for (int c = 0; c < network.tensor(residual).bit_planes(); ++c)
+            found.residual.push_back(plane_of(network, plan, residual, c));
+    found.input = plan.plane(network.tensor(step.inputs[0]));
+    found.zero = static_cast<uint32_t>(plan.zero);
+    const bool joins = plan.crosses(network, step);  // an upsampling may
+    found.output = static_cast<uint32_t>(joins ? plan.joint : plan.tensor_offsets[static_cast<size_t>(step.output)]);
+    found.out = joins ? plan.joint_plane() : plan.plane(network.tensor(step.output));
+    found.is_signed = network.tensor(step.inputs[0]).is_signed;
+    return found;
 }
 
 // What a level costs on the tiles of `grid`, to compare two: the pixels that its groups have room for; more, as
@@ -31,15 +46,12 @@ double cost(const Grid& grid, int threads) {
     return pixels * (1 + 8.0 / static_cast<double>(grid.bytes)) * (1 + 4.0 / grid.side) * (0.9 + 0.1 * sharing);
 }
 
-// Does a 3x3 convolution read what step `index` writes, before the tensor is written again?
-bool read_by_convolution(const Network& network, size_t index) {
-    const int tensor = network.steps()[index].output;
-    for (size_t s = index + 1; s < network.steps().size(); ++s) {
-        const Step& step = network.steps()[s];
-        if (step.op == Op::kConv && std::count(step.inputs.begin(), step.inputs.end(), tensor)) return true;
-        if (step.output == tensor) return false;
-    }
-    return false;
+// Does a 3x3 convolution read the tensor?
+bool read_by_convolution(const Network& network, int tensor) {
+    return std::any_of(network.steps().begin(), network.steps().end(), [&](const Step& step) {
+        return step.op == Op::kConv && step.conv.kernel > 1 &&
+               std::count(step.inputs.begin(), step.inputs.end(), tensor);
+    });
 }
 
 }  // namespace
@@ -54,38 +66,34 @@ ShapePlan::ShapePlan(const Network& network, int height, int width, int images, 
     size_t edge_bytes = 0, joint_bytes = 0;
     for (const Tensor& tensor : network.tensors()) {
         const Plane& own = planes.emplace(tensor.stride, Plane(grid(tensor.stride), tensor.stride)).first->second;
-        sizes.push_back(own.size * static_cast<size_t>(tensor.channels));
+        sizes.push_back(own.size * static_cast<size_t>(tensor.bit_planes()));
         zero_bytes = std::max(zero_bytes, own.size);
-        edge_bytes = std::max(edge_bytes, static_cast<size_t>(tensor.channels) * own.edges(grid(tensor.stride)));
+        edge_bytes = std::max(edge_bytes, static_cast<size_t>(tensor.bit_planes()) * own.edges(grid(tensor.stride)));
     }
     MemoryPlan memory_plan(network, sizes);
     tensor_offsets = std::move(memory_plan.offsets);
     zero = memory_plan.bytes;
     edges = zero + zero_bytes + kLine;  // a line more: whole vectors are read at the end
     joint = round_up(edges + edge_bytes, kLine);
-    for (const Step& step : network.steps())
-        if (step.op == Op::kTransposedConv && crosses(network, step))
-            joint_bytes = std::max(joint_bytes, static_cast<size_t>(step.channels) * joint_plane().size);
+    for (const Step& step : network.steps()) {
+        if (step.op == Op::kConv && crosses(network, step))
+            joint_bytes = std::max(joint_bytes,
+                                   static_cast<size_t>(network.tensor(step.output).bit_planes()) * joint_plane().size);
+        if (step.doublings)
+            logits_bytes = sizeof(int32_t) * static_cast<size_t>(images * step.channels) *
+                           static_cast<size_t>(height >> step.doublings) * static_cast<size_t>(width >> step.doublings);
+    }
     group_bytes = joint + joint_bytes;
     if (group_bytes > UINT32_MAX) throw std::length_error("the network needs more than 4 GiB of activations");
-    for (size_t s = 0; s < network.steps().size(); ++s) {
-        const Step& step = network.steps()[s];
-        lists.emplace_back();
-        needs_halo.push_back(read_by_convolution(network, s));
-        if (step.op != Op::kConv && step.op != Op::kTransposedConv) continue;
-        const bool joins = crosses(network, step);  // a transposed convolution does
-        const size_t output = joins ? joint : tensor_offsets[static_cast<size_t>(step.output)];
-        lists.back() = list_taps(step, {input_planes(network, *this, step), plane(network.tensor(step.inputs[0])),
-                                        static_cast<uint32_t>(zero), static_cast<uint32_t>(output),
-                                        joins ? joint_plane() : plane(network.tensor(step.output))});
+    for (const Step& step : network.steps()) {
+        needs_halo.push_back(read_by_convolution(network, step.output));
+        lists.push_back(step.op == Op::kConv ? list_taps(step, addresses(network, *this, step)) : SparseLists{});
     }
 }
 
 size_t ShapePlan::memory() const {
     size_t bytes = 0;
-    for (const SparseLists& list : lists)
-        bytes += list.taps.size() * sizeof(uint32_t) + list.channels.size() * sizeof(CountedChannel) +
-                 list.dense_channels.size() * sizeof(DenseChannel);
+    for (const SparseLists& list : lists) bytes += list.memory();
     return bytes;
 }
 

@@ -21,8 +21,9 @@ struct ShapePlan {
     std::vector<bool> needs_halo;        // by step: a 3x3 convolution reads its output
     size_t zero = 0, zero_bytes = 0;     // offset and size of an input that is 0 at every position
     size_t edges = 0;                    // offset of a copy of the edges of the tensor that is written
-    size_t joint = 0;                    // offset of what a transposed convolution writes, before other tiles take it
+    size_t joint = 0;                    // offset of what an upsampling writes, before other tiles take it
     size_t group_bytes = 0;              // from one group to the next
+    size_t logits_bytes = 0;             // of logits that are to be doubled in size, behind the groups
 
     // Throws std::length_error for a network whose activations exceed what an offset can address.
     ShapePlan(const Network& network, int height, int width, int images, int threads);
@@ -32,10 +33,12 @@ struct ShapePlan {
     bool crosses(const Network& network, const Step& step) const {
         return grid(network.tensor(step.inputs[0]).stride).side != grid(network.tensor(step.output).stride).side;
     }
-    // What a transposed convolution out of the deepest level writes where it crosses: the next level, on its own tiles.
+    // What an upsampling out of the deepest level writes where it crosses: the next level, on its own tiles.
     Plane joint_plane() const { return Plane(deepest, deepest.side / 2); }
     const Plane& plane(const Tensor& tensor) const { return planes.at(tensor.stride); }
-    size_t arena_bytes() const { return group_bytes * static_cast<size_t>(others.groups); }
+    // Offset of the logits.
+    size_t logits() const { return group_bytes * static_cast<size_t>(others.groups); }
+    size_t arena_bytes() const { return logits() + logits_bytes; }
     // Bytes of the lists.
     size_t memory() const;
 };

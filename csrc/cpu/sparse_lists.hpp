@@ -10,14 +10,22 @@
 
 namespace mbunet::cpu {
 
-// The lists of one bit convolution on one batch shape. Either `channels` or, where no weight is zero, `dense_channels`
-// is filled; a transposed convolution has an entry for every (channel, tap).
+// The lists of one bit convolution on one batch shape: an entry for every output channel and each of up x up outputs.
+// One of the three kinds of channels is filled.
 struct SparseLists {
     std::vector<uint32_t> taps;
+    // One bit an input, one list, one threshold; `dense_channels` where moreover no weight is zero.
     std::vector<CountedChannel> channels;
     std::vector<DenseChannel> dense_channels;
     TapList all{};   // dense only
     int levels = 0;  // dense only
+    // Everything else.
+    std::vector<WeightedChannel> weighted_channels;
+    std::vector<Term> terms;
+    int all_terms = 0;  // of `terms`, the last ones: every input, where no weight is zero
+
+    int entries() const { return static_cast<int>(channels.size() + dense_channels.size() + weighted_channels.size()); }
+    size_t memory() const;  // bytes
 };
 
 // Entries whose lists are sorted among each other, so that like lengths follow each other and branches are foreseen.
@@ -25,13 +33,17 @@ constexpr int kSorted = 128;
 
 // Where a bit convolution finds things within a group.
 struct Addresses {
-    std::vector<uint32_t> inputs;  // position (0, 0) of every input channel
+    std::vector<uint32_t> inputs;    // position (0, 0) of every input channel's most significant bit
+    std::vector<uint32_t> less;      // the same of the less significant one; empty for inputs of one plane
+    std::vector<uint32_t> residual;  // by bit plane, the most significant ones first; empty without a residual
     Plane input;
     uint32_t zero;    // an input that is 0 at every position
     uint32_t output;  // plane of the first output channel
     Plane out;
+    bool is_signed;  // what the inputs' bits mean
 };
 
+// Throws std::length_error for more inputs than a list holds.
 SparseLists list_taps(const Step& step, const Addresses& addresses);
 
 }  // namespace mbunet::cpu

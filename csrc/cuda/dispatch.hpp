@@ -37,7 +37,7 @@ inline ConvArgs conv_args(const Launch& launch, const KSchedule& schedule) {
     args.width = launch.width;
     args.k_steps = layer.k_steps;
     args.output_words = pixel_words(layer.channels);
-    args.columns = args.output_words * (layer.op == Op::kTransposedConv ? 4 : 1);
+    args.columns = args.output_words * (layer.upsamples ? 4 : 1);
     args.stages = schedule.shared_tile_bytes;
     return args;
 }
@@ -67,15 +67,16 @@ int dispatch(const Launch& launch, const Device& device, Run&& run) {
                 StemArgs{launch.packed_weights, signed_words(launch, layer.accumulator_start), launch.batch.params,
                          launch.batch.pixels, launch.output, launch.height, launch.width, words});
         case Op::kConv:
-            return layer.masked ? dispatch_conv<true, false>(launch, device, run)
-                                : dispatch_conv<false, false>(launch, device, run);
-        case Op::kTransposedConv:
+            if (!layer.upsamples)
+                return layer.masked ? dispatch_conv<true, false>(launch, device, run)
+                                    : dispatch_conv<false, false>(launch, device, run);
             return layer.masked ? dispatch_conv<true, true>(launch, device, run)
                                 : dispatch_conv<false, true>(launch, device, run);
         case Op::kPool:
             return run.template operator()<Pool>(
                 Grid{divide_up(launch.height / 2 * (launch.width / 2) * words, kThreads), 1, launch.images, 0},
                 PoolArgs{launch.inputs[0], launch.output, launch.height / 2, launch.width / 2, words});
+        case Op::kGate:
         case Op::kHead: break;
     }
     return run.template operator()<Head>(

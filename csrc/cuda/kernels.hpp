@@ -46,6 +46,7 @@ struct Layer {
     int k_steps;                           // products of 256 bits for one output; 0 where there are no bits to multiply
     size_t accumulator_start, chunks;      // first word of these parts of `packed_weights`; see layer.hpp
     std::vector<uint32_t> packed_weights;  // empty for a pool
+    bool upsamples = false;                // a transposed convolution
 };
 
 // Throws Error for a step with more than two inputs.

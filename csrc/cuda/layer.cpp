@@ -45,7 +45,7 @@ class Columns {
         : step_(step),
           inputs_(total(step.input_channels)),
           words_(pixel_words(step.channels)),
-          upsamples_(step.op == Op::kTransposedConv) {}
+          upsamples_(step.conv.up > 1) {}
 
     int count() const { return upsamples_ ? 4 * words_ : words_; }
     int channel(int column, int bit) const { return column % words_ * 32 + bit; }
@@ -54,9 +54,9 @@ class Columns {
     const int8_t* weights(int column, int bit, int tap) const {
         const int output = channel(column, bit);
         if (output >= step_.channels) return nullptr;
-        return &step_.ternary_weights[static_cast<size_t>(
-                                          (output * step_.taps() + (upsamples_ ? column / words_ : tap))) *
-                                      static_cast<size_t>(inputs_)];
+        const int kernels = upsamples_ ? 4 : 9;
+        return &step_.conv.weights[static_cast<size_t>(output * kernels + (upsamples_ ? column / words_ : tap)) *
+                                   static_cast<size_t>(inputs_)];
     }
     // Weights that count for one output of a column, and the inputs of one tap.
     int taps() const { return upsamples_ ? 1 : 9; }
@@ -118,8 +118,8 @@ int32_t accumulator_start(const Layer& layer, const Columns& columns, int column
 void prepare_bits(Layer& layer, const Step& step) {
     if (step.inputs.size() > 2) throw Error("a convolution on CUDA reads at most two tensors");
     const Columns columns(step);
-    const KSchedule schedule(step.input_channels, step.op == Op::kTransposedConv);
-    layer.masked = std::find(step.ternary_weights.begin(), step.ternary_weights.end(), 0) != step.ternary_weights.end();
+    const KSchedule schedule(step.input_channels, layer.upsamples);
+    layer.masked = std::find(step.conv.weights.begin(), step.conv.weights.end(), 0) != step.conv.weights.end();
     layer.k_steps = static_cast<int>(schedule.chunks.size()) / 2;
     append_weights(layer, columns, schedule);
     layer.accumulator_start = layer.packed_weights.size();
@@ -197,21 +197,21 @@ KSchedule::KSchedule(const std::vector<int>& input_channels, bool upsamples) {
 }
 
 Layer prepare(const Step& step, BitOp bit_op) {
-    Layer layer{step.op, bit_op, false, step.channels, step.input_channels, 0, 0, 0, {}};
+    Layer layer{step.op, bit_op, false, step.channels, step.input_channels, 0, 0, 0, {}, step.conv.up > 1};
     switch (step.op) {
         case Op::kStem: prepare_stem(layer, step); break;
-        case Op::kConv:
-        case Op::kTransposedConv: prepare_bits(layer, step); break;
+        case Op::kConv: prepare_bits(layer, step); break;
         case Op::kHead: prepare_head(layer, step); break;
         case Op::kPool: break;
+        case Op::kGate: throw Error("gates are not supported");
     }
     return layer;
 }
 
 size_t shared_bytes(const Layer& layer) {
     if (layer.op == Op::kStem) return static_cast<size_t>(SharedTile(false).pixels) * 4;
-    if (layer.op != Op::kConv && layer.op != Op::kTransposedConv) return 0;
-    const KSchedule schedule(layer.input_channels, layer.op == Op::kTransposedConv);
+    if (layer.op != Op::kConv) return 0;
+    const KSchedule schedule(layer.input_channels, layer.upsamples);
     return static_cast<size_t>(schedule.shared_tile_bytes + stages_bytes(layer.masked, kMostOutputWords));
 }
 

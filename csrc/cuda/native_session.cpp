@@ -250,7 +250,8 @@ bool NativeSession::is_fused(size_t step) const {
     const std::vector<Step>& steps = network_.steps();
     if (step == 0 || step >= steps.size() || steps[step].op != Op::kPool) return false;
     const Step& before = steps[step - 1];
-    return before.op == Op::kConv && before.output == steps[step].inputs[0] && before.channels == steps[step].channels;
+    return before.op == Op::kConv && before.conv.up == 1 && before.output == steps[step].inputs[0] &&
+           before.channels == steps[step].channels;
 }
 
 }  // namespace mbunet::cuda

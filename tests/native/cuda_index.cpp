@@ -52,11 +52,12 @@ void grids() {
 // The largest launches, which images of any shape lead to, stay within a grid's dimensions.
 void limits() {
     constexpr int kLong = 1 << 22;  // times 16 are the session's 64 Mi pixels
-    for (const Op op : {Op::kStem, Op::kConv, Op::kPool, Op::kTransposedConv, Op::kHead})
+    for (const auto& [op, upsamples] :
+         {std::pair{Op::kStem, false}, {Op::kConv, false}, {Op::kPool, false}, {Op::kConv, true}, {Op::kHead, false}})
         for (const bool masked : {false, true})
             for (const auto& [images, height, width, channels] :
                  {std::tuple{1, kLong, 16, 800}, {1, 16, kLong, 800}, {512, 512, 256, 4096}}) {
-                const Layer layer{op, BitOp::kXor, masked, channels, {128}, 9, 0, 0, {}};
+                const Layer layer{op, BitOp::kXor, masked, channels, {128}, 9, 0, 0, {}, upsamples};
                 Launch launch{};
                 launch.layer = &layer;
                 launch.images = images;

@@ -89,8 +89,8 @@ class Run {
     // Whether the step behind step `i` pools its output.
     bool pools(size_t i) const {
         const std::vector<Step>& steps = network_.steps();
-        return steps[i].op == Op::kConv && i + 1 < steps.size() && steps[i + 1].op == Op::kPool &&
-               steps[i + 1].inputs[0] == steps[i].output;
+        return steps[i].op == Op::kConv && steps[i].conv.up == 1 && i + 1 < steps.size() &&
+               steps[i + 1].op == Op::kPool && steps[i + 1].inputs[0] == steps[i].output;
     }
 
     cuda::Launch make_launch(size_t i, const cuda::Batch& batch) {

@@ -65,8 +65,8 @@ void run_many() {
     mbunet::Network& network = session->network();
     const std::vector<int16_t> colors(27, 1), ones(1, 2);
     const std::vector<int32_t> theta(1, 300), bias(1, 0);
-    network.add_stem(network.add_tensor(1, 1), 1, colors.data(), theta.data());
-    network.add_head(0, 1, 1, ones.data(), bias.data());
+    network.add_stem(network.add_tensor({1, 1, 1, true, 0, 1}), colors.data(), theta.data());
+    network.add_head(0, 1, ones.data(), bias.data(), 0);
     session->load();
     std::vector<uint8_t> pixels(3 * kImages), masks(kImages, 7);
     std::vector<mbunet::Image> images;
@@ -134,7 +134,7 @@ void errors() {
     };
     with("too many pixels", fake_cudart::gpus, 1, [&] { run_large(*session, 8193); });
     mbunet::Network wide = network;
-    wide.add_tensor(1024, 1);
+    wide.add_tensor({1024, 1, 1, true, 0, 1});
     with("too large a tensor", fake_cudart::gpus, 1, [&] { run_large(*loaded(wide), 8192); });
 
     fake_cudart::integrated = true;

@@ -27,7 +27,7 @@ void declare_memory(const Launch& launch) {
         if (batch.logits) emulation::declare(batch.logits, pixels * static_cast<size_t>(layer.channels) * 4, true);
         return;
     }
-    const size_t up = layer.op == Op::kTransposedConv ? pixels * 4 : layer.op == Op::kPool ? pixels / 4 : pixels;
+    const size_t up = layer.upsamples ? pixels * 4 : layer.op == Op::kPool ? pixels / 4 : pixels;
     bits(launch.output, up, layer.channels, true);
     if (launch.pooled) bits(launch.pooled, pixels / 4, layer.channels, true);
 }

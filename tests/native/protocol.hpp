@@ -1,7 +1,7 @@
 // What a replaying program reads from standard input: networks and images (see replay.py).
 //
 // Input, little-endian: kernel name length and name, threads, then cases until the end. A case: tensors (count, then
-// channels and stride of each), steps (count, then each as in read_step), images (count, then height, width, pixels).
+// the fields of each), steps (count, then each as in read_step), images (count, then height, width, pixels).
 // int32 unless an array has another type.
 #pragma once
 
@@ -44,29 +44,38 @@ inline Header read_header() {
 // 10 * major + minor of the architecture that the kernel's name is: 80 of "sm_80".
 inline int capability(const Header& header) { return std::stoi(header.kernel.substr(3)); }
 
-// Operation, output tensor, channels, inputs (count, tensors, channels of each), weights, offsets.
+// Operation, output tensor, inputs (count and each), then what the operation has, in the order of Network's functions.
 inline void read_step(mbunet::Network& network) {
     const auto op = static_cast<mbunet::Op>(take_int());
-    const int output = take_int(), channels = take_int(), count = take_int();
-    const std::vector<int> inputs = take(static_cast<size_t>(count)), input_channels = take(static_cast<size_t>(count));
-    size_t total = 0;
-    for (int n : input_channels) total += static_cast<size_t>(n);
-    const size_t outputs = static_cast<size_t>(channels);
+    const int output = take_int();
+    const std::vector<int> inputs = take(static_cast<size_t>(take_int()));
+    const auto channels = [&](int tensor) { return static_cast<size_t>(network.tensor(tensor).channels); };
+    const auto thresholds = [&] { return take(channels(output) * ((size_t{1} << network.tensor(output).planes) - 1)); };
     switch (op) {
         case mbunet::Op::kStem: {
-            const auto weights = take<int16_t>(outputs * 27);
-            network.add_stem(output, channels, weights.data(), take(outputs).data());
+            const auto weights = take<int16_t>(channels(output) * 27);
+            network.add_stem(output, weights.data(), thresholds().data());
             break;
         }
-        case mbunet::Op::kPool: network.add_pool(inputs[0], output, channels); break;
+        case mbunet::Op::kConv: {
+            mbunet::Convolution conv{take_int(), take_int(), take_int(), {}, {}, {}};
+            size_t weights = channels(output) * static_cast<size_t>(conv.segments);
+            conv.exponents = take<uint8_t>(weights);
+            size_t total = 0;
+            for (int input : inputs) total += channels(input);
+            weights *= static_cast<size_t>(conv.kernel * conv.up * conv.kernel * conv.up) * total;
+            conv.weights = take<int8_t>(weights);
+            conv.residual = {take_int(), take_int(), {}};
+            if (conv.residual.tensor >= 0) conv.residual.factors = take<int8_t>(channels(output));
+            network.add_convolution(inputs, output, std::move(conv), thresholds().data());
+            break;
+        }
+        case mbunet::Op::kPool: network.add_pool(inputs[0], output); break;
+        case mbunet::Op::kGate: network.add_gate(inputs[0], inputs[1], output); break;
         case mbunet::Op::kHead: {
-            const auto weights = take<int16_t>(outputs * total);
-            network.add_head(inputs[0], input_channels[0], channels, weights.data(), take(outputs).data());
-            break;
-        }
-        default: {
-            const auto weights = take<int8_t>(outputs * total * (op == mbunet::Op::kConv ? 9 : 4));
-            network.add_convolution(op, inputs, input_channels, output, channels, weights.data(), take(outputs).data());
+            const int classes = take_int(), doublings = take_int();
+            const auto weights = take<int16_t>(static_cast<size_t>(classes) * channels(inputs[0]));
+            network.add_head(inputs[0], classes, weights.data(), take(static_cast<size_t>(classes)).data(), doublings);
         }
     }
 }
@@ -76,8 +85,8 @@ inline bool read_network(mbunet::Network& network) {
     std::vector<int32_t> tensors;
     if (!read(tensors, 1)) return false;
     for (int i = 0; i < tensors[0]; ++i) {
-        const int channels = take_int();
-        network.add_tensor(channels, take_int());
+        const std::vector<int> t = take(6);
+        network.add_tensor({t[0], t[1], t[2], t[3] != 0, t[4], t[5]});
     }
     for (int steps = take_int(); steps > 0; --steps) read_step(network);
     return true;

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine import ops
 from engine.model import Model
 from engine.plan import Step, compile_plan
 from tests.cases import Case
 from tests.native.sources import NATIVE, sources
 
-OPS = ("stem", "conv", "pool", "transposed", "head")  # as enum Op numbers them
+OPS = ("stem", "conv", "pool", "gate", "head")  # as enum Op numbers them
 
 Logits = NDArray[np.int32]
 
@@ -57,7 +58,10 @@ def ints(*values: int) -> bytes:
 
 def _case(case: Case) -> bytes:
     plan = compile_plan(case.model)
-    data = ints(len(plan.tensors), *(n for tensor in plan.tensors for n in (tensor.channels, tensor.stride)))
+    data = ints(len(plan.tensors))
+    for tensor, life in zip(plan.tensors, plan.lifetimes, strict=True):
+        signed = tensor.encoding == "sign"
+        data += ints(tensor.channels, tensor.stride, tensor.planes, signed, life.first, life.last)
     data += ints(len(plan.steps)) + b"".join(_step(case.model, step) for step in plan.steps)
     data += ints(len(case.images))
     return data + b"".join(ints(*image.shape[:2]) + image.tobytes() for image in case.images)
@@ -65,11 +69,15 @@ def _case(case: Case) -> bytes:
 
 def _step(model: Model, step: Step) -> bytes:
     layer, arrays = step.layer, model.arrays(step.layer)
-    op = "transposed" if layer.up == 2 else layer.op
-    head = ints(OPS.index(op), -1 if step.output is None else step.output, layer.channels, len(step.inputs))
-    head += ints(*step.inputs, *(model.input_channels(layer) if step.inputs else ()))
-    if layer.op == "pool":
-        return head
-    offsets = arrays["bias" if layer.op == "head" else "theta"]
-    weights = arrays["weight"] if layer.weights == "int16" else model.ternary(layer)
-    return head + weights.tobytes() + offsets.tobytes()
+    data = ints(OPS.index(layer.op), -1 if step.output is None else step.output, len(step.inputs), *step.inputs)
+    if layer.op == "head":
+        data += ints(layer.channels, layer.doublings) + arrays["weight"].tobytes() + arrays["bias"].tobytes()
+    elif layer.op == "stem":
+        data += arrays["weight"].tobytes() + arrays["theta"].tobytes()
+    elif layer.op == "conv":
+        data += ints(layer.kernel, layer.up, layer.segments)
+        data += ops.exponents(layer, arrays).tobytes() + model.ternary(layer).tobytes()
+        data += ints(-1 if step.residual is None else step.residual, layer.residual_exponent)
+        data += arrays["residual_signs"].tobytes() if layer.residual else b""
+        data += arrays["theta"].tobytes()
+    return data

@@ -46,23 +46,28 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 
 void stem(const StemArgs& args, const uint32_t* const* taps, uint8_t* bits) {
     const PixelPairs in[4] = {{taps, 0}, {taps, 8}, {taps, 16}, {taps, 24}};
-    for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
+    const int levels = args.levels;
+    for (int channel = 0; channel < args.channels; ++channel, bits += static_cast<size_t>(levels) * kLine) {
         const int32_t* weights = args.weights + channel * kStemStride;
-        const Vec theta = _mm256_set1_epi32(args.theta[channel]);
         for (int part = 0; part < 4; ++part) {
             Vec sums[3] = {zeros(), zeros(), zeros()};
             for (int i = 0; i < kStemPairs; ++i)
                 sums[i % 3] = _mm256_add_epi32(
                     sums[i % 3], _mm256_madd_epi16((Vec)in[part].pairs[i], _mm256_set1_epi32(weights[i])));
-            const Vec below = _mm256_cmpgt_epi32(theta, _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), sums[2]));
-            bits[part] = static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(below)));
+            const Vec sum = _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), sums[2]);
+            for (int level = 0; level < levels; ++level) {
+                const Vec below = _mm256_cmpgt_epi32(_mm256_set1_epi32(args.theta[channel * levels + level]), sum);
+                bits[static_cast<size_t>(level) * kLine + static_cast<size_t>(part)] =
+                    static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(below)));
+            }
         }
     }
 }
 
 }  // namespace
 
-const Kernels kernels = {"avx2", count, count_dense, stem, head, unpack_rgb, pool, halo, peak};
+const Kernels kernels = {"avx2",     count, count_dense, count_weighted, stem, head,
+                         unpack_rgb, pool,  pool_levels, halo,           peak};
 
 }  // namespace mbunet::cpu::avx2
 MBUNET_TARGET_END

@@ -67,10 +67,10 @@ void head(const HeadArgs& args, const uint8_t* bits, int32_t* logits) {
     for (int c = 0; c < args.classes; ++c) {
         Vec sums[kParts];
         for (Vec& sum : sums) sum = _mm512_set1_epi32(args.base[c]);
-        for (int channel = 0; channel < args.channels; ++channel) {
+        for (int plane = 0; plane < args.planes; ++plane) {
             __mmask16 set[kParts];
-            memcpy(set, bits + static_cast<size_t>(channel) * args.plane, sizeof set);
-            const Vec weight = _mm512_set1_epi32(args.weights[c * args.channels + channel]);
+            memcpy(set, bits + static_cast<size_t>(plane) * args.plane, sizeof set);
+            const Vec weight = _mm512_set1_epi32(args.weights[c * args.planes + plane]);
             for (int i = 0; i < kParts; ++i) sums[i] = _mm512_mask_add_epi32(sums[i], set[i], sums[i], weight);
         }
         for (int i = 0; i < kParts; ++i) _mm512_storeu_si512(logits + c * kHeadLanes + i * 16, sums[i]);
@@ -79,7 +79,8 @@ void head(const HeadArgs& args, const uint8_t* bits, int32_t* logits) {
 
 }  // namespace
 
-const Kernels kernels = {"avx512", count, count_dense, stem, head, unpack_rgb, pool, halo, peak};
+const Kernels kernels = {"avx512",   count, count_dense, count_weighted, stem, head,
+                         unpack_rgb, pool,  pool_levels, halo,           peak};
 
 }  // namespace mbunet::cpu::avx512
 MBUNET_TARGET_END
@@ -100,8 +101,9 @@ using avx512::PixelPairs;
 
 }  // namespace
 
-const Kernels kernels = {"avx512vnni",       avx512::count, avx512::count_dense, stem,        avx512::head,
-                         avx512::unpack_rgb, avx512::pool,  avx512::halo,        avx512::peak};
+const Kernels kernels = {"avx512vnni", avx512::count,      avx512::count_dense, avx512::count_weighted, stem,
+                         avx512::head, avx512::unpack_rgb, avx512::pool,        avx512::pool_levels,    avx512::halo,
+                         avx512::peak};
 
 }  // namespace mbunet::cpu::avx512vnni
 MBUNET_TARGET_END

@@ -39,6 +39,24 @@ struct DenseChannel {
     bool negated;
 };
 
+// A list whose inputs count 2^exponent each.
+struct Term {
+    TapList list;
+    int exponent;
+};
+
+// One output channel of any bit convolution. Its count is the sum of its terms, whose exponents descend.
+struct WeightedChannel {
+    uint32_t first_term;  // index among the terms
+    uint16_t terms;
+    uint8_t levels;    // of its counter
+    bool negated;      // what is counted is the sum's negative: all output bits are complemented
+    int32_t at_least;  // most significant output bit = count (less that of all inputs, where it is taken away) >=
+                       // at_least, filling included
+    int32_t to_upper, to_lower;  // two planes: what this threshold exceeds the one above it by, and the one below it
+    uint32_t output;             // offset of its first position in the plane of most significant bits
+};
+
 // Positions that a bit convolution computes: `count` ranges of `bytes` bytes.
 struct StridedRanges {
     size_t input, input_stride;    // where the first starts behind the taps' offsets, from one to the next
@@ -61,6 +79,17 @@ struct DenseArgs {
     int levels;   // bits that hold S + constant / 2 - A / 2 with its sign
 };
 
+struct WeightedArgs {
+    uint8_t* group;
+    const uint32_t* taps;
+    const Term* terms;
+    const WeightedChannel* channels;
+    const Term* all;  // all inputs, to be taken away from every count; none where `all_terms` is 0
+    int all_terms;
+    int planes;    // of the output, 1 or 2
+    size_t below;  // from an output's plane of most significant bits to that of less significant ones
+};
+
 constexpr int kStemLanes = 32;  // lanes that the first layer computes at a time
 constexpr int kHeadLanes = 64;  // the last
 
@@ -72,18 +101,19 @@ constexpr int kStemStride = 16;  // pairs from one channel's weights to the next
 
 struct StemArgs {
     const int32_t* weights;  // [channels][kStemStride], two int16 each, the first in the low half
-    const int32_t* theta;    // [channels]
+    const int32_t* theta;    // [channels][levels]
     int channels;
+    int levels;  // thresholds of a channel
 };
 
-// The last layer: 1x1 with int16 weights on -1/+1 bits.
+// The last layer: 1x1 with int16 weights on planes of bits.
 struct HeadArgs {
-    size_t plane;  // bytes from one channel to the next
-    int channels;
+    size_t plane;  // bytes from one plane to the next
+    int planes;
     int classes;
-    const int32_t* weights;  // [classes][channels]: 2 w, what a set bit adds
-    const int32_t* tables;   // [classes][ceil(channels / 8)][256]: the same summed over the bits of eight channels
-    const int32_t* base;     // [classes]: bias - sum of w
+    const int32_t* weights;  // [classes][planes]: what a one adds
+    const int32_t* tables;   // [classes][ceil(planes / 8)][256]: the same summed over the bits of eight planes
+    const int32_t* base;     // [classes]: the logit of zeros
 };
 
 // Channels whose borders are filled in one group, from the lanes of all groups.
@@ -102,8 +132,9 @@ struct Kernels {
     // Bits of output channels [channel, channel_end) at `ranges`.
     void (*count)(const CountArgs& args, const StridedRanges& ranges, int channel, int channel_end);
     void (*count_dense)(const DenseArgs& args, const StridedRanges& ranges, int channel, int channel_end);
+    void (*count_weighted)(const WeightedArgs& args, const StridedRanges& ranges, int channel, int channel_end);
     // First layer at kStemLanes lanes of one position: taps[i] points at their pixels under tap i, each R | G << 8 |
-    // B << 16; four bytes of bits for channel c go to bits + c * kLine.
+    // B << 16; four bytes of bits for threshold t of channel c go to bits + (c * levels + t) * kLine.
     void (*stem)(const StemArgs& args, const uint32_t* const* taps, uint8_t* bits);
     // Last layer at the kHeadLanes lanes from `bits` of channel 0: logits[class][lane].
     void (*head)(const HeadArgs& args, const uint8_t* bits, int32_t* logits);
@@ -111,6 +142,9 @@ struct Kernels {
     void (*unpack_rgb)(const uint8_t* row, int columns, uint32_t* pixels);
     // OR of 2x2 positions of two rows, for `columns` output positions of `bytes` bytes.
     void (*pool)(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns, size_t bytes);
+    // The highest of 2x2 levels of two bits; their less significant bits lie `below` behind the others.
+    void (*pool_levels)(const uint8_t* upper, const uint8_t* lower, size_t below, uint8_t* out, size_t out_below,
+                        int columns, size_t bytes);
     // Fills the borders of some channels in one group. halo_bytes() of scratch.
     void (*halo)(const Grid& grid, const Plane& plane, const HaloArgs& args, uint8_t* scratch);
     // Counts `bytes` aligned bytes (a multiple of kPeakBlock) `rounds` times, with nothing to wait for; something of

@@ -52,21 +52,26 @@ void stem(const StemArgs& args, const uint32_t* const* taps, uint8_t* bits) {
     const PixelPairs in[8] = {{taps, 0},  {taps, 4},  {taps, 8},  {taps, 12},
                               {taps, 16}, {taps, 20}, {taps, 24}, {taps, 28}};
     static const uint32_t kBits[4] = {1, 2, 4, 8};
-    for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
+    for (int channel = 0; channel < args.channels; ++channel) {
         const int32_t* weights = args.weights + channel * kStemStride;
-        unsigned fired = 0;
-        for (int at = 0; at < kStemLanes; at += 4) {
-            int32x4_t sum = vdupq_n_s32(0);
-            for (int i = 0; i < kStemPairs; ++i) sum = add_pairs(sum, in[at / 4].pairs[i], weights[i]);
-            const uint32x4_t reached = vcgeq_s32(sum, vdupq_n_s32(args.theta[channel]));
-            fired |= vaddvq_u32(vandq_u32(reached, vld1q_u32(kBits))) << at;
+        int32x4_t sums[8];
+        for (int part = 0; part < 8; ++part) {
+            sums[part] = vdupq_n_s32(0);
+            for (int i = 0; i < kStemPairs; ++i) sums[part] = add_pairs(sums[part], in[part].pairs[i], weights[i]);
         }
-        memcpy(bits, &fired, sizeof fired);
+        for (int level = 0; level < args.levels; ++level, bits += kLine) {
+            const int32x4_t theta = vdupq_n_s32(args.theta[channel * args.levels + level]);
+            unsigned fired = 0;
+            for (int part = 0; part < 8; ++part)
+                fired |= vaddvq_u32(vandq_u32(vcgeq_s32(sums[part], theta), vld1q_u32(kBits))) << (4 * part);
+            memcpy(bits, &fired, sizeof fired);
+        }
     }
 }
 
 }  // namespace
 
-const Kernels kernels = {"neon", count, count_dense, stem, head, unpack_rgb, pool, halo, peak};
+const Kernels kernels = {"neon",     count, count_dense, count_weighted, stem, head,
+                         unpack_rgb, pool,  pool_levels, halo,           peak};
 
 }  // namespace mbunet::cpu::neon

@@ -45,6 +45,7 @@ inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
 
 }  // namespace
 
-const Kernels kernels = {"portable", count, count_dense, stem, head, unpack_rgb, pool, halo, peak};
+const Kernels kernels = {"portable", count, count_dense, count_weighted, stem, head,
+                         unpack_rgb, pool,  pool_levels, halo,           peak};
 
 }  // namespace mbunet::cpu::portable

@@ -12,15 +12,17 @@ void stem(const StemArgs& args, const uint32_t* const* taps, uint8_t* bits) {
                 memcpy(&x[lane + j][2 * i], &pair, sizeof pair);
             }
     }
-    for (int channel = 0; channel < args.channels; ++channel, bits += kLine) {
+    for (int channel = 0; channel < args.channels; ++channel) {
         int16_t w[kProducts];
         memcpy(w, args.weights + channel * kStemStride, sizeof w);
-        unsigned fired = 0;
-        for (int lane = 0; lane < kStemLanes; ++lane) {
-            int32_t sum = 0;
-            for (int i = 0; i < kProducts; ++i) sum += x[lane][i] * w[i];
-            fired |= static_cast<unsigned>(sum >= args.theta[channel]) << lane;
+        int32_t sums[kStemLanes] = {};
+        for (int lane = 0; lane < kStemLanes; ++lane)
+            for (int i = 0; i < kProducts; ++i) sums[lane] += x[lane][i] * w[i];
+        for (int level = 0; level < args.levels; ++level, bits += kLine) {
+            const int32_t theta = args.theta[channel * args.levels + level];
+            unsigned fired = 0;
+            for (int lane = 0; lane < kStemLanes; ++lane) fired |= static_cast<unsigned>(sums[lane] >= theta) << lane;
+            for (int i = 0; i < kStemLanes / 8; ++i) bits[i] = static_cast<uint8_t>(fired >> 8 * i);
         }
-        for (int i = 0; i < kStemLanes / 8; ++i) bits[i] = static_cast<uint8_t>(fired >> 8 * i);
     }
 }

@@ -223,5 +223,108 @@ void count_dense(const DenseArgs& args, const StridedRanges& ranges, int channel
     });
 }
 
+// -- any convolution: terms of several weights, several thresholds
+// ------------------------------------------------------
+
+// Calls `run` with the smallest size of a weighted counter, of the few there are, that has `levels` levels.
+template <class Run>
+inline void with_weighted_levels(int levels, const Run& run) {
+    if (levels <= 9)
+        run(std::integral_constant<int, 9>{});
+    else if (levels <= 11)
+        run(std::integral_constant<int, 11>{});
+    else if (levels <= 13)
+        run(std::integral_constant<int, 13>{});
+    else if (levels <= 16)
+        run(std::integral_constant<int, 16>{});
+    else
+        run(std::integral_constant<int, 26>{});
+}
+
+// Adds `count` terms to a counter that starts at `start`. The heaviest come first and the count is doubled on the way
+// (Horner's rule), which renames its levels; the bits of `start` enter where they belong.
+template <class W, int Levels, class At>
+MBUNET_INLINE void add_terms(Counter<W, Levels>& counter, unsigned start, At at, const uint32_t* taps,
+                             const Term* terms, int count) {
+    int exponent = count ? terms[0].exponent : 0;
+    counter.start([&](int level) __attribute__((always_inline)) {
+        return broadcast_bit<W>(static_cast<uint64_t>(start) >> exponent >> level & 1);
+    });
+    const auto double_down_to = [&](int least) __attribute__((always_inline)) {
+        while (exponent > least) {
+            --exponent;
+#pragma GCC unroll 32
+            for (int i = Levels - 1; i > 0; --i) counter.level[i] = counter.level[i - 1];
+            counter.level[0] = broadcast_bit<W>(start >> exponent & 1);
+        }
+    };
+    for (int i = 0; i < count; ++i) {
+        double_down_to(terms[i].exponent);
+        add_list(counter, at, taps + terms[i].list.first, terms[i].list);
+    }
+    double_down_to(0);
+}
+
+// The top bit of counter + (set where `upper` is one, clear elsewhere): how the count compares with another threshold.
+template <class W, int Levels>
+MBUNET_INLINE W compare_other(const Counter<W, Levels>& counter, W upper, unsigned set, unsigned clear) {
+    W carry = widen<W>(zeros()), sum = carry;
+#pragma GCC unroll 32
+    for (int i = 0; i < Levels; ++i) {
+        const W differ = broadcast_bit<W>((set ^ clear) >> i & 1);
+        sum = counter.level[i];
+        carry = add<false>(sum, bit_xor(broadcast_bit<W>(clear >> i & 1), bit_and(upper, differ)), carry);
+    }
+    return sum;
+}
+
+template <int Levels, class Some, class All>
+MBUNET_INLINE void weighted_at(const WeightedArgs& args, const WeightedChannel& channel, const Some& segments,
+                               size_t stride, const All* all) {
+    const auto at = segments.at(args.group);
+    using W = decltype(load(at, 0));
+    Counter<W, Levels> counter;
+    const unsigned start = (1u << (Levels - 1)) - static_cast<unsigned>(channel.at_least);
+    add_terms(counter, start, at, args.taps, args.terms + channel.first_term, channel.terms);
+    if constexpr (std::is_same_v<All, Counter<W, Levels>>) {  // less all inputs: plus their complement and one
+        W carry = broadcast_bit<W>(true);
+#pragma GCC unroll 32
+        for (int i = 0; i < Levels; ++i) carry = add<false>(counter.level[i], complement(all->level[i]), carry);
+    }
+    const W negated = broadcast_bit<W>(channel.negated), upper = counter.top();
+    uint8_t* out = args.group + channel.output;
+    store(out, bit_xor(upper, negated), segments, stride);
+    if (args.planes == 1) return;
+    const W lower =
+        compare_other(counter, upper, static_cast<unsigned>(channel.to_upper), static_cast<unsigned>(channel.to_lower));
+    store(out + args.below, bit_xor(lower, negated), segments, stride);
+}
+
+void count_weighted(const WeightedArgs& args, const StridedRanges& ranges, int channel, int channel_end) {
+    for (VectorSegments segments(ranges); segments.next();) {
+        if (!args.all_terms) {
+            for (int c = channel; c < channel_end; ++c)
+                with_weighted_levels(args.channels[c].levels, [&](auto size) {
+                    segments.each([&](auto some) __attribute__((always_inline)) {
+                        weighted_at<decltype(size)::value>(args, args.channels[c], some, ranges.output_stride,
+                                                           static_cast<const void*>(nullptr));
+                    });
+                });
+            continue;
+        }
+        int levels = 0;
+        for (int c = channel; c < channel_end; ++c) levels = std::max<int>(levels, args.channels[c].levels);
+        with_weighted_levels(levels, [&](auto size) {
+            segments.each([&](auto some) __attribute__((always_inline)) {
+                const auto at = some.at(args.group);
+                Counter<decltype(load(at, 0)), decltype(size)::value> all;
+                add_terms(all, 0, at, args.taps, args.all, args.all_terms);
+                for (int c = channel; c < channel_end; ++c)
+                    weighted_at<decltype(size)::value>(args, args.channels[c], some, ranges.output_stride, &all);
+            });
+        });
+    }
+}
+
 #pragma GCC diagnostic pop
 #undef MBUNET_INLINE

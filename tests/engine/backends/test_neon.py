@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cases import CASES, same
+from tests.cases import CASES, RANDOM, same
 from tests.native import neon
 from tests.native.replay import replay
 
 # one batch of one padded shape each, and nothing that takes emulation minutes
 LARGE = ("512 x 512", "two groups, one not full", "batch of mixed shapes")
-EMULATED = [case for case in CASES if case.name not in LARGE]
+EMULATED = [*(case for case in CASES if case.name not in LARGE), *RANDOM[::8]]
 
 
 @pytest.fixture(scope="module")
