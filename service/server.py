@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +94,10 @@ def options(settings: Settings) -> dict[str, Any]:
 
     return {
         "timeout_graceful_shutdown": math.ceil((1 - LAST_SHARE) * settings.drain_ms / 1000),
-        "http": BoundedHttp,
+        "http": partial(BoundedHttp, stall_s=settings.stall_ms / 1000),
         "loop": "uvloop",
         "ws_max_size": settings.max_body_bytes,
+        "ws_per_message_deflate": False,  # images are compressed, and this would be done in the event loop
         "ws_max_queue": 2,  # a frame that nobody takes stays with the client
         "ssl_certfile": settings.tls_certificate or None,
         "ssl_keyfile": settings.tls_key or None,

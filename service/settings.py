@@ -46,6 +46,7 @@ class Settings:
     max_delay_ms: int = _setting(0, "milliseconds that an image may wait for company while the engine is free")
     timeout_ms: int = _setting(30_000, "milliseconds from upload to answer: default and limit", low=1)
     upload_ms: int = _setting(30_000, "milliseconds that an upload may take", low=1)
+    stall_ms: int = _setting(30_000, "milliseconds after which who takes nothing of an answer is hung up on", low=1)
     hang_ms: int = _setting(60_000, "milliseconds of one engine run after which /healthz fails", low=1)
     drain_ms: int = _setting(30_000, "milliseconds from SIGTERM until what is unanswered is given up", low=1)
     request_images: int = _setting(32, "images in one request", low=1)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.api.unsent import UnsentWatch
 
 MAX_HEAD = 64 << 10  # bytes, of a request's first line and headers
 LOOK_S = 0.1  # between two looks whether a client that has closed its side is there
@@ -18,11 +22,23 @@ TCP_CLOSE = 7  # of the states that TCP_INFO tells, on Linux
 class BoundedHttp(HttpToolsProtocol):
     """Refuses heads of more than `MAX_HEAD` bytes, finished or not, and such as name no host, or several.
 
-    A client that has closed its side of the connection after its request is answered.
+    A client that has closed its side of the connection after its request is answered. One that takes nothing of what is
+    sent to it for `stall_s` seconds is hung up on, also when it has made a websocket of the connection.
     """
 
-    _arriving = False
-    _head = 0  # bytes so far
+    def __init__(self, *args: Any, stall_s: float, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._stall_s = stall_s
+        self._arriving = False
+        self._head = 0  # bytes so far
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch = UnsentWatch(transport, self._stall_s, self.loop.call_later)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._watch.stop()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
