@@ -24,7 +24,8 @@ from engine.runtime import Engine
 from engine.train import calibrate, kinds, log
 from engine.train.config import Config
 from engine.train.data import dataset, layouts
-from engine.train.network import Network, QuantizedParams
+from engine.train.network import Network
+from engine.train.params import QuantizedParams
 from engine.train.renamed import current
 from engine.train.trainer import logits_of, predict
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.train import kinds, quantize
-from engine.train.network import BitConv, Head, Network
+from engine.train.convolution import BitConv
+from engine.train.head import Head
+from engine.train.network import Network
 
 
 @torch.no_grad()

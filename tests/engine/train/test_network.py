@@ -15,8 +15,9 @@ from engine.model import ClassInfo, Model
 from engine.networks import unet
 from engine.train import kinds
 from engine.train.config import Config
+from engine.train.convolution import BitConv
 from engine.train.export import ExportError, prove, to_model
-from engine.train.network import BitConv, Network
+from engine.train.network import Network
 
 MIXED = ("Down2", "CT1", "Up1", "Up4")
 

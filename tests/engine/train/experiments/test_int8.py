@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from engine.networks import unet
+from engine.train.convolution import BitConv
 from engine.train.experiments.int8 import quantized
-from engine.train.network import BitConv, Network
+from engine.train.network import Network
 
 
 def full_precision() -> tuple[Network, torch.Tensor]:
