@@ -74,6 +74,31 @@ def binarize(weights: Floats) -> NDArray[np.int8]:
     return np.where(weights >= 0, 1, -1).astype(np.int8)
 
 
+# -- weights of two bits, and factors of segments -------------------------------------------------------------------
+
+
+def two_bits(weights: Floats) -> NDArray[np.int8]:
+    """DoReFa's weights of two bits in thirds: 2 * quantize(tanh(w) / (2 max |tanh w|) + 1/2) - 1, times three.
+
+    Same shape as `weights`, int8 in {-3, -1, 1, 3}; ties go up.
+    """
+    squashed = np.tanh(weights.astype(np.float64))
+    largest = np.max(np.abs(squashed)) or 1.0
+    return (2 * np.floor(3 * (squashed / (2 * largest) + 0.5) + 0.5) - 3).astype(np.int8)
+
+
+def split(values: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Signs (s1, s0) with 2 * s1 + s0 = `values` in {-3, -1, 0, 1, 3}, int8 [2, ...]; of zero both are zero."""
+    high = np.sign(values)
+    return np.stack([high, values - 2 * high])
+
+
+def exponents(factors: Floats, most: int) -> NDArray[np.uint8]:
+    """Of factors in (0, 1) the e of 0 ... `most` for which 2^e / 2^most is nearest, in the logarithm; ties go up."""
+    nearest = np.floor(np.log2(factors.astype(np.float64)) + most + 0.5)
+    return np.clip(nearest, 0, most).astype(np.uint8)
+
+
 # -- cost score (equation 2): which blocks to mask first ------------------------------------------------------------
 
 
@@ -192,6 +217,18 @@ def fixed_point(
     largest = np.max(np.abs(weights.astype(np.float64)), axis=axis, keepdims=True)
     step = np.where(largest > 0, largest / limit, 1.0)
     return np.rint(weights / step).astype(np.int16), step
+
+
+def fixed_point_limit(weights: Floats, bias: Floats, inputs: int, largest: int) -> int:
+    """Largest magnitude for `fixed_point`, at most int16's, at which no logit can exceed `largest`.
+
+    `weights` [classes, channels] are one step of int16 apart, the `bias` [classes] the same; a channel of the input
+    reaches `inputs`. Rounding adds at most half to every integer.
+    """
+    magnitude = float(np.max(np.abs(weights)))
+    total = inputs * (np.abs(weights).sum(axis=1, dtype=np.float64) + np.abs(bias))
+    room = largest - 1 - (weights.shape[1] * inputs + 1) / 2
+    return int(min(FIXED_POINT_MAX, max(1.0, room * magnitude / max(float(total.max()), 1e-300))))
 
 
 def probabilities(logits: Floats) -> NDArray[np.float64]:

@@ -198,15 +198,24 @@ def _conv_arrays(layer: Layer, inputs: Inputs) -> dict[str, Spec]:
     return arrays | {"theta": ("int32", (layer.channels, layer.thresholds))}
 
 
+def largest_sums(layer: Layer, inputs: Inputs, taps: NDArray[np.int64], factors: NDArray[Any]) -> NDArray[np.int64]:
+    """B of a bit convolution, int64 [channels].
+
+    `taps` [segments, channels, up, up] are the magnitudes of its weights, added up for every output, and `factors`
+    [segments, channels] how often each segment is doubled.
+    """
+    scaled = taps << factors.astype(np.int64)[:, :, None, None]
+    sums: NDArray[np.int64] = scaled.sum(axis=0).max(axis=(1, 2)) * inputs[0].largest
+    return sums + ((inputs[0].largest << layer.residual_exponent) if layer.residual else 0)
+
+
 def _conv_bound(layer: Layer, inputs: Inputs, arrays: Arrays) -> NDArray[np.int64]:
     if layer.weights == "binary":
         taps = layer.kernel**2 * sum(tensor.channels for tensor in inputs[: len(layer.inputs)])
         nonzeros = np.full((layer.segments, layer.channels, layer.up, layer.up), taps, np.int64)
     else:
         nonzeros = np.bitwise_count(arrays["pos"] | arrays["neg"]).sum(axis=(4, 5, 6), dtype=np.int64)
-    factors = exponents(layer, arrays).astype(np.int64)[:, :, None, None]
-    sums: NDArray[np.int64] = (nonzeros << factors).sum(axis=0).max(axis=(1, 2)) * inputs[0].largest
-    return sums + ((inputs[0].largest << layer.residual_exponent) if layer.residual else 0)
+    return largest_sums(layer, inputs, nonzeros, exponents(layer, arrays))
 
 
 def exponents(layer: Layer, arrays: Arrays) -> NDArray[np.uint8]:

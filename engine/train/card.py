@@ -7,10 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from engine import ops
+from engine.layer import Layer
 from engine.model import Model
 from engine.train import evaluate, metrics
 from engine.train.evaluate import Row
 from engine.train.renamed import current
+
+NETWORKS = {
+    "mbu-net": "A U-Net",
+    "bfcn": "A network with residual blocks, a reconstruction of BFCN",
+    "multi-branch": "A U-Net with upsampling in branches and gates, a reconstruction of a multi-branch network",
+}
+"""What each family is."""
 
 FEW = 10  # images; scores over fewer say little
 
@@ -33,17 +42,24 @@ def write(model: Model, rows: Sequence[Row], part: str) -> str:
 
 
 def _what(model: Model) -> str:
-    bits = [layer for layer in model.layers if layer.weights in ("binary", "masked")]
+    bits = [layer for layer in model.layers if ops.operation(layer).has_bits]
     signs = [model.ternary(layer) for layer in bits]
     size, zeros = sum(w.size for w in signs), sum(int(np.count_nonzero(w == 0)) for w in signs)
-    masked = {layer.block for layer in bits if layer.weights == "masked"} - {""}
-    blocks = {layer.block for layer in bits} - {""}
     names = ", ".join(info.name for info in model.classes)
+    activations = "single bits" if model.layers[0].planes == 1 else f"levels of {model.layers[0].planes} bits"
     return (
-        f"Segments: {names}. A U-Net ({model.family}) whose activations are single bits; {len(masked)} of "
-        f"{len(blocks)} blocks are masked (-1, 0, +1), the others binary; {size:,} bit weights, {zeros / size:.1%} of "
-        f"them zero. Images are {_fitted(model)}, contrast: {model.preprocessing.contrast}."
+        f"Segments: {names}. {NETWORKS[model.family]} ({model.family}) whose activations are {activations}; "
+        f"{_masked(bits)}, the others binary; {size:,} bit weights, {zeros / size:.1%} of them zero. "
+        f"Images are {_fitted(model)}, contrast: {model.preprocessing.contrast}."
     )
+
+
+def _masked(bits: Sequence[Layer]) -> str:
+    """How many blocks are masked, or how many layers where a network has no blocks."""
+    blocks = [layer for layer in bits if layer.block]
+    parts = {layer.block or layer.name: layer.weights for layer in blocks or bits}
+    masked = sum(weights == "masked" for weights in parts.values())
+    return f"{masked} of {len(parts)} {'blocks' if blocks else 'layers of bits'} are masked (-1, 0, +1)"
 
 
 def _fitted(model: Model) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine import ops
@@ -11,12 +11,16 @@ from engine.check import MAX_SIDE
 from engine.images import Selection, read_selection
 from engine.layer import Layer
 from engine.model import Preprocessing
-from engine.networks import unet
-from engine.train import kinds
+from engine.networks import multibranch, unet
+from engine.networks.families import FAMILIES
+from engine.train import families, kinds
 
 ZEROS_BY = ("layer", "cost")
 PARTS = ("geometry", "color", "dice", "batch-norm-re-estimation")
 """Parts of the recipe: random scales, turns and flips; random colours; the loss's Dice term; the end of the run."""
+
+DECAY = (32, 8, 4, 2)
+"""Bits of weights and activations, one after another, before they are a network's own."""
 
 
 def _setting(default: float | str | tuple[str, ...], meaning: str) -> Any:
@@ -35,9 +39,16 @@ class Config:
 
     data: str
     out: str
+    family: str = _setting("mbu-net", "the network: " + ", ".join(FAMILIES))
     width: int = _setting(32, "channels of the first layer (64 is the paper's network)")
+    activation_bits: int = _setting(0, "bits of an activation, 1 or 2; 0: the family's own, bfcn's 2, the others' 1")
+    weight_bits: int = _setting(1, "bits of a weight of bfcn, 1 or 2")
+    branches: int = _setting(multibranch.BRANCHES, "of every upsampling of multi-branch, 1 to 3")
+    gates: str = _setting("both", "attention of multi-branch: " + ", ".join(multibranch.GATES))
     masked: tuple[str, ...] = _setting(
-        unet.BLOCKS, "masked blocks: names; as a flag also all, none, the N cheapest to mask, or auto, by --sweep-csv"
+        unet.BLOCKS,
+        "masked blocks of mbu-net: names; as a flag also all, none, the N cheapest to mask, or auto, by --sweep-csv; "
+        "of the other families all or none",
     )
     weights: tuple[str, ...] = _setting((), "quantizer of masked weights, or BLOCK=QUANTIZER: " + ", ".join(kinds.ALL))
     classes: tuple[str, ...] = _setting((), "names of the classes of index masks, the background first")
@@ -50,6 +61,9 @@ class Config:
     zeros_from: float = _setting(0.5, "share of zeros at the start, from which it climbs over half of the run")
     zeros_by: str = _setting("layer", "layer: zero weights, alike in every layer; cost: zero products of all together")
     annealing: float = _setting(0.4, "share of the run in which activations go from a line to bits")
+    bit_decay: float = _setting(
+        0.0, "share of the run in which weights and activations fall from 32 bits over 8, 4 and 2 to their own"
+    )
     contrast: str = _setting("none", "none, or stretch every image to its own grey range")
     channel: str = _setting("", "channel of images that have several, from 0, or max; the first by default")
     page: str = _setting("", "page of images that have several, from 0, or max; the first by default")
@@ -76,6 +90,8 @@ class Config:
             raise ValueError(f"shares of zeros lie in [0, 1), not {self.zeros_from} to {self.zeros}")
         if not 0 <= self.annealing < 1:
             raise ValueError(f"the share of the run that anneals activations lies in [0, 1), not {self.annealing}")
+        if not 0 <= self.bit_decay < 1:
+            raise ValueError(f"the share of the run in which bits decay lies in [0, 1), not {self.bit_decay}")
         if not 0 < self.validation < 1:
             raise ValueError(f"the share held for validation lies between 0 and 1, not {self.validation}")
         read_selection(self.channel, self.page)
@@ -87,21 +103,13 @@ class Config:
             raise ValueError(f"classes are two or more different names, not {', '.join(self.classes)}")
 
     def layers(self) -> list[Layer]:
-        """The network's layers; `weights` of a masked layer names the quantizer that it is trained with."""
-        flat = unet.layers(self.width, max(len(self.classes), 1), self.masked)
-        parts = [entry.rpartition("=") for entry in self.weights]
-        by_block = {block: kind for block, _, kind in parts}
-        for block, kind in by_block.items():
-            if kind not in kinds.ALL:
-                raise ValueError(f"no quantizer {kind!r} for weights; there are {', '.join(kinds.ALL)}")
-            if block and block not in self.masked:
-                raise ValueError(f"{block!r} is no masked block, so its weights cannot be {kind!r}")
-        return [
-            replace(layer, weights=by_block.get(layer.block, by_block.get("", "masked")))
-            if layer.weights == "masked"
-            else layer
-            for layer in flat
-        ]
+        """The network's layers; `weights` of a layer of bits names the quantizer that it is trained with."""
+        return families.layers(self)
+
+    @property
+    def ramp(self) -> kinds.Ramp:
+        """How levels are made of what batch norm gives."""
+        return families.ramp(self)
 
     @property
     def selection(self) -> Selection:
@@ -126,8 +134,16 @@ class Config:
         return self.learning_rate * (min(progress / 0.03, 1.0) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def annealed_at(self, step: int) -> float:
-        """How far activations are bits: from 0 to 1 along a line over the share `annealing` of the run."""
-        return min(1.0, step / (self.annealing * self.steps)) if self.annealing else 1.0
+        """How far activations are bits: from 0 to 1 along a line over the share `annealing` of the run.
+
+        Where bits decay, they are what they are from the start.
+        """
+        return min(1.0, step / (self.annealing * self.steps)) if self.annealing and not self.bit_decay else 1.0
+
+    def bits_at(self, step: int) -> int:
+        """Bits of weights and activations: DECAY's, for equal shares of `bit_decay`; 0 once they have their own."""
+        stage = int(len(DECAY) * step / (self.bit_decay * self.steps)) if self.bit_decay else len(DECAY)
+        return DECAY[stage] if stage < len(DECAY) else 0
 
     def zeros_at(self, step: int) -> float:
         """Share of zeros: climbs from `zeros_from` to `zeros` along a cubic over the first half of the run."""

@@ -31,7 +31,8 @@ from engine.train.trainer import logits_of, predict
 
 Pixels = NDArray[np.uint8]
 
-TOLD = ("crop", "batch", "learning_rate", "zeros_from", "zeros_by", "run_seed", "ablate", "weights")
+TOLD = ("crop", "batch", "learning_rate", "zeros_from", "zeros_by", "run_seed", "ablate", "weights",
+        "activation_bits", "weight_bits", "branches", "gates", "bit_decay")  # fmt: skip
 """What a model file tells of its training where it is not the default."""
 
 PROOF_SIZES = ((16, 16), (37, 53), (80, 33))  # (h, w) of the random images of a proof
@@ -88,7 +89,7 @@ def restore(checkpoint: str | Path) -> tuple[Network, Config, int]:
     """(network in evaluation mode, its run's configuration, step) of a trainer's checkpoint."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     config = Config(**current(state["config"]))
-    network = Network(config.layers(), config.full_precision)
+    network = Network(config.layers(), config.full_precision, config.ramp)
     network.load_state_dict(state["network"])
     network.set_zeros(config.zeros_at(state["step"]), config.zeros_by)
     return network.eval(), config, state["step"]
@@ -134,15 +135,14 @@ def to_model(
     tensors: dict[str, NDArray[Any]] = {}
     for layer in network.layers:
         if layer.name in params:
-            inputs = [network.channels[name] for name in layer.inputs]
+            inputs = [network.outputs[name].channels for name in layer.inputs]
             parts = _tensors(layer, params[layer.name], inputs)
-            tensors |= {f"{layer.name}.{part}": array for part, array in parts.items()}
-        if layer.weights in kinds.TERNARY:
-            layer = replace(layer, weights="masked")
+            tensors |= {f"{layer.name}.{part}": np.ascontiguousarray(array) for part, array in parts.items()}
+        layer = replace(layer, weights=kinds.stored(layer.weights))
         layers.append(replace(layer, scale=params[layer.name].scale) if layer.op == "head" else layer)
     return Model(
         name=name,
-        family="mbu-net",
+        family=config.family,
         layers=tuple(layers),
         classes=tuple(classes),
         preprocessing=config.preprocessing,
@@ -243,17 +243,16 @@ def logged_metrics(log_csv: Path, step: int) -> dict[str, float]:
 
 
 def _tensors(layer: Layer, params: QuantizedParams, inputs: Sequence[int]) -> dict[str, NDArray[Any]]:
-    weights, offsets = params.weights, params.offsets
-    if layer.op == "head":
-        return {"weight": weights[:, 0, 0], "bias": offsets}
-    if layer.weights == "int16":
-        return {"weight": weights, "theta": offsets[:, None]}
-    weights = weights.reshape(ops.weight_shape(layer, sum(inputs)))
-    planes: dict[str, NDArray[Any]] = {"pos": pack(weights > 0, inputs), "theta": offsets[:, None]}
-    return planes | ({"neg": pack(weights < 0, inputs)} if layer.weights != "binary" else {})
+    if not ops.operation(layer).has_bits:
+        return {"weight": params.weights, **params.arrays}
+    planes = {"pos": pack(params.weights > 0, inputs)}
+    if kinds.stored(layer.weights) == "masked":
+        planes["neg"] = pack(params.weights < 0, inputs)
+    return {**planes, **params.arrays}
 
 
 def _zeros(layers: Iterable[Layer], params: Mapping[str, QuantizedParams]) -> float:
     """Share of zeros among the weights of all masked layers, rounded to four digits."""
-    weights = [params[layer.name].weights for layer in layers if layer.weights in kinds.TERNARY]
-    return round(sum(np.count_nonzero(w == 0) for w in weights) / sum(w.size for w in weights), 4)
+    weights = [params[layer.name].weights for layer in layers if kinds.stored(layer.weights) == "masked"]
+    zeros = sum(np.count_nonzero(w == 0) for w in weights)
+    return round(zeros / max(sum(w.size for w in weights), 1), 4)

@@ -10,28 +10,54 @@ from torch.nn import functional
 
 from engine import mbu, ops, strategy
 from engine.layer import IMAGE, Layer
+from engine.train import kinds
 from engine.train.convolution import BitConv
 from engine.train.head import Head
 from engine.train.params import QuantizedParams
 
 
-class Network(nn.Module):
-    """Any list of layers. `full_precision` gives the full-precision network of the same shape (ReLU, zero padding)."""
+class Pool(nn.Module):
+    """The highest level of every 2x2 square."""
 
-    def __init__(self, layers: Iterable[Layer], full_precision: bool = False) -> None:
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.max_pool2d(x, 2)
+
+
+class Gate(nn.Module):
+    """The first input where the second is open, by as much as it is: a bit, or ReLU's output up to 1."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, by: Tensor) -> Tensor:
+        return x * by.clamp(max=1)
+
+
+STAGES: dict[str, type[nn.Module]] = {"stem": BitConv, "conv": BitConv, "pool": Pool, "gate": Gate, "head": Head}
+"""What trains each operation of `engine.ops`: a module of (layer, inputs, full_precision, ramp), called with levels."""
+
+
+class Network(nn.Module):
+    """Any list of layers. `full_precision` gives the full-precision network of the same shape (ReLU, zero padding).
+
+    `ramp` is how levels are made of what batch norm gives.
+    """
+
+    def __init__(
+        self, layers: Iterable[Layer], full_precision: bool = False, ramp: kinds.Ramp = kinds.CENTERED
+    ) -> None:
         super().__init__()
         self.layers = list(layers)
         self.full_precision = full_precision
         self.stages = nn.ModuleDict()
-        self.channels = {IMAGE: 3}
-        self.last_use = {name: layer.name for layer in self.layers for name in layer.inputs}
+        self.outputs = ops.tensors(self.layers)
+        self.last_use = {name: layer.name for layer in self.layers for name in layer.reads}
         for layer in self.layers:
-            channels_in = sum(self.channels[name] for name in layer.inputs)
-            self.channels[layer.name] = layer.channels
-            if layer.op == "head":
-                self.stages[key(layer)] = Head(layer, channels_in, full_precision)
-            elif layer.op != "pool":
-                self.stages[key(layer)] = BitConv(layer, channels_in, full_precision)
+            inputs = tuple(self.outputs[name] for name in layer.reads)
+            self.stages[key(layer)] = STAGES[layer.op](layer, inputs, full_precision, ramp)
 
     @property
     def device(self) -> torch.device:
@@ -50,12 +76,10 @@ class Network(nn.Module):
         """Output of the last layer by name; of every layer with `keep`."""
         values = {IMAGE: (pixels / 255).contiguous(memory_format=torch.channels_last)}
         for layer in self.layers:
-            inputs = [values[name] for name in layer.inputs]
-            x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
-            values[layer.name] = functional.max_pool2d(x, 2) if layer.op == "pool" else self.stages[key(layer)](x)
-            for name in () if keep else layer.inputs:
+            values[layer.name] = self.stages[key(layer)](*[values[name] for name in layer.reads])
+            for name in () if keep else layer.reads:
                 if self.last_use[name] == layer.name:
-                    del values[name]
+                    values.pop(name, None)
         return values
 
     def warm_start(self, state: Mapping[str, Tensor]) -> None:
@@ -67,13 +91,13 @@ class Network(nn.Module):
             stage.reset_scale()
 
     def bit_convolutions(self) -> dict[str, BitConv]:
-        """The layers that take bits, all but the first and the last, by layer name."""
-        found = {layer.name: self.stages[key(layer)] for layer in self.layers if layer.weights not in ("", "int16")}
+        """The layers whose weights are bits, all but the first and the last, by layer name."""
+        found = {layer.name: self.stages[key(layer)] for layer in self.layers if ops.operation(layer).has_bits}
         return {name: stage for name, stage in found.items() if isinstance(stage, BitConv)}
 
     def quantized_params(self) -> dict[str, QuantizedParams]:
-        """What every backend computes, by layer name (pooling has none); raises ValueError in full precision."""
-        found = {layer.name: self.stages[key(layer)] for layer in self.layers if layer.op != "pool"}
+        """What every backend computes, by the names of layers with weights; raises ValueError in full precision."""
+        found = {layer.name: self.stages[key(layer)] for layer in self.layers}
         return {name: stage.quantized_params() for name, stage in found.items() if isinstance(stage, BitConv | Head)}
 
     def set_annealed(self, annealed: float) -> None:
@@ -82,6 +106,12 @@ class Network(nn.Module):
             if isinstance(stage, BitConv):
                 stage.annealed = annealed
 
+    def set_bits(self, bits: int) -> None:
+        """Train activations and bit weights in so many bits, 2 or more; 0: in their own, as evaluation does always."""
+        for stage in self.stages.values():
+            if isinstance(stage, BitConv):
+                stage.bits = bits
+
     def set_zeros(self, zeros: float, by: str = "layer") -> None:
         """Ask the masked layers for this share of zeros, and take their thresholds anew.
 
@@ -89,7 +119,7 @@ class Network(nn.Module):
         what the CPU engine saves. A product is worth most where a pixel needs few, so a weight is kept if its
         magnitude, over its layer's root mean square, exceeds a common bound times the root of the layer's products.
         """
-        masked = {name: stage for name, stage in self.bit_convolutions().items() if stage.kind == "masked"}
+        masked = {name: stage for name, stage in self.bit_convolutions().items() if stage.kind in kinds.MASKED}
         shares = self._zeros_by_cost(masked, zeros) if by == "cost" else dict.fromkeys(masked, zeros)
         for name, stage in masked.items():
             stage.zeros = shares[name]
@@ -98,8 +128,9 @@ class Network(nn.Module):
 
     def _zeros_by_cost(self, masked: dict[str, BitConv], zeros: float) -> dict[str, float]:
         visits = dict(zip([layer.name for layer in self.layers], strategy.weight_visits(self.layers), strict=True))
-        latents = {name: stage.weight.detach().cpu().numpy() for name, stage in masked.items()}
-        return mbu.zeros_by_cost(latents, {name: visits[name] for name in masked}, zeros)
+        latents = {name: stage.maskable() for name, stage in masked.items()}
+        products = {name: visits[name] * latents[name].size / stage.weight.numel() for name, stage in masked.items()}
+        return mbu.zeros_by_cost(latents, products, zeros)
 
 
 def key(layer: Layer) -> str:

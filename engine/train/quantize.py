@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from engine import mbu
+from engine.train.kinds import Ramp
 
 SMALLEST_SCALE = 1e-4
 """SEQ's learned scale stays positive."""
@@ -49,6 +50,39 @@ def bit(x: Tensor, annealed: float = 1.0) -> Tensor:
     return bits
 
 
+class Levels(torch.autograd.Function):
+    """Between a clipped line and its levels: `highest` * ((1 - a) * y + a * round(y)), y being x on its ramp, clipped.
+
+    round is DoReFa's quantize_k with ties up: to `steps` equal steps, which are the levels, or finer at first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ramp: Ramp, highest: int, steps: int, annealed: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.ramp, ctx.highest = ramp, highest
+        line = _on_ramp(x, ramp).clamp_(0, 1)
+        levels = torch.floor(line * steps + 0.5).mul_(highest / steps)
+        return (levels if annealed == 1 else torch.lerp(line * highest, levels, annealed)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (x,) = ctx.saved_tensors
+        inside = 0.5 + ctx.ramp.margin - (_on_ramp(x, ctx.ramp) - 0.5).abs_()
+        slope = torch.gt(inside, 0, out=torch.empty_like(inside)) * (ctx.highest * ctx.ramp.scale)
+        return grads[0] * slope.to(x.dtype), None, None, None, None
+
+
+def _on_ramp(x: Tensor, ramp: Ramp) -> Tensor:
+    """Where x lies between the ramp's ends, 0 and 1; of bfloat16 in float32, for the rounding that follows."""
+    return (x.float() if x.dtype == torch.bfloat16 else x) * ramp.scale + ramp.shift
+
+
+def levels(x: Tensor, ramp: Ramp, highest: int, steps: int = 0, annealed: float = 1.0) -> Tensor:
+    """`Levels`, typed; as many steps as levels unless told otherwise."""
+    found: Tensor = Levels.apply(x, ramp, highest, steps or highest, annealed)  # type: ignore[no-untyped-call]
+    return found
+
+
 def straight_through(latent: Tensor, quantized: Tensor) -> Tensor:
     """The value of `quantized` with the gradient of `latent`: zero weights keep learning and can return."""
     return latent + (quantized - latent).detach()
@@ -80,6 +114,31 @@ def stretched(latent: Tensor, scale: Tensor) -> Tensor:
     scale = scale.clamp(min=SMALLEST_SCALE)
     x = (latent / scale).clamp(-1, 1)
     return scale * straight_through(x, ternary(latent, scale.detach() / 3) * (2 / 3))
+
+
+def squashed(latent: Tensor) -> Tensor:
+    """DoReFa's range for weights: tanh, over its largest magnitude in the layer, so from -1 to 1."""
+    soft = torch.tanh(latent)
+    return soft / soft.abs().max().clamp(min=1e-12)
+
+
+def of_bits(latent: Tensor, bits: int) -> Tensor:
+    """DoReFa's weights of `bits` bits, 2 or more, from -1 to 1, ties up."""
+    soft, steps = squashed(latent), (1 << bits) - 1
+    return straight_through(soft, 2 * torch.floor((soft / 2 + 0.5) * steps + 0.5) / steps - 1)
+
+
+def two_bits(latent: Tensor, threshold: float) -> Tensor:
+    """`mbu.two_bits` for torch, and zero up to `threshold`: -3, -1, 0, 1 and 3, with DoReFa's gradient."""
+    thirds = 3 * of_bits(latent, 2)
+    return straight_through(thirds, thirds * ternary(latent, threshold).abs())
+
+
+def powers_of_two(logits: Tensor, most: int) -> Tensor:
+    """2 ** `mbu.exponents` of sigmoid(`logits`): factors from 1 to 2 ** most, with the sigmoid's gradient."""
+    factors = torch.sigmoid(logits)
+    nearest = torch.floor(torch.log2(factors.detach()) + (most + 0.5)).clamp_(0, most)
+    return straight_through(factors * (1 << most), torch.exp2(nearest))
 
 
 def fixed_point(latent: Tensor, axis: tuple[int, ...] | None, limit: int = mbu.FIXED_POINT_MAX) -> Tensor:

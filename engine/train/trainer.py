@@ -19,7 +19,7 @@ from engine import preprocess
 from engine.layer import Layer
 from engine.model import Preprocessing
 from engine.preprocess import Image
-from engine.train import figures, log, metrics
+from engine.train import figures, kinds, log, metrics
 from engine.train.config import Config
 from engine.train.data import augment, dataset, layouts, samples
 from engine.train.data.files import DataError
@@ -64,7 +64,7 @@ class Trainer:
             raise DataError(f"{config.data}: too few samples to hold {config.validation:.0%} for validation")
         layers = config.layers()
         self.device = torch.device(_best_device() if config.device == "auto" else config.device)
-        self.network = _placed(Network(layers, config.full_precision), self.device)
+        self.network = _placed(Network(layers, config.full_precision, config.ramp), self.device)
         if config.init:
             self.network.warm_start(torch.load(config.init, map_location="cpu", weights_only=True)["network"])
         self.teacher = _load_teacher(config.teacher, layers, self.device) if config.teacher else None
@@ -105,6 +105,7 @@ class Trainer:
                 if self.step < config.steps:
                     self._save_when_due()
         self._set_zeros()
+        self.network.set_bits(0)
         if "batch-norm-re-estimation" in config.ablate:
             self.network.set_annealed(1.0)
         else:
@@ -116,6 +117,7 @@ class Trainer:
         if self.step % REFRESH_EVERY == 0:
             self._set_zeros()
         self.network.set_annealed(self.config.annealed_at(self.step))
+        self.network.set_bits(self.config.bits_at(self.step))
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(pixels)
@@ -201,7 +203,7 @@ class Trainer:
         bar.set_postfix(loss=f"{loss:.4f}", samples_s=f"{speed:.1f}", dice=f"{self.best:.4f}")
 
     def _log(self, **values: float) -> None:
-        zeros = [stage.zeros for stage in self.network.bit_convolutions().values() if stage.kind == "masked"]
+        zeros = [stage.zeros for stage in self.network.bit_convolutions().values() if stage.kind in kinds.MASKED]
         rate = self.optimizer.param_groups[0]["lr"]
         seen = self.step * self.config.batch
         log.append(self.log, step=self.step, samples=seen, learning_rate=rate, zeros=max(zeros, default=0), **values)

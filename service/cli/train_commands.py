@@ -61,7 +61,8 @@ def train(args: argparse.Namespace) -> int:
         cost = strategy.CostModel(args.cost_model, args.w_op, args.w_param, given.get("zeros", default.zeros))
         width = given.get("width", default.width)
         given["masked"] = strategy.choose(given["masked"], cost, width, args.sweep_csv, args.within)
-        print(f"masked blocks: {' '.join(given['masked']) or 'none'}")
+        if given.get("family", default.family) == default.family:
+            print(f"masked blocks: {' '.join(given['masked']) or 'none'}")
     trainer = Trainer(Config(**given))
     found = trainer.run()
     print(f"validation: Dice {found.dice:.4f}, IoU {found.iou:.4f}, F1 {found.f1:.4f} over {found.images} images")

@@ -25,7 +25,7 @@ def quantized(network: Network, batches: Iterable[Tensor]) -> Network:
     stages = [stage for stage in copy.stages.values() if isinstance(stage, BitConv)]
     for stage in copy.stages.values():
         if isinstance(stage, BitConv | Head):
-            axes = (0, 2, 3) if isinstance(stage, BitConv) and stage.upsamples else (1, 2, 3)
+            axes = stage.summed if isinstance(stage, BitConv) else (1, 2, 3)
             stage.weight.data = quantize.fixed_point(stage.weight, axes, kinds.MULTIBIT["int8"])
     largest = _largest_outputs(copy, stages, batches)
     for stage in stages:
