@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,49 @@ class Timings:
     run_ms: float
 
 
+Turns = Generator[int, None, tuple[list[Mask], list[Logits]]]
+"""Yields, before each turn, the pixels that it will compute."""
+
+
+class Job:
+    """Images on their way through an engine, which others may use between two of its turns.
+
+    A turn is all images of one shape, or one window of an image that is too large. When `done`, there are `masks`, and
+    `logits` where they were wanted.
+    """
+
+    def __init__(self, turns: Turns, fit_ms: float) -> None:
+        self.done = False
+        self.masks: list[Mask] = []
+        self.logits: list[Logits] = []
+        self.timings = Timings(fit_ms, 0.0)
+        self._turns = turns
+        self._pixels = 0  # of the next turn
+        self._run()
+
+    def advance(self) -> int:
+        """Run the next turn; returns the pixels that it computed."""
+        started, pixels = time.perf_counter(), self._pixels
+        self._run()
+        ms = 1e3 * (time.perf_counter() - started)
+        self.timings = Timings(self.timings.fit_ms, self.timings.run_ms + ms)
+        return pixels
+
+    def finish(self) -> Job:
+        """Run all turns."""
+        while not self.done:
+            self.advance()
+        return self
+
+    def _run(self) -> None:
+        """Up to the next turn, or to the end."""
+        try:
+            self._pixels = next(self._turns)
+        except StopIteration as end:
+            self.masks, self.logits = end.value
+            self.done = True
+
+
 class Engine:
     """A loaded model and the backend that runs it. Thread-safe: calls take turns."""
 
@@ -72,6 +115,21 @@ class Engine:
             model = load(resolve(model))
         return cls(model, *registry.choose(compile_plan(model), device, threads, kernel), tile_pixels)
 
+    def start(
+        self,
+        images: Sequence[Image],
+        threshold: float | Sequence[float] | None = None,
+        want_logits: bool = False,
+    ) -> Job:
+        """`run`, or `run_logits`, in turns. The images are fitted to the network here, all else is done in turns."""
+        started = time.perf_counter()
+        for image in images:
+            check_image(image)
+        thresholds = self._integer_thresholds(threshold, len(images))
+        fitted = [np.ascontiguousarray(preprocess.preprocess(image, self.model.preprocessing)) for image in images]
+        fit_ms = 1e3 * (time.perf_counter() - started)
+        return Job(self._turns(fitted, [image.shape for image in images], thresholds, want_logits), fit_ms)
+
     def run(
         self, images: Sequence[Image], threshold: float | Sequence[float] | None = None
     ) -> tuple[list[Mask], Timings]:
@@ -80,13 +138,13 @@ class Engine:
         A mask is uint8 [h, w]: 0 or 1 with one class (1 where the probability reaches `threshold`, one for all images
         or one each; the model's own by default), class indices with several. A batch gives what single calls give.
         """
-        masks, _, timings = self._run(images, threshold, want_logits=False)
-        return masks, timings
+        job = self.start(images, threshold).finish()
+        return job.masks, job.timings
 
     def run_logits(self, images: Sequence[Image]) -> tuple[list[Logits], Timings]:
         """As `run`, but integer logits int32 [h, w, classes]; `model.layers[-1].scale` times them is the real logit."""
-        _, logits, timings = self._run(images, None, want_logits=True)
-        return logits, timings
+        job = self.start(images, want_logits=True).finish()
+        return job.logits, job.timings
 
     def logits(self, image: Image) -> Logits:
         """Those of one image."""
@@ -124,31 +182,29 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _run(
-        self, images: Sequence[Image], threshold: float | Sequence[float] | None, want_logits: bool
-    ) -> tuple[list[Mask], list[Logits], Timings]:
-        started = time.perf_counter()
-        for image in images:
-            check_image(image)
-        thresholds = self._integer_thresholds(threshold, len(images))
-        how = self.model.preprocessing
-        fitted = [np.ascontiguousarray(preprocess.preprocess(image, how)) for image in images]
-        between = time.perf_counter()
+    def _turns(
+        self, fitted: list[Pixels], shapes: list[tuple[int, ...]], thresholds: list[int], want_logits: bool
+    ) -> Turns:
+        """Masks, and logits if wanted, of fitted images at the `shapes` that they had before."""
         masks: dict[int, Mask] = {}
         logits: dict[int, Logits] = {}
+        for indices in group_by_shape(fitted, self.model):
+            some, some_logits = yield from self.tiling.turns(
+                self._compute, [fitted[i] for i in indices], [thresholds[i] for i in indices], want_logits
+            )
+            masks |= zip(indices, some, strict=True)
+            if want_logits:
+                logits |= zip(indices, some_logits, strict=True)
+        how = self.model.preprocessing
+        in_order = [preprocess.postprocess(masks[i], shape, how) for i, shape in enumerate(shapes)]
+        of_logits = [preprocess.postprocess(logits[i], shape, how) for i, shape in enumerate(shapes) if logits]
+        return in_order, of_logits
+
+    def _compute(
+        self, images: list[Pixels], thresholds: list[int], want_logits: bool
+    ) -> tuple[list[Mask], list[Logits]]:
         with self._lock:
-            for indices in group_by_shape(fitted, self.model):
-                some, some_logits = self.tiling.run(
-                    self._backend, [fitted[i] for i in indices], [thresholds[i] for i in indices], want_logits
-                )
-                masks |= zip(indices, some, strict=True)
-                if want_logits:
-                    logits |= zip(indices, some_logits, strict=True)
-        ended = time.perf_counter()
-        timings = Timings(1e3 * (between - started), 1e3 * (ended - between))
-        in_order = [preprocess.postprocess(masks[i], image.shape, how) for i, image in enumerate(images)]
-        of_logits = [preprocess.postprocess(logits[i], image.shape, how) for i, image in enumerate(images) if logits]
-        return in_order, of_logits, timings
+            return self._backend.run(images, thresholds, want_logits)
 
     def _integer_thresholds(self, threshold: float | Sequence[float] | None, count: int) -> list[int]:
         if threshold is None:

@@ -8,13 +8,13 @@ outermost windows too. All windows of an image have one padded shape: one set of
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine import ops
-from engine.backends.base import Backend
 from engine.layer import IMAGE
 from engine.model import Model
 
@@ -24,6 +24,8 @@ PIXELS = 4 * 2**20
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
 Logits = NDArray[np.int32]
+Run = Callable[[list[Pixels], list[int], bool], tuple[list[Mask], list[Logits]]]
+"""As `Backend.run`."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +87,26 @@ class Tiling:
         most = (short, long) if height <= width else (long, short)
         return self._spans(height, most[0]), self._spans(width, most[1])
 
-    def run(
-        self, backend: Backend, images: list[Pixels], thresholds: list[int], want_logits: bool
-    ) -> tuple[list[Mask], list[Logits]]:
-        """What `backend` gives for fitted images of one padded shape: at once, or image by image in windows."""
+    def turns(
+        self, run: Run, images: list[Pixels], thresholds: list[int], want_logits: bool
+    ) -> Generator[int, None, tuple[list[Mask], list[Logits]]]:
+        """What `run` gives for fitted images of one padded shape: at once, or image by image in windows.
+
+        Before each call of `run` it yields the pixels that this will compute.
+        """
         if not self.cuts(*images[0].shape[:2]):
-            return backend.run(images, thresholds, want_logits)
+            yield len(images) * self._computed(images[0])
+            return run(images, thresholds, want_logits)
         masks, logits = [], []
         for image, threshold in zip(images, thresholds, strict=True):
-            mask, of_image = self._assemble(backend, image, threshold, want_logits)
+            mask, of_image = yield from self._windows(run, image, threshold, want_logits)
             masks.append(mask)
             logits += of_image
         return masks, logits
 
-    def _assemble(
-        self, backend: Backend, image: Pixels, threshold: int, want_logits: bool
-    ) -> tuple[Mask, list[Logits]]:
+    def _windows(
+        self, run: Run, image: Pixels, threshold: int, want_logits: bool
+    ) -> Generator[int, None, tuple[Mask, list[Logits]]]:
         """Mask and, if wanted, logits of one image, window by window."""
         height, width = image.shape[:2]
         mask = np.empty((height, width), np.uint8)
@@ -109,13 +115,17 @@ class Tiling:
         for row in rows:
             for column in columns:
                 window = np.ascontiguousarray(image[row.read, column.read])
-                (own,), own_logits = backend.run([window], [threshold], want_logits)
+                yield self._computed(window)
+                (own,), own_logits = run([window], [threshold], want_logits)
                 mask[row.kept, column.kept] = own[row.own, column.own]
                 if want_logits and not logits:
                     logits = [np.empty((height, width, own_logits[0].shape[2]), np.int32)]
                 for whole, part in zip(logits, own_logits, strict=False):  # some give logits unasked
                     whole[row.kept, column.kept] = part[row.own, column.own]
         return mask, logits
+
+    def _computed(self, image: Pixels) -> int:
+        return self._padded(image.shape[0]) * self._padded(image.shape[1])
 
     def _spans(self, length: int, most: int) -> list[Span]:
         """Equal windows of at most `most` pixels (but two halos and a stride at least) along `length` pixels."""

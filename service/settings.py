@@ -28,7 +28,8 @@ def _setting(default: int | str, meaning: str, low: int = 0, high: int = 2**40) 
 class Settings:
     """How one process serves; raises SettingsError at birth for what cannot be.
 
-    `max_pixels`, `queue_pixels` and `batch_pixels` count both sides rounded up to multiples of 16, as the engine does.
+    `max_pixels` counts those of the file, and again those that the model computes for it (`core.cost`), as
+    `batch_pixels` does.
     """
 
     host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 means every interface")
@@ -40,9 +41,8 @@ class Settings:
     max_body_bytes: int = _setting(32 * 2**20, "largest request body in bytes", low=1)
     max_pixels: int = _setting(32 * 2**20, "largest image in pixels", low=256)
     queue_images: int = _setting(64, "images that may wait for the engine; one more is refused with 429", low=1)
-    queue_pixels: int = _setting(128 * 2**20, "pixels that may wait for the engine", low=256)
     batch_images: int = _setting(8, "images in one run of the engine", low=1)
-    batch_pixels: int = _setting(8 * 2**20, "pixels in one run of the engine; a larger image runs alone", low=1)
+    batch_pixels: int = _setting(2 * 2**20, "pixels in one run of the engine; larger images run in windows", low=1)
     max_delay_ms: int = _setting(0, "milliseconds that an image may wait for company while the engine is free")
     timeout_ms: int = _setting(30_000, "milliseconds from upload to answer: default and limit", low=1)
     upload_ms: int = _setting(30_000, "milliseconds that an upload may take", low=1)
@@ -70,8 +70,6 @@ class Settings:
             raise SettingsError(f"energy must be one of {', '.join(ENERGY_SOURCES)}, not {self.energy!r}")
         if self.tls_key and not self.tls_certificate:
             raise SettingsError("tls_key needs a tls_certificate beside it")
-        if self.max_pixels > self.queue_pixels:
-            raise SettingsError(f"max_pixels ({self.max_pixels}) must not exceed queue_pixels ({self.queue_pixels})")
 
 
 def load(environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Settings:

@@ -32,7 +32,7 @@ from engine.images.errors import (
     UnsupportedImageError,
     UnusableMaskError,
 )
-from engine.images.limits import MAX_PIXELS, rounded_pixels
+from engine.images.limits import MAX_PIXELS
 from engine.images.mask import read_mask
 from engine.images.samples import Pixels
 from engine.images.selection import FIRST, WHOLE, Choice, Selection, Taken, indices, read_choice, read_selection
@@ -62,6 +62,5 @@ __all__ = [
     "read_choice",
     "read_mask",
     "read_selection",
-    "rounded_pixels",
     "size",
 ]

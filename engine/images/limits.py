@@ -24,20 +24,13 @@ PROJECTED_IMAGES = 8
 images of the largest size."""
 
 
-def rounded_pixels(height: int, width: int) -> int:
-    """Pixels of an image, both sides rounded up to multiples of 16: about what an engine computes for it."""
-    return (height + 15) // 16 * ((width + 15) // 16) * 256
-
-
 def check_size(kind: str, width: int, height: int, max_pixels: int) -> None:
     """Raise TooManyPixelsError, or DamagedImageError where there are none."""
     if width < 1 or height < 1:
         raise DamagedImageError(f"the {kind} image has no pixels: it is {width} x {height}")
-    pixels = rounded_pixels(height, width)
-    if pixels > max_pixels:
+    if width * height > max_pixels:
         raise TooManyPixelsError(
-            f"{width} x {height}, sides rounded up to multiples of 16, is {pixels} pixels; the limit is {max_pixels}",
-            limit=max_pixels,
+            f"{width} x {height} is {width * height} pixels; the limit is {max_pixels}", limit=max_pixels
         )
 
 

@@ -16,18 +16,17 @@ from engine.images import (
     indices,
     of_colors,
     read_choice,
-    rounded_pixels,
 )
 from service.api import oip, upload
 from service.api.oip import INPUT, OUTPUT, InferRequest
 from service.api.openapi import BYTES, problem_responses
 from service.api.running import Running
 from service.api.timing import in_time, joules_header, milliseconds, server_timing
-from service.core import params
+from service.core import cost, params
 from service.core.engine import Engine
 from service.core.params import SegmentParams
 from service.core.service import Service
-from service.problems import BadParameter, BadTensor, NotFound, TooManyImages, TooManyPixels
+from service.problems import BadParameter, BadTensor, NotFound, TooManyImages
 
 VERSION = "1"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
@@ -133,7 +132,7 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
     body = await upload.body(request, service.settings)
     length = request.headers.get(oip.LENGTH_HEADER)
     asked = await service.threads.run(lambda: oip.read(body, length))
-    _require_size(asked, service)
+    _require_size(asked, engine, service)
     wanted = _params(asked, engine, service)
     images = [_channel(image, wanted.selection) for image in asked.images]
     results = await in_time(request, service.pipeline.infer(images, wanted), wanted.timeout_s)
@@ -146,14 +145,11 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
     return Response(content, headers=headers | timing | joules_header(service))
 
 
-def _require_size(asked: InferRequest, service: Service) -> None:
-    count, height, width, _ = asked.images.shape
+def _require_size(asked: InferRequest, engine: Engine, service: Service) -> None:
     most = min(service.settings.request_images, service.settings.queue_images)
-    if count > most:
+    if len(asked.images) > most:
         raise TooManyImages(f"at most {most} images are taken in one request", limit=most)
-    pixels, limit = rounded_pixels(height, width), service.settings.max_pixels
-    if pixels > limit:
-        raise TooManyPixels(f"an image may have {limit} pixels, sides rounded up to multiples of 16", limit=limit)
+    cost.require_size(engine.model, asked.images.shape[1:], service.settings.max_pixels)
 
 
 def _params(asked: InferRequest, engine: Engine, service: Service) -> SegmentParams:

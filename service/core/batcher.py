@@ -1,31 +1,33 @@
-"""The queue before the engines: bounded, refuses early, groups by shape, starves nobody, skips the cancelled.
+"""The queue before the engines: bounded, refuses early, starves nobody, skips the cancelled.
 
 An entry owns its result, a `concurrent.futures.Future`: cancelling it is how a client leaves, and the event loop waits
-for it without polling. One worker thread feeds all engines; `step` is all that it does, so tests call it themselves.
-
-Order: by arrival, and an image of low priority counts as if it had come LOW_WAITS_S later. The first in this order is
-always in the next batch, with all others of its model and padded shape that fit: so no shape and no class starves.
+for it without polling. One worker thread feeds all engines, a turn at a time: a batch of small images of one model and
+padded shape, or one window of a large image. `step` is all that it does, so tests call it themselves. Whose turn it is:
+`core.shares`.
 """
 
 from __future__ import annotations
 
-import bisect
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from engine.images import rounded_pixels
 from service.codec.pixels import Logits, Mask, Pixels
+from service.core import cost
+from service.core.appointments import Appointments
+from service.core.engine import Job
 from service.core.params import SegmentParams
+from service.core.shares import KINDS, Kind, Shares
 from service.logs import log
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
 from service.settings import Settings
 
-FADING = 0.8  # weight of the past against the newest run, in the measured speed
-LOW_WAITS_S = 2.0
+FADING = 0.8  # weight of the past against the newest turn, in the measured speed
+DRAINING = {"Retry-After": "5"}
 
 
 @dataclass(frozen=True)
@@ -48,35 +50,67 @@ class QueueEntry:
     queued: float
     result: Future[InferenceResult] = field(default_factory=Future)
 
+    def __post_init__(self) -> None:
+        model = self.params.engine.model
+        self.pixels = cost.pixels(model, self.image.shape)
+        shape = cost.shape(model, *self.image.shape[:2])
+        self.group = (id(self.params.engine), self.params.encoder.wants_logits, *shape)
+        """What may share a batch: engine, kind of answer, the shape that is computed."""
+
+    def answer(self, result: InferenceResult | Exception) -> None:
+        """The end of it, unless the client has left."""
+        if not self.result.set_running_or_notify_cancel():
+            return
+        if isinstance(result, Exception):
+            self.result.set_exception(result)
+        else:
+            self.result.set_result(result)
+
+
+@dataclass
+class Batch:
+    """Images that an engine runs together: small ones in one turn, or a single large one in several."""
+
+    kind: Kind
+    entries: list[QueueEntry]
+    started: float = 0.0
+    seconds: float = 0.0  # of its turns so far
+    job: Job | None = None
+
     @property
     def pixels(self) -> int:
-        """Those that the engine computes."""
-        return rounded_pixels(*self.image.shape[:2])
+        """Those that the engine computes for it, windows' overlap apart."""
+        return sum(entry.pixels for entry in self.entries)
 
     @property
-    def rank(self) -> float:
-        """The lowest is the next to run."""
-        return self.queued + LOW_WAITS_S * self.params.low_priority
+    def params(self) -> SegmentParams:
+        """Those of its first entry, with whom all share engine and kind of answer."""
+        return self.entries[0].params
 
-    @property
-    def group(self) -> tuple[int, bool, int, int]:
-        """What may share a batch: engine, kind of answer, padded shape (or the one that the model resizes to)."""
-        height, width = self.image.shape[:2]
-        model = self.params.engine.model
-        how = model.preprocessing
-        shape = (how.height, how.width) if how.resize_mode == "resize" else model.padded(height, width)
-        return (id(self.params.engine), self.params.encoder.wants_logits, *shape)
+    def start(self) -> Job:
+        """What the engine makes of it."""
+        images, thresholds = [], []
+        for entry in self.entries:
+            images.append(entry.image)
+            thresholds.append(entry.params.threshold)
+        return self.params.engine.start(images, thresholds, self.params.encoder.wants_logits)
+
+    def answer(self, job: Job) -> None:
+        """Give every entry its result of the finished job."""
+        seconds = (job.timings.fit_ms + job.timings.run_ms) / 1000
+        for i, entry in enumerate(self.entries):
+            mask, logits = (None, job.logits[i]) if self.params.encoder.wants_logits else (job.masks[i], None)
+            entry.answer(InferenceResult(mask, logits, self.started - entry.queued, seconds))
 
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """Most images and pixels in the queue, and most in one batch (a larger image makes a batch of its own).
+    """Most images in the queue, and most images and pixels in one turn of an engine: what has more is large.
 
     `max_delay_s` is how long an image may wait for company while the engine is free: nothing, unless asked for.
     """
 
     queue_images: int
-    queue_pixels: int
     batch_images: int
     batch_pixels: int
     max_delay_s: float = 0.0
@@ -84,10 +118,7 @@ class QueueLimits:
     @classmethod
     def of(cls, settings: Settings) -> QueueLimits:
         """Those of the settings."""
-        return cls(
-            *(settings.queue_images, settings.queue_pixels, settings.batch_images, settings.batch_pixels),
-            settings.max_delay_ms / 1000,
-        )
+        return cls(settings.queue_images, settings.batch_images, settings.batch_pixels, settings.max_delay_ms / 1000)
 
 
 class Batcher:
@@ -106,11 +137,14 @@ class Batcher:
         self._limits = limits
         self._clock = clock
         self._observe = observe
-        self._waiting: list[QueueEntry] = []  # by rank
-        self._pixels = 0  # of all in _waiting
-        self._run_seconds = 0.0  # fading sums over the runs so far: their ratio is the speed
-        self._run_pixels = 0.0
-        self._running_since: float | None = None
+        self._waiting: dict[Kind, deque[QueueEntry]] = {kind: deque() for kind in KINDS}
+        self._begun: dict[Kind, Batch] = {}  # with turns still to run
+        self._running: Batch | None = None
+        self._shares = Shares()
+        self._appointments = Appointments(limits.queue_images)
+        self._turn_seconds = 0.0  # fading sums over the turns so far: their ratio is the speed
+        self._turn_pixels = 0.0
+        self._turn_since: float | None = None
         self._closing = False
         self._ended = False  # the worker, before its time
         self._changed = threading.Condition()
@@ -140,18 +174,20 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Images in the queue."""
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
     @property
     def running_s(self) -> float:
-        """Seconds that the present run of an engine has taken so far; 0 where none runs."""
-        since = self._running_since
+        """Seconds that the present turn of an engine has taken so far; 0 where none runs."""
+        since = self._turn_since
         return 0.0 if since is None else self._clock() - since
 
-    def require_room(self, images: int = 1, pixels: int = 0) -> None:
-        """Raise QueueFull or Unavailable if so much could not be submitted now."""
+    def require_room(self, images: int = 1) -> None:
+        """Raise QueueFull or Unavailable unless so many may come in, those apart who were told to come now."""
         with self._changed:
-            self._require_room(images, pixels)
+            self._require_open()
+            if not self._appointments.admit(self._clock(), self.waiting, images, self._queue_s):
+                self._refuse(images)
 
     def submit(self, image: Pixels, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
         """Queue one image; raises QueueFull or Unavailable."""
@@ -163,43 +199,59 @@ class Batcher:
         """Queue all of `images`, or none and raise QueueFull or Unavailable."""
         now = self._clock()
         entries = [QueueEntry(image, params, deadline, now) for image in images]
-        pixels = sum(entry.pixels for entry in entries)
         with self._changed:
-            self._require_room(len(entries), pixels)
+            self._require_open()
+            self._drop_cancelled()
+            if self.waiting + len(entries) > self._limits.queue_images:
+                self._refuse(len(entries))
             for entry in entries:
-                bisect.insort(self._waiting, entry, key=lambda other: other.rank)
-            self._pixels += pixels
+                kind = Kind(params.low_priority, entry.pixels > self._limits.batch_pixels)
+                if not self._is_busy(kind):
+                    self._shares.begin(kind)
+                self._waiting[kind].append(entry)
             self._changed.notify()
         return [entry.result for entry in entries]
 
     def step(self) -> int:
-        """Serve one batch of what is waiting now; returns how many images it held."""
-        batch = self._take()
-        if batch:
-            started = self._running_since = self._clock()
-            self._serve(batch, started)
-            seconds = self._clock() - started
-            self._running_since = None
-            self._run_seconds = FADING * self._run_seconds + seconds
-            self._run_pixels = FADING * self._run_pixels + sum(entry.pixels for entry in batch)
-            self.finished += len(batch)
-            self._observe(len(batch), seconds)
-        return len(batch)
+        """Run one turn of what is there now; returns how many images it was for."""
+        batch = self._next()
+        if batch is None:
+            return 0
+        self._run(batch)
+        return len(batch.entries)
 
     def seconds_until_due(self) -> float:
-        """Seconds until the next batch should be taken: 0 for now, infinite while nothing waits."""
-        if not self._waiting:
+        """Seconds until the next turn should begin: 0 for now, infinite while there is nothing to do."""
+        if self._begun:
+            return 0.0
+        if not self.waiting:
             return math.inf
         if self._closing or not self._limits.max_delay_s or self._is_batch_full():
             return 0.0
-        oldest = min(entry.queued for entry in self._waiting)
+        oldest = min(entries[0].queued for entries in self._waiting.values() if entries)
         return max(0.0, oldest + self._limits.max_delay_s - self._clock())
 
+    def _is_busy(self, kind: Kind) -> bool:
+        return bool(self._waiting[kind]) or kind in self._begun
+
     def _is_batch_full(self) -> bool:
-        """Whether waiting longer could not make the next batch larger."""
-        group = [entry for entry in self._waiting if entry.group == self._waiting[0].group]
-        limits = self._limits
-        return len(group) >= limits.batch_images or sum(entry.pixels for entry in group) >= limits.batch_pixels
+        """Whether waiting longer could not make any batch larger."""
+        for kind, entries in self._waiting.items():
+            if entries and (kind.large or not self._fits(self._company(entries), entries[0])):
+                return True
+        return False
+
+    def _company(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
+        """The first of `entries` and those of its group that fit into one batch, in order."""
+        company: list[QueueEntry] = []
+        for entry in entries:
+            if entry.group == entries[0].group and (not company or self._fits(company, entry)):
+                company.append(entry)
+        return company
+
+    def _fits(self, batch: Sequence[QueueEntry], entry: QueueEntry) -> bool:
+        pixels = (len(batch) + 1) * entry.pixels  # all of a group have as many
+        return len(batch) < self._limits.batch_images and pixels <= self._limits.batch_pixels
 
     def _work(self) -> None:
         try:
@@ -210,13 +262,6 @@ class Batcher:
             self._ended = True
             self._refuse_waiting("the server has failed")
 
-    def _refuse_waiting(self, reason: str) -> None:
-        with self._changed:
-            left, self._waiting, self._pixels = self._waiting, [], 0
-        for entry in left:
-            if entry.result.set_running_or_notify_cancel():
-                entry.result.set_exception(Unavailable(reason))
-
     def _wait(self) -> bool:
         """Until there is something to do; False when closing and all is done."""
         with self._changed:
@@ -226,84 +271,114 @@ class Batcher:
                 self._changed.wait(None if due == math.inf else due)
             return True
 
-    def _take(self) -> list[QueueEntry]:
-        """The first in the queue and those of its group that fit; the late get their problem, the cancelled go."""
-        batch: list[QueueEntry] = []
-        kept: list[QueueEntry] = []
-        pixels = 0
+    def _next(self) -> Batch | None:
+        """What has the next turn; the late get their problem, the cancelled go."""
         with self._changed:
-            for entry in self._waiting:
-                fits = len(batch) < self._limits.batch_images and pixels + entry.pixels <= self._limits.batch_pixels
-                if batch and not (fits and entry.group == batch[0].group):
-                    kept.append(entry)
-                elif self._wanted(entry):
-                    batch.append(entry)
-                    pixels += entry.pixels
-            self._waiting = kept
-            self._pixels = sum(entry.pixels for entry in kept)
-        return batch
+            for entries in self._waiting.values():
+                _keep_wanted(entries, self._clock())
+            for kind, begun in list(self._begun.items()):
+                _keep_wanted(begun.entries, self._clock())
+                if not begun.entries:
+                    del self._begun[kind]
+            kinds = [kind for kind in KINDS if self._is_busy(kind)]
+            if not kinds:
+                return None
+            kind = self._shares.next(kinds)
+            batch = self._begun.pop(kind, None)
+            if batch is None:
+                entries = self._waiting[kind]
+                batch = Batch(kind, self._company(entries), self._clock())
+                for entry in batch.entries:
+                    entries.remove(entry)
+            self._running = batch
+            return batch
 
-    def _wanted(self, entry: QueueEntry) -> bool:
-        if not entry.result.set_running_or_notify_cancel():
-            return False
-        if entry.deadline <= self._clock():
-            entry.result.set_exception(DeadlinePassed("the deadline passed while the image waited for the engine"))
-            return False
-        return True
-
-    def _serve(self, batch: list[QueueEntry], started: float) -> None:
-        """Run a batch and answer its entries. If that fails they run one by one: only the bad ones fail."""
+    def _run(self, batch: Batch) -> None:
+        """Run one turn, and answer the entries if it was the last."""
+        started = self._turn_since = self._clock()
         try:
-            results = self._run(batch, started)
+            batch.job = batch.job or batch.start()
+            pixels, done = batch.job.advance(), batch.job.done
+            if done:
+                batch.answer(batch.job)
         except BaseException as error:  # whatever the engine raises, SystemExit too, must not end the worker
-            if len(batch) == 1:
-                failure = EngineFailure("the engine could not segment this image")
-                failure.__cause__ = error
-                batch[0].result.set_exception(failure)
-                return
-            log.warning("a batch of %d images failed (%r); running them one by one", len(batch), error)
-            for entry in batch:
-                self._serve([entry], started)
+            pixels, done = batch.pixels, True
+            self._failed(batch, error)
+        seconds = self._clock() - started
+        batch.seconds += seconds
+        with self._changed:
+            self._turn_since = self._running = None
+            self._turn_seconds = FADING * self._turn_seconds + seconds
+            self._turn_pixels = FADING * self._turn_pixels + pixels
+            self._shares.charge(batch.kind, pixels)
+            if not done:
+                self._begun[batch.kind] = batch
+        if done:
+            self.finished += len(batch.entries)
+            self._observe(len(batch.entries), batch.seconds)
+
+    def _failed(self, batch: Batch, error: BaseException) -> None:
+        """Run the images of a batch one by one: only what fails by itself fails."""
+        if len(batch.entries) == 1:
+            failure = EngineFailure("the engine could not segment this image")
+            failure.__cause__ = error
+            batch.entries[0].answer(failure)
             return
-        for entry, result in zip(batch, results, strict=True):
-            entry.result.set_result(result)
+        log.warning("a batch of %d images failed (%r); running them one by one", len(batch.entries), error)
+        for entry in batch.entries:
+            single = Batch(batch.kind, [entry], batch.started)
+            try:
+                single.answer(single.start().finish())
+            except BaseException as its_error:
+                self._failed(single, its_error)
 
-    def _run(self, batch: list[QueueEntry], started: float) -> list[InferenceResult]:
-        engine, images = batch[0].params.engine, [entry.image for entry in batch]
-        masks: Sequence[Mask | None] = [None] * len(batch)
-        logits: Sequence[Logits | None] = [None] * len(batch)
-        if batch[0].params.encoder.wants_logits:
-            logits, timings = engine.run_logits(images)
-        else:
-            masks, timings = engine.run(images, [entry.params.threshold for entry in batch])
-        seconds = (timings.fit_ms + timings.run_ms) / 1000
-        return [
-            InferenceResult(mask, some, started - entry.queued, seconds)
-            for entry, mask, some in zip(batch, masks, logits, strict=True)
-        ]
-
-    def _require_room(self, images: int, pixels: int) -> None:
+    def _require_open(self) -> None:
         if self._ended:
             raise Unavailable("the server has failed")
         if self._closing:
-            raise Unavailable("the server is shutting down", headers={"Retry-After": "5"})
-        if self._is_full(images, pixels):
-            self._drop_cancelled()
-        if self._is_full(images, pixels):
-            seconds = self._seconds_to_drain()
-            raise QueueFull(
-                f"{len(self._waiting)} images ({self._pixels} pixels) are waiting; try again in {seconds} s",
-                headers={"Retry-After": str(seconds)},
-            )
+            raise Unavailable("the server is shutting down", headers=DRAINING)
 
-    def _is_full(self, images: int, pixels: int) -> bool:
-        too_many = len(self._waiting) + images > self._limits.queue_images
-        return too_many or self._pixels + pixels > self._limits.queue_pixels
+    def _refuse(self, images: int) -> None:
+        """Raise QueueFull, with the time at which there will be room."""
+        begun = sum(batch.pixels for batch in [*self._begun.values(), self._running] if batch)
+        drain_s = (self._waiting_pixels + begun) * self._pixel_s
+        seconds = self._appointments.make(self._clock(), images, drain_s, self._queue_s)
+        raise QueueFull(
+            f"{self.waiting} images are waiting; try again in {seconds} s", headers={"Retry-After": str(seconds)}
+        )
+
+    @property
+    def _waiting_pixels(self) -> int:
+        return sum(entry.pixels for entries in self._waiting.values() for entry in entries)
+
+    @property
+    def _pixel_s(self) -> float:
+        """Seconds that an engine takes for a pixel, as measured so far."""
+        return self._turn_seconds / max(self._turn_pixels, 1)
+
+    @property
+    def _queue_s(self) -> float:
+        """Seconds that a full queue of such images as wait now takes."""
+        return self._limits.queue_images * self._waiting_pixels / max(self.waiting, 1) * self._pixel_s
 
     def _drop_cancelled(self) -> None:
-        self._waiting = [entry for entry in self._waiting if not entry.result.cancelled()]
-        self._pixels = sum(entry.pixels for entry in self._waiting)
+        for entries in self._waiting.values():
+            for entry in [entry for entry in entries if entry.result.cancelled()]:
+                entries.remove(entry)
 
-    def _seconds_to_drain(self) -> int:
-        """Whole seconds, at least 1, until what waits now is done at the measured speed."""
-        return max(1, math.ceil(self._pixels * self._run_seconds / max(self._run_pixels, 1)))
+    def _refuse_waiting(self, reason: str) -> None:
+        with self._changed:
+            left = [entry for entries in self._waiting.values() for entry in entries]
+            left += [entry for batch in self._begun.values() for entry in batch.entries]
+            for entries in self._waiting.values():
+                entries.clear()
+            self._begun.clear()
+        for entry in left:
+            entry.answer(Unavailable(reason))
+
+
+def _keep_wanted(entries: deque[QueueEntry] | list[QueueEntry], now: float) -> None:
+    """Without the cancelled, and without the late, who are told."""
+    for entry in [entry for entry in entries if entry.result.cancelled() or entry.deadline <= now]:
+        entries.remove(entry)
+        entry.answer(DeadlinePassed("the deadline passed while the image waited for the engine"))

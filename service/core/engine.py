@@ -25,6 +25,32 @@ class Timings(Protocol):
         """The network itself."""
 
 
+class Job(Protocol):
+    """Images on their way through an engine, which others may use between two turns."""
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to run, so that there are results."""
+
+    @property
+    def masks(self) -> list[Mask]:
+        """uint8 [h, w] for every image: 0/1 for one class, class indices for several."""
+
+    @property
+    def logits(self) -> list[Logits]:
+        """int32 [h, w, classes] for every image where they were wanted, to be multiplied by the head's scale."""
+
+    @property
+    def timings(self) -> Timings:
+        """Those of all its turns."""
+
+    def advance(self) -> int:
+        """Run the next turn, all images or a window of a large one; returns the pixels that it computed."""
+
+    def finish(self) -> Job:
+        """Run all turns."""
+
+
 class Engine(Protocol):
     """What the service asks of an engine."""
 
@@ -40,24 +66,24 @@ class Engine(Protocol):
     def kernel(self) -> str:
         """By what: "avx2", "wgmma", …"""
 
-    def run(
-        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
-    ) -> tuple[list[Mask], Timings]:
-        """A mask uint8 [h, w] for every image, uint8 [h, w, 3]: 0/1 for one class, class indices for several.
+    def start(
+        self,
+        images: Sequence[Pixels],
+        threshold: float | Sequence[float] | None = None,
+        want_logits: bool = False,
+    ) -> Job:
+        """Begin with `images`, [h, w, 3]. A batch gives what single calls give.
 
         `threshold`, for one class, is the probability from which on a pixel is 1: one for all images or one each; the
-        model's own by default. A batch gives what single calls give.
+        model's own by default.
         """
-
-    def run_logits(self, images: Sequence[Pixels]) -> tuple[list[Logits], Timings]:
-        """Logits int32 [h, w, classes] for every image, to be multiplied by the head's scale."""
 
 
 def load(model: str, settings: Settings) -> runtime.Engine:
     """The engine of a model file or a shipped model, where and how the settings say. Raises EngineError."""
     from engine.runtime import Engine
 
-    return Engine.load(model, settings.device, settings.threads, settings.kernel)
+    return Engine.load(model, settings.device, settings.threads, settings.kernel, settings.batch_pixels)
 
 
 def load_all(settings: Settings) -> list[runtime.Engine]:

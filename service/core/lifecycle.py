@@ -92,7 +92,7 @@ class Lifecycle:
         error = last.exception() if last else None
         engine = None if error else next(engines, None)
         if engine is not None:
-            image = warm_up_image(self._settings.max_pixels)
+            image = warm_up_image(engine.model, self._settings.max_pixels)
             warm_up = self._batcher.submit(image, SegmentParams(engine, engine.model.threshold))
             warm_up.add_done_callback(lambda done: self._warm_up(engines, done))
             return

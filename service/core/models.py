@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from engine.model import Model
 from service.codec.pixels import Pixels
 from service.core.engine import Engine
 from service.logs import log
@@ -53,7 +54,7 @@ class ModelRegistry:
         try:
             engines = self._load() if self._load else self.engines
             for engine in engines:
-                engine.run([warm_up_image()], [engine.model.threshold])
+                engine.start([warm_up_image(engine.model)]).finish()
             self._engines = self._by_name(engines)
         except Exception:  # a broken model file must not end a working server
             log.exception("the models could not be loaded anew; the old ones stay")
@@ -71,7 +72,7 @@ class ModelRegistry:
         return named
 
 
-def warm_up_image(max_pixels: int = WARM_UP_SIDE**2) -> Pixels:
-    """A black image of at most `max_pixels` pixels (256 or more), for an engine's first run."""
-    side = min(WARM_UP_SIDE, math.isqrt(max_pixels) // 16 * 16)
+def warm_up_image(model: Model, max_pixels: int = WARM_UP_SIDE**2) -> Pixels:
+    """A black image of at most `max_pixels` pixels, for an engine's first run: what that runs on when it is warm."""
+    side = max(1, min(WARM_UP_SIDE, math.isqrt(max_pixels)) // model.stride * model.stride)
     return np.zeros((side, side, 3), np.uint8)

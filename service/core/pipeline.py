@@ -18,14 +18,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-from engine.images import WHOLE, Taken, rounded_pixels
+from engine.images import WHOLE, Taken
 from service.codec import decode
 from service.codec.encoders import Result
 from service.codec.pixels import Pixels
+from service.core import cost
 from service.core.batcher import Batcher, InferenceResult
 from service.core.params import SegmentParams
 from service.core.threads import CodecThreads
-from service.problems import Problem, TooManyPixels
+from service.problems import Problem
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import Traces
@@ -102,6 +103,7 @@ class Pipeline:
 
     def _decode(self, data: bytes, params: SegmentParams, started: float) -> Decoded:
         decoded = decode.decode(data, self._settings.max_pixels, params.selection)
+        cost.require_size(params.engine.model, decoded.pixels.shape, self._settings.max_pixels)
         return Decoded(decoded.pixels, self._clock() - started, decoded.taken)
 
     async def _encode(
@@ -122,9 +124,8 @@ class Pipeline:
         return SegmentResponse(body, seconds, decoded.taken)
 
     async def _decode_all(self, bodies: Sequence[bytes], params: SegmentParams) -> list[Decoded | Problem]:
-        """One after the other: the sum of their pixels is known before it is too much."""
+        """One after the other."""
         decoded: list[Decoded | Problem] = []
-        pixels, limit = 0, self._settings.queue_pixels
         for data in bodies:
             try:
                 entry = await self._threads.run(partial(self._decode, data, params, self._clock()))
@@ -132,9 +133,6 @@ class Pipeline:
                 decoded.append(problem)
                 continue
             decoded.append(entry)
-            pixels += rounded_pixels(*entry.image.shape[:2])
-            if pixels > limit:
-                raise TooManyPixels(f"the images of one request may have {limit} pixels in all", limit=limit)
         return decoded
 
     async def _encode_or_problem(

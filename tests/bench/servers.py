@@ -13,10 +13,10 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from PIL import Image
 
-from engine.runtime import Engine, Timings
+from engine.runtime import Engine, Job, Turns
 from service import server
 from service.app import create_app
-from service.codec.pixels import Logits, Mask, Pixels
+from service.codec.pixels import Mask, Pixels
 from service.settings import Settings
 
 
@@ -28,18 +28,19 @@ class Nothing:
     device: str = "none"
     kernel: str = "none"
 
-    def run(
-        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
-    ) -> tuple[list[Mask], Timings]:
+    def start(
+        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None, want_logits: bool = False
+    ) -> Job:
         """The upper half is foreground."""
-        masks = [np.zeros(image.shape[:2], np.uint8) for image in images]
-        for mask in masks:
-            mask[: len(mask) // 2] = 1
-        return masks, Timings(0, 0)
+        return Job(_upper_halves(images, want_logits), 0.0)
 
-    def run_logits(self, images: Sequence[Pixels]) -> tuple[list[Logits], Timings]:
-        """Nothing."""
-        return [np.zeros((*image.shape[:2], 1), np.int32) for image in images], Timings(0, 0)
+
+def _upper_halves(images: Sequence[Pixels], want_logits: bool) -> Turns:
+    masks = [np.zeros(image.shape[:2], np.uint8) for image in images]
+    for mask in masks:
+        mask[: len(mask) // 2] = 1
+    yield sum(mask.size for mask in masks)
+    return masks, [np.zeros((*mask.shape, 1), np.int32) for mask in masks if want_logits]
 
 
 def decode(data: bytes) -> Pixels:

@@ -66,6 +66,21 @@ def test_tiles_change_no_bit(model: Model, device: str, budget: int, size: tuple
         assert np.array_equal(tiled.run([pixels], 0.4)[0][0], whole.run([pixels], 0.4)[0][0])
 
 
+def test_others_may_run_between_two_turns(model: Model) -> None:
+    large, small = image(417, 300), image(40, 50)
+    with Engine.load(model) as whole, Engine.load(model, tile_pixels=300 * 300) as tiled:
+        job = tiled.start([large, small], 0.4)
+        pixels = []
+        while not job.done:
+            pixels.append(job.advance())
+            assert np.array_equal(tiled.run([small], 0.6)[0][0], whole.run([small], 0.6)[0][0])
+        rows, columns = tiled.tiling.windows(417, 300)
+        assert pixels == [rows[0].end * columns[0].end] * len(rows) * len(columns) + [48 * 64]
+        for mask, expected in zip(job.masks, whole.run([large, small], 0.4)[0], strict=True):
+            assert np.array_equal(mask, expected)
+        assert job.timings.run_ms > 0
+
+
 def test_a_narrower_halo_would_show(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison can fail."""
     pixels = image(417, 300)

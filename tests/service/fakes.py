@@ -37,45 +37,73 @@ def fake_model(classes: int = 1, name: str = "fake") -> Model:
 
 
 @dataclass
-class FakeEngine:
-    """A pixel is 1 where red reaches the threshold; with several classes it is red itself.
+class FakeJob:
+    """A turn is all images, or `turn_pixels` of the engine at a time."""
 
-    While `gate` is closed a run does not return; `entered` says that one has begun. `breaks` makes a run raise.
+    engine: FakeEngine
+    images: list[Pixels]
+    masks: list[Mask]
+    logits: list[Logits]
+    timings: FakeTimings = field(default_factory=FakeTimings)
+    done: bool = False
+
+    def __post_init__(self) -> None:
+        self._left: int = sum(image.shape[0] * image.shape[1] for image in self.images)
+
+    def advance(self) -> int:
+        self.engine.enter(self.images)
+        pixels = min(self._left, self.engine.turn_pixels)
+        self._left -= pixels
+        self.done = not self._left
+        return pixels
+
+    def finish(self) -> FakeJob:
+        while not self.done:
+            self.advance()
+        return self
+
+
+@dataclass
+class FakeEngine:
+    """A pixel is 1 where red reaches the threshold; with several classes it is red itself. Logits: see `_logits`.
+
+    While `gate` is closed a turn does not return; `entered` says that one has begun. `breaks` makes a turn raise.
     """
 
     model: Model = field(default_factory=fake_model)
     device: str = "fake"
     kernel: str = "fake"
+    turn_pixels: int = 10**9
     breaks: Callable[[Pixels], bool] = lambda image: False
-    batches: list[list[Pixels]] = field(default_factory=list)
+    batches: list[list[Pixels]] = field(default_factory=list)  # one each turn
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def run(
-        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None
-    ) -> tuple[list[Mask], FakeTimings]:
-        self._begin(images)
-        assert isinstance(threshold, Sequence)
-        if len(self.model.classes) > 1:
-            return [image[:, :, 0].astype(np.uint8) for image in images], FakeTimings()
-        pairs = zip(images, threshold, strict=True)
-        return [(image[:, :, 0] >= 255 * limit).astype(np.uint8) for image, limit in pairs], FakeTimings()
+    def start(
+        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None, want_logits: bool = False
+    ) -> FakeJob:
+        limits = threshold if isinstance(threshold, Sequence) else [self.model.threshold] * len(images)
+        masks = [self._mask(image[:, :, 0], limit) for image, limit in zip(images, limits, strict=True)]
+        logits = [self._logits(image[:, :, :1].astype(np.int32)) for image in images if want_logits]
+        return FakeJob(self, list(images), masks, logits)
 
-    def run_logits(self, images: Sequence[Pixels]) -> tuple[list[Logits], FakeTimings]:
-        """A logit of 1000 where red is 255, of -1000 where it is 0; the model's scale is 1/1000."""
-        self._begin(images)
-        reds = [image[:, :, :1].astype(np.int32) for image in images]
-        return [((red * 2 - 255) * 1000 // 255).repeat(len(self.model.classes), axis=2) for red in reds], FakeTimings()
-
-    def _begin(self, images: Sequence[Pixels]) -> None:
-        self.batches.append(list(images))
+    def enter(self, images: list[Pixels]) -> None:
+        """A turn."""
+        self.batches.append(images)
         self.entered.set()
         assert self.gate.wait(PATIENCE)
         if any(self.breaks(image) for image in images):
             raise RuntimeError("secret internals")
+
+    def _mask(self, red: Pixels, limit: float) -> Mask:
+        return red.astype(np.uint8) if len(self.model.classes) > 1 else (red >= 255 * limit).astype(np.uint8)
+
+    def _logits(self, red: Logits) -> Logits:
+        """1000 where red is 255, -1000 where it is 0; the model's scale is 1/1000."""
+        return ((red * 2 - 255) * 1000 // 255).repeat(len(self.model.classes), axis=2)
 
 
 @contextmanager

@@ -54,7 +54,6 @@ def test_variables_of_build_and_tests_are_left_alone(key: str) -> None:
         ("max_pixels", "", "max_pixels must be a whole number"),
         ("host", "", "host must not be empty"),
         ("energy", "sun", "energy must be one of auto, nvml, ina3221, rapl, none"),
-        ("queue_pixels", "1000", r"max_pixels .* must not exceed queue_pixels \(1000\)"),
     ],
 )
 def test_values_are_checked_at_birth(name: str, text: str, message: str) -> None:

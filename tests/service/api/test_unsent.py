@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from websockets.sync.client import connect
+from websockets.frames import Frame, Opcode
 
 from service.api.unsent import UnsentWatch
 from service.app import create_app
@@ -144,12 +144,13 @@ def test_a_websocket_whose_answers_nobody_reads_is_given_up() -> None:
     app = create_app(FakeEngine(), STALL)
     streams = app.state.service.open_streams
     with serving(app) as client, lazy(client) as raw:
-        address = f"ws://localhost:{client.base_url.port}/stream?format=probability"
-        with connect(address, sock=raw, max_size=None, max_queue=1) as websocket:
-            assert streams.count == 1
-            for _ in range(3):
-                websocket.send(LARGE)
-            assert ends(raw)
+        head = "GET /stream?format=probability HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+        head += "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+        raw.sendall(head.encode())
+        assert raw.recv(1 << 16).startswith(b"HTTP/1.1 101 ")
+        assert streams.count == 1
+        raw.sendall(Frame(Opcode.BINARY, LARGE).serialize(mask=True))
+        assert ends(raw)
         while streams.count:
             pass
 

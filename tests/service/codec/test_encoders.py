@@ -95,10 +95,8 @@ def encoded(name: str, classes: int) -> tuple[bytes, Result]:
     image = np.zeros((3, 4, 3), np.uint8)
     image[1, 1:3, 0] = 255 if classes == 1 else 2
     engine = FakeEngine(fake_model(classes))
-    (mask,), _ = engine.run([image], [0.5])
-    result = Result(
-        engine.model, image, mask, engine.run_logits([image])[0][0] if ENCODERS[name].wants_logits else None
-    )
+    job = engine.start([image], [0.5], want_logits=True)
+    result = Result(engine.model, image, job.masks[0], job.logits[0] if ENCODERS[name].wants_logits else None)
     return ENCODERS[name].encode(result), result
 
 

@@ -13,13 +13,13 @@ import pytest
 from engine.model import Preprocessing
 from service.codec.encoders import ENCODERS
 from service.codec.pixels import Pixels
-from service.core.batcher import LOW_WAITS_S, Batcher, InferenceResult, QueueLimits
+from service.core.batcher import Batcher, InferenceResult, QueueLimits
 from service.core.params import SegmentParams
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
 from tests.service.fakes import PATIENCE, FakeEngine, fake_model
 
-BOUNDS = QueueLimits(queue_images=5, queue_pixels=5 * 256, batch_images=3, batch_pixels=3 * 256)
-WIDE = QueueLimits(queue_images=99, queue_pixels=10**9, batch_images=9, batch_pixels=10**8)
+BOUNDS = QueueLimits(queue_images=5, batch_images=3, batch_pixels=3 * 256)
+WIDE = QueueLimits(queue_images=99, batch_images=9, batch_pixels=10**8)
 
 
 class Clock:
@@ -101,7 +101,7 @@ def test_a_batch_is_bounded_by_pixels_and_a_large_image_runs_alone() -> None:
     bench = Bench(replace(WIDE, batch_pixels=600))
     for side in (16, 16, 16, 100, 16):
         bench.submit(side=side)
-    assert bench.drain() == [[16, 16], [16, 16], [100]]
+    assert bench.drain() == [[16, 16], [100], [16, 16]]
 
 
 def test_images_that_a_model_resizes_share_a_batch_whatever_their_size() -> None:
@@ -138,15 +138,82 @@ def test_no_shape_starves_under_a_stream_of_another() -> None:
 
 def test_low_priority_waits_for_others_but_not_for_ever() -> None:
     bench = Bench(replace(WIDE, batch_images=1))
-    low = bench.submit(low_priority=True)
-    bench.clock.now += LOW_WAITS_S / 2
-    normal = bench.submit()
-    bench.clock.now += LOW_WAITS_S
-    late = bench.submit()
-    for first in (normal, low, late):
-        assert not first.done()
+    low = [bench.submit(low_priority=True) for _ in range(2)]
+    for _ in range(10):
+        bench.submit()
+    served = []
+    while bench.batcher.step():
+        served.append(sum(one.done() for one in low))
+    assert served == [0, 1, 1, 1, 1, 1, 2, *[2] * 5]  # one in five
+
+
+# -- large images --------------------------------------------------------------------------------------------------
+
+
+def large_and_small() -> Bench:
+    """An image of 64 x 64 pixels is large, and runs in 16 windows of as many as four small ones have."""
+    return Bench(replace(WIDE, batch_images=1, batch_pixels=1024), FakeEngine(turn_pixels=256))
+
+
+def test_small_images_get_in_between_two_windows() -> None:
+    bench = large_and_small()
+    large = bench.submit(255, side=64)
+    for _ in range(3):
         bench.batcher.step()
-        assert first.done()
+    small = bench.submit()
+    bench.batcher.step()
+    assert small.done()
+    assert not large.done()
+    assert bench.drain() == [[64]] * 3 + [[16]] + [[64]] * 13
+    assert top(large) == 1
+
+
+def test_many_small_images_leave_a_large_one_its_share() -> None:
+    bench = large_and_small()
+    large = bench.submit(side=64)
+    turns = 0
+    while not large.done():
+        bench.submit()
+        turns += bench.batcher.step()
+    assert turns == 32  # half of the pixels
+
+
+def test_large_images_run_one_after_the_other() -> None:
+    bench = large_and_small()
+    first, second = (bench.submit(side=64) for _ in range(2))
+    for _ in range(16):
+        bench.batcher.step()
+    assert (first.done(), second.done()) == (True, False)
+
+
+def test_a_large_image_whose_client_leaves_or_whose_deadline_passes_is_given_up_between_windows() -> None:
+    bench = large_and_small()
+    gone, late = bench.submit(side=64), bench.submit(side=80, deadline=101)
+    bench.batcher.step()
+    assert gone.cancel()
+    bench.batcher.step()
+    bench.clock.now = 102
+    assert bench.batcher.step() == 0
+    assert isinstance(late.exception(0), DeadlinePassed)
+    assert bench.drain() == [[64], [80]]
+
+
+def test_small_images_are_never_refused_for_the_pixels_of_others() -> None:
+    bench = Bench(QueueLimits(3, 1, 256))
+    for _ in range(2):
+        bench.submit(side=4096)
+    bench.batcher.require_room()
+    bench.submit()
+    with pytest.raises(QueueFull):
+        bench.submit()
+
+
+def test_what_a_model_resizes_to_is_what_counts() -> None:
+    model = replace(fake_model(), preprocessing=Preprocessing("resize", height=60, width=64))
+    bench = Bench(replace(WIDE, batch_pixels=4095), FakeEngine(model, turn_pixels=1024))
+    bench.submit(side=40)
+    bench.submit(side=16)
+    assert bench.drain() == [[40], [40], [16]]
 
 
 # -- waiting for company -------------------------------------------------------------------------------------------
@@ -176,12 +243,9 @@ def test_with_a_delay_the_oldest_waits_until_it_is_over_or_the_batch_is_full() -
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "bounds", [QueueLimits(2, 10**6, 1, 256), QueueLimits(99, 2 * 256, 1, 256)], ids=["images", "pixels"]
-)
-def test_a_full_queue_refuses_with_the_measured_time(bounds: QueueLimits) -> None:
+def test_a_full_queue_refuses_with_the_measured_time() -> None:
     clock = Clock()
-    bench = Bench(bounds, FakeEngine(breaks=lambda image: clock.pass_by(7)), clock)
+    bench = Bench(QueueLimits(2, 1, 256), FakeEngine(breaks=lambda image: clock.pass_by(7)), clock)
     bench.submit()
     bench.batcher.step()  # 7 seconds for one image of this size
     for _ in range(2):
@@ -194,7 +258,7 @@ def test_a_full_queue_refuses_with_the_measured_time(bounds: QueueLimits) -> Non
 
 
 def test_an_unmeasured_queue_says_one_second() -> None:
-    bench = Bench(QueueLimits(1, 256, 1, 256))
+    bench = Bench(QueueLimits(1, 1, 256))
     bench.submit()
     with pytest.raises(QueueFull) as caught:
         bench.batcher.require_room()
@@ -213,7 +277,7 @@ def test_many_are_admitted_whole_or_not_at_all() -> None:
 
 
 def test_the_cancelled_neither_run_nor_hold_a_place() -> None:
-    bench = Bench(QueueLimits(2, 10**6, 2, 10**6))
+    bench = Bench(QueueLimits(2, 2, 10**6))
     gone, stays = bench.submit(), bench.submit(255)
     assert gone.cancel()
     later = bench.submit()

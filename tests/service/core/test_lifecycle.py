@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 
-from service.core.models import warm_up_image
 from service.core.params import SegmentParams
 from service.core.service import assemble
 from service.problems import Unavailable
@@ -17,7 +17,7 @@ from tests.service.fakes import PATIENCE, FakeEngine, fake_model
 def test_every_engine_is_warmed_up_by_an_image_that_the_limits_allow() -> None:
     for pixels, side in ((256, 16), (48 * 48 - 1, 32), (2**20, 256)):
         engines = [FakeEngine(fake_model(name=name)) for name in ("first", "second")]
-        service = assemble(engines, Settings(max_pixels=pixels, queue_pixels=pixels, queue_images=1))
+        service = assemble(engines, Settings(max_pixels=pixels, queue_images=1))
         service.lifecycle.start()
         assert service.lifecycle.settled.wait(PATIENCE)
         service.lifecycle.require_ready()
@@ -37,7 +37,8 @@ def test_a_server_whose_engines_thread_has_ended_is_neither_ready_nor_alive() ->
     service.lifecycle.start()
     assert service.lifecycle.settled.wait(PATIENCE)
     service.batcher._observe = lambda images, seconds: sys.exit()  # a fault of the batcher's own
-    assert service.batcher.submit(warm_up_image(), SegmentParams(service.models.default, 0.5)).result(PATIENCE)
+    image = np.zeros((16, 16, 3), np.uint8)
+    assert service.batcher.submit(image, SegmentParams(service.models.default, 0.5)).result(PATIENCE)
     service.batcher._worker.join(PATIENCE)
     for refuses in (service.lifecycle.require_alive, service.lifecycle.require_ready, service.lifecycle.require_room):
         with pytest.raises(Unavailable, match="failed"):

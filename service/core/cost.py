@@ -1,0 +1,29 @@
+"""What an image costs the engine, known before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.model import Model
+from service.problems import TooManyPixels
+
+
+def shape(model: Model, height: int, width: int) -> tuple[int, int]:
+    """(height, width) that the network computes: those that the model resizes to, else the image's own, padded."""
+    how = model.preprocessing
+    return model.padded(how.height, how.width) if how.resize_mode == "resize" else model.padded(height, width)
+
+
+def pixels(model: Model, image_shape: Sequence[int]) -> int:
+    """Pixels of that shape. They are what every limit on pixels counts from the moment on that the model is known."""
+    height, width = shape(model, *image_shape[:2])
+    return height * width
+
+
+def require_size(model: Model, image_shape: Sequence[int], limit: int) -> None:
+    """Raise TooManyPixels for an image [h, w, ...] that costs more than the setting `max_pixels`."""
+    cost = pixels(model, image_shape)
+    if cost > limit:
+        height, width = image_shape[:2]
+        detail = f"{width} x {height} is {cost} pixels for the model {model.name}; the limit is {limit}"
+        raise TooManyPixels(detail, limit=limit)
