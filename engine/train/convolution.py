@@ -89,18 +89,18 @@ class BitConv(nn.Module):
 
     def refresh_threshold(self) -> None:
         """Take the masking threshold anew from the latent weights (a partial sort: not for every step)."""
-        latent = self.weight.detach()
+        latent = self.maskable()
         if self.kind in kinds.MASKED:
-            self.threshold = mbu.zero_threshold(self.maskable(), self.zeros)
+            self.threshold = mbu.zero_threshold(latent.cpu().numpy(), self.zeros)
         elif self.kind == "twn":
             self.threshold = 0.7 * float(latent.abs().mean())
         elif self.kind == "max-abs":  # round(w / max |w|) is zero up to there
             self.threshold = 0.5 * float(latent.abs().max())
 
-    def maskable(self) -> NDArray[np.float32]:
-        """The latent weights that are not zero anyway, outside their branch's support."""
-        latent: NDArray[np.float32] = self.weight.detach().cpu().numpy()
-        return latent if self.support is None else latent[self.support.expand_as(self.weight).cpu().numpy() > 0]
+    def maskable(self) -> Tensor:
+        """The latent weights but for those that are zero anyway, outside their branch's support."""
+        latent = self.weight.detach()
+        return latent if self.support is None else latent[self.support.expand_as(latent) > 0]
 
     def reset_scale(self) -> None:
         """SEQ's scale begins where nothing is clipped: at every output channel's largest weight."""

@@ -128,7 +128,7 @@ class Network(nn.Module):
 
     def _zeros_by_cost(self, masked: dict[str, BitConv], zeros: float) -> dict[str, float]:
         visits = dict(zip([layer.name for layer in self.layers], strategy.weight_visits(self.layers), strict=True))
-        latents = {name: stage.maskable() for name, stage in masked.items()}
+        latents = {name: stage.maskable().cpu().numpy() for name, stage in masked.items()}
         products = {name: visits[name] * latents[name].size / stage.weight.numel() for name, stage in masked.items()}
         return mbu.zeros_by_cost(latents, products, zeros)
 

@@ -54,6 +54,27 @@ def test_impossible_shares_of_zeros_are_refused(zeros: float) -> None:
         mbu.zero_threshold(np.ones(4), zeros)
 
 
+# -- weights of two bits, factors of segments -------------------------------------------------------------------------
+
+
+def test_two_bits_are_dorefas_with_ties_up() -> None:
+    weights = np.arctanh(np.array([-0.9, -0.61, -0.59, -1e-9, 0.0, 0.59, 0.61, 0.9]))  # cut at 0 and at 2/3 of .9
+    assert mbu.two_bits(weights).tolist() == [-3, -3, -1, -1, 1, 1, 3, 3]
+    assert mbu.two_bits(np.zeros((2, 2))).tolist() == [[1, 1], [1, 1]]
+
+
+def test_two_signs_make_every_value_of_two_bits() -> None:
+    values = np.array([-3, -1, 0, 1, 3], np.int8)
+    high, low = mbu.split(values)
+    assert (2 * high + low).tolist() == values.tolist()
+    assert np.abs(high).tolist() == np.abs(low).tolist() == [1, 1, 0, 1, 1]
+
+
+def test_exponents_are_nearest_in_the_logarithm_with_ties_up() -> None:
+    factors = np.array([1e-9, 2**-2.6, 2**-2.5, 0.25, 2**-1.4, 0.5, 2**-0.5, 1 - 1e-9])
+    assert mbu.exponents(factors, 3).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
 # -- cost score -------------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +191,19 @@ def test_fixed_point_uses_the_whole_range_and_rounds_to_nearest() -> None:
     assert np.abs(integers).max((1, 2, 3)).tolist() == [32767, 32767, 0, 32767]
     assert np.all(np.abs(integers * step - weights) <= step * 0.5000001)
     assert step[2] == 1
+
+
+@pytest.mark.parametrize("largest", [1 << 12, 1 << 19, 2**31 - 2])
+@pytest.mark.parametrize("inputs", [1, 3])
+def test_weights_use_as_much_of_int16_as_their_logits_may_reach(inputs: int, largest: int) -> None:
+    rng = np.random.default_rng(largest)
+    weights, bias = rng.normal(size=(3, 40)), rng.normal(size=3)
+    limit = mbu.fixed_point_limit(weights, bias, inputs, largest)
+    integers, step = mbu.fixed_point(weights, None, limit)
+    added = np.rint(bias * inputs / step.item()).astype(np.int64)
+    reached = int((inputs * np.abs(integers.astype(np.int64)).sum(1) + np.abs(added)).max())
+    assert reached <= largest
+    assert limit == mbu.FIXED_POINT_MAX or reached > largest - 2 * (inputs * 40 + 1) - largest / limit
 
 
 @pytest.mark.parametrize("scale", [1e-6, 0.003, 0.7])

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from engine.layer import Layer
 from engine.model import Preprocessing
+from engine.networks import bfcn, multibranch, unet
 from engine.train import card, metrics
 from engine.train.evaluate import Row
 from engine.train.metrics import Counts
@@ -45,3 +49,19 @@ def test_scores_over_training_images_are_called_that() -> None:
     text = card.write(random_model(3), rows(12, "", Counts(8, 1, 1)), "all")
     assert "training has seen some of them" in text
     assert "Otsu" not in text
+
+
+@pytest.mark.parametrize(
+    ("flat", "family", "activations", "masked"),
+    [
+        (unet.layers(3, activation_bits=2), "mbu-net", "levels of 2 bits", "12 of 12 blocks"),
+        (bfcn.layers(3), "bfcn", "levels of 2 bits", "0 of 20 layers of bits"),
+        (multibranch.layers(3), "multi-branch", "single bits", "25 of 25 layers of bits"),
+    ],
+)
+def test_the_card_says_what_kind_of_network_it_is(
+    flat: list[Layer], family: str, activations: str, masked: str
+) -> None:
+    what = f"({family}) whose activations are {activations}; {masked} are masked"
+    model = replace(random_model(layers=flat), family=family)
+    assert what in card.write(model, rows(1, "", Counts(8, 1, 1)), "all")

@@ -166,7 +166,7 @@ def test_branches_have_weights_in_their_supports_alone_and_the_share_of_zeros_th
     assert not np.any(weights[np.broadcast_to(~allowed, weights.shape)])
     inside = weights[np.broadcast_to(allowed, weights.shape)]
     assert np.mean(inside == 0) == pytest.approx(0.6, abs=0.01)
-    assert conv_of(network, "up").maskable().size == inside.size
+    assert conv_of(network, "up").maskable().numel() == inside.size
     assert set(np.unique(model.tensors["up.exponents"])) == {0, 1, 2, 3}
 
 

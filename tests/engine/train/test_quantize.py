@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine import mbu
-from engine.train import quantize
+from engine.train import kinds, quantize
 
 X = torch.linspace(-2, 2, 81, dtype=torch.float64)
 
@@ -36,6 +36,39 @@ def test_between_them_both_are_mixed(annealed: float) -> None:
     assert torch.allclose(gradient(annealed), slopes, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("ramp", [kinds.DOREFA, kinds.CENTERED])
+def test_levels_are_those_that_are_folded_into_thresholds(ramp: kinds.Ramp, planes: int) -> None:
+    targets = (np.array(mbu.level_targets(planes)) - ramp.shift) / ramp.scale
+    x = torch.cat([X + 0.003, torch.from_numpy(targets + 1e-12), torch.from_numpy(targets - 1e-12)])
+    expected = (x.numpy()[:, None] >= targets).sum(1)
+    np.testing.assert_array_equal(quantize.levels(x, ramp, (1 << planes) - 1), expected)
+
+
+def test_ties_of_levels_go_up() -> None:
+    assert quantize.levels(torch.tensor([0.5]), kinds.DOREFA, 1).tolist() == [1]
+    assert quantize.levels(torch.tensor([0.5]), kinds.DOREFA, 3).tolist() == [2]
+    assert quantize.levels(torch.tensor([0.5], dtype=torch.bfloat16), kinds.CENTERED, 3).tolist() == [2]
+
+
+@pytest.mark.parametrize("annealed", [0.0, 0.25, 1.0])
+def test_levels_pass_gradients_on_to_the_margin_of_their_ramp(annealed: float) -> None:
+    for ramp, low, high in ((kinds.DOREFA, 0.0, 1.0), (kinds.CENTERED, -1.0, 2.0)):
+        x = X.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(quantize.levels(x, ramp, 3, annealed=annealed).sum(), x)
+        inside = X.clamp(low + 1e-9, high - 1e-9) == X
+        assert torch.equal(slope, torch.where(inside, 3 * ramp.scale, 0.0).double())
+
+
+def test_levels_are_annealed_from_a_clipped_line_and_begin_in_finer_steps() -> None:
+    line = 3 * (X / 2 + 0.25).clamp(0, 1)
+    hard = quantize.levels(X, kinds.CENTERED, 3)
+    assert torch.allclose(quantize.levels(X, kinds.CENTERED, 3, annealed=0), line)
+    assert torch.allclose(quantize.levels(X, kinds.CENTERED, 3, annealed=0.3), torch.lerp(line, hard, 0.3))
+    fine = quantize.levels(X, kinds.CENTERED, 3, steps=255)
+    assert 0 < float((fine - line).abs().max()) <= 1.5 / 255 + 1e-9
+
+
 def test_weights_are_those_of_mbu_and_every_weight_learns() -> None:
     latent = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     latent[0, 0, 0, 0] = 0
@@ -51,6 +84,36 @@ def test_weights_are_those_of_mbu_and_every_weight_learns() -> None:
         assert np.allclose(values.detach().numpy(), expected, atol=1e-6)
         (slope,) = torch.autograd.grad(values.sum(), w)
         assert torch.equal(slope, torch.ones_like(w))
+
+
+def test_weights_of_two_bits_are_those_of_mbu_with_dorefas_gradient() -> None:
+    latent = torch.randn(4, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    kept = mbu.mask(latent.numpy(), 0.5) != 0
+    w = latent.clone().requires_grad_()
+    values = quantize.two_bits(w, 0.5)
+    np.testing.assert_allclose(values.detach(), mbu.two_bits(latent.numpy()) * kept, atol=1e-12)
+    (slope,) = torch.autograd.grad(values.sum(), w, retain_graph=True)
+    (expected,) = torch.autograd.grad(3 * (torch.tanh(w) / torch.tanh(w).abs().max()).sum(), w)
+    assert torch.allclose(slope, expected)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_weights_of_several_bits_are_equal_steps(bits: int) -> None:
+    latent = torch.randn(500, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    values, soft = quantize.of_bits(latent, bits), quantize.squashed(latent)
+    steps = (values + 1) / 2 * (2**bits - 1)
+    assert torch.allclose(steps, steps.round())
+    assert float((values - soft).abs().max()) <= 1 / (2**bits - 1) + 1e-9
+    assert float(values.abs().max()) == pytest.approx(1)
+
+
+def test_factors_are_powers_of_two_with_the_sigmoids_gradient() -> None:
+    logits = torch.linspace(-6, 6, 41, dtype=torch.float64, requires_grad=True)
+    factors = quantize.powers_of_two(logits, 3)
+    exponents = mbu.exponents(torch.sigmoid(logits).detach().numpy(), 3)
+    np.testing.assert_allclose(factors.detach(), 2.0**exponents)
+    (slope,) = torch.autograd.grad(factors.sum(), logits)
+    assert torch.allclose(slope, 8 * torch.sigmoid(logits) * (1 - torch.sigmoid(logits)))
 
 
 @pytest.mark.parametrize("axis", [None, (1, 2, 3)])
