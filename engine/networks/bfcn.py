@@ -16,11 +16,17 @@ from engine.networks.unet import encoding
 
 
 def layers(
-    width: int = 32, classes: int = 1, weights: str = "binary", weight_bits: int = 1, activation_bits: int = 2
+    width: int = 32,
+    classes: int = 1,
+    weights: str = "binary",
+    weight_bits: int = 1,
+    activation_bits: int = 2,
+    zeros: float = 0.0,
 ) -> list[Layer]:
     """Flat layer list; `width` is the channels at full resolution, eight times as many at 1 / 16.
 
-    `weights` are "binary" (the paper's) or "masked". Two `weight_bits` are two segments: 2 * s1 + s0, of +-1 each the
+    `weights` are "binary" (the paper's) or "masked", `zeros` of them zero: a residual is added about as large as what
+    the others add up to. Two `weight_bits` are two segments: 2 * s1 + s0, of +-1 each the
     values -3, -1, 1 and 3.
     """
     if weight_bits not in (1, 2):
@@ -29,7 +35,8 @@ def layers(
     flat = [Layer("in", "stem", (IMAGE,), width, "int16", 3, **written)]
 
     def conv(name: str, read: str, channels: int, residual: str = "", up: int = 1) -> str:
-        exponent = round(math.log2(3 * math.sqrt(channels))) if residual else 0  # about the sum's spread at the start
+        spread = 3 * math.sqrt(channels * (1 - zeros))  # of the sum at the start, in that of what it reads
+        exponent = max(0, round(math.log2(spread))) if residual else 0
         options: dict[str, Any] = {"segments": weight_bits, "residual": residual, "residual_exponent": exponent}
         flat.append(Layer(name, "conv", (read,), channels, weights, 3, up, **options, **written))
         return name

@@ -51,7 +51,8 @@ def _flat(config: Config) -> list[Layer]:
     classes, bits = max(len(config.classes), 1), config.activation_bits or ACTIVATION_BITS[config.family]
     weights = "masked" if config.masked else "binary"
     if config.family == "bfcn":
-        return bfcn.layers(config.width, classes, weights, config.weight_bits, bits)
+        zeros = config.zeros if config.masked else 0.0
+        return bfcn.layers(config.width, classes, weights, config.weight_bits, bits, zeros)
     if config.family == "multi-branch":
         return multibranch.layers(config.width, classes, weights, config.branches, config.gates, bits)
     return unet.layers(config.width, classes, config.masked, bits)

@@ -16,6 +16,7 @@ from engine.runtime import Engine
 from engine.train import card, evaluate, export, kinds, trainer
 from engine.train.config import Config
 from engine.train.data import augment
+from engine.train.network import Network
 from engine.train.trainer import Trainer
 
 torch.set_num_threads(1)  # the networks are tiny
@@ -106,6 +107,21 @@ def test_weights_are_masked_or_not_and_of_one_or_two_bits() -> None:
     assert quantizers(family="bfcn", weight_bits=2) == {"two-bit-masked"}
     assert quantizers(family="multi-branch", masked=()) == {"binary", "masked"}
     assert quantizers(family="multi-branch", weights=("twn",)) == {"twn"}
+
+
+@pytest.mark.parametrize("masked", [(), unet.BLOCKS])
+def test_residuals_of_bfcn_are_about_as_large_as_the_sums_that_they_join(masked: tuple[str, ...]) -> None:
+    config = Config("", "", family="bfcn", width=8, masked=masked)
+    torch.manual_seed(0)
+    network = Network(config.layers(), ramp=config.ramp)
+    network.set_zeros(config.zeros)
+    with torch.no_grad():
+        levels = network.trace(torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8), keep=True)
+        for name, conv in network.bit_convolutions().items():
+            if conv.layer.residual:
+                spread = conv._sums(levels[conv.layer.inputs[0]], conv._fake_quantized()).std((0, 2, 3)).mean()
+                residual = levels[conv.layer.residual].std((0, 2, 3)).mean() * 2**conv.layer.residual_exponent
+                assert 0.5 < float(spread / residual) < 2, name
 
 
 @pytest.mark.parametrize(
