@@ -22,6 +22,7 @@ from engine.preprocess import Image
 from engine.prune import prune
 from engine.runtime import Engine
 from engine.train import calibrate, kinds, log
+from engine.train import checkpoint as checkpoints
 from engine.train.config import Config
 from engine.train.data import dataset, layouts
 from engine.train.network import Network
@@ -50,11 +51,13 @@ def export(
     class_name: str = "foreground",
     color: tuple[int, int, int] = (64, 192, 96),
     metrics: Mapping[str, Any] | None = None,
+    threshold: float = 0.5,
 ) -> Path:
     """Write the model file of `checkpoint` to `out`, read it back and prove it; returns its path.
 
     Channels that can never change a result are left out, and where the training data is at hand the probabilities are
-    calibrated on its validation images. `name` is the file's stem by default. `metrics` (JSON) go into the provenance,
+    calibrated on its validation images. `name` is the file's stem by default, `threshold` the probability at
+    which a pixel is foreground unless a request says otherwise. `metrics` (JSON) go into the provenance,
     by default those that the trainer logged for this checkpoint. The proof runs random images and, where the training
     data is at hand, some of it. A file that fails is not left behind.
     """
@@ -68,7 +71,8 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
     small = prune(model)
-    small = replace(small, model=replace(small.model, provenance={**model.provenance, "removed": small.report(model)}))
+    provenance = {**model.provenance, "removed": small.report(model)}
+    small = replace(small, model=replace(small.model, threshold=threshold, provenance=provenance))
     try:
         format.save(small.model, part)
         prove(network, format.load(part), proof_images(config), small.kept)
@@ -87,7 +91,7 @@ def colors(count: int) -> list[tuple[int, int, int]]:
 
 def restore(checkpoint: str | Path) -> tuple[Network, Config, int]:
     """(network in evaluation mode, its run's configuration, step) of a trainer's checkpoint."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = checkpoints.read(checkpoint)
     config = Config(**current(state["config"]))
     network = Network(config.layers(), config.full_precision, config.ramp)
     network.load_state_dict(state["network"])

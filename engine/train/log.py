@@ -21,13 +21,21 @@ def append(path: Path, **values: float) -> None:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The rows of the log at `path`, each with the columns that it fills."""
+    """The rows of the log at `path`, each with the columns that it fills; a last row that was cut short is no row."""
     with path.open(newline="") as file:
-        return [current({name: float(text) for name, text in row.items() if text}) for row in csv.DictReader(file)]
+        whole = (line for line in file if line.endswith("\n"))
+        return [current({name: float(text) for name, text in row.items() if text}) for row in csv.DictReader(whole)]
 
 
 def forget(path: Path, step: int) -> None:
-    """Drop the rows after `step`: a run that resumes there writes them again."""
-    if path.is_file():
-        header, *rows = path.read_text().splitlines(keepends=True)
-        path.write_text("".join([header, *(row for row in rows if int(row.split(",")[0]) <= step)]))
+    """Drop the rows after `step`, which a run that resumes there writes again, and a last row that was cut short."""
+    if not path.is_file():
+        return
+    header, *rows = path.read_text().splitlines(keepends=True) or [""]
+    if not header.endswith("\n"):
+        path.unlink()
+        return
+    kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
+    part = path.with_suffix(".part.csv")
+    part.write_text("".join([header, *kept]))
+    part.replace(path)

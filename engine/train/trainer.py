@@ -19,7 +19,7 @@ from engine import preprocess
 from engine.layer import Layer
 from engine.model import Preprocessing
 from engine.preprocess import Image
-from engine.train import figures, kinds, log, metrics
+from engine.train import checkpoint, figures, kinds, log, metrics
 from engine.train.config import Config
 from engine.train.data import augment, dataset, layouts, samples
 from engine.train.data.files import DataError
@@ -40,6 +40,10 @@ Load = Callable[[dataset.Sample, int, Preprocessing], samples.Loaded]
 
 class ResumeError(ValueError):
     """The checkpoint in the output folder belongs to another run; the message names the fields that differ."""
+
+
+class Interrupted(Exception):  # noqa: N818
+    """A run that was asked to stop and has saved its state; the message says where."""
 
 
 class Trainer:
@@ -66,12 +70,15 @@ class Trainer:
         self.device = torch.device(_best_device() if config.device == "auto" else config.device)
         self.network = _placed(Network(layers, config.full_precision, config.ramp), self.device)
         if config.init:
-            self.network.warm_start(torch.load(config.init, map_location="cpu", weights_only=True)["network"])
+            self.network.warm_start(checkpoint.read(config.init)["network"])
         self.teacher = _load_teacher(config.teacher, layers, self.device) if config.teacher else None
         self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate)
         self.step = 0
         self.best = 0.0
+        self._losses: list[float] = []  # since the last row of the log
+        self._asked_to_stop = False
         self._resume()
+        log.forget(self.log, self.step)
 
     @property
     def checkpoint(self) -> Path:
@@ -86,24 +93,33 @@ class Trainer:
         self.fit()
         return self._validate_and_save()
 
+    def stop(self) -> None:
+        """Ask a run to save and raise Interrupted where its masking thresholds are due: within REFRESH_EVERY steps.
+
+        There a resumed run gives the same bits as one that was never interrupted.
+        """
+        self._asked_to_stop = True
+
     def fit(self) -> None:
         """Train what is left of the budget and re-estimate batch norm; the end of it is neither scored nor saved."""
         config = self.config
         self._set_zeros()
         with tqdm(total=config.steps, initial=self.step, unit="step", dynamic_ncols=True, disable=self._quiet) as bar:
-            reported, losses = time.monotonic(), []
+            reported, since = time.monotonic(), self.step
             for pixels, labels in prefetch(
                 self._batches(self.step, config.steps, partial(augment.crop, ablate=config.ablate))
             ):
-                losses.append(self._train_step(pixels, labels))
+                self._losses.append(self._train_step(pixels, labels))
                 self.step += 1
                 bar.update()
                 if self.step % LOG_EVERY == 0:
-                    speed = len(losses) * config.batch / (time.monotonic() - reported)
-                    self._report(bar, float(np.mean(losses)), speed)
-                    reported, losses = time.monotonic(), []
+                    speed = (self.step - since) * config.batch / (time.monotonic() - reported)
+                    self._report(bar, float(np.mean(self._losses)), speed)
+                    self._losses = []
+                    reported, since = time.monotonic(), self.step
                 if self.step < config.steps:
                     self._save_when_due()
+                    self._stop_when_asked()
         self._set_zeros()
         self.network.set_bits(0)
         if "batch-norm-re-estimation" in config.ablate:
@@ -167,6 +183,14 @@ class Trainer:
         elif self.step % self.config.save_every == 0:
             self.save()
 
+    def _stop_when_asked(self) -> None:
+        if self._asked_to_stop and self.step % REFRESH_EVERY == 0:
+            self.save()
+            raise Interrupted(
+                f"stopped at step {self.step} of {self.config.steps}, saved in {self.checkpoint}; "
+                "the same command goes on from there"
+            )
+
     def _validate_and_save(self) -> metrics.Metrics:
         self._set_zeros()
         result = validate(self.network, self.validation, self.config)
@@ -180,14 +204,13 @@ class Trainer:
         """Write the checkpoint."""
         self._set_zeros()
         state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state | {"config": asdict(self.config), "best": self.best}, part)
-        part.replace(self.checkpoint)
+        state |= {"config": asdict(self.config), "best": self.best, "losses": self._losses}
+        checkpoint.write(self.checkpoint, state)
 
     def _resume(self) -> None:
         if not self.checkpoint.is_file():
             return
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        state = checkpoint.read(self.checkpoint)
         here, there = asdict(self.config), asdict(Config(**current(state["config"])))
         differing = [name for name in here if name not in FREE_FIELDS and here[name] != there[name]]
         if differing:
@@ -196,7 +219,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = state["step"], state["best"]
-        log.forget(self.log, self.step)
+        self._losses = state.get("losses", [])
 
     def _report(self, bar: Any, loss: float, speed: float) -> None:
         self._log(loss=loss, samples_per_second=speed)
@@ -255,9 +278,9 @@ def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _load_teacher(checkpoint: str, layers: list[Layer], device: torch.device) -> Network:
+def _load_teacher(path: str, layers: list[Layer], device: torch.device) -> Network:
     teacher = _placed(Network(layers, full_precision=True), device)
-    teacher.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["network"])
+    teacher.load_state_dict(checkpoint.read(path)["network"])
     return teacher.eval()
 
 

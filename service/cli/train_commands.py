@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def train(args: argparse.Namespace) -> int:
     """Train on a folder of images/ and masks/; resumes where an interrupted run stopped."""
     from engine import strategy
     from engine.train.config import Config
-    from engine.train.trainer import Trainer
+    from engine.train.trainer import Interrupted, Trainer
 
     given = flags.training_of(args)
     if "masked" in given:
@@ -64,10 +65,31 @@ def train(args: argparse.Namespace) -> int:
         if given.get("family", default.family) == default.family:
             print(f"masked blocks: {' '.join(given['masked']) or 'none'}")
     trainer = Trainer(Config(**given))
-    found = trainer.run()
+    try:
+        with _interrupts(trainer.stop):
+            found = trainer.run()
+    except Interrupted as stopped:
+        print(f"mbunet: {stopped}", file=sys.stderr)
+        return 130
     print(f"validation: Dice {found.dice:.4f}, IoU {found.iou:.4f}, F1 {found.f1:.4f} over {found.images} images")
     print(f"checkpoint: {trainer.checkpoint}\nnext: mbunet export {trainer.checkpoint} MODEL.safetensors")
     return 0
+
+
+@contextmanager
+def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at the first Ctrl-C; the second one is what it always is."""
+
+    def first(*_: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        print("\nmbunet: stops within a few steps and saves; once more to stop at once", file=sys.stderr)
+        stop()
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @_with_torch
@@ -75,7 +97,7 @@ def export(args: argparse.Namespace) -> int:
     """Turn a checkpoint into a model file and prove that it computes the same bits."""
     from engine.train.export import export
 
-    path = export(args.checkpoint, args.out, name=args.name, class_name=args.class_name)
+    path = export(args.checkpoint, args.out, name=args.name, class_name=args.class_name, threshold=args.threshold)
     print(_model(str(path)).provenance["removed"], path, sep="\n")
     return 0
 
@@ -86,6 +108,8 @@ def evaluate(args: argparse.Namespace) -> int:
     from engine.train.config import Config
     from engine.train.data import layouts
 
+    if args.card and _is_checkpoint(args.model):
+        raise UserError(f"a card describes a model file: mbunet export {args.model} MODEL.safetensors, then eval that")
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
     everything = layouts.samples(args.data, config.selection)
     failures: list[DataError] = []
@@ -124,12 +148,16 @@ def _model(name: str) -> Model:
 
 def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
     """The engine to score; a trainer's checkpoint (.pt) is run by torch, full precision included."""
-    if not str(args.model).endswith(".pt"):
+    if not _is_checkpoint(args.model):
         return flags.engine_of(flags.settings_of(args))
     _require_torch()
     from engine.train.export import CheckpointEngine
 
     return nullcontext(CheckpointEngine(args.model))
+
+
+def _is_checkpoint(model: str) -> bool:
+    return model.endswith(".pt")
 
 
 def data(args: argparse.Namespace) -> int:
@@ -201,6 +229,7 @@ def _export_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("out", type=Path, help="the model file to write, ending in .safetensors")
     command.add_argument("--name", default="", help="name of the model; by default the file's")
     command.add_argument("--class-name", default="foreground", help="what the foreground shows")
+    command.add_argument("--threshold", type=flags.share, default=0.5, help=f"{flags.THRESHOLD_HELP} by default (0.5)")
 
 
 def _evaluate_flags(command: argparse.ArgumentParser) -> None:

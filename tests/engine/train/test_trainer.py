@@ -18,10 +18,11 @@ from engine import format, preprocess, selftest
 from engine.backends import reference
 from engine.runtime import Engine
 from engine.train import evaluate, export, log, trainer
+from engine.train.checkpoint import CheckpointError
 from engine.train.config import Config
 from engine.train.data import layouts
 from engine.train.data.files import DataError
-from engine.train.trainer import ResumeError, Trainer
+from engine.train.trainer import Interrupted, ResumeError, Trainer
 from service.app import create_app
 from service.settings import Settings
 from tests.service.fakes import serving
@@ -73,6 +74,53 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         assert torch.equal(tensor, weights(resumed)[name]), name
     rows = [[{**row, "samples_per_second": 0} for row in log.read(run.log)] for run in (whole, resumed)]
     assert rows[0] == rows[1]
+
+
+def test_a_run_that_is_asked_to_stop_says_where_and_goes_on_with_the_same_bits(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "REFRESH_EVERY", 3)
+    whole = Trainer(tiny(data, tmp_path / "whole", save_every=100))
+    whole.run()
+    stopped = Trainer(tiny(data, tmp_path / "parts", save_every=100))
+    stopped.stop()
+    with pytest.raises(Interrupted, match=rf"step 3 of 8, saved in {stopped.checkpoint}"):
+        stopped.run()
+    resumed = Trainer(tiny(data, tmp_path / "parts", save_every=100))
+    assert resumed.step == 3
+    resumed.run()
+    assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
+    losses = [[row.get("loss") for row in log.read(run.log)] for run in (whole, resumed)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("length", [0, 5, 300])
+def test_a_checkpoint_that_was_cut_short_is_named(length: int, data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "out")
+    run = Trainer(config)
+    run.save()
+    run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:length])
+    for read in (lambda: Trainer(config), lambda: export.restore(run.checkpoint)):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is no whole checkpoint"):
+            read()
+    torch.save({"weights": 1}, run.checkpoint)
+    with pytest.raises(CheckpointError, match="no checkpoint of a training run"):
+        Trainer(config)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 60, -2])
+def test_a_log_that_was_cut_short_resumes(cut: int, data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "out")
+    Trainer(config).run()
+    run = Trainer(config)
+    run.step = 2
+    run.save()
+    text = run.log.read_text()
+    run.log.write_text(text[:cut])
+    log.read(run.log)
+    resumed = Trainer(config)
+    resumed.run()
+    assert [row["step"] for row in log.read(run.log)][-4:] == [4, 6, 8, 8]
 
 
 def test_a_finished_run_that_is_started_again_changes_nothing(data: Path, tmp_path: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import signal
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engine import format
 from engine.networks import unet
 from engine.train.config import Config
 from engine.train.metrics import Metrics
@@ -112,6 +115,29 @@ def test_every_setting_of_a_training_run_is_a_flag() -> None:
     flags.add_training(command)
     shown = {action.dest for action in command._actions if action.help != argparse.SUPPRESS}
     assert shown - {"help"} == {field.name for field in fields(Config)} - {"data", "out"}
+
+
+def test_ctrl_c_asks_a_run_to_stop_and_the_command_says_where_it_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_step = Trainer._train_step
+
+    def pressed(self: Trainer, *batch: Any) -> float:
+        if self.step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return train_step(self, *batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", pressed)
+    before = signal.getsignal(signal.SIGINT)
+    size = ["--width", "3", "--crop", "32", "--batch", "1", "--samples", "32", "--device", "cpu"]
+    assert cli.main(["train", str(NUCLEI), "--out", str(tmp_path), *size]) == 130
+    assert f"stopped at step 16 of 32, saved in {tmp_path}/checkpoint.pt" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+    assert cli.main(["eval", str(tmp_path / "checkpoint.pt"), str(NUCLEI), "--card", str(tmp_path / "card.md")]) == 1
+    assert "a card describes a model file: mbunet export" in capsys.readouterr().err
+    model = tmp_path / "early.safetensors"
+    assert cli.main(["export", str(tmp_path / "checkpoint.pt"), str(model), "--threshold", "0.3"]) == 0
+    assert format.load(model).threshold == 0.3
 
 
 def test_a_model_card_is_written_beside_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,42 @@
+"""The trainer's checkpoints on disk: written whole or not at all, read with a sentence for those that are cut short."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NEEDED = ("network", "config", "step")
+
+
+class CheckpointError(ValueError):
+    """A file that is no whole checkpoint; the message names it and says what to do."""
+
+
+def write(path: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` to `path` in one move: whoever reads it finds the file of before or the new one, whole."""
+    part = path.with_suffix(".part")
+    torch.save(dict(state), part)
+    part.replace(path)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The state in the checkpoint at `path`, on the CPU; raises CheckpointError and OSError."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch has no error of its own for what it cannot read
+        raise CheckpointError(f"{path} is no whole checkpoint ({_first_line(error)}); {ADVICE}") from error
+    if not isinstance(state, dict) or any(name not in state for name in NEEDED):
+        raise CheckpointError(f"{path} is no checkpoint of a training run: it lacks one of {', '.join(NEEDED)}")
+    return state
+
+
+ADVICE = "remove it to begin anew, or put another in its place"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
