@@ -124,6 +124,10 @@ class BadParameter(Problem):
         return cls("; ".join(f"{one['parameter']}: {one['message']}" for one in found), errors=found)
 
 
+class TooManyObjects(Problem):
+    status, title = 422, "The mask falls into too many objects"
+
+
 class QueueFull(Problem):
     status, title = 429, "Too many images are waiting"
 

@@ -31,7 +31,8 @@ SERVICE_SEES = {  # of the engine; the command line sees all of it
     *("engine.images", "engine.model", "engine.preprocess", "engine.runtime"),
 }
 ENGINE_MAY_IMPORT = {"engine", "numpy", "safetensors", *sys.stdlib_module_names}
-IMAGES_MAY_IMPORT = {"engine", "numpy", "PIL", "simplejpeg", "tifffile", "imagecodecs", *sys.stdlib_module_names}
+CODECS = {"PIL", "simplejpeg", "tifffile", "imagecodecs"}
+IMAGES_MAY_IMPORT = {"engine", "numpy", "scipy", *CODECS, *sys.stdlib_module_names}
 
 
 @cache
@@ -193,7 +194,7 @@ def test_the_native_engines_do_not_include_each_other(engine: str, other: str) -
 
 @pytest.mark.parametrize("module", ["service.app", "service.cli"])
 def test_starting_the_server_imports_nothing_heavy(module: str) -> None:
-    heavy = {"torch", "matplotlib", "ray", "engine.train"}
+    heavy = {"torch", "matplotlib", "ray", "scipy", "engine.train"}
     code = f"import sys, {module}; print(*{heavy!r}.intersection(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "", "")

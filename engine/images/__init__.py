@@ -1,5 +1,5 @@
 """THE decoder: an image file's bytes become pixels as they are displayed, by one set of rules for serving, training and
-evaluation; and the reader of masks, which has rules of its own.
+evaluation; the reader of masks, which has rules of its own; and the objects of a mask (`components`).
 
 What counts, whatever the format:
 
@@ -21,6 +21,7 @@ Every refusal is an `ImageError` that names the file, where there is one, and th
 what a file says of itself has been counted: pixels, bytes of samples, and the parts that a decoder would walk through.
 """
 
+from engine.images.components import WHOLE_COMPONENTS, Labels, ObjectParams, TooManyObjectsError, label
 from engine.images.decoder import SUFFIXES, Decoded, decode, is_named_image, of_colors, size
 from engine.images.errors import (
     DamagedImageError,
@@ -42,15 +43,19 @@ __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
     "WHOLE",
+    "WHOLE_COMPONENTS",
     "Choice",
     "DamagedImageError",
     "Decoded",
     "ImageError",
+    "Labels",
     "NoSuchPartError",
     "NotAnImageError",
+    "ObjectParams",
     "Pixels",
     "Selection",
     "Taken",
+    "TooManyObjectsError",
     "TooManyPixelsError",
     "UnreadableFileError",
     "UnsupportedImageError",
@@ -58,6 +63,7 @@ __all__ = [
     "decode",
     "indices",
     "is_named_image",
+    "label",
     "of_colors",
     "read_choice",
     "read_mask",

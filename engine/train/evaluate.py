@@ -11,11 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine import images
+from engine.images import ObjectParams
 from engine.preprocess import Image
 from engine.train import metrics
 from engine.train.data import dataset
 from engine.train.data.files import DataError
-from engine.train.metrics import Counts
+from engine.train.metrics import Counts, ObjectCounts
 
 PARTS = ("validation", "training", "all")
 
@@ -39,7 +41,7 @@ class Row:
     """One image's pixel counts for one class: of the model's mask and, where asked for, of Otsu's.
 
     `label` names the class where there are several; the background has no rows. The image's `reliability`
-    (`metrics.reliability`) stands in its first row.
+    (`metrics.reliability`) stands in its first row. `objects` are counted without splitting and with it, where asked.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Row:
     otsu: Counts | None = None
     label: str = ""
     reliability: NDArray[np.float64] | None = field(default=None, compare=False)
+    objects: tuple[ObjectCounts, ObjectCounts] | None = None
 
 
 def select(
@@ -79,11 +82,13 @@ def evaluate(
     classes: Sequence[str] = (),
     calibration: bool = False,
     failed: Callable[[DataError], None] | None = None,
+    min_area: int = 0,
 ) -> list[Row]:
     """Run every image of `samples` (wrap them for a progress bar) and count its pixels against its mask.
 
     `threshold` is a probability, by default the model's own; with `otsu` Otsu's masks are counted too. `classes` names
-    the classes of index masks; there Otsu has nothing to say. With `calibration` probabilities are looked at as well.
+    the classes of index masks; there Otsu has nothing to say. With `calibration` probabilities are looked at as well,
+    and with `min_area` objects of at least so many pixels.
     A sample that cannot be used raises DataError, or where `failed` is given, that is told and the others go on.
     """
     labels = list(classes[1:]) or [""]
@@ -99,10 +104,23 @@ def evaluate(
         (predicted,), _ = engine.run([image], threshold)
         baseline = metrics.count(metrics.otsu(image), mask) if otsu and not classes else None
         trust = metrics.reliability(engine.probabilities(image), mask) if calibration else None
-        for label, counts in zip(labels, metrics.by_class(predicted, mask, len(classes)), strict=True):
-            rows.append(Row(sample.name, sample.stratum, counts, baseline, label, trust))
+        for k, (name, counts) in enumerate(
+            zip(labels, metrics.by_class(predicted, mask, len(classes)), strict=True), start=1
+        ):
+            objects = _count_objects(predicted == k, mask == k, min_area) if min_area else None
+            rows.append(Row(sample.name, sample.stratum, counts, baseline, name, trust, objects))
             trust = None
     return rows
+
+
+def _count_objects(
+    predicted: NDArray[np.bool_], true: NDArray[np.bool_], min_area: int
+) -> tuple[ObjectCounts, ObjectCounts]:
+    """Without splitting what touches, and with it. The components of a true mask are its objects."""
+    truth, _ = images.label(true.astype(np.uint8))
+    found = (images.label(predicted.astype(np.uint8), ObjectParams(split, min_area))[0] for split in (False, True))
+    plain, split = (metrics.match_objects(labels, truth) for labels in found)
+    return plain, split
 
 
 def calibration_error(rows: Iterable[Row]) -> float | None:
@@ -124,6 +142,17 @@ def table(rows: Sequence[Row]) -> str:
         if with_otsu:
             line += _cells(metrics.summarize(row.otsu for row in chosen if row.otsu), 11)
         lines.append(line)
+    return "\n".join(lines)
+
+
+def object_table(rows: Sequence[Row]) -> str:
+    """Text table of object F1 at IoU .5, pooled over all images, without splitting and with it."""
+    lines = [f"{'stratum':<16}{'true':>8}" + "".join(f"{head:>12}" for head in ("found", "F1", "split found", "F1"))]
+    for title, chosen in parts(rows).items():
+        counted = [row.objects for row in chosen if row.objects]
+        plain, split = (metrics.sum_objects(some) for some in zip(*counted, strict=True))
+        cells = [f"{plain.found:>12}", f"{plain.f1:>12.4f}", f"{split.found:>12}", f"{split.f1:>12.4f}"]
+        lines.append(f"{title:<16}{plain.true:>8}" + "".join(cells))
     return "\n".join(lines)
 
 

@@ -56,6 +56,40 @@ def by_class(predicted: NDArray[np.generic], true: NDArray[np.generic], classes:
     return [count(predicted == k, true == k) for k in range(1, classes)] if classes else [count(predicted, true)]
 
 
+@dataclass(frozen=True)
+class ObjectCounts:
+    """Objects of one or more images: found, true, and found ones that match a true one."""
+
+    matched: int
+    found: int
+    true: int
+
+    @property
+    def f1(self) -> float:
+        """2 matched / (found + true); 1 where there are neither."""
+        total = self.found + self.true
+        return 2 * self.matched / total if total else 1.0
+
+
+def match_objects(found: NDArray[np.int32], true: NDArray[np.int32]) -> ObjectCounts:
+    """Counts of two label images of one shape, 0 being background: objects match where their IoU is above .5.
+
+    Above a half an object has one match at most, so there is nothing to choose.
+    """
+    count = int(found.max(initial=0)) + 1
+    pairs, both = np.unique(true.astype(np.int64) * count + found, return_counts=True)
+    of_true, of_found = np.divmod(pairs, count)
+    areas_true, areas_found = np.bincount(true.ravel()), np.bincount(found.ravel())
+    matched = (of_true > 0) & (of_found > 0) & (3 * both > areas_true[of_true] + areas_found[of_found])
+    return ObjectCounts(int(matched.sum()), count - 1, int(true.max(initial=0)))
+
+
+def sum_objects(counts: Iterable[ObjectCounts]) -> ObjectCounts:
+    """Counts over all images."""
+    items = list(counts)
+    return ObjectCounts(sum(c.matched for c in items), sum(c.found for c in items), sum(c.true for c in items))
+
+
 def summarize(counts: Iterable[Counts]) -> Metrics:
     """Metrics over the images behind `counts`; raises ValueError when there are none.
 

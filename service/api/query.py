@@ -35,6 +35,10 @@ class SegmentQuery(BaseModel):
     )
     channel: Part = Field(None, description="Of an image that has several: from 0, or max for the maximum of all.")
     page: Part = Field(None, description="Plane, frame or page of an image that has several: as `channel`.")
+    split: Literal["distance"] | None = Field(
+        None, description="Of objects and labels: cut touching objects at their necks, by the distance to their edges."
+    )
+    min_area: int | None = Field(None, ge=1, description="Of objects and labels: pixels of the smallest that counts.")
     timeout_ms: int | None = Field(None, ge=1, description="Milliseconds from the end of the upload to the answer.")
     priority: Literal["normal", "low"] = Field("normal", description="Low waits for others, but not for ever.")
 
@@ -60,6 +64,7 @@ def segment_params(given: QueryParams, accept: str, service: Service) -> Segment
         params.timeout_s(query.timeout_ms, service.settings.timeout_ms),
         query.priority == "low",
         Selection(query.channel, query.page),
+        params.objects(encoder, query.split, query.min_area),
     )
 
 

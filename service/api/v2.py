@@ -138,7 +138,7 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
     results = await in_time(request, service.pipeline.infer(images, wanted), wanted.timeout_s)
     request.state.log |= {"model": engine.model.name, "images": len(results), "bytes": len(body)}
     scale = np.uint8(255 if len(engine.model.classes) == 1 else 1)
-    masks = np.stack([result.mask for result in results if result.mask is not None]) * scale
+    masks = np.stack([result.mask for result in results]) * scale
     content, headers = await service.threads.run(lambda: oip.write(asked, engine.model.name, masks))
     last = results[-1]
     timing = {"Server-Timing": server_timing(milliseconds({"queue": last.queue_s, "engine": last.engine_s}))}

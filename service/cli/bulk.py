@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine import images
-from engine.images import FIRST, ImageError, Selection
+from engine.images import FIRST, WHOLE_COMPONENTS, ImageError, ObjectParams, Selection
 from service.cli import client
-from service.codec import encoders
+from service.codec.encoders import ENCODERS, Result
 from service.core import engine
+from service.problems import Problem
 from service.settings import Settings
 
 PART = re.compile(r".+\.[0-9a-f]{32}\.part")
@@ -34,15 +35,20 @@ class Job:
     threshold: float | None = None
     overlay: bool = False
     selection: Selection = FIRST
+    masks: bool = True
+    objects: ObjectParams | None = None  # where they are wanted
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an image file: mask and overlay (empty where none is wanted), both PNG; or why it failed."""
+    """What became of an image file: mask and overlay, both PNG, and objects, as the format of that name; or why it
+    failed. What is not wanted is empty.
+    """
 
     source: Path
     mask: bytes = b""
     overlay: bytes = b""
+    objects: bytes = b""
     failure: str = ""
 
 
@@ -61,17 +67,29 @@ class Segmenter:
             return Outcome(source, failure=error.reason)
         except MemoryError:
             return Outcome(source, failure="there is no memory for it")
-        (mask,), _ = self._engine.run([image], self._job.threshold)
-        overlay = encoders.overlay(image, mask, self._engine.model) if self._job.overlay else b""
-        return Outcome(source, encoders.to_png(mask, self._engine.model), overlay)
+        wanted = self._job.objects
+        segmented = self._engine.start([image], self._job.threshold, want_logits=wanted is not None).finish()
+        logits = segmented.logits[0] if wanted else None
+        result = Result(self._engine.model, image, segmented.masks[0], logits, wanted or WHOLE_COMPONENTS)
+        try:
+            return _outcome(source, self._job, lambda name: ENCODERS[name].encode(result))
+        except Problem as problem:
+            return Outcome(source, failure=problem.detail)
 
     def close(self) -> None:
         """Give the engine's memory and threads back."""
         self._engine.close()
 
 
+def _outcome(source: Path, job: Job, encoded: Callable[[str], bytes]) -> Outcome:
+    """What `encoded` makes of the formats that are wanted."""
+    mask = encoded("png") if job.masks else b""
+    overlay = encoded("overlay") if job.overlay else b""
+    return Outcome(source, mask, overlay, encoded("objects") if job.objects is not None else b"")
+
+
 def here(job: Job, sources: Iterable[Path]) -> Iterator[Outcome]:
-    """Outcomes from an engine in this process, in order."""
+    """Outcomes from an engine in this process, in order. An interrupt ends them after the image under way."""
     segmenter = Segmenter(job)
     try:
         yield from map(segmenter, sources)
@@ -84,9 +102,6 @@ def by_server(job: Job, sources: Iterable[Path], url: str, parallel: int, retry_
 
     Raises OSError where no server answers for `retry_deadline_s` seconds.
     """
-    formats = ("png", "overlay") if job.overlay else ("png",)
-
-    query = client.query_of(job.threshold, job.selection)
 
     @cache  # says each thing once
     def say(line: str) -> None:
@@ -103,14 +118,18 @@ def by_server(job: Job, sources: Iterable[Path], url: str, parallel: int, retry_
             return Outcome(source, failure=str(error))
         key = job.settings.api_key
         try:
-            mask, *overlay = (
-                client.segment(url, data, retry_deadline_s, query | {"format": name}, key, failed) for name in formats
+            return _outcome(
+                source, job, lambda name: client.segment(url, data, retry_deadline_s, _query(job, name), key, failed)
             )
         except client.Refused as refusal:
             return Outcome(source, failure=str(refusal))
-        return Outcome(source, mask, b"".join(overlay))
 
     yield from _in_order(one, list(sources), parallel)
+
+
+def _query(job: Job, name: str) -> dict[str, object]:
+    objects = job.objects if ENCODERS[name].of_objects else None
+    return client.query_of(job.threshold, job.selection, objects) | {"format": name}
 
 
 def _in_order(work: Callable[[Path], Outcome], sources: Sequence[Path], parallel: int) -> Iterator[Outcome]:
@@ -143,6 +162,18 @@ def overlay_of(target: Path) -> Path:
     return target.with_suffix(".overlay.png")
 
 
+def is_other(what: str, file: Path) -> bool:
+    """Whether an earlier run has written the opposite of `what` to `file`, an image being called X.overlay.png.
+
+    Overlays are in color, masks are not; a file of another name is no overlay.
+    """
+    if not file.name.endswith(".overlay.png") or not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        is_color = opened.read(26)[25:] == b"\2"
+    return is_color == (what == "mask")
+
+
 def is_done(target: Path, overlay: bool) -> bool:
     """Whether an earlier run has written this mask, and its overlay where one is wanted."""
     return target.exists() and (not overlay or overlay_of(target).exists())
@@ -152,8 +183,8 @@ def write(outcome: Outcome, target: Path) -> None:
     """Write what an outcome holds: the mask last, since it says that all is done."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if outcome.overlay:
-        _write_whole(overlay_of(target), outcome.overlay)
-    _write_whole(target, outcome.mask)
+        write_whole(overlay_of(target), outcome.overlay)
+    write_whole(target, outcome.mask)
 
 
 def remove_abandoned(folders: Iterable[Path]) -> None:
@@ -164,7 +195,7 @@ def remove_abandoned(folders: Iterable[Path]) -> None:
             part.unlink()
 
 
-def _write_whole(target: Path, data: bytes) -> None:
+def write_whole(target: Path, data: bytes) -> None:
     """Write a file so that, whenever the machine stops, it is there with all of `data` or not at all."""
     part, file = _held_part(target)
     try:

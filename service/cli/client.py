@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
 
-from engine.images import Selection
+from engine.images import ObjectParams, Selection
 
 TIMEOUT_S = 120.0
 ANNOUNCED = 2**20  # bytes: larger bodies are sent once the server has seen their length
@@ -74,9 +74,11 @@ def segment(
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def query_of(threshold: float | None, selection: Selection) -> dict[str, object]:
+def query_of(threshold: float | None, selection: Selection, objects: ObjectParams | None = None) -> dict[str, object]:
     """What of a query differs from the server's defaults."""
-    given = {"threshold": threshold, "channel": selection.channel, "page": selection.page}
+    given: dict[str, object] = {"threshold": threshold, "channel": selection.channel, "page": selection.page}
+    if objects is not None:
+        given |= {"split": "distance" if objects.split else None, "min_area": objects.min_area}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -59,6 +59,13 @@ def add_settings(command: argparse.ArgumentParser, *names: str) -> None:
             command.add_argument(_flag(field.name), metavar="X", help=meaning)
 
 
+def add_objects(command: argparse.ArgumentParser) -> None:
+    """Add the flags that say what counts as an object."""
+    split = "of objects: cut those that touch at their necks, by the distance to their edges"
+    command.add_argument("--split", choices=["distance"], help=split)
+    command.add_argument("--min-area", type=count, metavar="N", help="of objects: pixels of the smallest that counts")
+
+
 def add_training(command: argparse.ArgumentParser, *names: str) -> None:
     """Add a flag for each of the settings `names` of a training run, by default for all.
 

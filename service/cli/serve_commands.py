@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.images import SUFFIXES, Selection, is_named_image
+from engine.images import SUFFIXES, ObjectParams, Selection, is_named_image
 from service.cli import flags
 from service.cli.flags import UserError
 from service.cli.terminal import progress
@@ -33,36 +33,44 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def segment(args: argparse.Namespace) -> int:
-    """Write the masks of images and folders, computed here, by a server or by a Ray cluster; what is there stays."""
-    from service.cli import bulk
+    """Write masks of images, or a table of objects, computed here, by a server or by Ray; masks that are there stay."""
+    from service.cli import bulk, object_table
 
-    targets = _targets(_images(args.images), args.out, args.overlay)
+    _objects(args)
+    images = _images(args.images)
+    targets = _targets(images, args.out, args.overlay) if args.out else {}
     bulk.remove_abandoned({target.parent for target in targets.values()})
-    todo = [source for source, target in targets.items() if args.overwrite or not bulk.is_done(target, args.overlay)]
-    if len(todo) < len(targets):
-        there = f"{len(targets) - len(todo)} of {len(targets)} masks are there already"
+    kept = set() if args.overwrite else {s for s, target in targets.items() if bulk.is_done(target, args.overlay)}
+    if kept:
+        there = f"{len(kept)} of {len(targets)} masks are there already"
         print(f"mbunet: {there}; --overwrite makes them anew", file=sys.stderr)
+    todo = images if args.table else [source for source in images if source not in kept]
     failures: list[Outcome] = []
-    written = 0
+    documents: dict[Path, bytes] = {}
+    done = 0
     try:
         for _, outcome in zip(progress(todo, "image"), _outcomes(args, todo), strict=True):
             if outcome.failure:
                 failures.append(outcome)
-            else:
+                continue
+            if outcome.mask and outcome.source not in kept:
                 bulk.write(outcome, targets[outcome.source])
-                written += 1
+            documents[outcome.source] = outcome.objects
+            done += 1
     finally:
-        if failures or written < len(todo):
-            print(_summary(failures, written, len(todo)), file=sys.stderr)
+        if failures or done < len(todo):
+            print(_summary(failures, done, len(todo)), file=sys.stderr)
+    if args.table:
+        bulk.write_whole(args.table, object_table.csv_of(documents))
     return 1 if failures else 0
 
 
-def _summary(failures: Sequence[Outcome], written: int, wanted: int) -> str:
-    """What failed and why, and how much of what was wanted is there."""
+def _summary(failures: Sequence[Outcome], done: int, wanted: int) -> str:
+    """What failed and why, and how much of what was wanted is done."""
     lines = [f"mbunet: {failure.source}: {failure.failure}" for failure in failures]
-    untried = wanted - written - len(failures)
+    untried = wanted - done - len(failures)
     rest = f", {untried} were not tried" if untried else ""
-    return "\n".join([*lines, f"mbunet: {written} of {wanted} masks written, {len(failures)} failed{rest}"])
+    return "\n".join([*lines, f"mbunet: {done} of {wanted} images segmented, {len(failures)} failed{rest}"])
 
 
 def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Outcome]:
@@ -70,7 +78,7 @@ def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Out
     from service.cli import bulk
 
     selection = Selection(args.channel, args.page)
-    job = bulk.Job(flags.settings_of(args), args.threshold, args.overlay, selection)
+    job = bulk.Job(flags.settings_of(args), args.threshold, args.overlay, selection, bool(args.out), _objects(args))
     if not sources:
         return iter(())
     if args.url:
@@ -85,10 +93,25 @@ def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Out
         raise UserError("--ray needs Ray: pip install 'mbunet[ray]'") from None
 
 
+def _objects(args: argparse.Namespace) -> ObjectParams | None:
+    """What counts as an object, where they are wanted; raises UserError for flags that go nowhere."""
+    if not (args.out or args.table):
+        raise UserError("say where to: -o FOLDER for masks, --table FILE.csv for objects")
+    if args.overlay and not args.out:
+        raise UserError("--overlay needs -o FOLDER")
+    if args.table:
+        return ObjectParams(args.split == "distance", args.min_area or 1)
+    if args.split or args.min_area:
+        raise UserError("--split and --min-area say what is an object: they need --table FILE.csv")
+    return None
+
+
 def _segment_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("images", nargs="+", type=Path, metavar="IN", help="image files, or folders of them")
-    command.add_argument("-o", "--out", required=True, type=Path, help="folder for NAME.png, or one .png file")
+    command.add_argument("-o", "--out", type=Path, help="folder for NAME.png, or one .png file")
     command.add_argument("--overlay", action="store_true", help="write NAME.overlay.png as well")
+    command.add_argument("--table", type=Path, metavar="FILE.csv", help="write a row for every object of all images")
+    flags.add_objects(command)
     command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)
     several = "of images that have several: a number from 0, or max for the maximum of all (default: the first)"
     command.add_argument("--channel", type=flags.part, metavar="C", help=several)
@@ -130,6 +153,9 @@ def _targets(images: Sequence[Path], out: Path, overlay: bool) -> dict[Path, Pat
     for image, target in targets.items():
         for what, file in (("mask", target), ("overlay", bulk.overlay_of(target)))[: 1 + overlay]:
             place = file.resolve()
+            if bulk.is_other(what, file):
+                other = "an overlay" if what == "mask" else "a mask"
+                raise UserError(f"{image}: its {what} would be written over {file}, {other}; choose another folder")
             if place in taken:
                 raise UserError(f"{image}: its {what} would be written over {taken[place]}; choose another folder")
             taken[place] = f"the {what} of {image}"

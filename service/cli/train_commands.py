@@ -123,6 +123,7 @@ def evaluate(args: argparse.Namespace) -> int:
             engine.class_names,
             calibration=True,
             failed=failures.append,
+            min_area=args.objects or 0,
         )
     for failure in failures:
         print(f"mbunet: {failure}", file=sys.stderr)
@@ -134,6 +135,9 @@ def evaluate(args: argparse.Namespace) -> int:
         args.card.write_text(card.write(_model(args.model), rows, args.part), encoding="utf-8")
     print(evaluate.table(rows))
     print(f"expected calibration error of the probabilities: {evaluate.calibration_error(rows):.4f}")
+    if args.objects:
+        print(f"\nobjects of at least {args.objects} pixels, matched above an IoU of .5:")
+        print(evaluate.object_table(rows))
     if failures:
         print(f"{len(failures)} images could not be scored")
     return 1 if failures else 0
@@ -240,6 +244,8 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     flags.renamed(command, "--share", "--validation")
     command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)
     command.add_argument("--otsu", action="store_true", help="score Otsu's threshold beside the model")
+    objects = "score objects of at least N pixels too, without splitting those that touch and with it (N: 1)"
+    command.add_argument("--objects", type=flags.count, nargs="?", const=1, metavar="N", help=objects)
     command.add_argument("--csv", type=Path, help="write the scores of every image to this file")
     command.add_argument("--card", type=Path, help="write a model card (Markdown) to this file; not for checkpoints")
     flags.add_settings(command, *flags.ENGINE)

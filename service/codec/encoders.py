@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.images import WHOLE_COMPONENTS, Labels, ObjectParams, TooManyObjectsError, label
 from engine.model import Model
 from engine.preprocess import in_8_bits, is_8_bits
-from service.codec import png, polygons, rle
+from service.codec import objects, png, polygons, rle
 from service.codec.pixels import Logits, Mask, Pixels
+from service.problems import TooManyObjects
 
 
 def to_png(mask: Mask, model: Model) -> bytes:
@@ -55,13 +57,40 @@ def to_polygons(mask: Mask, model: Model) -> bytes:
 
 def to_probability(logits: Logits, model: Model) -> bytes:
     """numpy's .npy of probabilities: float32 [h, w] for one class, [h, w, classes] for several."""
+    return _npy(_probabilities(logits, model).astype(np.float32))
+
+
+def to_labels(mask: Mask, params: ObjectParams) -> bytes:
+    """16-bit PNG with the number of every pixel's object, those of format objects; 0 is background."""
+    return png.labels(_labelled(mask, params)[0])
+
+
+def to_objects(mask: Mask, logits: Logits, model: Model, params: ObjectParams) -> bytes:
+    """JSON with every object, as a COCO document of one image (`objects.document`)."""
+    labels, classes = _labelled(mask, params)
+    probability = _probabilities(logits, model)
+    if probability.ndim == 3:
+        probability = np.take_along_axis(probability, mask[:, :, None].astype(np.intp), axis=2)[:, :, 0]
+    document = objects.document(labels, classes, probability, model)
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _labelled(mask: Mask, params: ObjectParams) -> tuple[Labels, NDArray[np.uint8]]:
+    try:
+        return label(mask, params)
+    except TooManyObjectsError as error:
+        raise TooManyObjects(f"{error}: raise min_area or the threshold") from error
+
+
+def _probabilities(logits: Logits, model: Model) -> NDArray[np.float64]:
+    """[h, w] for one class, [h, w, classes] for several."""
     real = logits * model.layers[-1].scale
     if len(model.classes) == 1:
-        probability = 1 / (1 + np.exp(-np.clip(real[:, :, 0], -500, 500)))
-    else:
-        odds = np.exp(real - real.max(axis=2, keepdims=True))
-        probability = odds / odds.sum(axis=2, keepdims=True)
-    return _npy(probability.astype(np.float32))
+        foreground: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(real[:, :, 0], -500, 500)))
+        return foreground
+    odds = np.exp(real - real.max(axis=2, keepdims=True))
+    shares: NDArray[np.float64] = odds / odds.sum(axis=2, keepdims=True)
+    return shares
 
 
 def _npy(array: NDArray[Any]) -> bytes:
@@ -104,12 +133,13 @@ def overlay(image: Pixels, mask: Mask, model: Model) -> bytes:
 
 @dataclass(frozen=True)
 class Result:
-    """What an encoder may draw on. `logits` is there, and `mask` is not, for encoders that want logits."""
+    """What an encoder may draw on. `logits` are there for encoders that want them."""
 
     model: Model
     image: Pixels
-    mask: Mask | None
-    logits: Logits | None
+    mask: Mask
+    logits: Logits | None = None
+    objects: ObjectParams = WHOLE_COMPONENTS
 
 
 @dataclass(frozen=True)
@@ -119,19 +149,15 @@ class Encoder:
     media_type: str
     encode: Callable[[Result], bytes]
     wants_logits: bool = False
+    of_objects: bool = False  # heeds ObjectParams
     brief: bool = False  # takes a small part of the engine's time, whatever the mask
 
 
 def _of_mask(encode: Callable[[Mask, Model], bytes]) -> Callable[[Result], bytes]:
-    def of_result(result: Result) -> bytes:
-        assert result.mask is not None
-        return encode(result.mask, result.model)
-
-    return of_result
+    return lambda result: encode(result.mask, result.model)
 
 
 def _overlay(result: Result) -> bytes:
-    assert result.mask is not None
     return overlay(result.image, result.mask, result.model)
 
 
@@ -140,12 +166,23 @@ def _probability(result: Result) -> bytes:
     return to_probability(result.logits, result.model)
 
 
+def _labels(result: Result) -> bytes:
+    return to_labels(result.mask, result.objects)
+
+
+def _objects(result: Result) -> bytes:
+    assert result.logits is not None
+    return to_objects(result.mask, result.logits, result.model, result.objects)
+
+
 ENCODERS = {  # of two with one media type, the Accept header means the first
     "png": Encoder("image/png", _of_mask(to_png), brief=True),
     "npy": Encoder("application/x-npy", _of_mask(to_npy), brief=True),
     "json": Encoder("application/json", _of_mask(to_json)),
     "rle": Encoder("application/vnd.mbunet.rle+json", _of_mask(to_rle)),
     "polygons": Encoder("application/vnd.mbunet.polygons+json", _of_mask(to_polygons)),
+    "objects": Encoder("application/vnd.mbunet.objects+json", _objects, wants_logits=True, of_objects=True),
+    "labels": Encoder("image/png", _labels, of_objects=True),
     "overlay": Encoder("image/png", _overlay),
     "probability": Encoder("application/x-npy", _probability, wants_logits=True),
 }

@@ -39,6 +39,12 @@ def indices(mask: Bytes) -> bytes:
     return _file(_packed(mask, bits), mask.shape[1], bits, PALETTE, _chunk(b"PLTE", greys))
 
 
+def labels(numbers: NDArray[np.int32]) -> bytes:
+    """16-bit greyscale PNG of `numbers` [h, w], 0 to 65535."""
+    rows = np.ascontiguousarray(numbers, ">u2")
+    return _file(rows.view(np.uint8), numbers.shape[1], 16, GREY)
+
+
 def _packed(mask: Bytes, bits: int) -> Bytes:
     """Rows of `mask`, uint8 [h, w], with 8 / bits pixels a byte, the leftmost in the highest bits."""
     count = 8 // bits

@@ -20,6 +20,15 @@ def encode(foreground: NDArray[np.bool_]) -> str:
     return _characters(np.diff(np.concatenate([begin, changes, [columns.size]])))
 
 
+def of_runs(starts: NDArray[np.int64], ends: NDArray[np.int64], pixels: int) -> str:
+    """The same from the runs of ones in `pixels` pixels, column by column; runs that meet are joined."""
+    meet = starts[1:] == ends[:-1]
+    starts, ends = starts[np.append(True, ~meet)], ends[np.append(~meet, True)]
+    changes = np.stack([starts, ends], axis=1).ravel()
+    lengths = np.diff(changes, prepend=0, append=pixels)
+    return _characters(lengths[:-1] if lengths[-1] == 0 else lengths)
+
+
 def _characters(lengths: NDArray[np.int64]) -> str:
     numbers = lengths.copy()
     numbers[3:] -= lengths[1:-2]

@@ -32,9 +32,9 @@ DRAINING = {"Retry-After": "5"}
 
 @dataclass(frozen=True)
 class InferenceResult:
-    """One image's mask, or its logits, and the seconds it waited and was worked on (those of its whole batch)."""
+    """One image's mask, its logits where wanted, and the seconds it waited and its whole batch was worked on."""
 
-    mask: Mask | None
+    mask: Mask
     logits: Logits | None
     queue_s: float
     engine_s: float
@@ -99,8 +99,8 @@ class Batch:
         """Give every entry its result of the finished job."""
         seconds = (job.timings.fit_ms + job.timings.run_ms) / 1000
         for i, entry in enumerate(self.entries):
-            mask, logits = (None, job.logits[i]) if self.params.encoder.wants_logits else (job.masks[i], None)
-            entry.answer(InferenceResult(mask, logits, self.started - entry.queued, seconds))
+            logits = job.logits[i] if self.params.encoder.wants_logits else None
+            entry.answer(InferenceResult(job.masks[i], logits, self.started - entry.queued, seconds))
 
 
 @dataclass(frozen=True)

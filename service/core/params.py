@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from engine.images import FIRST, Selection
+from engine.images import FIRST, WHOLE_COMPONENTS, ObjectParams, Selection
 from service.codec.encoders import ENCODERS, Encoder
 from service.core.engine import Engine
 from service.problems import BadParameter
 
+OBJECT_FORMATS = [name for name, encoder in ENCODERS.items() if encoder.of_objects]
+
 
 @dataclass(frozen=True)
 class SegmentParams:
-    """By which engine, above which probability, in which format, within how many seconds, how urgently, and which
-    channel and page of an image that has several.
+    """By which engine, above which probability, in which format, within how many seconds, how urgently, which
+    channel and page of an image that has several, and what counts as an object.
     """
 
     engine: Engine
@@ -23,6 +25,7 @@ class SegmentParams:
     timeout_s: float = math.inf
     low_priority: bool = False
     selection: Selection = FIRST
+    objects: ObjectParams = WHOLE_COMPONENTS
 
 
 def threshold(engine: Engine, given: float | None) -> float:
@@ -31,6 +34,15 @@ def threshold(engine: Engine, given: float | None) -> float:
     if given is not None and len(model.classes) > 1:
         raise BadParameter(f"model {model.name} has several classes and takes no threshold")
     return model.threshold if given is None else given
+
+
+def objects(encoder: Encoder, split: str | None, min_area: int | None) -> ObjectParams:
+    """What counts as an object; raises BadParameter where the format has none."""
+    if not encoder.of_objects:
+        for name, given in (("split", split), ("min_area", min_area)):
+            if given is not None:
+                raise BadParameter(f"{name} is for the formats {' and '.join(OBJECT_FORMATS)}")
+    return ObjectParams(split == "distance", min_area or 1)
 
 
 def timeout_s(given_ms: int | None, limit_ms: int) -> float:

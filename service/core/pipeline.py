@@ -3,7 +3,7 @@
     stage   takes → gives                             in the thread
     decode  the bytes of a file → pixels              codec
     queue   pixels → a batch of one padded shape      codec, which then is free
-    engine  a batch → a mask, or logits, for each     engine
+    engine  a batch → a mask of each, logits if asked engine
     encode  a mask → the bytes of the response        engine where that is brief and nothing waits, else codec
 
 Neither decoding nor encoding ever runs in the event loop.
@@ -114,7 +114,8 @@ class Pipeline:
 
         def encode() -> bytes:
             result, started = inferring.result(), self._clock()
-            body = encoder.encode(Result(params.engine.model, decoded.image, result.mask, result.logits))
+            model = params.engine.model
+            body = encoder.encode(Result(model, decoded.image, result.mask, result.logits, params.objects))
             seconds.update(queue=result.queue_s, engine=result.engine_s, encode=self._clock() - started)
             return body
 

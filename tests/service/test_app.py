@@ -481,7 +481,7 @@ def test_the_api_describes_segment_and_every_problem(client: httpx.Client) -> No
     api = client.get("/openapi.json").json()
     described = api["paths"]["/segment"]["post"]
     assert {entry["name"] for entry in described["parameters"]} == {
-        *("model", "threshold", "format", "channel", "page", "timeout_ms", "priority")
+        *("model", "threshold", "format", "channel", "page", "split", "min_area", "timeout_ms", "priority")
     }
     assert set(described["requestBody"]["content"]) == {"image/*", "application/octet-stream", "multipart/form-data"}
     statuses = {str(problem.status) for problem in problems.tree()}

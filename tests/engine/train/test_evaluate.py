@@ -78,3 +78,15 @@ def test_parts_are_those_of_training(data: Path, part: str) -> None:
     )
     assert evaluate.select(items, "all", 0.25, 3, failures.append) == items
     assert not failures
+
+
+def test_objects_are_scored_without_splitting_and_with_it(data: Path) -> None:
+    engine: Any = Threshold()
+    rows = evaluate.evaluate(engine, layouts.samples(data), threshold=0.4, min_area=1)
+    assert all(row.objects and row.objects[0].f1 == 1.0 for row in rows)
+    head, everything, *strata = evaluate.object_table(rows).splitlines()
+    assert head.split() == ["stratum", "true", "found", "F1", "split", "found", "F1"]
+    name, true, found, f1, *_ = everything.split()
+    assert (name, true, f1) == ("all", found, "1.0000")
+    assert [line.split()[0] for line in strata] == ["even", "odd"]
+    assert len({len(line) for line in (everything, *strata)}) == 1

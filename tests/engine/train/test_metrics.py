@@ -46,3 +46,16 @@ def test_otsu_finds_the_smaller_class_bright_or_dark(background: int, foreground
 
 def test_otsu_of_a_flat_image_calls_nothing_foreground() -> None:
     assert not metrics.otsu(np.full((8, 8, 3), 77, np.uint8)).any()
+
+
+def test_objects_match_above_half_of_their_union() -> None:
+    true = np.array([[1, 1, 1, 0, 2, 2, 0, 3]], np.int32)
+    found = np.array([[1, 1, 0, 2, 3, 3, 3, 0]], np.int32)
+    counts = metrics.match_objects(found, true)  # 2/3 of the first, 2/3 of the second, none of the third
+    assert counts == metrics.ObjectCounts(2, 3, 3)
+    assert counts.f1 == pytest.approx(2 / 3)
+    half = metrics.match_objects(np.array([[1, 1]], np.int32), np.array([[1, 0]], np.int32))
+    assert (half.matched, half.f1) == (0, 0.0)  # exactly a half is no match
+    assert metrics.sum_objects([counts, half]) == metrics.ObjectCounts(2, 4, 4)
+    empty = np.zeros((2, 2), np.int32)
+    assert metrics.match_objects(empty, empty).f1 == 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import io
 import os
@@ -121,6 +122,72 @@ def test_segment_never_writes_an_overlay_over_a_mask(
     assert "b.overlay.png itself" in capsys.readouterr().err
 
 
+def test_segment_never_takes_an_earlier_run_s_mask_for_an_overlay(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = folder_of_images(tmp_path / "in", "a.png", "a.overlay.png")
+
+    def segment(name: str, *flags: str) -> int:
+        command = ["segment", str(images / name), "-o", str(out), "--model", str(model), "--overwrite"]
+        return cli.main([*command, *flags])
+
+    for first, then, what in (("a.overlay.png", "a.png", "overlay"), ("a.png", "a.overlay.png", "mask")):
+        out = tmp_path / what
+        out.mkdir()
+        assert segment(first, "--overlay") == 0
+        before = (out / "a.overlay.png").read_bytes()
+        assert segment(then, "--overlay") == 1
+        assert f"its {what} would be written over {out / 'a.overlay.png'}" in capsys.readouterr().err
+        assert (out / "a.overlay.png").read_bytes() == before
+        assert segment(first, "--overlay") == 0
+
+
+def test_segment_writes_a_table_of_the_objects_of_all_images(
+    model: Path, client: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, table = folder_of_images(tmp_path / "in", "a.png", "b.bmp"), tmp_path / "objects.csv"
+    command = ["segment", str(images), "--table", str(table), "--url", str(client.base_url)]
+    assert cli.main(command) == 0
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["image"] for row in rows] == [str(images / "a.png"), str(images / "b.bmp")]
+    box = {"x": "0", "y": "0", "width": "10", "height": "13", "area": "130"}
+    assert rows[0] | box == rows[0]
+    assert (rows[0]["class"], rows[0]["centroid_x"], rows[0]["score"]) == ("class 0", "5.0", "0.7311")
+    assert not list(tmp_path.glob("*.part"))
+    assert cli.main([*command, "--min-area", "131", "--split", "distance"]) == 0
+    assert len(table.read_text().splitlines()) == 1
+    assert cli.main(["segment", str(images), "--table", str(table), "--model", str(model), "--threshold", "0"]) == 0
+    assert [row["area"] for row in csv.DictReader(table.read_text().splitlines())] == [str(21 * 13)] * 2
+
+
+def test_a_table_leaves_masks_that_are_there_and_covers_their_images(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = folder_of_images(tmp_path / "in", "a.png", "b.png"), tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"by hand")
+    command = ["segment", str(images), "-o", str(out), "--model", str(model), "--threshold", "0"]
+    assert cli.main([*command, "--table", str(tmp_path / "t.csv")]) == 0
+    assert (out / "a.png").read_bytes() == b"by hand"
+    assert (out / "b.png").exists()
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "-o FOLDER for masks, --table FILE.csv for objects"),
+        (["--table", "t.csv", "--overlay"], "--overlay needs -o"),
+        (["-o", "out", "--split", "distance"], "they need --table"),
+    ],
+)
+def test_flags_of_segment_that_go_nowhere_are_refused(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["segment", str(folder_of_images(tmp_path / "in", "a.png")), *flags]) == 1
+    assert said in capsys.readouterr().err
+
+
 def test_segment_passes_over_what_macs_leave_behind(model: Path, tmp_path: Path) -> None:
     images = folder_of_images(tmp_path / "in", "a.png")
     (images / "._a.png").write_bytes(b"Mac OS X")
@@ -159,7 +226,7 @@ def test_segment_goes_on_past_a_file_that_a_server_refuses_for_its_size(
     captured = capsys.readouterr().err
     for name in ("b.png", "d.png"):
         assert f"mbunet: {images / name}: The body has too many bytes" in captured
-    assert "mbunet: 2 of 4 masks written, 2 failed\n" in captured
+    assert "mbunet: 2 of 4 images segmented, 2 failed\n" in captured
 
 
 @pytest.mark.parametrize("answers", [False, True])
@@ -181,7 +248,7 @@ def test_an_interrupt_ends_segment_at_once(answers: bool, tmp_path: Path) -> Non
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE) == 130
             assert time.monotonic() - started < 1
-            assert "0 of 2 masks written, 0 failed, 2 were not tried" in process.stderr.read()
+            assert "0 of 2 images segmented, 0 failed, 2 were not tried" in process.stderr.read()
 
 
 def test_segment_asks_a_server_with_the_same_result(
@@ -276,7 +343,7 @@ def test_user_errors_are_one_line(
     assert message in line
 
 
-@pytest.mark.parametrize("arguments", [[], ["nothing"], ["serve", "--nothing"], ["segment", "a.png"]])
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["serve", "--nothing"], ["segment", "-o", "out"]])
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
