@@ -30,8 +30,8 @@ int parts_for(int tasks, int threads, int channels, int tasks_per_thread = kTask
 int tile_rows(const Plane& plane) { return std::clamp(static_cast<int>(kTile / plane.row_bytes()), 1, plane.side); }
 
 // Copies the first `bytes` of lines of `bits`, `stride` apart, to the channels' planes, `size` apart.
-template <class Bytes>
-void scatter_bits(const uint8_t* bits, size_t stride, int channels, size_t size, uint8_t* out, Bytes bytes) {
+template <class Stride, class Bytes>
+void scatter_bits(const uint8_t* bits, Stride stride, int channels, size_t size, uint8_t* out, Bytes bytes) {
     for (int channel = 0; channel < channels; ++channel, bits += stride, out += size) std::memcpy(out, bits, bytes);
 }
 
@@ -115,8 +115,7 @@ void Executor::run_stem(const Step& step, const int32_t* packed, const Image* im
     const Grid& grid = grid_of(step.output);
     const Plane& to = plane(step.output);
     const StemArgs args{packed, step.thresholds.data(), step.channels, step.levels()};
-    const int planes = network_.tensor(step.output).planes;
-    const auto levels = static_cast<size_t>(step.levels());
+    const int levels = step.levels();
     // two rows more are read than computed, so tasks are long: two for every thread
     const int tiles = std::clamp(divide_up(2 * pool_.size(), grid.groups), 1, divide_up(grid.side, 2));
     const int lanes = static_cast<int>(grid.bytes) * 8;
@@ -134,13 +133,16 @@ void Executor::run_stem(const Step& step, const int32_t* packed, const Image* im
                     rows.point(r, c, lane, taps);
                     kernels_.stem(args, taps, bits + lane / 8);
                 }
-                if (planes > 1) make_levels(bits, step.channels);
                 uint8_t* out = at(task / tiles, step.output, r, c);
-                for (int plane = 0; plane < planes; ++plane, out += static_cast<size_t>(step.channels) * to.size)
-                    with_bytes(grid.bytes, [&](auto bytes) {
-                        scatter_bits(bits + static_cast<size_t>(plane) * kLine, levels * kLine, step.channels, to.size,
-                                     out, bytes);
-                    });
+                with_bytes(grid.bytes, [&](auto width) {
+                    if (levels == 1)
+                        return scatter_bits(bits, std::integral_constant<size_t, kLine>{}, step.channels, to.size, out,
+                                            width);
+                    make_levels(bits, step.channels);
+                    for (int plane = 0; plane < 2; ++plane, out += static_cast<size_t>(step.channels) * to.size)
+                        scatter_bits(bits + static_cast<size_t>(plane) * kLine, 3 * kLine, step.channels, to.size, out,
+                                     width);
+                });
             }
         }
     });
