@@ -33,6 +33,8 @@ inline Vec add(Vec& sum, Vec x, Vec y) {
     return bit_xor(Inverted ? _mm256_andnot_si256(change, differ) : bit_and(change, differ), x);
 }
 
+inline Vec majority(Vec a, Vec b, Vec c) { return bit_xor(bit_and(bit_xor(a, c), bit_xor(b, c)), c); }
+
 inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
     const auto load16 = [](const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); };
     _mm_storeu_si128(static_cast<__m128i*>(to), _mm_shuffle_epi8(load16(from), load16(order)));

@@ -46,6 +46,9 @@ inline HalfVec add(HalfVec& sum, HalfVec x, HalfVec y) {
     return _mm256_ternarylogic_epi32(x, y, sum, carry(Inverted));
 }
 
+inline Vec majority(Vec a, Vec b, Vec c) { return _mm512_ternarylogic_epi32(a, b, c, 0xE8); }
+inline HalfVec majority(HalfVec a, HalfVec b, HalfVec c) { return _mm256_ternarylogic_epi32(a, b, c, 0xE8); }
+
 inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
     const auto load16 = [](const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); };
     _mm_storeu_si128(static_cast<__m128i*>(to), _mm_shuffle_epi8(load16(from), load16(order)));

@@ -31,6 +31,8 @@ inline Vec add(Vec& sum, Vec x, Vec y) {
     return vbslq_u8(differ, old, x);
 }
 
+inline Vec majority(Vec a, Vec b, Vec c) { return vbslq_u8(bit_xor(a, b), c, a); }
+
 inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
     vst1q_u8(static_cast<uint8_t*>(to), vqtbl1q_u8(vld1q_u8(from), vld1q_u8(order)));
 }

@@ -30,6 +30,8 @@ inline Vec add(Vec& sum, Vec x, Vec y) {
     return (((Inverted ? ~old : old) ^ x) & differ) ^ x;
 }
 
+inline Vec majority(Vec a, Vec b, Vec c) { return ((a ^ c) & (b ^ c)) ^ c; }
+
 inline void shuffle(void* to, const uint8_t* from, const uint8_t* order) {
     uint8_t bytes[16];
     for (int i = 0; i < 16; ++i) bytes[i] = order[i] < 16 ? from[order[i]] : 0;

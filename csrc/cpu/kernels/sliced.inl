@@ -5,6 +5,7 @@
 //   broadcast(mask)                        an int32 (0 or -1) in every element
 //   zeros(), bit_xor(a, b), bit_and(a, b)  constant, exclusive or, and
 //   add<Inverted>(sum, x, y)               carry-save addition, see below
+//   majority(a, b, c)                      what two of them at least are
 //   kTwoAtOnce                             whether two vectors at a time are worth their registers
 //
 // Carry-save addition: sum becomes the lowest bit of sum + x + y, the carry (majority) is returned. With Inverted, x, y
@@ -223,8 +224,7 @@ void count_dense(const DenseArgs& args, const StridedRanges& ranges, int channel
     });
 }
 
-// -- any convolution: terms of several weights, several thresholds
-// ------------------------------------------------------
+// -- any convolution: terms of several weights, several thresholds ---------------------------------------------------
 
 // Calls `run` with the smallest size of a weighted counter, of the few there are, that has `levels` levels.
 template <class Run>
@@ -251,6 +251,7 @@ MBUNET_INLINE void add_terms(Counter<W, Levels>& counter, unsigned start, At at,
         return broadcast_bit<W>(static_cast<uint64_t>(start) >> exponent >> level & 1);
     });
     const auto double_down_to = [&](int least) __attribute__((always_inline)) {
+#pragma GCC unroll 1
         while (exponent > least) {
             --exponent;
 #pragma GCC unroll 32
@@ -258,6 +259,7 @@ MBUNET_INLINE void add_terms(Counter<W, Levels>& counter, unsigned start, At at,
             counter.level[0] = broadcast_bit<W>(start >> exponent & 1);
         }
     };
+#pragma GCC unroll 1
     for (int i = 0; i < count; ++i) {
         double_down_to(terms[i].exponent);
         add_list(counter, at, taps + terms[i].list.first, terms[i].list);
@@ -268,14 +270,13 @@ MBUNET_INLINE void add_terms(Counter<W, Levels>& counter, unsigned start, At at,
 // The top bit of counter + (set where `upper` is one, clear elsewhere): how the count compares with another threshold.
 template <class W, int Levels>
 MBUNET_INLINE W compare_other(const Counter<W, Levels>& counter, W upper, unsigned set, unsigned clear) {
-    W carry = widen<W>(zeros()), sum = carry;
+    const W addend[4] = {widen<W>(zeros()), complement(upper), upper, broadcast_bit<W>(true)};  // by a bit of either
+    W carry = addend[0];
 #pragma GCC unroll 32
-    for (int i = 0; i < Levels; ++i) {
-        const W differ = broadcast_bit<W>((set ^ clear) >> i & 1);
-        sum = counter.level[i];
-        carry = add<false>(sum, bit_xor(broadcast_bit<W>(clear >> i & 1), bit_and(upper, differ)), carry);
-    }
-    return sum;
+    for (int i = 0; i + 1 < Levels; ++i)
+        carry = majority(counter.level[i], addend[(set >> i & 1) << 1 | (clear >> i & 1)], carry);
+    const unsigned top = Levels - 1;
+    return bit_xor(bit_xor(counter.top(), carry), addend[(set >> top & 1) << 1 | (clear >> top & 1)]);
 }
 
 template <int Levels, class Some, class All>
@@ -300,29 +301,42 @@ MBUNET_INLINE void weighted_at(const WeightedArgs& args, const WeightedChannel& 
     store(out + args.below, bit_xor(lower, negated), segments, stride);
 }
 
+// One channel at all positions. A function of its own for every size: together they would be too large to be compiled
+// well.
+template <int Levels>
+__attribute__((noinline)) void weighted_channel(const WeightedArgs& args, const WeightedChannel& channel,
+                                                const VectorSegments& segments, size_t stride) {
+    segments.each([&](auto some) __attribute__((always_inline)) {
+        weighted_at<Levels>(args, channel, some, stride, static_cast<const void*>(nullptr));
+    });
+}
+
+// All channels at one position after another, less all inputs, which are counted once.
+template <int Levels>
+__attribute__((noinline)) void weighted_channels(const WeightedArgs& args, const VectorSegments& segments,
+                                                 size_t stride, int channel, int channel_end) {
+    segments.each([&](auto some) __attribute__((always_inline)) {
+        const auto at = some.at(args.group);
+        Counter<decltype(load(at, 0)), Levels> all;
+        add_terms(all, 0, at, args.taps, args.all, args.all_terms);
+        for (int c = channel; c < channel_end; ++c) weighted_at<Levels>(args, args.channels[c], some, stride, &all);
+    });
+}
+
 void count_weighted(const WeightedArgs& args, const StridedRanges& ranges, int channel, int channel_end) {
+    int most = 0;
+    for (int c = channel; c < channel_end; ++c) most = std::max<int>(most, args.channels[c].levels);
     for (VectorSegments segments(ranges); segments.next();) {
-        if (!args.all_terms) {
-            for (int c = channel; c < channel_end; ++c)
-                with_weighted_levels(args.channels[c].levels, [&](auto size) {
-                    segments.each([&](auto some) __attribute__((always_inline)) {
-                        weighted_at<decltype(size)::value>(args, args.channels[c], some, ranges.output_stride,
-                                                           static_cast<const void*>(nullptr));
-                    });
-                });
+        if (args.all_terms) {
+            with_weighted_levels(most, [&](auto size) {
+                weighted_channels<decltype(size)::value>(args, segments, ranges.output_stride, channel, channel_end);
+            });
             continue;
         }
-        int levels = 0;
-        for (int c = channel; c < channel_end; ++c) levels = std::max<int>(levels, args.channels[c].levels);
-        with_weighted_levels(levels, [&](auto size) {
-            segments.each([&](auto some) __attribute__((always_inline)) {
-                const auto at = some.at(args.group);
-                Counter<decltype(load(at, 0)), decltype(size)::value> all;
-                add_terms(all, 0, at, args.taps, args.all, args.all_terms);
-                for (int c = channel; c < channel_end; ++c)
-                    weighted_at<decltype(size)::value>(args, args.channels[c], some, ranges.output_stride, &all);
+        for (int c = channel; c < channel_end; ++c)
+            with_weighted_levels(args.channels[c].levels, [&](auto size) {
+                weighted_channel<decltype(size)::value>(args, args.channels[c], segments, ranges.output_stride);
             });
-        });
     }
 }
 

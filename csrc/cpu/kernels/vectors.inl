@@ -43,6 +43,11 @@ inline One<U> bit_and(One<U> x, One<U> y) {
     return {bit_and(x.a, y.a)};
 }
 inline Two bit_and(Two x, Two y) { return {bit_and(x.a, y.a), bit_and(x.b, y.b)}; }
+template <class U>
+inline One<U> majority(One<U> x, One<U> y, One<U> z) {
+    return {majority(x.a, y.a, z.a)};
+}
+inline Two majority(Two x, Two y, Two z) { return {majority(x.a, y.a, z.a), majority(x.b, y.b, z.b)}; }
 template <bool Inverted, class U>
 inline One<U> add(One<U>& sum, One<U> x, One<U> y) {
     return {add<Inverted>(sum.a, x.a, y.a)};
