@@ -83,18 +83,16 @@ def _plain(value: Any) -> str:
 
 def _table(rows: Sequence[Row]) -> list[str]:
     otsu = all(row.otsu for row in rows)
-    lines = [
-        "| | images | Dice | IoU | F1 |" + (" Otsu's Dice |" if otsu else ""),
-        "|---|---|---|---|---|" + "---|" * otsu,
-    ]
+    heads = ["images", *evaluate.COLUMNS, *(["Otsu's Dice"] if otsu else [])]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for title, chosen in evaluate.parts(rows).items():
-        own = metrics.summarize(row.counts for row in chosen)
-        images = len({row.name for row in chosen})
-        line = f"| {title} | {images} | {own.dice:.3f} | {own.iou:.3f} | {own.f1:.3f} |"
+        own = evaluate.score(chosen)
+        cells = [f"{getattr(own, name):.3f}" for name in evaluate.COLUMNS.values()]
+        line = f"| {title} | {own.images} | {' | '.join(cells)} |"
         if otsu:
             line += f" {metrics.summarize(row.otsu for row in chosen if row.otsu).dice:.3f} |"
         lines.append(line)
-    return lines
+    return lines + [line for remark in evaluate.score(rows).remarks for line in ("", f"**{remark}**")]
 
 
 def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
@@ -110,6 +108,6 @@ def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
         if len(chosen) < FEW:
             limits.append(f"{title}: {len(chosen)} images only; the score says little.")
         otsu = [row.otsu for row in chosen if row.otsu]
-        if otsu and metrics.summarize(otsu).dice > metrics.summarize(row.counts for row in chosen).dice:
+        if otsu and metrics.summarize(otsu).dice > evaluate.score(chosen).dice:
             limits.append(f"{title}: Otsu's threshold is better.")
     return [*limits, "Not a medical device; look at its masks before you rely on them."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,10 @@ from engine.train.data.files import DataError
 from engine.train.metrics import Counts, ObjectCounts
 
 PARTS = ("validation", "training", "all")
+
+COLUMNS = {"Dice": "dice", "IoU": "iou", "F1": "f1", "precision": "precision", "recall": "recall",
+           f"F1 {metrics.TOLERANCE} px": "near_f1", "constant": "constant"}  # fmt: skip
+"""What a table shows of the metrics: head and field. "constant" is the score of the best constant mask."""
 
 
 class Segments(Protocol):
@@ -130,19 +135,25 @@ def calibration_error(rows: Iterable[Row]) -> float | None:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Text table of mean Dice, IoU and F1 over all `rows`, by stratum and class, Otsu's beside them where counted."""
+    """Text table of `COLUMNS` over all `rows`, by stratum and class, Otsu's beside them where counted, and remarks."""
     with_otsu = all(row.otsu for row in rows)
     heads = ["Dice", "IoU", "F1"]
-    lines = [f"{'stratum':<16}{'images':>8}" + "".join(f"{head:>8}" for head in heads)]
+    lines = [f"{'stratum':<16}{'images':>8}" + "".join(f"{head:>10}" for head in COLUMNS)]
     if with_otsu:
         lines[0] += "".join(f"{'Otsu ' + head:>11}" for head in heads)
     for title, chosen in parts(rows).items():
-        own = metrics.summarize(row.counts for row in chosen)
-        line = f"{title:<16}{len({row.name for row in chosen}):>8}" + _cells(own, 8)
+        own = score(chosen)
+        line = f"{title:<16}{own.images:>8}" + "".join(f"{getattr(own, name):>10.4f}" for name in COLUMNS.values())
         if with_otsu:
-            line += _cells(metrics.summarize(row.otsu for row in chosen if row.otsu), 11)
+            otsu = metrics.summarize(row.otsu for row in chosen if row.otsu)
+            line += "".join(f"{value:>11.4f}" for value in (otsu.dice, otsu.iou, otsu.f1))
         lines.append(line)
-    return "\n".join(lines)
+    return "\n".join([*lines, *score(rows).remarks])
+
+
+def score(rows: Iterable[Row]) -> metrics.Metrics:
+    """The metrics of `rows`; raises ValueError when there are none."""
+    return metrics.summarize_classes((row.label, row.counts) for row in rows)
 
 
 def object_table(rows: Sequence[Row]) -> str:
@@ -176,9 +187,6 @@ def write_csv(rows: Iterable[Row], path: str | Path) -> None:
             writer.writerow([row.name, row.stratum, row.label, *both])
 
 
-def _cells(result: metrics.Metrics, width: int) -> str:
-    return "".join(f"{value:>{width}.4f}" for value in (result.dice, result.iou, result.f1))
-
-
 def _digits(counts: Counts) -> tuple[str, str]:
-    return f"{counts.dice:.6f}", f"{counts.iou:.6f}"
+    """Dice and IoU, empty where there is nothing to score."""
+    return ("", "") if math.isnan(counts.dice) else (f"{counts.dice:.6f}", f"{counts.iou:.6f}")

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from engine.train.metrics import Metrics
 from engine.train.renamed import current
 
 COLUMNS = ("step", "samples", "learning_rate", "zeros", "loss", "samples_per_second", "dice", "iou", "f1")
+CLASS_COLUMNS = ("step", "class", "dice", "iou", "f1", "pooled_iou", "precision", "recall", "near_f1")
 
 
 def append(path: Path, **values: float) -> None:
     """Append one row to the log at `path`; columns that `values` does not name stay empty."""
+    _append(path, COLUMNS, values)
+
+
+def append_class(path: Path, step: int, name: str, found: Metrics) -> None:
+    """Append what a validation found of one class to the log of classes at `path`."""
+    values = {"step": step, "class": name, **{metric: getattr(found, metric) for metric in CLASS_COLUMNS[2:]}}
+    _append(path, CLASS_COLUMNS, values)
+
+
+def _append(path: Path, columns: Sequence[str], values: Mapping[str, object]) -> None:
     new = not path.is_file()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         if new:
             writer.writeheader()
         writer.writerow(values)

@@ -1,9 +1,12 @@
-"""Dice, IoU and F1 of masks, and Otsu's threshold to beat. numpy only."""
+"""Dice, IoU, F1, precision and recall of masks, by class and near the line; Otsu's threshold to beat. numpy only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,41 +17,152 @@ BINS = 15
 """Equal bins of probability for the expected calibration error."""
 
 
+TOLERANCE = 2
+"""Pixels by which a line may lie beside the true one in the scores of thin classes."""
+
+FOREGROUND = "foreground"
+"""The name of the class of binary masks in what people read."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels of one image for one class: in both masks, only predicted, only true, in neither.
+
+    Of all predicted pixels `near_predicted` lie within TOLERANCE pixels of a true one, of the true ones `near_true` of
+    a predicted one.
+    """
+
+    both: int
+    predicted: int
+    true: int
+    neither: int = 0
+    near_predicted: int = 0
+    near_true: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def constant(self) -> Counts:
+        """The counts of a mask that calls every pixel this class."""
+        return Counts(self.both + self.true, self.predicted + self.neither, 0)
+
+    @property
+    def dice(self) -> float:
+        """2 |A and B| / (|A| + |B|); nan when both masks are empty."""
+        return _ratio(2 * self.both, 2 * self.both + self.predicted + self.true)
+
+    @property
+    def iou(self) -> float:
+        """|A and B| / |A or B|; nan when both masks are empty."""
+        return _ratio(self.both, self.both + self.predicted + self.true)
+
+    @property
+    def precision(self) -> float:
+        """Share of the predicted pixels that are true; nan when none is predicted."""
+        return _ratio(self.both, self.both + self.predicted)
+
+    @property
+    def recall(self) -> float:
+        """Share of the true pixels that are predicted; nan when none is true."""
+        return _ratio(self.both, self.both + self.true)
+
+    @property
+    def near_f1(self) -> float:
+        """F1 of precision and recall within TOLERANCE pixels; nan when both masks are empty, 0 when one is."""
+        precision = _ratio(self.near_predicted, self.both + self.predicted)
+        recall = _ratio(self.near_true, self.both + self.true)
+        if math.isnan(precision) and math.isnan(recall):
+            return math.nan
+        return 2 * precision * recall / (precision + recall) if precision > 0 and recall > 0 else 0.0
+
+
 @dataclass(frozen=True)
 class Metrics:
-    """Means over `images`: Dice and IoU per image, F1 over all pixels pooled (per image it would equal Dice)."""
+    """How good the masks of `images` images are; nan where there is nothing to say.
+
+    `dice` and `iou` are means over images, those left out in which a class is neither true nor predicted. The others
+    are of all pixels pooled: `f1` (Dice's formula), `pooled_iou`, `precision`, `recall`, and `near_f1` within TOLERANCE
+    pixels. With several classes every value is the mean over the classes, whose own metrics are in `by_class`.
+    `constant` is what the best mask of one class everywhere has in place of `headline`.
+    `pooled` are the counts of one class over all images.
+    """
 
     images: int
     dice: float
     iou: float
     f1: float
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Pixels of one image: in both masks, only predicted, only true."""
-
-    both: int
-    predicted: int
-    true: int
+    pooled_iou: float = math.nan
+    precision: float = math.nan
+    recall: float = math.nan
+    near_f1: float = math.nan
+    constant: float = math.nan
+    pooled: Counts = Counts(0, 0, 0)
+    by_class: Mapping[str, Metrics] = field(default_factory=dict)
 
     @property
-    def dice(self) -> float:
-        """2 |A and B| / (|A| + |B|); 1 when both masks are empty."""
-        total = 2 * self.both + self.predicted + self.true
-        return 2 * self.both / total if total else 1.0
+    def headline(self) -> float:
+        """The one number: mean Dice over images, or with several classes the mean of their pooled Dice."""
+        return self.f1 if self.by_class else self.dice
 
     @property
-    def iou(self) -> float:
-        """|A and B| / |A or B|; 1 when both masks are empty."""
-        union = self.both + self.predicted + self.true
-        return self.both / union if union else 1.0
+    def never_found(self) -> tuple[str, ...]:
+        """Classes that the true masks hold and of which not one pixel was found."""
+        classes = self.by_class or {FOREGROUND: self}
+        return tuple(name for name, own in classes.items() if own.pooled.true and not own.pooled.both)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What must be said beside any headline."""
+        said = [f"never found: {', '.join(self.never_found)}"] if self.never_found else []
+        if self.headline <= self.constant:
+            said.append(f"no better than a constant mask, which has {self.constant:.3f}")
+        return said
+
+    def __str__(self) -> str:
+        pooled = (
+            f"IoU {self.pooled_iou:.4f}, precision {self.precision:.4f}, recall {self.recall:.4f}, "
+            f"F1 within {TOLERANCE} pixels {self.near_f1:.4f}"
+        )
+        if not self.by_class:
+            head = f"Dice {self.dice:.4f}, IoU {self.iou:.4f} (means over {self.images} images); "
+            lines = [f"{head}all pixels: F1 {self.f1:.4f}, {pooled}; a constant mask: Dice {self.constant:.4f}"]
+        else:
+            head = f"Dice {self.f1:.4f}, {pooled} (all pixels of {self.images} images, mean of {len(self.by_class)} "
+            lines = [f"{head}classes); a constant mask: Dice {self.constant:.4f}"]
+            for name, own in self.by_class.items():
+                found = f"Dice {own.f1:.4f}, IoU {own.pooled_iou:.4f}, precision {own.precision:.4f}"
+                lines.append(f"  {name}: {found}, recall {own.recall:.4f}, within 2 pixels {own.near_f1:.4f}")
+        return "\n".join([*lines, *self.remarks])
 
 
 def count(predicted: NDArray[np.generic], true: NDArray[np.generic]) -> Counts:
     """Counts of two masks of one shape; non-zero is foreground."""
     a, b = predicted != 0, true != 0
-    return Counts(int((a & b).sum()), int((a & ~b).sum()), int((b & ~a).sum()))
+    both, either = int((a & b).sum()), int((a | b).sum())
+    near_predicted, near_true = int((a & _widened(b)).sum()), int((b & _widened(a)).sum())
+    return Counts(both, int(a.sum()) - both, int(b.sum()) - both, a.size - either, near_predicted, near_true)
+
+
+def _widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Every pixel within TOLERANCE (Euclidean) of `mask`."""
+    reach = range(-TOLERANCE, TOLERANCE + 1)
+    height, width = mask.shape
+    padded = np.pad(mask, TOLERANCE)
+    wide = np.zeros_like(mask)
+    for y, x in ((y, x) for y in reach for x in reach if y * y + x * x <= TOLERANCE**2):
+        wide |= padded[TOLERANCE + y : TOLERANCE + y + height, TOLERANCE + x : TOLERANCE + x + width]
+    return wide
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The mean of those that are numbers; nan where none is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return float(np.mean(numbers)) if numbers else math.nan
 
 
 def by_class(predicted: NDArray[np.generic], true: NDArray[np.generic], classes: int = 0) -> list[Counts]:
@@ -91,17 +205,44 @@ def sum_objects(counts: Iterable[ObjectCounts]) -> ObjectCounts:
 
 
 def summarize(counts: Iterable[Counts]) -> Metrics:
-    """Metrics over the images behind `counts`; raises ValueError when there are none.
-
-    With several classes there are counts for each image and class: Dice and IoU are then also means over the classes.
-    """
+    """Metrics of one class over the images behind `counts`; raises ValueError when there are none."""
     items = list(counts)
     if not items:
         raise ValueError("no images to score")
-    pooled = Counts(sum(c.both for c in items), sum(c.predicted for c in items), sum(c.true for c in items))
+    pooled = functools.reduce(Counts.__add__, items)
     return Metrics(
-        len(items), float(np.mean([c.dice for c in items])), float(np.mean([c.iou for c in items])), pooled.dice
+        len(items),
+        *(_mean(c.dice for c in items), _mean(c.iou for c in items), pooled.dice),
+        *(pooled.iou, pooled.precision, pooled.recall, pooled.near_f1),
+        constant=_mean(c.constant.dice if c.both + c.true else 0.0 for c in items),
+        pooled=pooled,
     )
+
+
+def summarize_classes(labeled: Iterable[tuple[str, Counts]]) -> Metrics:
+    """Metrics over pairs of a class's name and its counts in one image; raises ValueError when there are none.
+
+    A lone class without a name is the foreground of binary masks.
+    """
+    by_class: dict[str, list[Counts]] = {}
+    for name, counts in labeled:
+        by_class.setdefault(name, []).append(counts)
+    found = {name: summarize(counts) for name, counts in by_class.items()}
+    if set(found) <= {""}:
+        return found[""] if found else summarize([])
+    classes = found.values()
+    values: dict[str, Any] = {
+        name: _mean(getattr(own, name) for own in classes)
+        for name in ("dice", "iou", "f1", "pooled_iou", "precision", "recall", "near_f1")
+    }
+    present = [own for own in classes if not math.isnan(own.f1)]
+    best = max((_or_zero(own.pooled.constant.dice) for own in present), default=math.nan)
+    images = max(own.images for own in classes)
+    return Metrics(images, **values, constant=best / max(len(present), 1), by_class=found)
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
 
 
 def reliability(probabilities: NDArray[np.float64], true: NDArray[np.generic]) -> NDArray[np.float64]:

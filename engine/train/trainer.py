@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ class Trainer:
         self._losses: list[float] = []  # since the last row of the log
         self._asked_to_stop = False
         self._resume()
-        log.forget(self.log, self.step)
+        for path in (self.log, self.class_log):
+            log.forget(path, self.step)
 
     @property
     def checkpoint(self) -> Path:
@@ -87,6 +88,10 @@ class Trainer:
     @property
     def log(self) -> Path:
         return self.out / "log.csv"
+
+    @property
+    def class_log(self) -> Path:
+        return self.out / "classes.csv"
 
     def run(self) -> metrics.Metrics:
         """Train what is left of the budget, re-estimate batch norm, save; returns the validation metrics."""
@@ -194,8 +199,10 @@ class Trainer:
     def _validate_and_save(self) -> metrics.Metrics:
         self._set_zeros()
         result = validate(self.network, self.validation, self.config)
-        self.best = max(self.best, result.dice)
+        self.best = max(self.best, result.headline)
         self._log(dice=result.dice, iou=result.iou, f1=result.f1)
+        for name, own in (result.by_class or {metrics.FOREGROUND: result}).items():
+            log.append_class(self.class_log, self.step, name, own)
         self.save()
         self._draw()
         return result
@@ -264,14 +271,14 @@ def predict(network: Network, image: Image, config: Config, threshold: float = 0
 
 
 def validate(network: Network, items: Sequence[dataset.Sample], config: Config) -> metrics.Metrics:
-    """Metrics of `network` in evaluation mode over whole images, the mean over classes where there are several."""
+    """Metrics of `network` in evaluation mode over whole images."""
     network.eval()
-    classes = len(config.classes)
-    counts = []
+    classes, names = len(config.classes), config.classes[1:] or ("",)
+    counts: list[tuple[str, metrics.Counts]] = []
     for sample in items:
         image, mask = sample.load(classes)
-        counts += metrics.by_class(predict(network, image, config), mask, classes)
-    return replace(metrics.summarize(counts), images=len(items))
+        counts += zip(names, metrics.by_class(predict(network, image, config), mask, classes), strict=True)
+    return metrics.summarize_classes(counts)
 
 
 def _best_device() -> str:

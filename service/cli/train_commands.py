@@ -71,7 +71,7 @@ def train(args: argparse.Namespace) -> int:
     except Interrupted as stopped:
         print(f"mbunet: {stopped}", file=sys.stderr)
         return 130
-    print(f"validation: Dice {found.dice:.4f}, IoU {found.iou:.4f}, F1 {found.f1:.4f} over {found.images} images")
+    print(f"validation: {found}")
     print(f"checkpoint: {trainer.checkpoint}\nnext: mbunet export {trainer.checkpoint} MODEL.safetensors")
     return 0
 
@@ -103,7 +103,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Print mean Dice, IoU and F1 of a model on a folder of images/ and masks/."""
+    """Print Dice, IoU, F1, precision and recall of a model on a folder of images/ and masks/, by class."""
     from engine.train import card, evaluate
     from engine.train.config import Config
     from engine.train.data import layouts

@@ -198,17 +198,21 @@ def _model(network: Network, config: Config, name: str) -> Model:
 
 def score(model: Model, items: Sequence[dataset.Sample], config: Config) -> metrics.Metrics:
     """Metrics of `model` over whole images, by the engine, which gives the bits of torch in less time."""
-    how, classes, counted = config.preprocessing, len(config.classes), []
+    how, classes, names = config.preprocessing, len(config.classes), config.classes[1:] or ("",)
+    counted: list[tuple[str, metrics.Counts]] = []
     with Engine.load(replace(model, preprocessing=Preprocessing()), threads=torch.get_num_threads()) as engine:
         for sample in items:
             image, mask = _held(sample, classes, how)
             (predicted,), _ = engine.run([image])
-            counted += metrics.by_class(preprocess.postprocess(predicted, mask.shape, how), mask, classes)
-    return replace(metrics.summarize(counted), images=len(items))
+            found = preprocess.postprocess(predicted, mask.shape, how)
+            counted += zip(names, metrics.by_class(found, mask, classes), strict=True)
+    return metrics.summarize_classes(counted)
 
 
 def _metrics(result: metrics.Metrics) -> Row:
-    return {"dice": round(result.dice, 5), "iou": round(result.iou, 5), "f1": round(result.f1, 5)}
+    row: Row = {name: round(getattr(result, name), 5) for name in ("dice", "iou", "f1", "precision", "recall")}
+    row |= {"constant": round(result.constant, 5), "never_found": " ".join(result.never_found)}
+    return row | {f"f1_{name}": round(own.f1, 5) for name, own in result.by_class.items()}
 
 
 def counts(model: Model) -> Row:

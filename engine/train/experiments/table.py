@@ -130,7 +130,7 @@ def run(plan: Plan, devices: Sequence[str] = ("cpu",), paper: str = "", over: st
 
 
 def markdown(rows: Sequence[Row], paper: Mapping[str, tuple[float, ...]] | None = None) -> str:
-    """Mean ± standard deviation over seeds of each method's Dice, IoU and F1, its zeros, and the paper's Dice."""
+    """Mean ± standard deviation over seeds of each method's Dice, IoU and F1, its zeros, the paper's Dice; remarks."""
     heads = ["", "Dice", "IoU", "F1", "zeros"] + (["the paper's Dice"] if paper else [])
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -142,7 +142,15 @@ def markdown(rows: Sequence[Row], paper: Mapping[str, tuple[float, ...]] | None 
         theirs = (paper or {}).get(method)
         cells += [f"{theirs[0]:.3f}" if theirs else ""] if paper else []
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + _remarks(rows)) + "\n"
+
+
+def _remarks(rows: Sequence[Row]) -> list[str]:
+    """What no method found of a class, and what a constant mask scores."""
+    constant = max((row["constant"] for row in rows if "constant" in row), default=None)
+    lines = ["", f"A constant mask has {constant:.3f}."] if constant is not None else []
+    missed = [f"{row['name']}: never found: {row['never_found']}" for row in rows if row.get("never_found")]
+    return [*lines, *(line for text in missed for line in ("", text))]
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -29,9 +29,9 @@ def test_the_card_holds_model_story_scores_and_limits() -> None:
     assert "- data: nuclei" in text
     assert "- split: validation 0.2, seed 0" in text
     own = metrics.summarize([good])
-    assert (
-        f"| bright | 12 | {own.dice:.3f} | {own.iou:.3f} | {own.f1:.3f} | {metrics.summarize([bad]).dice:.3f} |" in text
-    )
+    bright = next(line for line in text.splitlines() if line.startswith("| bright |"))
+    assert bright.startswith(f"| bright | 12 | {own.dice:.3f} | {own.iou:.3f} | {own.f1:.3f} |")
+    assert bright.endswith(f" | {metrics.summarize([bad]).dice:.3f} |")
     assert "dark: 3 images only" in text
     assert "dark: Otsu's threshold is better" in text
     assert "bright: Otsu" not in text

@@ -6,16 +6,26 @@ import csv
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from engine.train import evaluate
+from engine.model import ClassInfo
+from engine.train import card, evaluate, trainer
+from engine.train.config import Config
 from engine.train.data import dataset, layouts
+from engine.train.experiments import study, table
 from engine.train.metrics import Counts
+from service import cli
+from tests.models import random_model
+
+torch.set_num_threads(1)  # the networks are tiny
 
 
 class Threshold:
@@ -37,13 +47,22 @@ def test_every_image_is_scored_beside_otsu(data: Path) -> None:
     assert all(row.otsu and row.otsu.dice > 0.9 for row in rows)
     lines = evaluate.table(rows).splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["all", "12"], ["even", "6"], ["odd", "6"]]
-    assert lines[0].split() == ["stratum", "images", "Dice", "IoU", "F1", "Otsu", "Dice", "Otsu", "IoU", "Otsu", "F1"]
+    heads = " ".join(lines[0].split())
+    assert heads == "stratum images Dice IoU F1 precision recall F1 2 px constant Otsu Dice Otsu IoU Otsu F1"
     assert len({len(line) for line in lines}) == 1
 
 
 def test_the_table_has_one_line_without_groups() -> None:
     rows = [evaluate.Row("a", "", Counts(1, 0, 0)), evaluate.Row("b", "", Counts(0, 3, 0))]
-    assert evaluate.table(rows).splitlines()[1].split() == ["all", "2", "0.5000", "0.5000", "0.4000"]
+    assert evaluate.table(rows).splitlines()[1].split()[:7] == [
+        "all",
+        "2",
+        "0.5000",
+        "0.5000",
+        "0.4000",
+        "0.2500",
+        "1.0000",
+    ]
 
 
 def test_csv_has_one_line_per_image(tmp_path: Path) -> None:
@@ -61,6 +80,53 @@ def test_csv_has_one_line_per_image(tmp_path: Path) -> None:
         "otsu_iou": "1.000000",
     }
     assert read[1]["otsu_dice"] == ""
+
+
+class Blind:
+    """Finds every pixel of class 1 and none of class 2."""
+
+    class_names = ("road", "pothole", "crack")
+
+    def run(self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None) -> tuple[list[Any], None]:
+        return [np.where(image[..., 0] == 1, 1, 0).astype(np.uint8) for image in images], None
+
+
+def test_a_class_that_is_never_found_stands_in_every_headline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for k in range(4):  # a pothole in each, a crack in the first
+        mask = np.zeros((32, 32), np.uint8)
+        mask[4:12, 4:12] = 1
+        mask[20, :] = 2 if k == 0 else 0
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{k}.png")
+        Image.fromarray(np.repeat(mask[..., None], 3, 2)).save(tmp_path / "images" / f"{k}.png")
+    samples, engine = layouts.samples(tmp_path), Blind()
+    said = "never found: crack"
+    scored: Any = engine
+    rows = evaluate.evaluate(scored, samples, classes=engine.class_names)
+    assert evaluate.score(rows).headline == 0.5
+    assert said in evaluate.table(rows)
+    infos = tuple(ClassInfo(name, (0, 0, 0)) for name in engine.class_names)
+    model = replace(random_model(3), classes=infos)
+    assert f"**{said}**" in card.write(model, rows, "all")
+    config = Config(str(tmp_path), str(tmp_path / "run"), width=3, samples=2, batch=2, crop=32, device="cpu",
+                    validation=0.5, seed=1, classes=engine.class_names)  # fmt: skip
+    monkeypatch.setattr(trainer, "predict", lambda network, image, config: engine.run([image])[0][0])
+    monkeypatch.setattr(trainer, "BATCH_NORM_SAMPLES", 2)
+    monkeypatch.setattr(dataset, "split", lambda items, *_: (items[2:], items[:2]))
+    run = trainer.Trainer(config, quiet=True)
+    found = run.run()
+    assert (found.headline, found.never_found) == (0.5, ("crack",))
+    assert said in str(found)
+    with run.class_log.open(newline="") as file:
+        assert {row["class"]: row["f1"] for row in csv.DictReader(file)} == {"pothole": "1.0", "crack": "0.0"}
+    row = {"name": "masked-0", "method": "Masked", **study._metrics(found)}
+    assert f"masked-0: {said}" in table.markdown([row])
+    monkeypatch.setattr(trainer.Trainer, "run", lambda self: found)
+    assert cli.main(["train", str(tmp_path), "-o", str(tmp_path / "again"), "--width", "3"]) == 0
+    assert said in capsys.readouterr().out
 
 
 def test_evaluation_needs_no_torch() -> None:

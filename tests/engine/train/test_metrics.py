@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -12,14 +14,16 @@ from engine.train.metrics import Counts
 def test_counts_and_scores_of_masks_that_overlap_in_part() -> None:
     predicted, true = np.array([[1, 1, 1, 0]]), np.array([[0, 255, 255, 255]])
     counts = metrics.count(predicted, true)
-    assert counts == Counts(both=2, predicted=1, true=1)
+    assert counts == Counts(both=2, predicted=1, true=1, neither=0, near_predicted=3, near_true=3)
     assert counts.dice == pytest.approx(2 * 2 / (3 + 3))
     assert counts.iou == pytest.approx(2 / 4)
 
 
-def test_two_empty_masks_agree_and_one_empty_mask_does_not() -> None:
+def test_two_empty_masks_say_nothing_and_one_empty_mask_is_wrong() -> None:
     empty, full = np.zeros((2, 2)), np.ones((2, 2))
-    assert metrics.count(empty, empty).dice == metrics.count(empty, empty).iou == 1
+    assert math.isnan(metrics.count(empty, empty).dice)
+    assert math.isnan(metrics.count(empty, empty).iou)
+    assert math.isnan(metrics.count(empty, empty).near_f1)
     assert metrics.count(full, empty).dice == metrics.count(empty, full).iou == 0
 
 
@@ -27,6 +31,48 @@ def test_dice_and_iou_are_means_over_images_and_f1_pools_the_pixels() -> None:
     result = metrics.summarize([Counts(1, 0, 0), Counts(0, 3, 0)])
     assert (result.images, result.dice, result.iou) == (2, 0.5, 0.5)
     assert result.f1 == pytest.approx(2 / (2 + 3))
+
+
+def test_an_image_without_the_class_is_left_out_of_the_mean_unless_it_is_found_there() -> None:
+    half, absent, wrong = Counts(1, 1, 1), Counts(0, 0, 0, 4), Counts(0, 3, 0, 1)
+    assert metrics.summarize([half, absent]).dice == 0.5
+    assert metrics.summarize([half, wrong]).dice == 0.25
+    assert math.isnan(metrics.summarize([absent]).dice)
+
+
+def test_precision_recall_and_the_constant_mask_by_hand() -> None:
+    result = metrics.summarize([Counts(2, 1, 3, 4), Counts(1, 0, 1, 8)])
+    assert (result.precision, result.recall) == (3 / 4, 3 / 7)
+    assert result.pooled_iou == pytest.approx(3 / 8)
+    assert result.constant == pytest.approx((2 * 5 / (5 + 10) + 2 * 2 / (2 + 10)) / 2)
+    assert result.remarks == []
+    assert metrics.summarize([Counts(1, 5, 2, 0)]).remarks == ["no better than a constant mask, which has 0.545"]
+
+
+def test_a_line_beside_the_true_one_counts_within_two_pixels() -> None:
+    true = np.zeros((9, 20), bool)
+    true[2] = True
+    for offset, expected in ((1, 1.0), (2, 1.0), (3, 0.0)):
+        beside = metrics.count(np.roll(true, offset, axis=0), true)
+        assert (beside.dice, beside.near_f1) == (0, expected)
+    half = true.copy()
+    half[:, 10:] = False
+    assert metrics.count(half, true).near_f1 == pytest.approx(2 * 0.6 / 1.6)
+    corner, point = np.zeros((5, 5), bool), np.zeros((5, 5), bool)
+    corner[0, 0] = point[2, 2] = True
+    assert metrics.count(corner, point).near_f1 == 0  # 2.8 pixels away
+
+
+def test_several_classes_are_pooled_each_and_never_drowned_by_those_that_are_absent() -> None:
+    found = [("pothole", Counts(9, 1, 1, 89)), ("crack", Counts(0, 0, 4, 96)), ("sign", Counts(0, 0, 0, 100))]
+    empty = [("pothole", Counts(0, 0, 0, 100)), ("crack", Counts(0, 0, 0, 100)), ("sign", Counts(0, 0, 0, 100))]
+    result = metrics.summarize_classes(found + empty * 9)
+    assert result.images == 10
+    assert result.headline == result.f1 == pytest.approx((0.9 + 0) / 2)
+    assert result.never_found == ("crack",)
+    assert result.constant == pytest.approx(2 * 10 / (10 + 1000) / 2)
+    assert math.isnan(result.by_class["sign"].f1)
+    assert "never found: crack" in str(result)
 
 
 def test_no_images_have_no_score() -> None:
