@@ -27,6 +27,8 @@ MAX_CLASSES = 256  # masks are uint8
 MAX_SIDE = 8192  # pixels, of resized images
 MAX_COUNT = 1 << 22
 """Largest sum of a convolution's weights and residual: what the CPU's counters hold."""
+MAX_INPUTS = 65528
+"""Most bits that one output of a convolution adds up: what the CPU's lists of them hold, filled up to whole quads."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LABEL_LENGTH = 64
@@ -211,6 +213,10 @@ def _check_sums(model: Model, layer: Layer, arrays: ops.Arrays) -> None:
     require(bool(np.all(bounds < 2**31 - 1)), layer.name, "its sums can leave the range of int32")
     if ops.operation(layer).has_bits:
         require(bool(np.all(bounds <= MAX_COUNT)), layer.name, f"its sums can exceed {MAX_COUNT}")
+        inputs = model.inputs(layer)
+        weights = int(ops.nonzeros(layer, inputs, arrays).sum(axis=0).max()) + bool(layer.residual)
+        counted = weights * inputs[0].planes
+        require(counted <= MAX_INPUTS, layer.name, f"an output adds up {counted} bits; {MAX_INPUTS} are possible")
     if "theta" not in arrays:
         return
     name, theta = f"{layer.name}.theta", arrays["theta"].astype(np.int64)

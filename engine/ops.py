@@ -209,13 +209,17 @@ def largest_sums(layer: Layer, inputs: Inputs, taps: NDArray[np.int64], factors:
     return sums + ((inputs[0].largest << layer.residual_exponent) if layer.residual else 0)
 
 
-def _conv_bound(layer: Layer, inputs: Inputs, arrays: Arrays) -> NDArray[np.int64]:
+def nonzeros(layer: Layer, inputs: Inputs, arrays: Arrays) -> NDArray[np.int64]:
+    """Weights of a bit convolution that are not zero, int64 [segments, channels, up, up]: counted for every output."""
     if layer.weights == "binary":
         taps = layer.kernel**2 * sum(tensor.channels for tensor in inputs[: len(layer.inputs)])
-        nonzeros = np.full((layer.segments, layer.channels, layer.up, layer.up), taps, np.int64)
-    else:
-        nonzeros = np.bitwise_count(arrays["pos"] | arrays["neg"]).sum(axis=(4, 5, 6), dtype=np.int64)
-    return largest_sums(layer, inputs, nonzeros, exponents(layer, arrays))
+        return np.full((layer.segments, layer.channels, layer.up, layer.up), taps, np.int64)
+    counts: NDArray[np.int64] = np.bitwise_count(arrays["pos"] | arrays["neg"]).sum(axis=(4, 5, 6), dtype=np.int64)
+    return counts
+
+
+def _conv_bound(layer: Layer, inputs: Inputs, arrays: Arrays) -> NDArray[np.int64]:
+    return largest_sums(layer, inputs, nonzeros(layer, inputs, arrays), exponents(layer, arrays))
 
 
 def exponents(layer: Layer, arrays: Arrays) -> NDArray[np.uint8]:

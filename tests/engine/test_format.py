@@ -18,10 +18,12 @@ from safetensors.numpy import load_file, save_file
 
 from engine import check, format, ops
 from engine.backends import reference
+from engine.backends.cpu import CpuBackend
 from engine.bits import pack
 from engine.layer import IMAGE, Layer
 from engine.model import ClassInfo, Model, ModelFileError, Preprocessing
-from engine.networks import unet
+from engine.networks import bfcn, multibranch, unet
+from engine.plan import compile_plan
 from tests.models import random_model
 
 Description = dict[str, Any]
@@ -432,6 +434,135 @@ TENSORS: dict[str, tuple[Callable[[Tensors], object], str]] = {
 def test_hostile_tensors_are_refused(path: Path, kind: str) -> None:
     edit, message = TENSORS[kind]
     rewrite(path, lambda _, tensors: edit(tensors))
+    with pytest.raises(ModelFileError, match=f"^tiny.safetensors: {message}"):
+        format.load(path)
+
+
+# -- hostile files: what segments, residuals, gates and planes have of their own --------------------------------------
+
+
+@pytest.fixture
+def bfcn_path(tmp_path: Path) -> Path:
+    """Two segments, two planes, residuals, doublings."""
+    flat = bfcn.layers(3, weights="masked", weight_bits=2)
+    format.save(random_model(layers=flat), tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+WEIGHTED: dict[str, tuple[Callable[[Description, Tensors], object], str]] = {
+    "exponent 4": (lambda _, t: put("up8.exponents", (1, 2), 4)(t), "up8.exponents: an exponent is not 0 to 3"),
+    "exponent 255": (lambda _, t: put("up8.exponents", (0, 0), 255)(t), "up8.exponents: an exponent is not"),
+    "exponents flat": (lambda _, t: swap("up8.exponents", lambda a: a[0])(t), r"up8.exponents: has shape \(12,\)"),
+    "exponents int32": (lambda _, t: swap("up8.exponents", lambda a: a.astype(np.int32))(t), "up8.exponents: is int32"),
+    "exponents missing": (lambda _, t: t.pop("up8.exponents"), "up8.exponents: the tensor is missing"),
+    "exponents of the stem": (
+        lambda _, t: t.update({"in.exponents": np.zeros((1, 3), np.uint8)}),
+        "'in.exponents': there should be no such tensor",
+    ),
+    "sign 0": (lambda _, t: put("res2.conv2.residual_signs", 1, 0)(t), "res2.conv2.residual_signs: a sign is neither"),
+    "sign 2": (lambda _, t: put("res2.conv2.residual_signs", 0, 2)(t), "res2.conv2.residual_signs: a sign is neither"),
+    "sign -128": (lambda _, t: put("res2.conv2.residual_signs", 0, -128)(t), "res2.conv2.residual_signs: a sign is"),
+    "signs short": (
+        lambda _, t: swap("res2.conv2.residual_signs", lambda a: a[:2])(t),
+        r"res2.conv2.residual_signs: has shape \(2,\), not \(3,\)",
+    ),
+    "signs uint8": (
+        lambda _, t: swap("res2.conv2.residual_signs", lambda a: a.view(np.uint8))(t),
+        "res2.conv2.residual_signs: is uint8, not int8",
+    ),
+    "signs missing": (
+        lambda _, t: t.pop("res2.conv2.residual_signs"),
+        "res2.conv2.residual_signs: the tensor is missing",
+    ),
+    "signs without residual": (
+        lambda _, t: t.update({"res2.conv1.residual_signs": np.ones(3, np.int8)}),
+        "'res2.conv1.residual_signs': there should be no such tensor",
+    ),
+    "residual dropped": (
+        lambda d, _: layer(d, "res2.conv2").update(residual="", residual_exponent=0),
+        "'res2.conv2.residual_signs': there should be no such tensor",
+    ),
+    "a ring of residuals": (
+        lambda d, _: layer(d, "res2.conv1").update(residual="res2.conv2"),
+        "res2.conv1: input 'res2.conv2' is no earlier layer",
+    ),
+    "residual of one plane": (
+        lambda d, _: layer(d, "in").update(planes=1),
+        "pool2: its channels, planes or encoding are not its input's",
+    ),
+    "three planes": (lambda d, _: layer(d, "up8").update(planes=3), "up8: planes 3, not 1 to 2"),
+    "one plane less": (
+        lambda d, _: layer(d, "res2.conv1").update(planes=1),
+        "res2.conv2: its residual is not of its channels and resolution, written as",
+    ),
+    "one segment less": (
+        lambda d, _: layer(d, "up8").update(segments=1),
+        "'up8.exponents': there should be no such tensor",
+    ),
+    "one segment more": (lambda d, _: layer(d, "up8").update(segments=3), r"up8.pos: has shape \(2, 12, "),
+    "thresholds descend": (
+        lambda _, t: swap("res2.conv1.theta", lambda a: np.ascontiguousarray(a[:, ::-1]))(t),
+        "res2.conv1.theta: the thresholds of a channel do not ascend",
+    ),
+    "a doubling less": (lambda d, _: layer(d, "head").update(doublings=1), "head: the logits must have the image's"),
+    "doubled beyond int32": (
+        lambda _, t: t["head.bias"].fill(2**23),
+        "head: its sums can leave the range of int32",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTED)
+def test_hostile_tensors_of_the_general_convolution_are_refused(bfcn_path: Path, kind: str) -> None:
+    edit, message = WEIGHTED[kind]
+    rewrite(bfcn_path, edit)
+    with pytest.raises(ModelFileError, match=f"^tiny.safetensors: {message}"):
+        format.load(bfcn_path)
+
+
+def wide(channels: int, planes: int = 1, segments: int = 1) -> Model:
+    """A dense convolution that reads the `channels` of one layer twice."""
+    written: Any = {"planes": planes, "encoding": "unsigned"}
+    flat = [
+        Layer("in", "stem", (IMAGE,), channels, "int16", 3, **written),
+        Layer("wide", "conv", ("in", "in"), 1, "binary", 3, segments=segments),
+        Layer("head", "head", ("wide",), 1, "int16", 1),
+    ]
+    return random_model(layers=flat)
+
+
+def test_more_inputs_than_the_lists_hold_are_refused() -> None:
+    CpuBackend(compile_plan(wide(3640)), "portable", 1).run([np.zeros((1, 1, 3), np.uint8)], [0], False)
+    for shape in ((3641,), (2000, 2), (1000, 1, 4)):
+        with pytest.raises(ModelFileError, match=r"^wide: an output adds up \d+ bits; 65528 are possible"):
+            wide(*shape)
+
+
+def test_sums_beyond_the_counters_are_refused() -> None:
+    model = wide(900, 2, 2)
+    model.tensors["wide.exponents"].fill(ops.MAX_EXPONENT)
+    check.check_values(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "MAX_COUNT", int(model.bound(model.layers[1]).max()) - 1)
+        with pytest.raises(ModelFileError, match=r"^wide: its sums can exceed \d+"):
+            check.check_values(model)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: layer(d, "up1.position").update(channels=2), "up1.gate1: its second input is not one plane of one"),
+        (lambda d: layer(d, "up1.position").update(planes=2, encoding="unsigned"), "up1.gate1: its second input"),
+        (lambda d: layer(d, "up1.gate1")["inputs"].pop(), "up1.gate1: 1 inputs; gate reads 2 to 2"),
+        (lambda d: layer(d, "up1.gate1").update(channels=1), "up1.gate1: its channels, planes or encoding"),
+        (lambda d: layer(d, "up1.gate1").update(inputs=["down3.conv2", "down4.conv2"]), "up1.gate1: its inputs have"),
+        (lambda d: layer(d, "up1.gate1").update(weights="masked"), "up1.gate1: gate cannot have weights"),
+    ],
+)
+def test_hostile_gates_are_refused(tmp_path: Path, edit: Callable[[Description], object], message: str) -> None:
+    path = tmp_path / "tiny.safetensors"
+    format.save(random_model(layers=multibranch.layers(2)), path)
+    rewrite(path, lambda description, _: edit(description))
     with pytest.raises(ModelFileError, match=f"^tiny.safetensors: {message}"):
         format.load(path)
 
