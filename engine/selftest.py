@@ -1,4 +1,7 @@
-"""Replays golden files: what PyTorch computed when a model was exported must come out of every backend, bit for bit."""
+"""Whether every backend of this machine gives the right bits: those of golden files, or the reference's for any model.
+
+Golden files hold what PyTorch computed when a shipped model was exported.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from engine import runtime
+from engine import comparison, runtime
 from engine.backends import registry
+from engine.format import load
 from engine.preprocess import Image
 from engine.runtime import Engine, EngineError, available_kernels
 
@@ -32,16 +36,34 @@ def run(kernels: Sequence[str] | None = None) -> list[dict[str, Any]]:
     return [replay(file, kernel) for file in files for kernel in kernels or available()]
 
 
+def run_model(model: str | Path, kernels: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """One row per backend as `comparison.compare` gives, for a model file or a shipped model.
+
+    `kernels` are as in `run`. What cannot run the model says so in the place of the first layer that differs; raises
+    EngineError where it was asked for by name, and for a model that there is not.
+    """
+    loaded, rows = load(runtime.resolve(model)), []
+    images = comparison.random_images(loaded, seed=0)
+    expected = comparison.by_reference(loaded, images)
+    for kernel in kernels or [kernel for kernel in available() if kernel != "reference"]:
+        try:
+            rows.append(comparison.compare(loaded, images, expected, *_device(kernel)))
+        except EngineError as error:
+            if kernels:
+                raise
+            row = {"model": loaded.name, "kernel": kernel, "images": 0, "logits": 0, "wrong": 0}
+            rows.append(row | {"first": f"not run: {error}", "ms": 0.0, "ok": True})
+    return rows
+
+
 def available() -> list[str]:
-    """What `run` replays by default."""
+    """What is tested by default."""
     return [*available_kernels(), *(device for device in registry.available() if device != "cpu")]
 
 
 def replay(golden: Path, kernel: str) -> dict[str, Any]:
     """One row of `run`."""
-    is_device = kernel == "reference" or kernel.startswith("cuda")
-    pairs = read_golden(golden)
-    device, kernel_of_cpu = (kernel, "auto") if is_device else ("cpu", kernel)
+    pairs, (device, kernel_of_cpu) = read_golden(golden), _device(kernel)
     with Engine.load(golden.stem, device=device, kernel=kernel_of_cpu) as engine:
         started = time.perf_counter()
         wrong = sum(_differences(engine.logits(image), logits) for image, logits in pairs)
@@ -65,6 +87,11 @@ def write_golden(path: Path, pairs: Iterable[tuple[Image, NDArray[np.int32]]]) -
         tensors[f"{i}.logits"] = np.ascontiguousarray(logits)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(save(tensors))
+
+
+def _device(kernel: str) -> tuple[str, str]:
+    """(device, kernel of the CPU) as `Engine.load` takes them, of what `run` takes."""
+    return (kernel, "auto") if kernel == "reference" or kernel.startswith("cuda") else ("cpu", kernel)
 
 
 def _differences(got: NDArray[np.int32], expected: NDArray[np.int32]) -> int:

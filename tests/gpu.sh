@@ -30,7 +30,7 @@ test_() {
 }
 
 selftest() {
-    "$PYTHON" -m service.cli selftest "${DEVICE/#cpu/portable}"
+    "$PYTHON" -m service.cli selftest --kernel "${DEVICE/#cpu/portable}"
 }
 
 sanitize() {

@@ -37,12 +37,13 @@ def info(args: argparse.Namespace) -> int:
 
 
 def selftest(args: argparse.Namespace) -> int:
-    """Replay the golden files on every backend of this machine."""
-    from engine.selftest import run
+    """Compare every backend of this machine with the reference on models, or without any with the golden files."""
+    from engine.selftest import run, run_model
 
-    rows = run(args.kernels or None)
+    rows = [row for model in args.models for row in run_model(model, args.kernel)]
+    rows = rows or run(args.kernel)
     print(table(rows))
-    return 0 if all(row.get("ok", True) for row in rows) else 1
+    return 0 if all(row["ok"] for row in rows) else 1
 
 
 def bench(args: argparse.Namespace) -> int:
@@ -95,7 +96,9 @@ def _info_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _selftest_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("kernels", nargs="*", metavar="KERNEL", help="or cuda:0; by default all that this machine has")
+    command.add_argument("models", nargs="*", metavar="FILE", help=flags.MODEL_HELP + "; by default the golden files")
+    text = "or cuda:0, may be repeated; by default all that this machine has"
+    command.add_argument("--kernel", action="append", help=text)
 
 
 def _bench_flags(command: argparse.ArgumentParser) -> None:
