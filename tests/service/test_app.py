@@ -477,6 +477,16 @@ def test_pages_are_parts_of_the_package() -> None:
     assert {page.name for page in pages.FOLDER.glob("*.html")} == {"index.html", "docs.html"}
 
 
+def test_samples_come_with_the_package_and_need_no_key() -> None:
+    with serving(create_app(FakeEngine(fake_model()), Settings(api_key="k"))) as client:
+        for name in pages.SAMPLES:
+            answer = client.get(f"/samples/{name}.png")
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+            assert name in client.get("/").text
+        assert_problem(client.get("/samples/README.png"), problems.NotFound)
+    assert len(pages.SAMPLES) == 2
+
+
 def test_the_api_describes_segment_and_every_problem(client: httpx.Client) -> None:
     api = client.get("/openapi.json").json()
     described = api["paths"]["/segment"]["post"]

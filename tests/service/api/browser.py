@@ -60,11 +60,11 @@ class Page:
         self.do("Page.navigate", url=address)
         self.wait_for("document.readyState === 'complete' && document.getElementById('model')?.options.length > 0")
 
-    def choose(self, selector: str, file: Path) -> None:
-        """As a person who picks `file` in a dialogue."""
+    def choose(self, selector: str, *files: Path) -> None:
+        """As a person who picks `files` in a dialogue."""
         root = self.do("DOM.getDocument")["root"]["nodeId"]
         node = self.do("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.do("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+        self.do("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
 
     def picture(self) -> bytes:
         """A screenshot as PNG."""

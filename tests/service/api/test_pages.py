@@ -1,7 +1,10 @@
-"""The page at / in a real browser: choose and drop an image, use the webcam, give a key."""
+"""The page at / in a real browser: choose, drop and go through images, count objects, use the webcam, give a key."""
 
 from __future__ import annotations
 
+import csv
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.api import pages
 from service.app import create_app
 from service.settings import Settings
 from tests.pictures import file_of, photo
@@ -65,7 +69,7 @@ def test_a_chosen_image_is_shown_with_its_mask_and_times(page: Page, address: st
 
 def test_a_dropped_image_and_another_model(page: Page, address: str) -> None:
     page.open(address)
-    numbers = list(file_of(photo()))
+    numbers = list(file_of(Image.fromarray(np.asarray(photo()) // 255)))  # class 0 and class 1
     page.run("document.getElementById('model').value = 'second'; document.getElementById('model').onchange(); 0")
     page.run(f"""(() => {{
         const dropped = new DataTransfer();
@@ -74,7 +78,7 @@ def test_a_dropped_image_and_another_model(page: Page, address: str) -> None:
         document.getElementById("drop").dispatchEvent(event);
     }})()""")
     page.wait_for(SHOWN)
-    width, height, colors = page.run(PAINTED)  # red is 255 or 0: class 0, or an index that the model does not have
+    width, height, colors = page.run(PAINTED)
     assert (width, height, colors["255,0,0,255"]) == (21, 13, 21 * 13 - FOREGROUND)
 
 
@@ -86,6 +90,9 @@ def test_class_indices_are_painted_in_the_colours_of_their_classes(page: Page, a
     page.choose("#file", image)
     page.wait_for(SHOWN)
     assert page.run(PAINTED) == [3, 1, {f"255,{40 * index},0,255": 1 for index in range(3)}]
+    assert page.run("document.getElementById('limit').hidden")  # there is no threshold to several classes
+    counted = "[...document.querySelectorAll('#legend tr')].map((line) => line.cells[3].textContent).join()"
+    assert page.run(counted) == ",1,1"
 
 
 def test_what_is_no_image_is_said(page: Page, address: str, tmp_path: Path) -> None:
@@ -113,3 +120,110 @@ def test_a_key_is_asked_for_once_and_used_for_the_webcam_too(page: Page) -> None
         page.run("document.getElementById('webcam').click()")
         page.wait_for(SHOWN)
         assert page.run("sessionStorage.getItem('key')") == "k"
+
+
+def files(tmp_path: Path) -> list[Path]:
+    """Two discs that touch and a speck; and nothing at all."""
+    y, x = np.mgrid[:40, :90]
+    red = np.zeros((40, 90, 3), np.uint8)
+    for center in (30, 52):
+        red[(x - center) ** 2 + (y - 20) ** 2 < 144, 0] = 255
+    red[2, 2, 0] = 200
+    written = [tmp_path / "discs.png", tmp_path / "dark.png"]
+    for path, pixels in zip(written, (red, np.zeros((8, 8, 3), np.uint8)), strict=True):
+        Image.fromarray(pixels).save(path)
+    return written
+
+
+def objects(page: Page) -> str:
+    counted = page.run("document.querySelector('#legend tr').cells[3].textContent")
+    assert isinstance(counted, str)
+    return counted
+
+
+def set_value(page: Page, element: str, value: str) -> None:
+    page.run(f"""(() => {{
+        const element = document.getElementById({element!r});
+        if (element.type === "checkbox") element.checked = {value!r} === "true"; else element.value = {value!r};
+        for (const kind of ["input", "change"]) element.dispatchEvent(new Event(kind));
+    }})()""")
+
+
+def saved(page: Page, link: str) -> str:
+    content = page.run(f"fetch(document.getElementById({link!r}).href).then((answer) => answer.text())")
+    assert isinstance(content, str)
+    return content
+
+
+def press(page: Page, key: str) -> None:
+    for kind in ("keyDown", "keyUp"):
+        page.do("Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 else "")
+
+
+def test_several_images_are_gone_through_by_thumbnails_and_keys(page: Page, address: str, tmp_path: Path) -> None:
+    page.open(address)
+    page.choose("#file", *files(tmp_path))
+    page.wait_for(SHOWN)
+    assert page.run("[...document.querySelectorAll('#strip button')].map((b) => b.title)") == ["discs.png", "dark.png"]
+    assert page.run("document.getElementById('overlay').width") == 90
+    press(page, "ArrowRight")
+    page.wait_for(f"{SHOWN} && document.getElementById('overlay').width === 8")
+    assert page.run("document.querySelector('#strip [aria-current=true]').title") == "dark.png"
+    page.run("document.querySelector('#strip button').click()")
+    page.wait_for(f"{SHOWN} && document.getElementById('overlay').width === 90")
+    press(page, "m")
+    assert page.run("document.getElementById('overlay').style.opacity") == "0"
+    press(page, "+")
+    assert text(page, "zoom").startswith("1.5")
+    assert page.run("document.getElementById('figure').scrollWidth > document.getElementById('figure').clientWidth")
+    press(page, "0")
+    assert not text(page, "zoom").startswith("1.5")
+
+
+def test_objects_are_counted_and_saved(page: Page, address: str, tmp_path: Path) -> None:
+    page.do("Page.setBypassCSP", enabled=True)  # so that this test may read what is saved
+    page.open(address)
+    page.choose("#file", files(tmp_path)[0])
+    page.wait_for(SHOWN)
+    assert objects(page) == "2"  # the speck reaches the threshold of a half
+    set_value(page, "threshold", "0.9")
+    page.wait_for(f"{SHOWN} && document.querySelector('#legend tr').cells[3].textContent === '1'")
+    set_value(page, "threshold", "0.5")
+    set_value(page, "least", "2")
+    set_value(page, "split", "true")
+    page.wait_for(f"{SHOWN} && document.querySelector('#legend tr').cells[1].textContent === '866'")
+    page.wait_for("document.querySelector('#legend tr').cells[3].textContent === '2'")
+    document = json.loads(saved(page, "json"))
+    rows = list(csv.DictReader(saved(page, "csv").splitlines()))
+    assert [int(row["area"]) for row in rows] == [entry["area"] for entry in document["annotations"]]
+    assert sum(int(row["area"]) for row in rows) == 865
+    assert page.run("document.getElementById('csv').download") == "discs.objects.csv"
+    assert saved(page, "save").startswith("\ufffdPNG")
+    page.do("Page.setBypassCSP", enabled=False)
+    assert (
+        page.run("fetch(document.getElementById('save').href).then((a) => a.blob()).then((b) => b.type)") == "image/png"
+    )
+
+
+def test_a_sample_is_tried_by_one_click(page: Page, address: str) -> None:
+    page.open(address)
+    page.run("document.querySelector('#samples button').click()")
+    page.wait_for(SHOWN)
+    assert page.run("document.getElementById('overlay').width") == 256
+    assert not page.run("document.getElementById('limit').hidden")
+
+
+def test_the_page_fits_a_phone(page: Page, address: str, tmp_path: Path) -> None:
+    page.do("Emulation.setDeviceMetricsOverride", width=360, height=700, deviceScaleFactor=1, mobile=True)
+    try:
+        page.open(address)
+        page.choose("#file", *files(tmp_path))
+        page.wait_for(SHOWN)
+        assert page.run("document.documentElement.scrollWidth") == 360
+    finally:
+        page.do("Emulation.clearDeviceMetricsOverride")
+
+
+def test_the_page_s_addresses_are_relative() -> None:
+    source = (pages.FOLDER / "index.html").read_text(encoding="utf-8")
+    assert not re.findall(r"""(?:ask\(|fetch\(|URL\(|src[=:] ?|href[=:] ?)["'`]/""", source)
