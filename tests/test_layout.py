@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TOP_LEVEL = {
     *("service", "engine", "csrc", "deploy", "tests"),
-    *("Dockerfile", "Makefile", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml"),
+    *("docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"),
+    *("Dockerfile", "Makefile", "pyproject.toml"),
 }
 SERVICE_LAYERS = (  # from the top down: what stands in a line imports only from lines below it, and its own room
     {"service.cli"},

@@ -1,4 +1,4 @@
-"""Every command of the README is run, and every file that it shows exists."""
+"""Every command of the README and of the documents is run, and whatever they link to or list exists."""
 
 from __future__ import annotations
 
@@ -11,73 +11,137 @@ from pathlib import Path
 import pytest
 
 from engine.runtime import Engine
-from service import cli
+from service import cli, problems
 from service.app import create_app
+from service.codec.encoders import ENCODERS
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 from tests.service.fakes import serving
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+README = ROOT / "README.md"
+API = ROOT / "docs/api.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKING = [*PAGES, ROOT / "CHANGELOG.md", ROOT / ".github/SECURITY.md", ROOT / "csrc/cpu/README.md"]
 SHORT = {  # two steps a run
     "train": shlex.split("--samples 8 --batch 4 --width 4 --crop 32 --validate-every 1000"),
     "table": shlex.split("--samples 12 --batch 4 --width 4 --crop 32 --seeds 1"),
     "sweep": shlex.split("--samples 8 --batch 4 --width 4 --crop 32 --start-samples 8 --configurations 3"),
 }
+PROGRAMS = ("make", "curl", "mbunet")
 
 
-def chosen(*programs: str) -> list[list[str]]:
-    """The README's calls of these programs, as words."""
-    words = [shlex.split(line) for line in COMMANDS]
+def blocks(page: Path, language: str) -> list[str]:
+    """The page's blocks of code in `language`."""
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return found
+
+
+def commands(page: Path, *programs: str) -> list[list[str]]:
+    """The page's calls of these programs, as words."""
+    words = [shlex.split(line) for block in blocks(page, "sh") for line in block.splitlines()]
     return [line for line in words if Path(line[0]).name in programs]
 
 
-def test_every_command_is_known_here() -> None:
-    assert len(COMMANDS) == len(chosen("make", "curl", "mbunet"))
-    assert len(COMMANDS) > 10
+def pages_with(*programs: str) -> list[Path]:
+    return [page for page in PAGES if commands(page, *programs)]
 
 
-@pytest.mark.parametrize("line", chosen("make"), ids=" ".join)
-def test_make_targets_exist(line: list[str]) -> None:
-    subprocess.run([line[0], "--dry-run", *line[1:]], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+def anchors(page: Path) -> set[str]:
+    """What a link may name behind `#`, made of headings as GitHub makes it."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_curl_commands_are_answered(tmp_path: Path) -> None:
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 180
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_is_known_here(page: Path) -> None:
+    assert sum(len(block.splitlines()) for block in blocks(page, "sh")) == len(commands(page, *PROGRAMS))
+
+
+def test_there_are_commands() -> None:
+    assert all(commands(README, program) for program in PROGRAMS)
+    assert len(pages_with(*PROGRAMS)) > 3
+
+
+@pytest.mark.parametrize("page", pages_with("make"), ids=lambda page: page.name)
+def test_make_targets_exist(page: Path) -> None:
+    for line in commands(page, "make"):
+        subprocess.run([line[0], "--dry-run", *line[1:]], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("page", pages_with("curl"), ids=lambda page: page.name)
+def test_curl_commands_are_answered(page: Path, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
-        pytest.skip("the README's curl commands are not run: curl is not installed")
+        pytest.skip("the curl commands are not run: curl is not installed")
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     engine = Engine.load(Settings().model)
     with serving(create_app(engine, Settings())) as client:
         address = f"{client.base_url.host}:{client.base_url.port}"
-        for line in chosen("curl"):
+        for line in commands(page, "curl"):
             words = [word.replace("localhost:8080", address) for word in line]
             subprocess.run([*words, "--fail", "--silent", "--show-error"], cwd=tmp_path, check=True)
     assert (tmp_path / "mask.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=[str(i) for i in range(len(PYTHON))])
-def test_python_examples_run(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+EXAMPLES = [(page, code) for page in PAGES for code in blocks(page, "python")]
+
+
+@pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=[f"{page.name}-{i}" for i, (page, _) in enumerate(EXAMPLES)])
+def test_python_examples_run(page: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with serving(create_app(Engine.load(Settings().model), Settings())) as client:
         address = f"{client.base_url.host}:{client.base_url.port}"
-        exec(compile(code.replace("localhost:8080", address), "README.md", "exec"), {})
+        exec(compile(code.replace("localhost:8080", address), str(page), "exec"), {})
 
 
-def test_mbunet_commands_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the README's order, in one folder: what one writes, the next may read."""
+@pytest.mark.parametrize("page", pages_with("mbunet"), ids=lambda page: page.name)
+def test_mbunet_commands_succeed(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the page's order, in one folder: what one writes, the next may read."""
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     (tmp_path / "DATA").symlink_to(ROOT / "tests/data/nuclei")
     monkeypatch.chdir(tmp_path)
-    for line in chosen("mbunet"):
+    for line in commands(page, "mbunet"):
         arguments = line[1:] + SHORT.get(line[1], [])
         if line[1] == "serve":  # is run in tests/service
             cli.parser().parse_args(arguments)
         else:
             assert cli.main(arguments) == 0, line
-    assert (tmp_path / "mine.safetensors").is_file()
+        if line[1] == "export":
+            assert Path(arguments[2]).is_file(), line
 
 
-def test_links_lead_to_files() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_every_document_is_linked_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)", README.read_text(encoding="utf-8")))
+    assert {str(page.relative_to(ROOT)) for page in PAGES if page != README} <= linked
+
+
+def test_the_api_lists_every_problem() -> None:
+    listed = re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \|", API.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted((str(problem.status), problem.reason()) for problem in problems.tree())
+
+
+def test_the_api_names_every_format() -> None:
+    text = API.read_text(encoding="utf-8")
+    assert [name for name in ENCODERS if f"`{name}`" not in text] == []
+
+
+def test_the_api_names_every_metric() -> None:
+    text = API.read_text(encoding="utf-8")
+    names = [family.name for family in Metrics().registry.collect() if family.name.startswith("mbunet_")]
+    assert [name for name in names if f"`{name}" not in text] == []

@@ -84,7 +84,7 @@ def test_inputs_arrive_asynchronously_and_as_matrices(compiled: dict[int, list[C
 
 @pytest.mark.parametrize("architecture", EMULATED)
 def test_where_products_of_bits_are_emulated(compiled: dict[int, list[Code]], architecture: int) -> None:
-    """If this fails, a compiler has learnt them: the README's table and `BINARY` want a new row."""
+    """If this fails, a compiler has learnt them: the table in docs/deployment.md and `BINARY` want a new row."""
     if architecture not in compiled:
         pytest.skip(f"this nvcc does not know sm_{architecture}")
     for code in _convolutions(compiled[architecture]):
