@@ -70,7 +70,12 @@ def _fitted(model: Model) -> str:
 
 
 def _story(story: Mapping[str, Any]) -> list[str]:
-    return [f"- {name}: {_plain(story[name])}" for name in sorted(story) if name != "metrics"]
+    return [f"- {name}: {_plain(_short(story[name]))}" for name in sorted(story) if name != "metrics"]
+
+
+def _short(value: Any) -> Any:
+    """The parts of a split by their counts alone."""
+    return {name: v for name, v in value.items() if name != "digests"} if isinstance(value, Mapping) else value
 
 
 def _plain(value: Any) -> str:
@@ -99,7 +104,7 @@ def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
     limits = []
     if part != "validation":
         limits.append("These scores are not over the validation images alone: training has seen some of them.")
-    if "split" in model.provenance:
+    if "split" in model.provenance and "group" not in model.provenance:
         limits.append("The split is random: images of one slide, patient or instrument can lie on both sides of it, "
                       "so scores on other sources will be lower.")  # fmt: skip
     for title, chosen in evaluate.parts(rows).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +70,9 @@ class Config:
     page: str = _setting("", "page of images that have several, from 0, or max; the first by default")
     resize: int = _setting(0, "side that every image is resized to first; 0: images keep their size")
     validation: float = _setting(0.2, "share of the samples that no training step sees")
+    group: str = _setting(
+        "", "regular expression: samples in whose names it finds the same (its first parentheses, if any) stay together"
+    )
     seed: int = _setting(0, "of split, crops and weights")
     run_seed: int = _setting(0, "of crops and weights alone: another run on the same split")
     ablate: tuple[str, ...] = _setting((), "parts of the recipe to leave out: " + ", ".join(PARTS))
@@ -95,6 +99,10 @@ class Config:
         if not 0 < self.validation < 1:
             raise ValueError(f"the share held for validation lies between 0 and 1, not {self.validation}")
         read_selection(self.channel, self.page)
+        try:
+            re.compile(self.group)
+        except re.error as error:
+            raise ValueError(f"the group {self.group!r} is no regular expression: {error}") from None
         if self.zeros_by not in ZEROS_BY:
             raise ValueError(f"zeros are shared out by {' or '.join(ZEROS_BY)}, not by {self.zeros_by!r}")
         if unknown := [part for part in self.ablate if part not in PARTS]:

@@ -59,14 +59,28 @@ class Row:
 
 
 def select(
-    items: list[dataset.Sample], part: str, share: float, seed: int, failed: Callable[[DataError], None]
+    items: list[dataset.Sample],
+    part: str,
+    share: float,
+    seed: int,
+    failed: Callable[[DataError], None],
+    parts: dataset.Parts | None = None,
 ) -> list[dataset.Sample]:
-    """The `part` ("validation", "training" or "all") of `items`, split as training splits them.
+    """The `part` ("validation", "training" or "all") of `items`: by the split that a run has kept, `parts`, or anew.
 
-    For a split sizes are read; of an image that has none `failed` is told, and the others are split.
+    What a run has not seen belongs to neither part. Raises DataError where nothing is left. For a new split sizes are
+    read; of an image that has none `failed` is told, and the others are split.
     """
     if part == "all":
         return items
+    if parts:
+        training, validation, _ = parts.divide(items)
+        chosen = training if part == "training" else validation
+        if not chosen:
+            raise DataError(
+                f"none of these {len(items)} samples was in the {part} part of this model; try the part all"
+            )
+        return chosen
     readable = []
     for sample in items:
         try:

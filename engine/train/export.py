@@ -32,7 +32,7 @@ from engine.train.trainer import logits_of, predict
 
 Pixels = NDArray[np.uint8]
 
-TOLD = ("crop", "batch", "learning_rate", "zeros_from", "zeros_by", "run_seed", "ablate", "weights",
+TOLD = ("crop", "batch", "learning_rate", "zeros_from", "zeros_by", "group", "run_seed", "ablate", "weights",
         "activation_bits", "weight_bits", "branches", "gates", "bit_decay")  # fmt: skip
 """What a model file tells of its training where it is not the default."""
 
@@ -64,7 +64,9 @@ def export(
     out = Path(out)
     network, config, step = restore(checkpoint)
     metrics = metrics or logged_metrics(Path(checkpoint).with_name("log.csv"), step)
-    provenance = {"samples": step * config.batch, **describe(config), "metrics": dict(metrics)}
+    parts = parts_of(checkpoint)
+    told = {"parts": parts.tell()} if parts else {}
+    provenance = {"samples": step * config.batch, **describe(config), **told, "metrics": dict(metrics)}
     classes = [ClassInfo(n, c) for n, c in zip(config.classes, colors(len(config.classes)), strict=True)]
     classes = classes or [ClassInfo(class_name, color)]
     model = to_model(network, config, name=name or out.stem, classes=classes, provenance=provenance)
@@ -75,8 +77,8 @@ def export(
     small = replace(small, model=replace(small.model, threshold=threshold, provenance=provenance))
     try:
         format.save(small.model, part)
-        prove(network, format.load(part), proof_images(config), small.kept)
-        format.save(calibrated(small.model, config), part)
+        prove(network, format.load(part), proof_images(config, parts), small.kept)
+        format.save(calibrated(small.model, config, parts), part)
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
@@ -156,9 +158,9 @@ def to_model(
     )
 
 
-def calibrated(model: Model, config: Config) -> Model:
+def calibrated(model: Model, config: Config, parts: dataset.Parts | None) -> Model:
     """`model` with the temperature that suits the validation images, where those are at hand."""
-    held = validation_samples(config)
+    held = validation_samples(config, parts)
     if not held:
         return model
     classes, scale = len(config.classes), model.layers[-1].scale
@@ -211,20 +213,27 @@ def golden(checkpoint: str | Path, images: Iterable[Image], out: str | Path) -> 
     return Path(out)
 
 
-def proof_images(config: Config) -> list[Pixels]:
+def proof_images(config: Config, parts: dataset.Parts | None) -> list[Pixels]:
     """Random images of odd sizes and, where the data folder is at hand, the two smallest of the validation images."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in PROOF_SIZES]
-    smallest = sorted(validation_samples(config), key=lambda sample: sample.size)[:2]
+    smallest = sorted(validation_samples(config, parts), key=lambda sample: sample.size)[:2]
     own = [sample.load(len(config.classes))[0] for sample in smallest]
     return images + [preprocess.preprocess(image, config.preprocessing) for image in own]
 
 
-def validation_samples(config: Config) -> list[dataset.Sample]:
-    """The validation images of a run; none where its data is not at hand."""
+def parts_of(checkpoint: str | Path) -> dataset.Parts | None:
+    """The split that a checkpoint keeps; None in those of earlier versions."""
+    kept = checkpoints.read(checkpoint).get("parts")
+    return dataset.Parts(frozenset(kept["training"]), frozenset(kept["validation"])) if kept else None
+
+
+def validation_samples(config: Config, parts: dataset.Parts | None) -> list[dataset.Sample]:
+    """The validation images of a run, by the split it has kept; none where its data is not at hand."""
     if not Path(config.data).is_dir():
         return []
-    return dataset.split(layouts.samples(config.data, config.selection), config.validation, config.seed)[1]
+    everything = dataset.grouped(layouts.samples(config.data, config.selection), config.group)
+    return (parts.divide(everything) if parts else dataset.split(everything, config.validation, config.seed))[1]
 
 
 def describe(config: Config) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -62,8 +62,10 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed + (config.run_seed << 32))
         torch.set_flush_denormal(True)  # vanishing gradients would cost a fifth of the time on CPUs
-        everything = layouts.samples(config.data, config.selection)
-        self.training, self.validation = dataset.split(everything, config.validation, config.seed)
+        state = checkpoint.read(self.checkpoint) if self.checkpoint.is_file() else {}
+        if state:
+            self._check_same_run(state)
+        self.training, self.validation = self._split(state.get("parts"))
         if not self.training or not self.validation:
             raise DataError(f"{config.data}: too few samples to hold {config.validation:.0%} for validation")
         layers = config.layers()
@@ -77,7 +79,8 @@ class Trainer:
         self.best = 0.0
         self._losses: list[float] = []  # since the last row of the log
         self._asked_to_stop = False
-        self._resume()
+        if state:
+            self._resume(state)
         for path in (self.log, self.class_log):
             log.forget(path, self.step)
 
@@ -211,18 +214,37 @@ class Trainer:
         """Write the checkpoint."""
         self._set_zeros()
         state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        parts = dataset.Parts.of(self.training, self.validation)
         state |= {"config": asdict(self.config), "best": self.best, "losses": self._losses}
+        state["parts"] = {"training": sorted(parts.training), "validation": sorted(parts.validation)}
         checkpoint.write(self.checkpoint, state)
 
-    def _resume(self) -> None:
-        if not self.checkpoint.is_file():
-            return
-        state = checkpoint.read(self.checkpoint)
+    def _split(self, parts: Mapping[str, Sequence[str]] | None) -> tuple[list[dataset.Sample], list[dataset.Sample]]:
+        """(training, validation): as the run has it, what came to the folder since joining training; else anew."""
+        config = self.config
+        everything = dataset.grouped(layouts.samples(config.data, config.selection), config.group)
+        if parts is None:
+            return dataset.split(everything, config.validation, config.seed)
+        kept = dataset.Parts(frozenset(parts["training"]), frozenset(parts["validation"]))
+        if missing := kept.missing(everything):
+            raise ResumeError(
+                f"{self.checkpoint} is of another split: {len(missing)} of its samples are not in {config.data} "
+                f"({missing[0]}{', …' if len(missing) > 1 else ''}); put them back, or choose another output folder"
+            )
+        training, validation, new = kept.divide(everything)
+        if new and not self._quiet:
+            print(f"{config.data} has grown: {len(new)} new samples join training, none is held for validation")
+        joined = {sample.name for sample in (*training, *new)}
+        return [sample for sample in everything if sample.name in joined], validation
+
+    def _check_same_run(self, state: Mapping[str, Any]) -> None:
         here, there = asdict(self.config), asdict(Config(**current(state["config"])))
         differing = [name for name in here if name not in FREE_FIELDS and here[name] != there[name]]
         if differing:
             fields = ", ".join(f"{name} ({there[name]!r} there, {here[name]!r} here)" for name in differing)
             raise ResumeError(f"{self.checkpoint} is of another run: {fields}; choose another output folder")
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = state["step"], state["best"]

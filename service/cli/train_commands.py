@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ from service.cli.terminal import progress
 
 if TYPE_CHECKING:
     from engine.model import Model
+    from engine.train.data.dataset import Parts
     from engine.train.data.files import DataError
     from engine.train.evaluate import Segments
 
-DATA_SETTINGS = ("validation", "seed", "channel", "page")
+DATA_SETTINGS = ("validation", "group", "seed", "channel", "page")
 DATA_HELP = "folder with images/ and masks/"
 
 
@@ -106,14 +108,16 @@ def evaluate(args: argparse.Namespace) -> int:
     """Print Dice, IoU, F1, precision and recall of a model on a folder of images/ and masks/, by class."""
     from engine.train import card, evaluate
     from engine.train.config import Config
-    from engine.train.data import layouts
+    from engine.train.data import dataset, layouts
 
     if args.card and _is_checkpoint(args.model):
         raise UserError(f"a card describes a model file: mbunet export {args.model} MODEL.safetensors, then eval that")
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
-    everything = layouts.samples(args.data, config.selection)
+    everything = dataset.grouped(layouts.samples(args.data, config.selection), config.group)
+    anew = flags.training_of(args, "validation", "group", "seed")
+    parts = None if anew or args.part == "all" else _parts(args.model)
     failures: list[DataError] = []
-    samples = evaluate.select(everything, args.part, config.validation, config.seed, failures.append)
+    samples = evaluate.select(everything, args.part, config.validation, config.seed, failures.append, parts)
     with _scored(args) as engine:
         rows = evaluate.evaluate(
             engine,
@@ -160,6 +164,18 @@ def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
     return nullcontext(CheckpointEngine(args.model))
 
 
+def _parts(name: str) -> Parts | None:
+    """The split that a model file or a checkpoint has kept."""
+    from engine.train.data.dataset import Parts
+
+    if not _is_checkpoint(name):
+        return Parts.told(_model(name).provenance.get("parts", {}))
+    _require_torch()
+    from engine.train.export import parts_of
+
+    return parts_of(name)
+
+
 def _is_checkpoint(model: str) -> bool:
     return model.endswith(".pt")
 
@@ -167,11 +183,12 @@ def _is_checkpoint(model: str) -> bool:
 def data(args: argparse.Namespace) -> int:
     """Look at a folder of images and masks, and say everything that is wrong with it."""
     from engine.train.config import Config
-    from engine.train.data import layouts
+    from engine.train.data import dataset, layouts
     from engine.train.data.check import check
 
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
     found = layouts.recognize(args.data, config.selection)
+    found = replace(found, samples=dataset.grouped(found.samples, config.group))
     print(f"{args.data}: {found.layout}, {len(found.samples)} samples")
     strata, split_groups = {s.stratum for s in found.samples}, {s.split_group for s in found.samples}
     for label, values in (("strata", strata), ("split groups", split_groups)):

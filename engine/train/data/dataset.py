@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,9 @@ from numpy.typing import NDArray
 from engine.images import FIRST, Pixels, Selection
 from engine.train.data import files
 from engine.train.data.files import DataError
+
+DIGITS = 8  # of a digest of a name
+MOST_TOLD = 12_000  # digests in a model file, whose description is bounded (engine.format.MAX_TEXT)
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,75 @@ class Dataset:
     layout: str
     samples: list[Sample]
     faults: list[Fault]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The split of a run, which it keeps: names of the samples it learns from and of those it holds for validation.
+
+    A model file keeps digests of them (`digested`), for names may tell more than they should, or counts alone.
+    """
+
+    training: frozenset[str]
+    validation: frozenset[str]
+    digested: bool = False
+
+    @classmethod
+    def of(cls, training: Iterable[Sample], validation: Iterable[Sample]) -> Parts:
+        """The names of both parts."""
+        return cls(frozenset(s.name for s in training), frozenset(s.name for s in validation))
+
+    @classmethod
+    def told(cls, story: Mapping[str, Any]) -> Parts | None:
+        """What `tell` has told; None where it told counts alone, or nothing."""
+        digests = story.get("digests", {})
+        if not all(isinstance(digests.get(part), str) for part in ("training", "validation")):
+            return None
+        training, validation = (
+            frozenset(digests[part][i : i + DIGITS] for i in range(0, len(digests[part]), DIGITS))
+            for part in ("training", "validation")
+        )
+        return cls(training, validation, digested=True)
+
+    def tell(self) -> dict[str, Any]:
+        """Both parts as JSON for a model file: counts, and the digests of up to MOST_TOLD names, one after another."""
+        parts = {"training": self.training, "validation": self.validation}
+        counts: dict[str, Any] = {part: len(names) for part, names in parts.items()}
+        if sum(counts.values()) > MOST_TOLD:
+            return counts
+        return counts | {"digests": {part: "".join(sorted(map(_digest, names))) for part, names in parts.items()}}
+
+    def divide(self, samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample], list[Sample]]:
+        """(training, validation, new): `samples` by part, and those of neither."""
+        divided: tuple[list[Sample], list[Sample], list[Sample]] = ([], [], [])
+        for sample in samples:
+            name = _digest(sample.name) if self.digested else sample.name
+            divided[0 if name in self.training else 1 if name in self.validation else 2].append(sample)
+        return divided
+
+    def missing(self, samples: Iterable[Sample]) -> list[str]:
+        """Names of both parts that `samples` lack."""
+        return sorted((self.training | self.validation) - {sample.name for sample in samples})
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:DIGITS]
+
+
+def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
+    """`samples` in the split groups that `pattern`, a regular expression, finds in their names; raises DataError.
+
+    A group is what the first parentheses hold, or the whole match. Without a pattern groups stay as they are.
+    """
+    if not pattern:
+        return list(samples)
+    found = []
+    for sample in samples:
+        match = re.search(pattern, sample.name)
+        if match is None:
+            raise DataError(f"{sample.image}: the group {pattern!r} is not found in the name {sample.name}")
+        found.append(replace(sample, split_group=match[1] if match.re.groups else match[0]))
+    return found
 
 
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.train import evaluate, export, log, trainer
 from engine.train.checkpoint import CheckpointError
 from engine.train.config import Config
 from engine.train.data import layouts
+from engine.train.data.dataset import Parts
 from engine.train.data.files import DataError
 from engine.train.trainer import Interrupted, ResumeError, Trainer
 from service.app import create_app
@@ -139,6 +141,51 @@ def test_another_run_in_the_same_folder_is_refused_by_field(data: Path, tmp_path
         Trainer(dataclasses.replace(config, learning_rate=0.01, zeros=0.5))
 
 
+def grow(data: Path, name: str) -> None:
+    for part in ("images", "masks"):
+        shutil.copy(data / part / "disc00.png", data / part / f"{name}.png")
+
+
+def test_what_comes_to_the_folder_joins_training_and_every_command_keeps_the_split(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny(data, tmp_path / "out")
+    first = Trainer(config)
+    first.save()
+    held = [sample.name for sample in first.validation]
+    for k in range(8):  # enough to change a split by the seed alone
+        grow(data, f"a{k}")
+    assert [s.name for s in Trainer(tiny(data, tmp_path / "anew")).validation] != held
+    capsys.readouterr()
+    resumed = Trainer(config)
+    assert "has grown: 8 new samples join training" in capsys.readouterr().out
+    assert [sample.name for sample in resumed.validation] == held
+    assert len(resumed.training) == len(first.training) + 8
+    parts = export.parts_of(first.checkpoint)
+    assert [sample.name for sample in export.validation_samples(config, parts)] == held
+    model = format.load(export.export(first.checkpoint, tmp_path / "discs.safetensors"))
+    assert model.provenance["parts"]["validation"] == len(held)
+    told = Parts.told(model.provenance["parts"])
+    failures: list[Exception] = []
+    chosen = evaluate.select(layouts.samples(data), "validation", 0.2, 0, failures.append, told)
+    assert [sample.name for sample in chosen] == held
+    with pytest.raises(DataError, match="none of these 8 samples was in the validation part"):
+        evaluate.select(layouts.samples(data)[:8], "validation", 0.2, 0, failures.append, told)
+
+
+def test_a_run_on_another_split_is_not_resumed(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "out")
+    run = Trainer(config)
+    run.save()
+    with pytest.raises(ResumeError, match=r"group \('' there, 'disc.' here\)"):
+        Trainer(dataclasses.replace(config, group="disc."))
+    gone = run.validation[0]
+    gone.image.unlink()
+    gone.mask.unlink()
+    with pytest.raises(ResumeError, match=rf"is of another split: 1 of its samples are not in .* \({gone.name}\)"):
+        Trainer(config)
+
+
 def test_a_checkpoint_moves_with_its_folder(data: Path, tmp_path: Path) -> None:
     config = tiny(data, tmp_path / "out")
     Trainer(config).save()
@@ -243,10 +290,11 @@ def test_two_samples_are_enough_to_train_and_validate_but_one_is_not(data: Path,
         {"zeros": 1.0},
         {"validation": 0.0},
         {"ablate": ("masks",)},
+        {"group": "("},
     ],
 )
 def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"not|no batch|no part"):
+    with pytest.raises(ValueError, match=r"not|no batch|no part|no regular"):
         tiny(Path("data"), Path("out"), **wrong)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from engine import format
 from engine.train.data import dataset, layouts
-from engine.train.data.dataset import Sample
+from engine.train.data.dataset import Parts, Sample
 from engine.train.data.files import DataError
 
 
@@ -67,6 +69,37 @@ def test_a_mask_of_one_value_is_all_background_or_all_foreground(data: Path, val
     Image.new("L", (48, 40), value).save(data / "masks" / "disc00.png")
     _, mask = layouts.samples(data)[0].load()
     assert np.unique(mask).tolist() == [min(value, 1)]
+
+
+def test_parts_are_told_as_digests_and_divide_what_they_know() -> None:
+    items = [Sample(f"{k:02}", Path(), Path()) for k in range(10)]
+    parts = Parts.of(items[2:6], items[:2])
+    told = parts.tell()
+    assert (told["training"], told["validation"]) == (4, 2)
+    read = Parts.told(json.loads(json.dumps(told)))
+    assert read is not None
+    assert read.training.isdisjoint(parts.training)
+    for kept in (parts, read):
+        assert kept.divide(items) == (items[2:6], items[:2], items[6:])
+    assert parts.missing(items[1:]) == ["00"]
+
+
+def test_too_many_names_are_told_as_counts_and_fit_a_model_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts(frozenset(map(str, range(dataset.MOST_TOLD - 10))), frozenset("abcdefghij"))
+    assert len(json.dumps(parts.tell())) < format.MAX_TEXT / 2
+    monkeypatch.setattr(dataset, "MOST_TOLD", dataset.MOST_TOLD - 1)
+    assert parts.tell() == {"training": dataset.MOST_TOLD - 9, "validation": 10}
+    assert Parts.told(parts.tell()) is None
+
+
+def test_groups_by_a_pattern_stay_on_one_side() -> None:
+    items = [Sample(f"patient{k // 2}_{'LR'[k % 2]}", Path(f"{k}.png"), Path()) for k in range(20)]
+    for pattern in (r"patient(\d+)_", r"patient\d+"):
+        training, held = dataset.split(dataset.grouped(items, pattern), 0.2, seed=0)
+        assert (len(training), len(held)) == (16, 4)
+        assert not {s.name[:-1] for s in training} & {s.name[:-1] for s in held}
+    with pytest.raises(DataError, match=r"0\.png: the group 'slide' is not found in the name patient0_L"):
+        dataset.grouped(items, "slide")
 
 
 def sized(monkeypatch: pytest.MonkeyPatch, sizes: list[tuple[int, int]]) -> list[Sample]:
