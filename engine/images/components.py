@@ -73,7 +73,7 @@ def _split(labels: Labels) -> Labels:
     foreground = labels != 0
     distance = ndimage.distance_transform_edt(np.pad(foreground, 1))[1:-1, 1:-1].astype(np.float32)
     summit = _summits(distance)
-    tops = np.flatnonzero((summit == np.arange(summit.size)) & foreground.ravel())
+    tops = np.flatnonzero((summit == np.arange(summit.size, dtype=np.int32)) & foreground.ravel())
     if len(tops) > MOST_PEAKS:
         raise TooManyObjectsError(f"the mask is too ragged to be split: {len(tops)} peaks, {MOST_PEAKS} are taken")
     number = np.zeros(summit.size, np.int32)
@@ -83,17 +83,17 @@ def _split(labels: Labels) -> Labels:
     return _joined(*_necks(basins, distance), peaks)[basins]
 
 
-def _summits(distance: NDArray[np.float32]) -> NDArray[np.intp]:
+def _summits(distance: NDArray[np.float32]) -> NDArray[np.int32]:
     """The watershed: where the steepest way up from every pixel ends, as an index of the flattened image.
 
     (`scipy.ndimage.watershed_ift` floods by the largest step of a way and not by its height: one of two equal discs
     takes all of the other but its middle.)
     """
-    best, up = distance.copy(), np.arange(distance.size).reshape(distance.shape)
+    best, start = distance.copy(), np.arange(distance.size, dtype=np.int32).reshape(distance.shape)
     row = distance.shape[1]
     sides = ((np.s_[:, :-1], np.s_[:, 1:], 1), (np.s_[:, 1:], np.s_[:, :-1], -1))
     ends = ((np.s_[:-1], np.s_[1:], row), (np.s_[1:], np.s_[:-1], -row))
-    start = up.copy()
+    up = start.copy()
     for here, there, step in (*sides, *ends):
         higher = distance[there] > best[here]
         np.copyto(best[here], distance[there], where=higher)

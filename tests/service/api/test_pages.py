@@ -14,6 +14,7 @@ from PIL import Image
 
 from service.api import pages
 from service.app import create_app
+from service.cli import object_table
 from service.settings import Settings
 from tests.pictures import file_of, photo
 from tests.service.api.browser import Page, chromium
@@ -185,9 +186,11 @@ def test_objects_are_counted_and_saved(page: Page, address: str, tmp_path: Path)
     page.open(address)
     page.choose("#file", files(tmp_path)[0])
     page.wait_for(SHOWN)
+    assert "threshold" not in page.run("wanted()")
     assert objects(page) == "2"  # the speck reaches the threshold of a half
     set_value(page, "threshold", "0.9")
     page.wait_for(f"{SHOWN} && document.querySelector('#legend tr').cells[3].textContent === '1'")
+    assert "threshold=0.9" in page.run("wanted()")
     set_value(page, "threshold", "0.5")
     set_value(page, "least", "2")
     set_value(page, "split", "true")
@@ -197,6 +200,7 @@ def test_objects_are_counted_and_saved(page: Page, address: str, tmp_path: Path)
     rows = list(csv.DictReader(saved(page, "csv").splitlines()))
     assert [int(row["area"]) for row in rows] == [entry["area"] for entry in document["annotations"]]
     assert sum(int(row["area"]) for row in rows) == 865
+    assert tuple(rows[0]) == object_table.COLUMNS[1:]  # as segment --table writes them, but for the image
     assert page.run("document.getElementById('csv').download") == "discs.objects.csv"
     assert saved(page, "save").startswith("\ufffdPNG")
     page.do("Page.setBypassCSP", enabled=False)
