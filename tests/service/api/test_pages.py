@@ -228,6 +228,7 @@ def test_the_page_fits_a_phone(page: Page, address: str, tmp_path: Path) -> None
         page.do("Emulation.clearDeviceMetricsOverride")
 
 
-def test_the_page_s_addresses_are_relative() -> None:
-    source = (pages.FOLDER / "index.html").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["index.html", "docs.html"])
+def test_addresses_are_relative(name: str) -> None:
+    source = (pages.FOLDER / name).read_text(encoding="utf-8")
     assert not re.findall(r"""(?:ask\(|fetch\(|URL\(|src[=:] ?|href[=:] ?)["'`]/""", source)
