@@ -6,6 +6,7 @@ set(cpu_sources cpu/doubling.cpp cpu/execute.cpp cpu/kernels/portable.cpp cpu/ke
                 cpu/raster.cpp cpu/session.cpp cpu/shape_plan.cpp cpu/sparse_lists.cpp cpu/threads.cpp)
 set(x86_64_sources cpu/kernels/avx2.cpp cpu/kernels/avx512.cpp)
 set(aarch64_sources cpu/kernels/neon.cpp)
-set(cuda_sources cuda/device_layout.cpp cuda/gpus.cpp cuda/layer.cpp cuda/memory.cpp cuda/native_session.cpp)
+set(cuda_layer_sources cuda/conv_weights.cpp cuda/k_schedule.cpp cuda/layer.cpp)
+set(cuda_sources cuda/device_layout.cpp cuda/gpus.cpp cuda/memory.cpp cuda/native_session.cpp)
 set(cuda_kernels cuda/kernels.cu)
 set(cuda_stub cuda/stub.cpp)

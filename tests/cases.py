@@ -24,7 +24,7 @@ Logits = NDArray[np.int32]
 class Case:
     """A random network and the sizes (height, width) of the images that go through it as one batch.
 
-    The network is MBU-Net, or where there is a `seed` what `random_layers` draws by it.
+    The network is MBU-Net, or where there is a `seed` what `random_layers` draws by it, of up to `channels` channels.
     """
 
     name: str
@@ -34,11 +34,12 @@ class Case:
     masked: tuple[str, ...] = unet.BLOCKS
     zeros: float = 0.5
     seed: int | None = None
+    channels: int = 9
 
     @property
     def model(self) -> Model:
         """The random network; equal for equal cases."""
-        return _model(self.width, self.outputs, self.masked, self.zeros, self.seed)
+        return _model(self.width, self.outputs, self.masked, self.zeros, self.seed, self.channels)
 
     @property
     def classes(self) -> int:
@@ -110,10 +111,10 @@ def _same_padding(rng: np.random.Generator, side: int, stride: int) -> int:
 
 
 @cache
-def _model(width: int, classes: int, masked: tuple[str, ...], zeros: float, seed: int | None) -> Model:
+def _model(width: int, classes: int, masked: tuple[str, ...], zeros: float, seed: int | None, channels: int) -> Model:
     if seed is None:
         return random_model(width, classes, masked, zeros, seed=width)
-    return random_model(layers=random_layers(seed), zeros=zeros, seed=seed)
+    return random_model(layers=random_layers(seed, channels=channels), zeros=zeros, seed=seed)
 
 
 @cache
@@ -128,6 +129,48 @@ def _image(rng: np.random.Generator, height: int, width: int) -> Pixels:
     smooth = coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
     noisy: Pixels = np.clip(smooth + rng.integers(-40, 41, smooth.shape), 0, 255).astype(np.uint8)
     return noisy
+
+
+def covering(cases: Sequence[Case]) -> list[Case]:
+    """Some of `cases` in which every form of an operation occurs that any of them has, chosen for little work."""
+    forms = {case: _forms(case.model) for case in cases}
+    missing, chosen = set[Form]().union(*forms.values()), list[Case]()
+    while missing:
+        chosen.append(max(cases, key=lambda case: len(forms[case] & missing) / _work(case)))
+        missing -= forms[chosen[-1]]
+    return chosen
+
+
+Form = tuple[object, ...]
+
+
+def _forms(model: Model) -> set[Form]:
+    """In which forms the model has its operations."""
+    forms: set[Form] = set()
+    for before, layer in zip(model.layers[:-1], model.layers[1:], strict=True):
+        read = model.inputs(layer)
+        shape = (layer.kernel, layer.up, layer.weights, layer.segments > 1, bool(layer.residual))
+        forms.add((layer.op, *shape, read[0].planes, read[0].encoding))
+        forms.add((layer.op, layer.planes, layer.encoding, layer.weights, len(layer.inputs), layer.segments))
+        if layer.op == "pool":
+            forms.add(("pool", layer.planes, layer.inputs == (before.name,), before.op, before.up))
+        if layer.op == "gate":
+            forms.add(("gate", layer.planes, read[1].channels > 1))
+        if layer.op == "head":
+            forms.add(("head", layer.doublings, layer.channels > 1, read[0].planes))
+    return forms
+
+
+def _work(case: Case) -> int:
+    """About how long a case takes: tiles of 8 x 16 positions times sums over 256 inputs."""
+    height, width = case.model.padded(*case.sizes[0])
+    work = 0
+    for layer in case.model.layers:
+        finest = case.model.inputs(layer)[0]
+        tiles = -(-height // finest.stride // 8) * -(-width // finest.stride // 16) * len(case.sizes)
+        sums = layer.segments * finest.planes * layer.up**2 * (2 if layer.weights == "masked" else 1)
+        work += tiles * (4 + sums * layer.kernel**2)
+    return work
 
 
 RANDOM = [random_case(seed) for seed in range(400)]

@@ -1,43 +1,22 @@
-// 3x3 convolution and transposed 2x2 convolution of bits as a product of matrices: rows are pixels, columns output
-// channels, and the sum runs over taps and input channels in K steps of 256 bits.
+// 3x3 convolution and transposed 2x2 convolution of one segment on one plane to one plane: what MBU-Net is made of.
 //
-// A block copies what its tile of pixels reads into shared memory once, all channels of it, and then streams the
-// weights of its columns through the stages of a pipeline. Sums stay in registers; what is stored are their signs. Sums
-// start at minus the threshold where the bit operation allows it (layer.cpp), so the sign is the comparison.
+// What is stored are the signs of sums. Sums start at minus the threshold where the bit operation allows it
+// (conv_weights.cpp), so the sign is the comparison.
 #pragma once
 
-#include "bits.hpp"
-#include "heuristics.hpp"
+#include "main_loop.hpp"
 
 namespace mbunet::cuda {
 
-struct Source {
-    const uint32_t* words;  // a tensor of bits; null if the source is not there
-    int pixel_words;
-    int pitch;   // slab_pitch
-    int offset;  // of its shared tile in shared memory, bytes
-};
-
-struct ConvArgs {
-    const uint32_t* weights;           // [K step][output word][plane][kSliceWords]
-    const int32_t* accumulator_start;  // [output word][32]
-    const uint32_t* chunks;            // [K step][2]
-    Source sources[2];
-    uint32_t* output;
-    uint32_t* pooled;   // or null
-    int height, width;  // of the sources
-    int k_steps;
-    int output_words;  // words of an output pixel
-    int columns;       // output words computed for one pixel of the sources: four times output_words if upsampling
-    int stages;        // offset of the stages of weights in shared memory, bytes
-};
+// No more than it needs: with more arguments the compiler makes longer code of the rest.
+using ConvArgs = MainLoopArgs<kMostInputs>;
 
 template <bool masked, int kWords, bool upsamples>  // kWords: output words of a block
 struct Conv {
     using Args = ConvArgs;
-    static constexpr int kPlanes = masked ? 2 : 1;
-    static constexpr int kSliceBytes = kWords * kPlanes * kSliceWords * 4;
-    static constexpr SharedTile kSharedTile{upsamples};
+    using Loop = MainLoop<masked, kWords, upsamples ? 1 : 3, Args>;
+    template <BitOp bit_op>
+    using Sums = typename Loop::template Sums<bit_op>;
 
     template <BitOp bit_op>
     MBUNET_DEVICE static void run(const ConvArgs& args) {
@@ -45,151 +24,18 @@ struct Conv {
         const int word = block.y * kWords, image = block.z;
         const Pixel origin = origin_of(block.x, args.width);
         const int y = origin.y, x = origin.x;
-        copy_shared_tile(args, args.sources[0], image, y, x);
-        if (args.sources[1].words) copy_shared_tile(args, args.sources[1], image, y, x);
-        for (int k_step = 0; k_step < kStages - 1; ++k_step)
-            copy_weights(args, k_step, word);  // the shared tile is in the first group of copies
-
-        Sums<bit_op> sums(args, word);
-        Words2 chunks = load_chunks(args, 0);
-        for (int k_step = 0; k_step < args.k_steps; ++k_step) {
-            const Words2 next = load_chunks(args, k_step + 1 < args.k_steps ? k_step + 1 : k_step);
-            cp_async_wait<kStages - 2>();
-            barrier();  // everyone's copies of this K step are there, and nobody reads the last one's weights any more
-            copy_weights(args, k_step + kStages - 1, word);
-            sums.add(args, k_step, chunks);
-            chunks = next;
-        }
+        Loop::begin(args, image, y, x, word);
+        int32_t start[kWords][8] = {};
+        if constexpr (!Sums<bit_op>::kCountsOnes) load_all(start, args, word, thread_index() % 32);
+        Sums<bit_op> sums(start);
+        Loop::run(args, word, [&](int k_step, const Words2& chunks) { sums.add(args, k_step, chunks); });
         store_bits(args, sums, image, y, x, word);
     }
 
   private:
-    MBUNET_DEVICE static void copy_shared_tile(const ConvArgs& args, const Source& source, int image, int y, int x) {
-        switch (source.pixel_words) {
-            case 1: return copy_pixels<4>(args, source, image, y, x);
-            case 2: return copy_pixels<8>(args, source, image, y, x);
-            default: return copy_pixels<16>(args, source, image, y, x);
-        }
+    MBUNET_DEVICE static void load_all(int32_t (&start)[kWords][8], const ConvArgs& args, int word, int lane) {
+        repeat<kWords>([&](int w) { load_starts(start[w], args.accumulator_start + (word + w) * 32, lane); });
     }
-
-    // Threads walk over the pieces of pixels, a pixel's pieces first, as they lie in the tensor.
-    template <int kBytes>
-    MBUNET_DEVICE static void copy_pixels(const ConvArgs& args, const Source& source, int image, int y, int x) {
-        constexpr bool kNarrow = kBytes < 16;
-        const int pieces = kNarrow ? 16 / kBytes : source.pixel_words / 4;
-        const int pixels_on = kThreads / pieces, pieces_on = kThreads % pieces;
-        const uint32_t* words =
-            word_at(source.words, pixel_index(image, 0, 0, args.height, args.width), source.pixel_words, 0);
-        const uint32_t shared_tile = shared_memory() + static_cast<uint32_t>(source.offset);
-        int pixel = thread_index() / pieces, piece = thread_index() % pieces;
-        while (pixel < kSharedTile.pixels) {
-            const int row = y - kSharedTile.halo + pixel / kSharedTile.width;
-            const int column = x - kSharedTile.halo + pixel % kSharedTile.width + (kNarrow ? piece : 0);
-            const bool real = row >= 0 && row < args.height && column >= 0 && column < args.width;
-            const int from = (row * args.width + column) * source.pixel_words + (kNarrow ? 0 : piece * 4);
-            cp_async<kBytes>(
-                shared_tile + static_cast<uint32_t>(piece_offset(pixel, piece, kNarrow ? kBytes / 4 : 4, source.pitch)),
-                words + (real ? from : 0), real);
-            pixel += pixels_on;
-            piece += pieces_on;
-            if (piece >= pieces) {
-                piece -= pieces;
-                ++pixel;
-            }
-        }
-    }
-
-    // One group of copies for every K step, empty behind the last.
-    MBUNET_DEVICE static void copy_weights(const ConvArgs& args, int k_step, int word) {
-        if (k_step < args.k_steps) {
-            const uint32_t* from =
-                args.weights + static_cast<size_t>(k_step * args.columns + word) * (kPlanes * kSliceWords);
-            const uint32_t to = shared_memory() + static_cast<uint32_t>(args.stages + k_step % kStages * kSliceBytes);
-            constexpr int kRound = kThreads * 16;
-            repeat<divide_up(kSliceBytes, kRound)>([&](int round) {
-                const int at = round * kRound + thread_index() * 16;
-                if (kSliceBytes % kRound == 0 || at < kSliceBytes)
-                    cp_async<16>(to + static_cast<uint32_t>(at), from + at / 4, true);
-            });
-        }
-        cp_async_commit();
-    }
-
-    MBUNET_DEVICE static Words2 load_chunks(const ConvArgs& args, int k_step) {
-        return load(reinterpret_cast<const Words2*>(args.chunks) + k_step);
-    }
-
-    // What a thread has of the sums of its warp's pixels and the block's output channels.
-    template <BitOp bit_op>
-    struct Sums {
-        static constexpr bool kCountsOnes = bit_op == BitOp::kAnd && !masked;
-        int32_t of[kFragments][kWords * 4][4];
-        int32_t ones[kFragments][4];  // where needed: ones among the inputs, the same for every channel
-        int warp, lane;
-
-        MBUNET_DEVICE Sums(const ConvArgs& args, int word) : warp(thread_index() / 32), lane(thread_index() % 32) {
-            int32_t start[kWords][8] = {};
-            if constexpr (!kCountsOnes) load_all(start, args, word);
-            repeat<kFragments>([&](int f) {
-                repeat<4>([&](int i) {
-                    ones[f][i] = 0;
-                    repeat<kWords * 4>([&](int n) { of[f][n][i] = start[n / 4][n % 4 * 2 + i % 2]; });
-                });
-            });
-        }
-
-        MBUNET_DEVICE void load_all(int32_t (&start)[kWords][8], const ConvArgs& args, int word) const {
-            repeat<kWords>([&](int w) { load_starts(start[w], args.accumulator_start + (word + w) * 32, lane); });
-        }
-
-        MBUNET_DEVICE void add(const ConvArgs& args, int k_step, const Words2& chunks) {
-            const uint32_t pixels = shared_memory() + static_cast<uint32_t>(row_offset(warp, lane, kSharedTile.width)) +
-                                    ((lane < 16 ? chunks.x : chunks.y) & ~kChunkWords);
-            // all ones where the thread's word of the first and of the second chunk belongs to the layer
-            const uint32_t taps[2] = {0 - (chunks.x >> lane % 4 & 1), 0 - (chunks.y >> lane % 4 & 1)};
-            uint32_t a[kFragments][4];
-            repeat<kFragments>([&](int f) {
-                ldmatrix(a[f], pixels + static_cast<uint32_t>(f * kNextFragment));
-                if constexpr (kCountsOnes) bmma_and(ones[f], a[f], taps);
-                if constexpr (bit_op == BitOp::kXor && !masked) repeat<4>([&](int i) { a[f][i] &= taps[i / 2]; });
-            });
-            const uint32_t slice =
-                shared_memory() + static_cast<uint32_t>(args.stages + k_step % kStages * kSliceBytes + lane * 16);
-            multiply<0>(a, slice);
-            if constexpr (masked) {
-                if constexpr (bit_op == BitOp::kAnd)
-                    repeat<kFragments>([&](int f) { repeat<4>([&](int i) { a[f][i] = ~a[f][i]; }); });
-                multiply<1>(a, slice);
-            }
-        }
-
-        template <int kPlane>
-        MBUNET_DEVICE void multiply(const uint32_t (&a)[kFragments][4], uint32_t slice) {
-            repeat<kWords * 2>([&](int pair) {
-                const int at = (pair / 2 * kPlanes + kPlane) * 2 + pair % 2;
-                const Words4 b = load_shared4(slice + static_cast<uint32_t>(at * kSliceWords * 2));
-                const uint32_t even[2] = {b.x, b.y}, odd[2] = {b.z, b.w};
-                repeat<kFragments>([&](int f) {
-                    product(of[f][pair * 2], a[f], even);
-                    product(of[f][pair * 2 + 1], a[f], odd);
-                });
-            });
-        }
-
-        MBUNET_DEVICE static void product(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-            if constexpr (bit_op == BitOp::kXor)
-                bmma_xor(c, a, b);
-            else
-                bmma_and(c, a, b);
-        }
-
-        // With `thresholds` added, where sums could not start at them, negative where channel k (see
-        // sign_byte) of output word w does not fire at the upper or lower (row 0 or 1) pixel of fragment f.
-        MBUNET_DEVICE int32_t value(int f, int row, int w, int k) const {
-            const int32_t sum = of[f][w * 4 + k / 2][row * 2 + k % 2];
-            return kCountsOnes ? 2 * sum - ones[f][row * 2] : sum;
-        }
-    };
 
     template <BitOp bit_op>
     MBUNET_DEVICE static void store_bits(const ConvArgs& args, const Sums<bit_op>& sums, int image, int y, int x,
@@ -198,7 +44,7 @@ struct Conv {
         y += pixel.y;
         x += pixel.x;
         int32_t thresholds[kWords][8] = {};
-        if constexpr (Sums<bit_op>::kCountsOnes) sums.load_all(thresholds, args, word);
+        if constexpr (Sums<bit_op>::kCountsOnes) load_all(thresholds, args, word, sums.lane);
         uint32_t bits[kWords], pooled[kWords];
         repeat<kWords>([&](int w) {  // lanes part only after the last exchange
             uint32_t bytes[4];

@@ -12,6 +12,12 @@ namespace {
 
 constexpr size_t kAlign = 256;  // bytes: what cudaMalloc keeps too
 
+// Logits of `pixels` pixels before the head doubles their size; none where it does not.
+size_t coarse_logits(const Network& network, size_t pixels) {
+    const Step& head = network.steps().back();
+    return head.doublings ? (pixels >> 2 * head.doublings) * static_cast<size_t>(head.channels) : 0;
+}
+
 }  // namespace
 
 DeviceLayout::DeviceLayout(const Network& network, const Shape& shape) {
@@ -26,12 +32,13 @@ DeviceLayout::DeviceLayout(const Network& network, const Shape& shape) {
     std::vector<size_t> sizes;
     for (const Tensor& tensor : network.tensors()) {
         const auto stride = static_cast<size_t>(tensor.stride);
-        const auto words = static_cast<size_t>(pixel_words(tensor.channels));
+        const auto words = static_cast<size_t>(tensor.planes * pixel_words(tensor.channels));
         sizes.push_back(round_up(all / (stride * stride) * words * sizeof(uint32_t), kAlign));
     }
     MemoryPlan plan(network, sizes);
     tensors = std::move(plan.offsets);
-    arena_bytes = plan.bytes;
+    coarse = round_up(plan.bytes, kAlign);
+    arena_bytes = coarse + coarse_logits(network, all) * sizeof(int32_t);
 }
 
 }  // namespace mbunet::cuda

@@ -22,6 +22,7 @@ struct DeviceLayout {
     size_t pixels, masks, logits;  // in the staging memory, behind the images' parameters at 0
     size_t staging_bytes;
     std::vector<size_t> tensors;  // in the arena
+    size_t coarse;                // behind them: the head's logits before their doublings
     size_t arena_bytes;
 
     DeviceLayout(const Network& network, const Shape& shape);

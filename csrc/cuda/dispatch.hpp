@@ -2,9 +2,13 @@
 #pragma once
 
 #include "conv.hpp"
+#include "doubling.hpp"
+#include "gate.hpp"
+#include "general_conv.hpp"
 #include "head.hpp"
 #include "heuristics.hpp"
 #include "layer.hpp"
+#include "pool.hpp"
 #include "stem.hpp"
 
 namespace mbunet::cuda {
@@ -22,67 +26,137 @@ inline const int32_t* signed_words(const Launch& launch, size_t at) {
     return reinterpret_cast<const int32_t*>(launch.packed_weights + at);
 }
 
-inline ConvArgs conv_args(const Launch& launch, const KSchedule& schedule) {
+// One thread for each of `count` things of every image.
+inline Grid flat_grid(const Launch& launch, int count) { return {divide_up(count, kThreads), 1, launch.images, 0}; }
+
+// What both kinds of convolution are told.
+template <class Args>
+Args loop_args(const Launch& launch, const KSchedule& schedule) {
     const Layer& layer = *launch.layer;
-    ConvArgs args{};
+    Args args{};
     args.weights = launch.packed_weights;
     args.accumulator_start = signed_words(launch, layer.accumulator_start);
     args.chunks = launch.packed_weights + layer.chunks;
-    for (size_t i = 0; i < layer.input_channels.size(); ++i)
-        args.sources[i] = {launch.inputs[i], pixel_words(layer.input_channels[i]), schedule.pitches[i],
-                           schedule.offsets[i]};
+    const auto planes = static_cast<size_t>(layer.input_planes);
+    for (size_t i = 0; i < layer.input_channels.size() * planes; ++i) {
+        const int words = pixel_words(layer.input_channels[i / planes]);
+        args.sources[i] = {launch.inputs[i / planes] + i % planes * static_cast<size_t>(words), words,
+                           schedule.pitches[i], schedule.offsets[i]};
+    }
     args.output = launch.output;
     args.pooled = launch.pooled;
     args.height = launch.height;
     args.width = launch.width;
     args.k_steps = layer.k_steps;
     args.output_words = pixel_words(layer.channels);
-    args.columns = args.output_words * (layer.upsamples ? 4 : 1);
+    args.columns = args.output_words * layer.up * layer.up;
     args.stages = schedule.shared_tile_bytes;
     return args;
 }
 
+inline Grid conv_grid(const Launch& launch, const KSchedule& schedule, int words) {
+    const Layer& layer = *launch.layer;
+    return tile_grid(launch, layer.up * layer.up * pixel_words(layer.channels) / words,
+                     static_cast<size_t>(schedule.shared_tile_bytes + stages_bytes(layer.masked, words)));
+}
+
+template <bool masked, class Run>
+int dispatch_general_conv(const Launch& launch, Run&& run) {
+    const Layer& layer = *launch.layer;
+    const KSchedule schedule(conv_shape(layer));
+    auto args = loop_args<GeneralConvArgs>(launch, schedule);
+    args.shifts = signed_words(launch, layer.shifts);
+    args.worths = signed_words(launch, layer.worths);
+    args.residual = launch.residual;
+    args.part_steps = schedule.part_steps;
+    args.input_planes = layer.input_planes;
+    args.output_planes = layer.planes;
+    args.up = layer.up;
+    const Grid grid = conv_grid(launch, schedule, most_output_words(true));
+    return layer.kernel == 1 ? run.template operator()<GeneralConv<masked, 1>>(grid, args)
+                             : run.template operator()<GeneralConv<masked, 3>>(grid, args);
+}
+
 template <bool masked, bool upsamples, class Run>
 int dispatch_conv(const Launch& launch, const Device& device, Run&& run) {
-    const KSchedule schedule(launch.layer->input_channels, upsamples);
-    const ConvArgs args = conv_args(launch, schedule);
-    const auto grid = [&](int words) {
-        return tile_grid(launch, args.columns / words,
-                         static_cast<size_t>(schedule.shared_tile_bytes + stages_bytes(masked, words)));
-    };
+    const KSchedule schedule(conv_shape(*launch.layer));
+    const auto args = loop_args<ConvArgs>(launch, schedule);
     if (output_words_of_block(args.columns, launch, device) == 2)
-        return run.template operator()<Conv<masked, 2, upsamples>>(grid(2), args);
-    return run.template operator()<Conv<masked, 1, upsamples>>(grid(1), args);
+        return run.template operator()<Conv<masked, 2, upsamples>>(conv_grid(launch, schedule, 2), args);
+    return run.template operator()<Conv<masked, 1, upsamples>>(conv_grid(launch, schedule, 1), args);
+}
+
+template <bool masked, class Run>
+int dispatch_bits(const Launch& launch, const Device& device, Run&& run) {
+    if (launch.layer->general) return dispatch_general_conv<masked>(launch, run);
+    return launch.layer->up > 1 ? dispatch_conv<masked, true>(launch, device, run)
+                                : dispatch_conv<masked, false>(launch, device, run);
+}
+
+template <class Run>
+int dispatch_stem(const Launch& launch, Run&& run) {
+    const Layer& layer = *launch.layer;
+    const Grid grid = tile_grid(launch, 1, shared_bytes(layer));
+    const StemArgs args{launch.packed_weights, signed_words(launch, layer.accumulator_start),
+                        launch.batch.params,   launch.batch.pixels,
+                        launch.output,         launch.height,
+                        launch.width,          pixel_words(layer.channels)};
+    return layer.planes > 1 ? run.template operator()<Stem<2>>(grid, args)
+                            : run.template operator()<Stem<1>>(grid, args);
+}
+
+template <class Run>
+int dispatch_pool(const Launch& launch, Run&& run) {
+    const int height = launch.height / 2, width = launch.width / 2, words = pixel_words(launch.layer->channels);
+    const Grid grid = flat_grid(launch, height * width * words);
+    const PoolArgs args{launch.inputs[0], launch.output, height, width, words};
+    return launch.layer->planes > 1 ? run.template operator()<Pool<2>>(grid, args)
+                                    : run.template operator()<Pool<1>>(grid, args);
+}
+
+template <class Run>
+int dispatch_gate(const Launch& launch, Run&& run) {
+    const Layer& layer = *launch.layer;
+    const int words = pixel_words(layer.channels), gates = layer.input_channels.back();
+    return run.template operator()<Gate>(flat_grid(launch, launch.height * launch.width * words),
+                                         GateArgs{launch.inputs[0], launch.inputs[1], launch.output, launch.height,
+                                                  launch.width, layer.planes, words, pixel_words(gates), gates == 1});
+}
+
+template <class Run>
+int dispatch_head(const Launch& launch, Run&& run) {
+    const Layer& layer = *launch.layer;
+    if (launch.doubles)
+        return run.template operator()<Doubling>(
+            flat_grid(launch, launch.height * launch.width << 2 * layer.doublings),
+            DoublingArgs{launch.coarse, launch.batch, launch.height, launch.width, layer.channels, layer.doublings});
+    const Grid grid = flat_grid(launch, launch.height * launch.width);
+    const HeadArgs args{signed_words(launch, 0),
+                        signed_words(launch, layer.accumulator_start),
+                        launch.inputs[0],
+                        launch.batch,
+                        launch.height,
+                        launch.width,
+                        layer.input_planes * pixel_words(layer.input_channels[0]),
+                        layer.channels,
+                        launch.coarse};
+    return layer.doublings ? run.template operator()<CoarseHead>(grid, args)
+                           : run.template operator()<Head>(grid, args);
 }
 
 // Calls run.operator()<Kernel>(grid, args) for the launch's kernel.
 template <class Run>
 int dispatch(const Launch& launch, const Device& device, Run&& run) {
-    const Layer& layer = *launch.layer;
-    const int words = pixel_words(layer.channels);
-    switch (layer.op) {
-        case Op::kStem:
-            return run.template operator()<Stem>(
-                tile_grid(launch, 1, shared_bytes(layer)),
-                StemArgs{launch.packed_weights, signed_words(launch, layer.accumulator_start), launch.batch.params,
-                         launch.batch.pixels, launch.output, launch.height, launch.width, words});
+    switch (launch.layer->op) {
+        case Op::kStem: return dispatch_stem(launch, run);
         case Op::kConv:
-            if (!layer.upsamples)
-                return layer.masked ? dispatch_conv<true, false>(launch, device, run)
-                                    : dispatch_conv<false, false>(launch, device, run);
-            return layer.masked ? dispatch_conv<true, true>(launch, device, run)
-                                : dispatch_conv<false, true>(launch, device, run);
-        case Op::kPool:
-            return run.template operator()<Pool>(
-                Grid{divide_up(launch.height / 2 * (launch.width / 2) * words, kThreads), 1, launch.images, 0},
-                PoolArgs{launch.inputs[0], launch.output, launch.height / 2, launch.width / 2, words});
-        case Op::kGate:
+            return launch.layer->masked ? dispatch_bits<true>(launch, device, run)
+                                        : dispatch_bits<false>(launch, device, run);
+        case Op::kPool: return dispatch_pool(launch, run);
+        case Op::kGate: return dispatch_gate(launch, run);
         case Op::kHead: break;
     }
-    return run.template operator()<Head>(
-        Grid{divide_up(launch.height * launch.width, kThreads), 1, launch.images, 0},
-        HeadArgs{signed_words(launch, 0), signed_words(launch, layer.accumulator_start), launch.inputs[0], launch.batch,
-                 launch.height, launch.width, pixel_words(layer.input_channels[0]), layer.channels});
+    return dispatch_head(launch, run);
 }
 
 }  // namespace mbunet::cuda

@@ -17,14 +17,11 @@ namespace mbunet::cuda {
 // 2x2 pool are in one thread and the horizontal ones four lanes apart.
 constexpr int kTileWidth = 16, kTileHeight = 8, kWarps = 4, kThreads = kWarps * 32, kFragments = 2;
 
-// The pixels that a tile reads, in shared memory.
+// The pixels that a tile reads with a kernel of so many rows and columns, in shared memory.
 struct SharedTile {
     int halo, width, height, pixels;
-    MBUNET_BOTH explicit SharedTile(bool upsamples)
-        : halo(upsamples ? 0 : 1),
-          width(kTileWidth + 2 * halo),
-          height(kTileHeight + 2 * halo),
-          pixels(width * height) {}
+    MBUNET_BOTH explicit SharedTile(int kernel)
+        : halo(kernel / 2), width(kTileWidth + 2 * halo), height(kTileHeight + 2 * halo), pixels(width * height) {}
 };
 
 // A shared tile lies in shared memory as slabs, each with one chunk of 16 bytes of every pixel. Eight neighbouring

@@ -1,4 +1,4 @@
-// What works on single pixels: the last layer with the decision of the mask, and pooling by itself.
+// The last layer: integer sums over the bits of single pixels, and the decision of the mask.
 #pragma once
 
 #include "bits.hpp"
@@ -10,8 +10,41 @@ struct HeadArgs {
     const int32_t* bases;    // [class]: the logit of zeros
     const uint32_t* input;
     Batch batch;
-    int height, width, input_words, classes;
+    int height, width, input_words, classes;  // words of all planes of a pixel
+    int32_t* coarse;                          // CoarseHead: [image][height][width][class]
 };
+
+MBUNET_DEVICE int32_t logit(const HeadArgs& args, const uint32_t* words, int c) {
+    const auto* weights = reinterpret_cast<const Words4*>(args.weights) + c * args.input_words * 8;
+    uint32_t sum = static_cast<uint32_t>(load(args.bases + c));
+    for (int word = 0; word < args.input_words; ++word) {
+        const uint32_t bits = load(words + word);
+        repeat<8>([&](int i) {
+            const Words4 w = load(weights + word * 8 + i);
+            const uint32_t four[4] = {w.x, w.y, w.z, w.w};
+            repeat<4>([&](int k) { sum += bits >> (4 * i + k) & 1 ? four[k] : 0; });
+        });
+    }
+    return static_cast<int32_t>(sum);
+}
+
+// Writes the logits, which logit_of(class) gives, and the mask of one pixel of an image of the batch.
+template <class Logit>
+MBUNET_DEVICE void decide(const Batch& batch, const ImageParams& params, size_t pixel, int classes,
+                          const Logit& logit_of) {
+    int best = 0;
+    int32_t largest = 0;
+    for (int c = 0; c < classes; ++c) {
+        const int32_t value = logit_of(c);
+        if (batch.logits) store(batch.logits + pixel * static_cast<size_t>(classes) + static_cast<size_t>(c), value);
+        if (c == 0 || value > largest) {  // the lowest of equal ones
+            best = c;
+            largest = value;
+        }
+    }
+    const int decision = classes == 1 ? largest >= params.threshold : best;
+    store(batch.masks + pixel, static_cast<uint8_t>(decision));
+}
 
 struct Head {
     using Args = HeadArgs;
@@ -27,58 +60,25 @@ struct Head {
             pixel_index(image, 0, 0, args.height, args.width) + pixel_index(0, y, x, params.height, params.width);
         const uint32_t* words =
             word_at(args.input, pixel_index(image, y, x, args.height, args.width), args.input_words, 0);
-        int best = 0;
-        int32_t largest = 0;
-        for (int c = 0; c < args.classes; ++c) {
-            const int32_t value = logit(args, words, c);
-            if (args.batch.logits)
-                store(args.batch.logits + pixel * static_cast<size_t>(args.classes) + static_cast<size_t>(c), value);
-            if (c == 0 || value > largest) {  // the lowest of equal ones
-                best = c;
-                largest = value;
-            }
-        }
-        const int decision = args.classes == 1 ? largest >= params.threshold : best;
-        store(args.batch.masks + pixel, static_cast<uint8_t>(decision));
-    }
-
-  private:
-    MBUNET_DEVICE static int32_t logit(const HeadArgs& args, const uint32_t* words, int c) {
-        const auto* weights = reinterpret_cast<const Words4*>(args.weights) + c * args.input_words * 8;
-        uint32_t sum = static_cast<uint32_t>(load(args.bases + c));
-        for (int word = 0; word < args.input_words; ++word) {
-            const uint32_t bits = load(words + word);
-            repeat<8>([&](int i) {
-                const Words4 w = load(weights + word * 8 + i);
-                const uint32_t four[4] = {w.x, w.y, w.z, w.w};
-                repeat<4>([&](int k) { sum += bits >> (4 * i + k) & 1 ? four[k] : 0; });
-            });
-        }
-        return static_cast<int32_t>(sum);
+        decide(args.batch, params, pixel, args.classes, [&](int c) { return logit(args, words, c); });
     }
 };
 
-struct PoolArgs {
-    const uint32_t* input;
-    uint32_t* output;
-    int height, width, words;  // of the output
-};
-
-struct Pool {
-    using Args = PoolArgs;
+// Logits that are still to be doubled in size.
+struct CoarseHead {
+    using Args = HeadArgs;
 
     template <BitOp>
-    MBUNET_DEVICE static void run(const PoolArgs& args) {
+    MBUNET_DEVICE static void run(const HeadArgs& args) {
         const Block block = block_index();
         const int image = block.z, at = block.x * kThreads + thread_index();
-        const int word = at % args.words, pixel = at / args.words, y = pixel / args.width, x = pixel % args.width;
+        const int y = at / args.width, x = at % args.width;
         if (y >= args.height) return;
-        const auto input = [&](int i, int j) {
-            const size_t at = pixel_index(image, 2 * y + i, 2 * x + j, 2 * args.height, 2 * args.width);
-            return load(word_at(args.input, at, args.words, word));
-        };
-        store(word_at(args.output, pixel_index(image, y, x, args.height, args.width), args.words, word),
-              input(0, 0) | input(0, 1) | input(1, 0) | input(1, 1));
+        const size_t pixel = pixel_index(image, y, x, args.height, args.width);
+        const uint32_t* words = word_at(args.input, pixel, args.input_words, 0);
+        for (int c = 0; c < args.classes; ++c)
+            store(args.coarse + pixel * static_cast<size_t>(args.classes) + static_cast<size_t>(c),
+                  logit(args, words, c));
     }
 };
 

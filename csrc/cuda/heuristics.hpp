@@ -18,9 +18,13 @@ constexpr int kResidentBlocks = 4;  // of a multiprocessor: leaves 128 registers
 constexpr int64_t kMostPixels = int64_t{1} << 26;
 constexpr int64_t kMostImages = 512;
 
-// Output words that a block of a bit convolution computes: the most where the columns can be so divided and no
-// multiprocessor is left without work, else one.
-constexpr int kMostOutputWords = 2;
+// Output words that a block of a bit convolution computes at most. A general one's totals take the registers of a
+// second.
+constexpr int most_output_words(bool general) { return general ? 1 : 2; }
+
+// Of a convolution that is not general: the most where the columns can be so divided and no multiprocessor is left
+// without work, else one.
+constexpr int kMostOutputWords = most_output_words(false);
 constexpr int output_words_of_block(int columns, const Launch& launch, const Device& device) {
     const int blocks = tiles_of(launch.height, launch.width) * (columns / kMostOutputWords) * launch.images;
     return columns % kMostOutputWords == 0 && blocks >= device.multiprocessors ? kMostOutputWords : 1;

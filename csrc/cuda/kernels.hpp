@@ -2,9 +2,10 @@
 // header to include.
 //
 // A tensor of bits is NHWC, without borders: pixel (image, y, x) starts at word ((image * height + y) * width + x) *
-// pixel_words(channels), channel c is bit c % 32 of word c / 32, and the bits behind the last channel are 0. Every
-// tensor starts on 16 bytes. Kernels write every word of their outputs and read nothing but what was written: memory
-// needs no preparation. A tap outside the image reads 0 without being stored.
+// planes * pixel_words(channels), its planes follow each other, the most significant first, and of a plane channel c is
+// bit c % 32 of word c / 32; the bits behind the last channel are 0. Every tensor starts on 16 bytes. Kernels write
+// every word of their outputs and read nothing but what was written: memory needs no preparation. A tap outside the
+// image reads 0 without being stored.
 #pragma once
 
 #include <cstddef>
@@ -33,24 +34,28 @@ struct Device {
 // CUDA runtime, because code for an older architecture may be what runs. Returns a cudaError_t.
 int loaded_capability(int& compiled);
 
-// 32-bit words of one pixel: 1, 2, or a multiple of 4, so that a pixel, or several, fill 16 bytes.
+// 32-bit words of a plane of one pixel: 1, 2, or a multiple of 4, so that a pixel, or several, fill 16 bytes.
 constexpr int pixel_words(int channels) { return channels <= 32 ? 1 : channels <= 64 ? 2 : (channels + 127) / 128 * 4; }
 
 // A step as its kernel wants it. The session uploads `packed_weights` once and keeps it at a multiple of 16 bytes.
 struct Layer {
     Op op;
-    BitOp bit_op;
-    bool masked;  // some weight is zero
-    int channels;
-    std::vector<int> input_channels;
-    int k_steps;                           // products of 256 bits for one output; 0 where there are no bits to multiply
-    size_t accumulator_start, chunks;      // first word of these parts of `packed_weights`; see layer.hpp
-    std::vector<uint32_t> packed_weights;  // empty for a pool
-    bool upsamples = false;                // a transposed convolution
+    BitOp bit_op = BitOp::kXor;
+    int channels = 0;                 // of the output; classes of the head
+    std::vector<int> input_channels;  // of a gate those of the gate too
+    int planes = 1, input_planes = 1;
+    bool input_is_signed = true;
+    int kernel = 3, up = 1, segments = 1;  // of a convolution of bits
+    bool masked = false;                   // some weight is zero
+    bool general = false;  // more than one segment on one plane that makes one plane, or an unusual kernel
+    int doublings = 0;     // of the head's logits
+    int k_steps = 0;       // products of 256 bits for one output; 0 where there are no bits to multiply
+    size_t accumulator_start = 0, chunks = 0, shifts = 0, worths = 0;  // first words of parts of `packed_weights`
+    std::vector<uint32_t> packed_weights = {};                         // see layer.hpp; empty for a pool and a gate
 };
 
 // Throws Error for a step with more than two inputs.
-Layer prepare(const Step& step, BitOp bit_op);
+Layer prepare(const Network& network, const Step& step, BitOp bit_op);
 
 // Bytes of shared memory that a block of the layer's kernel needs; a device offers a limited number of them.
 size_t shared_bytes(const Layer& layer);
@@ -80,9 +85,13 @@ struct Launch {
     const uint32_t* packed_weights;  // the uploaded layer.packed_weights
     int images, height, width;       // of what the step reads: the padded image, or its inputs' tensors. An image of a
                                      // tensor has fewer than 2^31 words, and there are fewer than 2^16 images
-    const uint32_t* inputs[2];       // tensors of bits; the second only where two are concatenated; none for pixels
+    const uint32_t* inputs[2];       // tensors of bits; the second only where two are concatenated, or the gate; none
+                                     // for pixels
+    const uint32_t* residual;        // kConv: a tensor of bits, or null
     uint32_t* output;                // tensor of bits; none for the head
-    uint32_t* pooled;                // kConv, even height and width: the output after a 2x2 OR-pool, or null
+    uint32_t* pooled;                // kConv, even height and width: the output after a 2x2 pool, or null
+    int32_t* coarse;                 // kHead with doublings: room for the logits before them
+    bool doubles;                    // kHead with doublings: it has two launches, first to `coarse`, then from there
     Batch batch;                     // kStem reads params and pixels; kHead reads params and writes masks and logits
 };
 

@@ -59,7 +59,7 @@ void NativeSession::load() {
     const auto offered = static_cast<size_t>(device_.shared_bytes);
     std::vector<uint32_t> words;
     for (const Step& step : network_.steps()) {
-        layers_.push_back(prepare(step, device_.bit_op));
+        layers_.push_back(prepare(network_, step, device_.bit_op));
         Layer& layer = layers_.back();
         if (const size_t needed = shared_bytes(layer); needed > offered)
             throw Error("a kernel needs " + std::to_string(needed) + " bytes of shared memory in a block, and " +
@@ -101,7 +101,7 @@ void NativeSession::run(const std::vector<Image>& images) {
 int64_t NativeSession::words_of_largest(int64_t pixels) const {
     int64_t most = 0;
     for (const Tensor& tensor : network_.tensors())
-        most = std::max(most, pixels / tensor.stride / tensor.stride * pixel_words(tensor.channels));
+        most = std::max(most, pixels / tensor.stride / tensor.stride * tensor.planes * pixel_words(tensor.channels));
     return most;
 }
 
@@ -243,6 +243,11 @@ void NativeSession::enqueue_step(size_t step, const DeviceLayout& layout, const 
     uint8_t* device = staging_.device();
     launched.batch = {reinterpret_cast<const ImageParams*>(device), device + layout.pixels, device + layout.masks,
                       shape.logits ? reinterpret_cast<int32_t*>(device + layout.logits) : nullptr};
+    if (what.conv.residual.tensor >= 0) launched.residual = words_of(what.conv.residual.tensor);
+    launched.coarse = reinterpret_cast<int32_t*>(arena_.data() + layout.coarse);
+    check(launch(launched, device_, stream_.get()), "launching step " + std::to_string(step));
+    if (!what.doublings) return;
+    launched.doubles = true;
     check(launch(launched, device_, stream_.get()), "launching step " + std::to_string(step));
 }
 

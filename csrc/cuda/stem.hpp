@@ -5,22 +5,23 @@
 // color j of tap 8.
 #pragma once
 
-#include "bits.hpp"
+#include "levels.hpp"
 
 namespace mbunet::cuda {
 
 struct StemArgs {
     const uint32_t* weights;  // [output word][block][lane][4]: high bytes of K words t and t + 4, then the low bytes
-    const int32_t* accumulator_start;  // [output word][32]: -theta
+    const int32_t* accumulator_start;  // [output word][threshold][32]: -theta
     const ImageParams* params;         // by image
     const uint8_t* pixels;
     uint32_t* output;
     int height, width, output_words;
 };
 
+template <int kPlanes>  // of the output
 struct Stem {
     using Args = StemArgs;
-    static constexpr SharedTile kSharedTile{false};
+    static constexpr SharedTile kSharedTile{3};
 
     template <BitOp>
     MBUNET_DEVICE static void run(const StemArgs& args) {
@@ -37,8 +38,8 @@ struct Stem {
         const bool real = y + pixel.y < args.height && x + pixel.x < args.width;
         const size_t at = pixel_index(image, y + pixel.y, x + pixel.x, args.height, args.width);
         for (int word = 0; word < args.output_words; ++word) {
-            const uint32_t bits = output_word(args, a, lane, word);
-            if (real) store(word_at(args.output, at, args.output_words, word), bits);
+            const LevelWords words = output_words(args, a, lane, word);
+            if (real) store_levels(args.output, at, kPlanes, args.output_words, word, words);
         }
     }
 
@@ -73,8 +74,8 @@ struct Stem {
         return second ? own : own | shared_pixel(row, column, 8) >> (8 * t) << 24;
     }
 
-    MBUNET_DEVICE static uint32_t output_word(const StemArgs& args, const uint32_t (&a)[kFragments][4], int lane,
-                                              int word) {
+    MBUNET_DEVICE static LevelWords output_words(const StemArgs& args, const uint32_t (&a)[kFragments][4], int lane,
+                                                 int word) {
         int32_t high[kFragments][4][4] = {}, low[kFragments][4][4] = {};
         repeat<4>([&](int block) {
             const Words4 b = load(reinterpret_cast<const Words4*>(args.weights) + (word * 4 + block) * 32 + lane);
@@ -84,16 +85,22 @@ struct Stem {
                 imma_u8u8(low[f][block], a[f], b_low);
             });
         });
-        int32_t start[8];
-        load_starts(start, args.accumulator_start + word * 32, lane);
-        uint32_t bytes[4];
+        int32_t sums[4][8];
         repeat<4>([&](int i) {
-            bytes[i] = sign_byte(lane, [&](int k) {
+            repeat<8>([&](int k) {
                 const int f = i / 2, c = i % 2 * 2 + k % 2;
-                return 256 * high[f][k / 2][c] + low[f][k / 2][c] + start[k];
+                sums[i][k] = 256 * high[f][k / 2][c] + low[f][k / 2][c];
             });
         });
-        return exchange(bytes, lane);
+        const auto reached = [&](int level, uint32_t (&bytes)[4]) {
+            int32_t start[8];
+            load_starts(start, args.accumulator_start + (word * (2 * kPlanes - 1) + level) * 32, lane);
+            repeat<4>([&](int i) { bytes[i] = sign_byte(lane, [&](int k) { return sums[i][k] + start[k]; }); });
+        };
+        if constexpr (kPlanes > 1)
+            return two_planes(lane, reached);
+        else
+            return one_plane(lane, reached);
     }
 };
 

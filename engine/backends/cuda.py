@@ -20,8 +20,6 @@ class CudaBackend:
     note = ""
 
     def __init__(self, plan: Plan, gpu: int) -> None:
-        for layer in plan.model.layers:
-            _check_supported(layer)
         self._classes = plan.model.layers[-1].channels
         with _cuda_errors(f"cuda:{gpu}"):
             self.session = _native.CudaSession(gpu)
@@ -52,12 +50,3 @@ def _cuda_errors(device: str) -> Iterator[None]:
         yield
     except _native.CudaError as error:
         raise EngineError(f"{device}: {error}") from error
-
-
-def _check_supported(layer: Layer) -> None:
-    """Raise EngineError for a layer that the GPU's kernels do not run yet."""
-    one_bit = layer.planes == 1 and layer.encoding == "sign" and layer.segments == 1
-    plain = layer.op != "gate" and not layer.residual and not layer.doublings
-    shape = not ops.operation(layer).has_bits or (layer.kernel, layer.up) in ((3, 1), (1, 2))
-    if not (one_bit and plain and shape):
-        raise EngineError(f"layer {layer.name} is of a kind that the GPU's kernels do not run yet")

@@ -9,7 +9,8 @@ from tests.native import tools
 from tests.native.sources import LISTS, NATIVE, sources
 
 (KERNELS,) = LISTS["cuda_kernels"]
-LAYER = KERNELS.with_name("layer.cpp")
+LAYER = sources("cuda_layer_sources")
+"""What prepares steps for the kernels."""
 FLAGS = ("-std=c++20", "-O2", "-march=native", "-Wall", "-Wextra", "-Werror", "-U_FORTIFY_SOURCE", f"-I{NATIVE}")
 
 
@@ -30,7 +31,7 @@ def build_emulation(out: Path, *files: Path | str) -> Path:
 
 def build_launcher(out: Path) -> Path:
     """Compile tests/native/cuda_launcher.cpp with the kernels by nvcc, for one architecture, to `out`."""
-    files = [str(KERNELS), str(LAYER), str(NATIVE / "cuda_launcher.cpp")]
+    files = [str(KERNELS), *LAYER, str(NATIVE / "cuda_launcher.cpp")]
     wraps = [f"-Xlinker=--wrap={name}" for name in ("cudaLaunchKernel", "cudaFuncSetAttribute")]
     subprocess.run(["nvcc", "-std=c++20", "-arch=sm_80", *wraps, "-o", str(out), *files], check=True)
     return out
@@ -39,4 +40,6 @@ def build_launcher(out: Path) -> Path:
 def build_session(headers: Path, out: Path) -> Path:
     """Compile tests/native/cuda_session.cpp with the session, the fake runtime and the emulated kernels to `out`."""
     own = [NATIVE / f"{name}.cpp" for name in ("fake_cudart", "cuda_session", "emulated_launch")]
-    return build_emulation(out, *sources("shared_sources", "cuda_sources"), *own, "-pthread", f"-isystem{headers}")
+    return build_emulation(
+        out, *sources("shared_sources", "cuda_sources"), *LAYER, *own, "-pthread", f"-isystem{headers}"
+    )

@@ -52,12 +52,20 @@ void grids() {
 // The largest launches, which images of any shape lead to, stay within a grid's dimensions.
 void limits() {
     constexpr int kLong = 1 << 22;  // times 16 are the session's 64 Mi pixels
-    for (const auto& [op, upsamples] :
-         {std::pair{Op::kStem, false}, {Op::kConv, false}, {Op::kPool, false}, {Op::kConv, true}, {Op::kHead, false}})
+    for (const auto& [op, upsamples] : {std::pair{Op::kStem, false},
+                                        {Op::kConv, false},
+                                        {Op::kPool, false},
+                                        {Op::kConv, true},
+                                        {Op::kGate, false},
+                                        {Op::kHead, false}})
         for (const bool masked : {false, true})
             for (const auto& [images, height, width, channels] :
                  {std::tuple{1, kLong, 16, 800}, {1, 16, kLong, 800}, {512, 512, 256, 4096}}) {
-                const Layer layer{op, BitOp::kXor, masked, channels, {128}, 9, 0, 0, {}, upsamples};
+                Layer layer{op, BitOp::kXor, channels, {128}};
+                layer.masked = masked;
+                layer.k_steps = 9;
+                layer.kernel = upsamples ? 1 : 3;
+                layer.up = upsamples ? 2 : 1;
                 Launch launch{};
                 launch.layer = &layer;
                 launch.images = images;
@@ -71,13 +79,18 @@ void limits() {
                          });
             }
     // Turing offers a block the least, 64 KiB: enough for twice the paper's width
-    require(shared_bytes({Op::kConv, BitOp::kXor, true, 512, {1024, 1024}, 0, 0, 0, {}}) <= 64 * 1024,
-            "twice the paper's width fits everywhere");
+    Layer widest{Op::kConv, BitOp::kXor, 512, {1024, 1024}};
+    widest.masked = true;
+    require(shared_bytes(widest) <= 64 * 1024, "twice the paper's width fits everywhere");
+    widest.input_channels = {512, 512};
+    widest.input_planes = 2;
+    widest.general = true;
+    require(shared_bytes(widest) <= 64 * 1024, "the paper's width with two planes fits everywhere");
 }
 
 // Every pixel of a tile belongs to one fragment row, and is stored by one thread.
 void tiles() {
-    const SharedTile shared_tile(true);
+    const SharedTile shared_tile(1);
     std::set<int> rows, stored;
     for (int warp = 0; warp < kWarps; ++warp)
         for (int lane = 0; lane < 32; ++lane) {
@@ -107,8 +120,8 @@ void channels() {
 
 // ldmatrix reads rows of eight pixels at any tap, lanes copy pieces of pixels as they lie in the tensor.
 void banks() {
-    for (const bool upsamples : {false, true}) {
-        const SharedTile shared_tile(upsamples);
+    for (const int kernel : {1, 3}) {
+        const SharedTile shared_tile(kernel);
         for (int warp = 0; warp < kWarps; ++warp)
             require(free_of_conflicts(16, [&](int lane) { return row_offset(warp, lane, shared_tile.width); }),
                     "ldmatrix meets no bank twice", warp);
@@ -131,8 +144,8 @@ void banks() {
 // Copying a shared tile writes every chunk of it once, whatever the number of channels, and never behind its end.
 void shared_tiles() {
     for (const int count : {1, 32, 33, 64, 65, 128, 129, 152, 256, 300, 512, 1000, 1024}) {
-        const KSchedule schedule({count, 40}, false);
-        const SharedTile shared_tile(false);
+        const KSchedule schedule(ConvShape{{count, 40}});
+        const SharedTile shared_tile(3);
         const int words = pixel_words(count), slabs = slabs_of(words);
         const int pieces = words < 4 ? pixels_per_chunk(words) : slabs, bytes = words < 4 ? 4 * words : 16;
         std::vector<int> written(static_cast<size_t>(schedule.shared_tile_bytes / 4), 0);
@@ -152,37 +165,65 @@ void shared_tiles() {
     }
 }
 
-// The chunks of a layer hold every tap and every channel once, at the place in the shared tile where it was copied to.
-void chunks() {
-    for (const bool upsamples : {false, true})
-        for (const std::vector<int>& inputs : std::vector<std::vector<int>>{
-                 {1}, {32}, {40}, {64}, {100}, {128}, {256}, {3, 3}, {33, 100}, {64, 64}, {512, 512}, {152, 19}}) {
-            const SharedTile shared_tile(upsamples);
-            const int kernel_size = upsamples ? 1 : 3;
-            const KSchedule schedule(inputs, upsamples);
-            require(schedule.chunks.size() % 2 == 0, "chunks come in pairs");
-            int total = 0;
-            for (int n : inputs) total += n;
-            std::vector<int> seen(static_cast<size_t>(kernel_size * kernel_size * total), 0);
-            for (const KChunk& at : schedule.chunks)
-                for (int w = 0; w < 4; ++w) {
-                    const KChunk::Word& word = at.words[static_cast<size_t>(w)];
-                    if (word.tap < 0) continue;
-                    const size_t input = inputs.size() > 1 && word.channel >= inputs[0];
-                    const int channel = word.channel - (input ? inputs[0] : 0), words = pixel_words(inputs[input]);
-                    // the first pixel of the tile: pixel + i is what lies as piece i of a narrow pixel's chunk
-                    const int pixel = word.tap / kernel_size * shared_tile.width + word.tap % kernel_size;
-                    const int chunk = at.offset - schedule.offsets[input];
-                    const bool same =
-                        words < 4 ? chunk / 16 + w / words == pixel && w % words * 32 == channel
-                                  : chunk == piece_offset(pixel, channel / 128, words, schedule.pitches[input]) &&
-                                        w * 32 == channel % 128;
-                    require(same, "a chunk's word lies where its tap was copied to", word.tap);
-                    for (int i = word.channel; i < std::min(word.channel + 32, word.end); ++i)
-                        ++seen[static_cast<size_t>(word.tap * total + i)];
-                }
-            for (int n : seen) require(n == 1, "every weight is in one chunk");
+// A chunk's words lie where their taps were copied to.
+void require_place(const ConvShape& shape, const KSchedule& schedule, const KChunk& chunk, size_t plane, int w) {
+    const KChunk::Word& word = chunk.words[static_cast<size_t>(w)];
+    const size_t input = shape.input_channels.size() > 1 && word.channel >= shape.input_channels[0];
+    const size_t tile = input * static_cast<size_t>(shape.planes) + plane;
+    const int channel = word.channel - (input ? shape.input_channels[0] : 0);
+    const int words = pixel_words(shape.input_channels[input]);
+    // the first pixel of the tile: pixel + i is what lies as piece i of a narrow pixel's chunk
+    const int pixel = word.tap / shape.kernel * SharedTile(shape.kernel).width + word.tap % shape.kernel;
+    const int at = chunk.offset - schedule.offsets[tile];
+    const bool same =
+        words < 4 ? at / 16 + w / words == pixel && w % words * 32 == channel
+                  : at == piece_offset(pixel, channel / 128, words, schedule.pitches[tile]) && w * 32 == channel % 128;
+    require(same, "a chunk's word lies where its tap was copied to", word.tap);
+}
+
+// Every part of a layer, of each segment and plane, holds every tap and every channel once.
+void chunks_of(const ConvShape& shape) {
+    const KSchedule schedule(shape);
+    int total = 0;
+    for (int n : shape.input_channels) total += n;
+    const size_t per_part = static_cast<size_t>(2 * schedule.part_steps);
+    require(schedule.chunks.size() == per_part * static_cast<size_t>(shape.segments * shape.planes),
+            "parts are equally long, and chunks come in pairs");
+    for (size_t part = 0; part * per_part < schedule.chunks.size(); ++part) {
+        std::vector<int> seen(static_cast<size_t>(shape.kernel * shape.kernel * total), 0);
+        const size_t plane = part % static_cast<size_t>(shape.planes);
+        for (size_t i = 0; i < per_part; ++i) {
+            const KChunk& chunk = schedule.chunks[part * per_part + i];
+            require(chunk.segment == static_cast<int>(part) / shape.planes, "segments follow each other");
+            for (int w = 0; w < 4; ++w) {
+                const KChunk::Word& word = chunk.words[static_cast<size_t>(w)];
+                if (word.tap < 0) continue;
+                require_place(shape, schedule, chunk, plane, w);
+                for (int c = word.channel; c < std::min(word.channel + 32, word.end); ++c)
+                    ++seen[static_cast<size_t>(word.tap * total + c)];
+            }
         }
+        for (int n : seen) require(n == 1, "every weight is in one chunk of a part");
+    }
+}
+
+void chunks() {
+    for (const int kernel : {1, 3})
+        for (const int planes : {1, 2})
+            for (const int segments : {1, 3})
+                for (const std::vector<int>& inputs : std::vector<std::vector<int>>{{1},
+                                                                                    {32},
+                                                                                    {40},
+                                                                                    {64},
+                                                                                    {100},
+                                                                                    {128},
+                                                                                    {256},
+                                                                                    {3, 3},
+                                                                                    {33, 100},
+                                                                                    {64, 64},
+                                                                                    {512, 512},
+                                                                                    {152, 19}})
+                    chunks_of({inputs, kernel, planes, segments});
 }
 
 }  // namespace

@@ -22,7 +22,9 @@ int launches = 0;
 
 // Whether a convolution over inputs of so many channels is launched.
 bool launches_one(const std::vector<int>& input_channels) {
-    const cuda::Layer layer{Op::kConv, cuda::BitOp::kXor, true, 64, input_channels, 2, 0, 0, {}};
+    cuda::Layer layer{Op::kConv, cuda::BitOp::kXor, 64, input_channels};
+    layer.masked = true;
+    layer.k_steps = 2;
     cuda::Launch launch{};
     launch.layer = &layer;
     launch.images = 3;

@@ -44,9 +44,10 @@ class Run {
         height_ = round_up(all.images[0].height, multiple);
         width_ = round_up(all.images[0].width, multiple);
         for (const Tensor& tensor : network.tensors())
-            tensors_.emplace_back(pixels(tensor.stride) * static_cast<size_t>(cuda::pixel_words(tensor.channels)));
+            tensors_.emplace_back(pixels(tensor.stride) *
+                                  static_cast<size_t>(tensor.planes * cuda::pixel_words(tensor.channels)));
         for (const Step& step : network.steps()) {
-            layers_.push_back(cuda::prepare(step, bit_op));
+            layers_.push_back(cuda::prepare(network, step, bit_op));
             const std::vector<uint32_t>& packed = layers_.back().packed_weights;
             weights_.emplace_back(packed.size());
             std::copy(packed.begin(), packed.end(), weights_.back().data());
@@ -58,6 +59,8 @@ class Run {
         Memory<cuda::ImageParams> params(all.images.size());
         Memory<uint8_t> rgb(pixels(1) * 3), masks(pixels(1));
         Memory<int32_t> logits(pixels(1) * static_cast<size_t>(network_.classes()));
+        Memory<int32_t> coarse(pixels(1 << network_.steps().back().doublings) *
+                               static_cast<size_t>(network_.classes()));
         const size_t padded = pixels(1) / all.images.size();
         for (size_t i = 0; i < all.images.size(); ++i) {
             params.data()[i] = {all.images[i].height, all.images[i].width, all.images[i].threshold, 0};
@@ -67,8 +70,11 @@ class Run {
         for (size_t i = 0; i < layers_.size(); ++i) {
             const bool fuses = fused && pools(i);
             cuda::Launch launch = make_launch(i, batch);
+            launch.coarse = coarse.data();
             if (fuses) launch.pooled = tensor(network_.steps()[i + 1].output);
             cuda::emulate(launch, {bit_op_, multiprocessors, 0}, nullptr);
+            launch.doubles = layers_[i].doublings;
+            if (launch.doubles) cuda::emulate(launch, {bit_op_, multiprocessors, 0}, nullptr);
             i += fuses;
         }
         for (size_t i = 0; i < all.images.size(); ++i) {
@@ -103,6 +109,7 @@ class Run {
         launch.height = height_ / stride;
         launch.width = width_ / stride;
         for (size_t k = 0; k < step.inputs.size(); ++k) launch.inputs[k] = tensor(step.inputs[k]);
+        if (step.conv.residual.tensor >= 0) launch.residual = tensor(step.conv.residual.tensor);
         if (step.output >= 0) launch.output = tensor(step.output);
         launch.batch = batch;
         return launch;

@@ -6,30 +6,52 @@ namespace mbunet::cuda {
 
 namespace {
 
+// Memory that the launch reads; the same tensor may be read in several places.
+void declare_read(const void* begin, size_t bytes) {
+    const auto address = reinterpret_cast<uintptr_t>(begin);
+    for (const emulation::Range& range : emulation::ranges)
+        if (range.begin == address && range.end == address + bytes && !range.writable) return;
+    emulation::declare(begin, bytes, false);
+}
+
+void declare_batch(const Launch& launch, size_t pixels) {
+    const Batch& batch = launch.batch;
+    const auto classes = static_cast<size_t>(launch.layer->channels);
+    declare_read(batch.params, static_cast<size_t>(launch.images) * sizeof(ImageParams));
+    if (launch.layer->op == Op::kStem) return declare_read(batch.pixels, pixels * 3);
+    pixels <<= 2 * launch.layer->doublings;
+    emulation::declare(batch.masks, pixels, true);
+    if (batch.logits) emulation::declare(batch.logits, pixels * classes * 4, true);
+}
+
+// The head's launch of which the logits are still to be doubled.
+bool is_coarse(const Launch& launch) { return launch.layer->doublings && !launch.doubles; }
+
 // Declares the memory that the launch may touch: exactly what its shape says.
 void declare_memory(const Launch& launch) {
     const Layer& layer = *launch.layer;
     const auto pixels =
         static_cast<size_t>(launch.images) * static_cast<size_t>(launch.height) * static_cast<size_t>(launch.width);
-    const auto bits = [&](const uint32_t* tensor, size_t count, int channels, bool writable) {
-        emulation::declare(tensor, count * static_cast<size_t>(pixel_words(channels)) * 4, writable);
+    const auto bytes = [](size_t count, int channels, int planes) {
+        return count * static_cast<size_t>(planes * pixel_words(channels)) * 4;
     };
+    const size_t coarse = pixels * static_cast<size_t>(layer.channels) * 4;
     emulation::ranges.clear();
-    emulation::declare(launch.packed_weights, layer.packed_weights.size() * 4, false);
-    for (size_t i = 0; i < layer.input_channels.size(); ++i)
-        bits(launch.inputs[i], pixels, layer.input_channels[i], false);
-    const Batch& batch = launch.batch;
-    if (layer.op == Op::kStem || layer.op == Op::kHead)
-        emulation::declare(batch.params, static_cast<size_t>(launch.images) * sizeof(ImageParams), false);
-    if (layer.op == Op::kStem) emulation::declare(batch.pixels, pixels * 3, false);
-    if (layer.op == Op::kHead) {
-        emulation::declare(batch.masks, pixels, true);
-        if (batch.logits) emulation::declare(batch.logits, pixels * static_cast<size_t>(layer.channels) * 4, true);
-        return;
+    if (launch.doubles) {
+        declare_read(launch.coarse, coarse);
+        return declare_batch(launch, pixels);
     }
-    const size_t up = layer.upsamples ? pixels * 4 : layer.op == Op::kPool ? pixels / 4 : pixels;
-    bits(launch.output, up, layer.channels, true);
-    if (launch.pooled) bits(launch.pooled, pixels / 4, layer.channels, true);
+    declare_read(launch.packed_weights, layer.packed_weights.size() * 4);
+    for (size_t i = 0; i < layer.input_channels.size(); ++i)
+        declare_read(launch.inputs[i],
+                     bytes(pixels, layer.input_channels[i], layer.op == Op::kGate && i ? 1 : layer.input_planes));
+    if (launch.residual) declare_read(launch.residual, bytes(pixels, layer.channels, layer.input_planes));
+    if (is_coarse(launch)) return emulation::declare(launch.coarse, coarse, true);
+    if (layer.op == Op::kStem || layer.op == Op::kHead) declare_batch(launch, pixels);
+    if (layer.op == Op::kHead) return;
+    const size_t written = layer.op == Op::kPool ? pixels / 4 : pixels * static_cast<size_t>(layer.up * layer.up);
+    emulation::declare(launch.output, bytes(written, layer.channels, layer.planes), true);
+    if (launch.pooled) emulation::declare(launch.pooled, bytes(pixels / 4, layer.channels, layer.planes), true);
 }
 
 // Every byte of an output tensor is written once, and of masks and logits those of the images' own pixels.
@@ -42,7 +64,7 @@ void check_writes(const Launch& launch) {
             once += count == 1;
         }
     }
-    if (launch.layer->op == Op::kHead) {
+    if (launch.layer->op == Op::kHead && !is_coarse(launch)) {
         size_t pixels = 0;
         for (int i = 0; i < launch.images; ++i)
             pixels +=

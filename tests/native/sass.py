@@ -61,6 +61,7 @@ def disassemble(source: Path, architecture: int, folder: Path) -> list[Code]:
     bodies = re.split(r"^\s*\.section\s+\.text\.", listing.read_text(), flags=re.MULTILINE)[1:]
     found = []
     for body in bodies:
+        body = body.replace("CALL.REL.NOINC `(.L_", "BRA `(.L_")  # to the kernel's own end: what is called has a name
         symbol = body.split(",", 1)[0].strip().strip('"')
         instructions = re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", body, re.MULTILINE)
         found.append(Code(_short(symbol), instructions, *used[symbol]))

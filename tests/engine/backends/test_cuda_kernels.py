@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cases import CASES, MIXED, Case, same
+from tests.cases import CASES, MIXED, RANDOM, Case, covering, same
 from tests.native import cuda
 from tests.native.replay import encode, replay
 from tests.native.sources import NATIVE, sources
@@ -21,6 +21,12 @@ EMULATED = [
     *(case for case in CASES if case.name not in LARGE),
     Case("the paper's width", ((16, 16),), width=64, masked=MIXED, zeros=0.8),
 ]
+# any operation in any form, and with pixels of one to several words
+WIDE = ((40, 3186), (70, 5689), (150, 3415))  # most channels of a tensor, seed; each has a gate of one channel
+GENERAL = [
+    *covering(RANDOM),
+    *(Case(f"up to {most} channels", ((13, 21),), seed=seed, channels=most) for most, seed in WIDE),
+]
 
 
 def says(program: Path) -> tuple[str, int]:
@@ -30,12 +36,13 @@ def says(program: Path) -> tuple[str, int]:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    files = (cuda.LAYER, NATIVE / "emulated_launch.cpp", NATIVE / "cuda_replay.cpp")
-    return cuda.build_emulation(tmp_path_factory.mktemp("cuda") / "replay", *sources("shared_sources"), *files)
+    own = (NATIVE / "emulated_launch.cpp", NATIVE / "cuda_replay.cpp")
+    out = tmp_path_factory.mktemp("cuda") / "replay"
+    return cuda.build_emulation(out, *sources("shared_sources"), *cuda.LAYER, *own)
 
 
 def test_index_arithmetic(tmp_path: Path) -> None:
-    program = cuda.build_emulation(tmp_path / "index", cuda.LAYER, NATIVE / "cuda_index.cpp")
+    program = cuda.build_emulation(tmp_path / "index", *cuda.LAYER, NATIVE / "cuda_index.cpp")
     assert says(program) == ("holds\n", 0)
 
 
@@ -46,8 +53,8 @@ def test_instructions_are_the_documented_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
 def test_logits_equal_the_reference(program: Path, architecture: str) -> None:
-    results = replay([str(program)], architecture, 1, EMULATED)
-    for case, logits in zip(EMULATED, results, strict=True):
+    cases = EMULATED + GENERAL
+    for case, logits in zip(cases, replay([str(program)], architecture, 1, cases), strict=True):
         assert same(logits, case.expected()), case.name
 
 
@@ -61,12 +68,12 @@ def test_every_barrier_and_every_wait_is_needed(program: Path, architecture: str
     for line in answer.stdout.decode().splitlines():
         site, count, *_ = line.split()
         caught[site] = int(count)
-    assert {site.partition(":")[0] for site in caught} == {"conv.hpp", "stem.hpp"}
+    assert {site.partition(":")[0] for site in caught} == {"main_loop.hpp", "stem.hpp"}
     assert len(caught) == _written_sites(" barrier();", *([] if architecture == "sm_75" else [" cp_async_wait<"]))
     assert all(caught.values()), caught
 
 
 def _written_sites(*kinds: str) -> int:
     """How many of these stand in the kernels' sources."""
-    headers = [path.read_text() for path in cuda.LAYER.parent.glob("*.hpp") if path.name != "ptx.hpp"]
+    headers = [path.read_text() for path in cuda.KERNELS.parent.glob("*.hpp") if path.name != "ptx.hpp"]
     return sum(header.count(kind) for header in headers for kind in kinds)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.cases import CASES, Case, same
+from tests.cases import CASES, RANDOM, Case, same
 from tests.native import cuda
 from tests.native.replay import encode, replay
 
 # several images, several classes, sizes that must be padded, input channels that fill more than one word
 NAMES = ("masked", "five channels", "three classes", "one pixel", "batch of three")
 SOME = [case for case in CASES if case.name in NAMES]
+# all operations, residuals, doublings of the logits, and pools of two planes in the convolution before them
+GENERAL = [case for case in RANDOM if case.name in ("random 65", "random 182", "random 391")]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
 def test_logits_equal_the_reference(program: Path, architecture: str, memory: str) -> None:
     """Twice, the second time by the recorded graph on poisoned memory; every image again by itself."""
-    cases = SOME if architecture == "sm_80" else SOME[:2]
+    cases = SOME + GENERAL if architecture == "sm_80" else SOME[:2] + GENERAL[:1]
     results = replay([str(program), "replay"], architecture, ["staged", "shared"].index(memory), cases)
     for case, logits in zip(cases, results, strict=True):
         assert same(logits, case.expected()), case.name
@@ -45,17 +47,29 @@ def test_every_step_says_what_runs_it(program: Path, architecture: str, bits: st
     answer = subprocess.run(
         [program, "kernels"], input=encode(architecture, 0, [case]), stdout=subprocess.PIPE, check=True
     )
-    expected = []
-    for layer in case.model.layers:
-        planes = "two planes" if layer.weights == "masked" else "one plane"
-        expected.append(
-            {
-                "stem": f"{bytes_}, two bytes to a weight",
-                "pool": "within the layer before",
-                "head": "integer sums and decision",
-            }.get(layer.op, f"{bits}, {planes}")
-        )
+    names = {
+        "stem": f"{bytes_}, two bytes to a weight",
+        "pool": "within the layer before",
+        "head": "integer sums and decision",
+        "binary": f"{bits}, one plane",
+        "masked": f"{bits}, two planes",
+    }
+    expected = [names[layer.weights if layer.op == "conv" else layer.op] for layer in case.model.layers]
     assert answer.stdout.decode().splitlines() == expected
+
+
+def test_general_steps_say_what_runs_them(program: Path) -> None:
+    (case,) = (case for case in GENERAL if case.name == "random 182")
+    answer = subprocess.run([program, "kernels"], input=encode("sm_90", 0, [case]), stdout=subprocess.PIPE, check=True)
+    said = dict(zip((layer.name for layer in case.model.layers), answer.stdout.decode().splitlines(), strict=True))
+    kinds = {layer.op: said[layer.name] for layer in case.model.layers if layer.op != "pool"}
+    assert kinds["gate"] == "and of words"
+    assert kinds["head"] == "integer sums, doublings and decision"
+    for layer in case.model.layers:
+        one = layer.segments == 1 and layer.planes == 1 and case.model.inputs(layer)[0].planes == 1
+        usual = (layer.kernel, layer.up) in ((3, 1), (1, 2)) and not layer.residual
+        if layer.op == "conv":
+            assert said[layer.name].endswith(", in parts") == (not (one and usual)), layer
 
 
 def test_a_batch_of_any_size(program: Path) -> None:
