@@ -134,12 +134,12 @@ def fold_norm(stage: Any) -> None:
     norm = stage.norm
     scale = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
     bias = torch.nn.Parameter((norm.bias - norm.running_mean * scale).detach())
-    weight = stage.weight.detach() * scale.view((1, -1, 1, 1) if stage.upsamples else (-1, 1, 1, 1))
+    weight = stage.weight.detach() * scale.view((1, -1, 1, 1) if stage.transposed else (-1, 1, 1, 1))
     stage.weight, stage.bias, stage.norm = torch.nn.Parameter(weight), bias, torch.nn.Identity()
 
     def convolve(x: Any, weight: Any) -> Any:
-        if stage.upsamples:
+        if stage.transposed:
             return torch.nn.functional.conv_transpose2d(x, weight, stage.bias, stride=2)
         return torch.nn.functional.conv2d(x, weight, stage.bias, padding=1)
 
-    stage._convolve = convolve
+    stage._sums = convolve

@@ -238,7 +238,14 @@ def test_an_interrupt_ends_segment_at_once(answers: bool, tmp_path: Path) -> Non
         if not answers:
             silent.close()
         command = [sys.executable, "-m", "service.cli", "segment", str(images), "-o", str(tmp_path / "out")]
-        with subprocess.Popen([*command, "--url", url], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            [*command, "--url", url],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            # a shell's background job, which these tests may be, ignores the signal, and so would its children
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
             assert process.stderr
             if answers:
                 silent.accept()[0].recv(1)
