@@ -18,7 +18,7 @@ MIN_RANGE = 16
 """Narrower grey ranges, in steps of the image's own depth, are not stretched further: they would be mostly noise."""
 
 BAND = 2**20
-"""16-bit samples that are worked on at a time: numpy takes four times their memory for it."""
+"""Samples that are worked on at a time, where numpy takes several times their memory for it."""
 
 
 def preprocess(image: Image, how: Preprocessing) -> Pixels:
@@ -67,9 +67,13 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
     """Bilinear resize of [h, w, c] to [height, width, c], in 16-bit fixed point: the same on every machine."""
     rows, row_parts = _taps(image.shape[0], height)
     columns, column_parts = _taps(image.shape[1], width)
-    tall = _blend(image[rows], image[np.minimum(rows + 1, image.shape[0] - 1)], row_parts[:, None, None])
-    wide = _blend(tall[:, columns], tall[:, np.minimum(columns + 1, image.shape[1] - 1)], column_parts[:, None])
-    return wide
+    below, beside = np.minimum(rows + 1, image.shape[0] - 1), np.minimum(columns + 1, image.shape[1] - 1)
+    resized = np.empty((height, width, image.shape[2]), np.uint8)
+    some = max(1, BAND // (max(width, image.shape[1]) * image.shape[2]))
+    for band in (slice(first, first + some) for first in range(0, height, some)):
+        tall = _blend(image[rows[band]], image[below[band]], row_parts[band, None, None])
+        resized[band] = _blend(tall[:, columns], tall[:, beside], column_parts[:, None])
+    return resized
 
 
 def resize_nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
@@ -102,11 +106,11 @@ def _look_up(image: Image, table: NDArray[np.int64]) -> Pixels:
     return found.reshape(image.shape)
 
 
-def _taps(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _taps(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """For each new position the old one at or before it, and what part (of 256) it lies towards the next."""
     centres = np.clip(((2 * np.arange(new) + 1) * old * 256) // (2 * new) - 128, 0, (old - 1) * 256)
-    return centres // 256, centres % 256
+    return centres // 256, (centres % 256).astype(np.int32)
 
 
-def _blend(a: Pixels, b: Pixels, part: NDArray[np.int64]) -> Pixels:
+def _blend(a: Pixels, b: Pixels, part: NDArray[np.int32]) -> Pixels:
     return ((a * (256 - part) + b * part + 128) // 256).astype(np.uint8)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import access_log, auth, models, openapi, operation, pages, segment, stream, tracing, v2
+from service.api import access_log, auth, memory, models, openapi, operation, pages, segment, stream, tracing, v2
 from service.core.engine import Engine
 from service.core.service import assemble
 from service.settings import Settings
@@ -56,6 +56,7 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["Retry-After", "Server-Timing", "X-Joules-Per-Image", "X-Request-Id"],
         )
+    app.add_middleware(memory.Memory, budget=service.budget)
     app.add_middleware(access_log.AccessLog, metrics=service.metrics)
     if traces:
         app.add_middleware(tracing.Tracing, traces=traces)

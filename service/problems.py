@@ -13,10 +13,13 @@
     ├── BodyTooLarge          413  too many bytes
     ├── TooManyImages         413
     ├── TooManyPixels         413  known from the header, before anything is decoded
+    ├── TooCostly             413  takes more memory than all requests may have
     ├── UnsupportedType       415  not an image by its Content-Type, or samples that cannot be shown in 8 bits
     ├── BadParameter          422
+    ├── TooIntricate          422  a mask of too many corners, or classes, for the format that was asked for
     ├── EngineFailure         500  the cause goes to the log, never to the client
-    ├── QueueFull             429  with a Retry-After computed from the measured speed
+    ├── QueueFull             429  with a Retry-After at which there will be room
+    ├── MemoryFull            429  others have the memory that it takes
     ├── Unavailable           503  still loading, or draining
     └── DeadlinePassed        504
 
@@ -110,6 +113,10 @@ class TooManyImages(Problem):
     status, title = 413, "The request has too many images"
 
 
+class TooCostly(Problem, MemoryError):  # noqa: N818  (as Problem)
+    status, title = 413, "The request takes too much memory"
+
+
 class UnsupportedType(Problem):
     status, title = 415, "This type of content is not supported"
 
@@ -128,8 +135,16 @@ class TooManyObjects(Problem):
     status, title = 422, "The mask falls into too many objects"
 
 
+class TooIntricate(Problem):
+    status, title = 422, "The mask is too intricate for this format"
+
+
 class QueueFull(Problem):
     status, title = 429, "Too many images are waiting"
+
+
+class MemoryFull(Problem, MemoryError):  # noqa: N818  (as Problem)
+    status, title = 429, "There is no memory for the request at present"
 
 
 class EngineFailure(Problem):

@@ -40,6 +40,7 @@ class Settings:
     threads: int = _setting(0, "threads of the engine; 0 means one per core", high=4096)
     max_body_bytes: int = _setting(32 * 2**20, "largest request body in bytes", low=1)
     max_pixels: int = _setting(32 * 2**20, "largest image in pixels", low=256)
+    memory_bytes: int = _setting(0, "bytes that all requests may take; 0 means half of what the process may use")
     queue_images: int = _setting(64, "images that may wait for the engine; one more is refused with 429", low=1)
     batch_images: int = _setting(8, "images in one run of the engine", low=1)
     batch_pixels: int = _setting(2 * 2**20, "pixels in one run of the engine; larger images run in windows", low=1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engine.images import pillow
 from engine.images.errors import DamagedImageError
-from engine.images.limits import PARTS, check_parts
+from engine.images.limits import PARTS, Allowance, check_parts
 from engine.images.reading import Reading
 from engine.images.selection import Selection, indices
 
@@ -29,16 +29,16 @@ class Blocks:
         return self.header + b"".join(self.frames[: last + 1]) + end
 
 
-def read_gif(data: bytes, max_pixels: int, selection: Selection) -> Reading:
+def read_gif(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
     """Without comments, for which Pillow takes quadratic time."""
     blocks = gif_blocks(data)
     last = indices("page", selection.page, max(1, len(blocks.frames)))[-1]
-    return pillow.read_frames(blocks.file(last), "GIF", max_pixels, selection, max(1, len(blocks.frames)))
+    return pillow.read_frames(blocks.file(last), "GIF", allowed, selection, max(1, len(blocks.frames)))
 
 
-def gif_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+def gif_size(data: bytes, allowed: Allowance) -> tuple[int, int]:
     """(width, height)"""
-    return pillow.displayed_size(gif_blocks(data).file(0), "GIF", max_pixels)
+    return pillow.displayed_size(gif_blocks(data).file(0), "GIF", allowed)
 
 
 def gif_blocks(data: bytes) -> Blocks:
@@ -69,15 +69,15 @@ def _table(flags: bytes) -> int:
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
-def read_webp(data: bytes, max_pixels: int, selection: Selection) -> Reading:
+def read_webp(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
     """By libwebp, in Pillow."""
-    return pillow.read_frames(data, "WEBP", max_pixels, selection, profile=webp_profile(data))
+    return pillow.read_frames(data, "WEBP", allowed, selection, profile=webp_profile(data))
 
 
-def webp_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+def webp_size(data: bytes, allowed: Allowance) -> tuple[int, int]:
     """(width, height)"""
     webp_profile(data)
-    return pillow.displayed_size(data, "WEBP", max_pixels)
+    return pillow.displayed_size(data, "WEBP", allowed)
 
 
 def webp_profile(data: bytes) -> bytes:

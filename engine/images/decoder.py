@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.images import animation, foreign, jpeg, orientation, pillow, png, profile, tiff, tiff_directory
 from engine.images.errors import ImageError, UnreadableFileError
-from engine.images.limits import MAX_PIXELS
+from engine.images.limits import MAX_PIXELS, Allowance, unlimited
 from engine.images.reading import Reading
 from engine.images.samples import Pixels, grey_to_rgb
 from engine.images.selection import FIRST, Choice, Selection, Taken, indices
@@ -34,8 +34,8 @@ class Format:
 
     name: str
     magic: tuple[bytes, ...]
-    read: Callable[[bytes, int, Selection], Reading]
-    size: Callable[[bytes, int], tuple[int, int]]
+    read: Callable[[bytes, Allowance, Selection], Reading]
+    size: Callable[[bytes, Allowance], tuple[int, int]]
     form: bytes = b""
 
 
@@ -49,13 +49,19 @@ FORMATS = (
 )
 
 
-def decode(source: bytes | Path, max_pixels: int = MAX_PIXELS, selection: Selection = FIRST) -> Decoded:
+def decode(
+    source: bytes | Path,
+    max_pixels: int = MAX_PIXELS,
+    selection: Selection = FIRST,
+    claim: Callable[[int], None] = unlimited,
+) -> Decoded:
     """The image in a file's bytes, or in a file.
 
-    Raises ImageError: see `errors` for the kinds. Running out of memory is a MemoryError, no fault of the image.
+    `claim` is told, before anything is decoded, the bytes that this takes at its peak (`limits.Allowance`). Raises
+    ImageError: see `errors` for the kinds. Running out of memory is a MemoryError, no fault of the image.
     """
     with named(source) as data:
-        reading = format_of(data).read(data, max_pixels, selection)
+        reading = format_of(data).read(data, Allowance(max_pixels, claim), selection)
         pixels = profile.to_srgb(reading.pixels, reading.profile)
         taken = reading.taken
         if selection.channel is not None and taken.channel is None:
@@ -72,7 +78,7 @@ def of_colors(pixels: Pixels, channel: Choice) -> Pixels:
 def size(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(width, height) of an image as it is displayed, from its header. Raises ImageError."""
     with named(source) as data:
-        return format_of(data).size(data, max_pixels)
+        return format_of(data).size(data, Allowance(max_pixels))
 
 
 def format_of(data: bytes) -> Format:

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from engine.images import orientation
 from engine.images.errors import DamagedImageError, UnsupportedImageError
-from engine.images.limits import check_size
+from engine.images.limits import Allowance, check_size
 from engine.images.reading import Reading
 from engine.images.selection import WHOLE, Selection, indices
 
@@ -36,29 +36,37 @@ class Header:
     height: int
     described: bool
     profile: bytes
+    progressive: bool
+
+    @property
+    def pixels(self) -> int:
+        """How many there are."""
+        return self.width * self.height
 
 
-def read(data: bytes, max_pixels: int, selection: Selection) -> Reading:
+def read(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
     """JPEG has one page."""
     indices("page", selection.page, 1)
     header = read_header(data)
-    check_size("JPEG", header.width, header.height, max_pixels)
+    check_size("JPEG", header.width, header.height, allowed)
     if data.count(START_OF_SCAN) > SCANS:
         raise DamagedImageError(f"the JPEG image has more than {SCANS} scans")
-    return Reading(_decoded(data), WHOLE, _orientation(data, header), header.profile)
+    turned_or_converted = 4 * header.described + 14 * bool(header.profile)
+    allowed.claim(header.pixels * ((10 if header.progressive else 4) + turned_or_converted))
+    return Reading(_decoded(data, header, allowed), WHOLE, _orientation(data, header), header.profile)
 
 
-def size(data: bytes, max_pixels: int) -> tuple[int, int]:
+def size(data: bytes, allowed: Allowance) -> tuple[int, int]:
     """(width, height)"""
     header = read_header(data)
-    check_size("JPEG", header.width, header.height, max_pixels)
+    check_size("JPEG", header.width, header.height, allowed)
     turned = orientation.swaps_sides(_orientation(data, header))
     return (header.height, header.width) if turned else (header.width, header.height)
 
 
 def read_header(data: bytes) -> Header:
     """Size and metadata; raises DamagedImageError and UnsupportedImageError."""
-    at, size, described, profile = 2, None, False, []
+    at, size, progressive, described, profile = 2, None, False, False, []
     for _ in range(SEGMENTS):
         at = data.find(b"\xff", at)  # bytes before a marker are passed over, as libjpeg does
         while data[at : at + 2] == b"\xff\xff":  # padding
@@ -72,7 +80,7 @@ def read_header(data: bytes) -> Header:
             at += 2
             continue
         if marker[1] in FRAMES and size is None:
-            size = _frame(marker[1], data[at + 4 : at + 10])
+            size, progressive = _frame(marker[1], data[at + 4 : at + 10]), marker[1] & 3 == 2
         described |= marker[1] == 0xE1
         if marker[1] == 0xE2 and data.startswith(ICC, at + 4):
             profile.append(data[at + 4 + len(ICC) + 2 : at + 2 + length])
@@ -81,7 +89,7 @@ def read_header(data: bytes) -> Header:
         raise DamagedImageError(f"the JPEG image has more than {SEGMENTS} segments before its pixels")
     if size is None:
         raise DamagedImageError("the JPEG image's header is damaged: it has no frame")
-    return Header(size[0], size[1], described, b"".join(profile))
+    return Header(size[0], size[1], described, b"".join(profile), progressive)
 
 
 def _orientation(data: bytes, header: Header) -> int:
@@ -106,14 +114,17 @@ def _frame(marker: int, frame: bytes) -> tuple[int, int]:
     return int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big")
 
 
-def _decoded(data: bytes) -> NDArray[np.uint8]:
+def _decoded(data: bytes, header: Header, allowed: Allowance) -> NDArray[np.uint8]:
     pixels = _straight(data)
     if pixels is None and data.rfind(END) < data.rfind(START_OF_SCAN):
         pixels = _straight(data + END)
         if pixels is None and not _is_whole(data + END):
             raise DamagedImageError("the JPEG image ends in the middle of its pixels, before its end marker")
         data += END
-    return _by_pillow(data) if pixels is None else pixels
+    if pixels is None:
+        allowed.claim(15 * header.pixels)
+        return _by_pillow(data)
+    return pixels
 
 
 def _straight(data: bytes) -> NDArray[np.uint8] | None:

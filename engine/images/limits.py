@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from engine.images.errors import DamagedImageError, TooManyPixelsError
 
 MAX_PIXELS = 2**28
@@ -24,33 +27,54 @@ PROJECTED_IMAGES = 8
 images of the largest size."""
 
 
-def check_size(kind: str, width: int, height: int, max_pixels: int) -> None:
+def unlimited(size: int) -> None:
+    """Takes any claim."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How many pixels an image may have, and who is told, before it is taken, how many bytes its decoding takes.
+
+    What is claimed is all bytes at the peak, the result included, as measured for every kind of file; the last claim
+    counts. A claim that cannot be met raises MemoryError, which is no fault of the image.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    claim: Callable[[int], None] = unlimited
+
+    def beside(self, size: int) -> Allowance:
+        """The same for something that is decoded while `size` bytes are held."""
+        return Allowance(self.max_pixels, lambda more: self.claim(size + more))
+
+
+def check_size(kind: str, width: int, height: int, allowed: Allowance) -> None:
     """Raise TooManyPixelsError, or DamagedImageError where there are none."""
     if width < 1 or height < 1:
         raise DamagedImageError(f"the {kind} image has no pixels: it is {width} x {height}")
-    if width * height > max_pixels:
+    if width * height > allowed.max_pixels:
         raise TooManyPixelsError(
-            f"{width} x {height} is {width * height} pixels; the limit is {max_pixels}", limit=max_pixels
+            f"{width} x {height} is {width * height} pixels; the limit is {allowed.max_pixels}",
+            limit=allowed.max_pixels,
         )
 
 
-def check_sample_bytes(kind: str, size: int, max_pixels: int) -> None:
+def check_sample_bytes(kind: str, size: int, allowed: Allowance) -> None:
     """Raise TooManyPixelsError for samples of so many bytes (pixels of many channels, or padded in tiles)."""
-    if size > PIXEL_BYTES * max_pixels:
+    if size > PIXEL_BYTES * allowed.max_pixels:
         raise TooManyPixelsError(
-            f"the samples of the {kind} image take {size} bytes; with {max_pixels} pixels as the limit, "
-            f"{PIXEL_BYTES * max_pixels} bytes are taken",
-            limit=max_pixels,
+            f"the samples of the {kind} image take {size} bytes; with {allowed.max_pixels} pixels as the limit, "
+            f"{PIXEL_BYTES * allowed.max_pixels} bytes are taken",
+            limit=allowed.max_pixels,
         )
 
 
-def check_pages(count: int, width: int, height: int, max_pixels: int) -> None:
+def check_pages(count: int, width: int, height: int, allowed: Allowance) -> None:
     """Raise TooManyPixelsError where so many pages of this size are too much work for one picture."""
-    if count * width * height > PROJECTED_IMAGES * max_pixels:
+    if count * width * height > PROJECTED_IMAGES * allowed.max_pixels:
         raise TooManyPixelsError(
             f"{count} pages of {width} x {height} would be decoded for one picture; the limit is "
-            f"{PROJECTED_IMAGES * max_pixels} pixels in all",
-            limit=max_pixels,
+            f"{PROJECTED_IMAGES * allowed.max_pixels} pixels in all",
+            limit=allowed.max_pixels,
         )
 
 

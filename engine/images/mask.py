@@ -13,7 +13,7 @@ from PIL import Image
 from engine.images import animation, orientation, pillow, png, tiff, tiff_directory
 from engine.images.decoder import format_of, named
 from engine.images.errors import UnusableMaskError
-from engine.images.limits import MAX_PIXELS
+from engine.images.limits import MAX_PIXELS, Allowance
 from engine.images.samples import displayed
 from engine.images.selection import FIRST
 
@@ -38,7 +38,8 @@ def read_mask(source: bytes | Path, classes: int = 0, max_pixels: int = MAX_PIXE
     Raises ImageError; UnusableMaskError where the file is sound but holds no such mask.
     """
     with named(source) as data:
-        drawn = _tiff(data, max_pixels) if data.startswith(tiff_directory.MAGIC) else _by_pillow(data, max_pixels)
+        allowed = Allowance(max_pixels)
+        drawn = _tiff(data, allowed) if data.startswith(tiff_directory.MAGIC) else _by_pillow(data, allowed)
         mask = _indices(drawn, classes) if classes else _foreground(drawn)
         return np.ascontiguousarray(orientation.turned(mask, drawn.orientation))
 
@@ -71,8 +72,8 @@ def _shape(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
     return np.asarray(values != 0, np.uint8)
 
 
-def _tiff(data: bytes, max_pixels: int) -> _Drawn:
-    raster, turn, _, _ = tiff.read_raster(data, max_pixels, FIRST)
+def _tiff(data: bytes, allowed: Allowance) -> _Drawn:
+    raster, turn, _, _ = tiff.read_raster(data, allowed, FIRST)
     if raster.color not in ("grey", "palette"):
         grey = np.asarray(Image.fromarray((displayed(raster) >> (8 * (raster.bits > 8))).astype(np.uint8)).convert("L"))
         return _Drawn(_equal_channels(raster.samples), grey, raster.alpha, turn)
@@ -85,14 +86,14 @@ def _tiff(data: bytes, max_pixels: int) -> _Drawn:
     return _Drawn(numbers, numbers, raster.alpha, turn)
 
 
-def _by_pillow(data: bytes, max_pixels: int) -> _Drawn:
+def _by_pillow(data: bytes, allowed: Allowance) -> _Drawn:
     kind, depth = format_of(data).name, 8
     if kind == "PNG":
         chunks = png.read_chunks(data)
         data, depth = chunks.file(), chunks.bits
     elif kind == "GIF":
         data = animation.gif_blocks(data).file(0)
-    with pillow.opened(data, kind.upper(), max_pixels) as image:
+    with pillow.opened(data, kind.upper(), allowed) as image:
         image.load()
         turn = orientation.of(image)
         alpha = np.asarray(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from engine.images import orientation
 from engine.images.errors import DamagedImageError, ImageError
-from engine.images.limits import check_pages, check_size
+from engine.images.limits import Allowance, check_pages, check_size
 from engine.images.reading import Reading
 from engine.images.selection import Selection, Taken, indices
 
@@ -22,11 +22,11 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata in somebo
 
 
 @contextmanager
-def opened(data: bytes, kind: str, max_pixels: int) -> Iterator[Image.Image]:
+def opened(data: bytes, kind: str, allowed: Allowance) -> Iterator[Image.Image]:
     """The image of the format `kind` in `data`, its pixels counted but not decoded; all that is damaged raises."""
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-            check_size(kind, *image.size, max_pixels)
+            check_size(kind, *image.size, allowed)
             yield image
     except (ImageError, MemoryError):
         raise
@@ -37,35 +37,42 @@ def opened(data: bytes, kind: str, max_pixels: int) -> Iterator[Image.Image]:
 
 
 def read_frames(
-    data: bytes, kind: str, max_pixels: int, selection: Selection, pages: int = 0, profile: bytes = b""
+    data: bytes, kind: str, allowed: Allowance, selection: Selection, pages: int = 0, profile: bytes = b""
 ) -> Reading:
     """An image or an animation of 8 bits a sample, of `pages` frames, by default as many as Pillow says."""
-    with opened(data, kind, max_pixels) as image:
+    with opened(data, kind, allowed) as image:
         count = pages or int(getattr(image, "n_frames", 1))
-        shown = _frames(image, indices("page", selection.page, count), max_pixels)
+        allowed.claim(image.width * image.height * _bytes_a_pixel(image, kind, selection, profile))
+        shown = _frames(image, indices("page", selection.page, count), allowed)
         return Reading(shown, Taken(page=selection.page or 0, pages=count), orientation.of(image), profile)
 
 
-def displayed_size(data: bytes, kind: str, max_pixels: int) -> tuple[int, int]:
+def _bytes_a_pixel(image: Image.Image, kind: str, selection: Selection, profile: bytes) -> int:
+    """What drawing takes at its peak: Pillow's own four, and copies."""
+    more = kind == "GIF" or profile or image.has_transparency_data  # which a later frame of a GIF may have alone
+    return (18 if more else 12) + 7 * (kind == "WEBP") + 6 * (selection.page == "max")
+
+
+def displayed_size(data: bytes, kind: str, allowed: Allowance) -> tuple[int, int]:
     """(width, height)"""
-    with opened(data, kind, max_pixels) as image:
+    with opened(data, kind, allowed) as image:
         return image.size[::-1] if orientation.swaps_sides(orientation.of(image)) else image.size
 
 
-def read_bmp(data: bytes, max_pixels: int, selection: Selection) -> Reading:
+def read_bmp(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
     """BMP has one page."""
-    return read_frames(data, "BMP", max_pixels, selection, 1)
+    return read_frames(data, "BMP", allowed, selection, 1)
 
 
-def bmp_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+def bmp_size(data: bytes, allowed: Allowance) -> tuple[int, int]:
     """(width, height)"""
-    return displayed_size(data, "BMP", max_pixels)
+    return displayed_size(data, "BMP", allowed)
 
 
-def _frames(image: Image.Image, pages: Sequence[int], max_pixels: int) -> NDArray[np.uint8]:
+def _frames(image: Image.Image, pages: Sequence[int], allowed: Allowance) -> NDArray[np.uint8]:
     """The one frame of `pages`, or the greatest of them, which are all; drawing one takes all before it."""
     if pages[-1]:
-        check_pages(pages[-1] + 1, *image.size, max_pixels)
+        check_pages(pages[-1] + 1, *image.size, allowed)
     shown: NDArray[np.uint8] | None = None
     for page in range(pages[-1] + 1):
         if page:

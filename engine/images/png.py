@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.images import orientation, pillow, profile
 from engine.images.errors import DamagedImageError
-from engine.images.limits import PARTS, check_parts, check_sample_bytes, check_size
+from engine.images.limits import PARTS, Allowance, check_parts, check_sample_bytes, check_size
 from engine.images.reading import Reading
 from engine.images.samples import Raster, displayed
 from engine.images.selection import WHOLE, Selection, indices
@@ -78,37 +78,39 @@ def read_chunks(data: bytes) -> Chunks:
     return Chunks(width, height, bits, color, bool(interlaced), b"".join(kept), transparent, icc)
 
 
-def read(data: bytes, max_pixels: int, selection: Selection) -> Reading:
+def read(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
     """8 bits as Pillow shows them; 16 bits as they are."""
     chunks = read_chunks(data)
-    check_size("PNG", chunks.width, chunks.height, max_pixels)
+    check_size("PNG", chunks.width, chunks.height, allowed)
     if chunks.bits != 16:
-        return pillow.read_frames(chunks.file(), "PNG", max_pixels, selection, profile=chunks.profile)
+        return pillow.read_frames(chunks.file(), "PNG", allowed, selection, profile=chunks.profile)
     indices("page", selection.page, 1)
-    raster, turn = _deep(chunks, max_pixels)
+    raster, turn = _deep(chunks, allowed)
     return Reading(displayed(raster), WHOLE, turn)
 
 
-def size(data: bytes, max_pixels: int) -> tuple[int, int]:
+def size(data: bytes, allowed: Allowance) -> tuple[int, int]:
     """(width, height)"""
-    return pillow.displayed_size(read_chunks(data).file(), "PNG", max_pixels)
+    return pillow.displayed_size(read_chunks(data).file(), "PNG", allowed)
 
 
-def _deep(chunks: Chunks, max_pixels: int) -> tuple[Raster, int]:
+def _deep(chunks: Chunks, allowed: Allowance) -> tuple[Raster, int]:
     """The samples of an image of 16 bits, and its orientation."""
     count = CHANNELS.get(chunks.color, 1)
-    check_sample_bytes("PNG", chunks.width * chunks.height * count * 2, max_pixels)
+    check_sample_bytes("PNG", chunks.width * chunks.height * count * 2, allowed)
+    plain = chunks.color == GREY and not chunks.transparent
+    allowed.claim(chunks.width * chunks.height * (13 if plain else 22))
     file = chunks.file()
     if chunks.color == GREY:
-        grey, turn = _decoded(file, None, max_pixels)
+        grey, turn = _decoded(file, None, allowed)
         samples = grey.astype(np.uint16)[:, :, None]
     elif chunks.color == GREY_ALPHA:  # four bytes a pixel, so the same bytes are those of RGBA with 8 bits
-        pairs, turn = _decoded(chunks.file(8, RGBA), None, max_pixels)
+        pairs, turn = _decoded(chunks.file(8, RGBA), None, allowed)
         samples = np.ascontiguousarray(pairs).view(">u2").astype(np.uint16)
     else:
         mode = "RGB" if chunks.color == RGB else "RGBA"
-        high, turn = _decoded(file, f"{mode};16B", max_pixels)
-        low, _ = _decoded(file, f"{mode};16L", max_pixels)
+        high, turn = _decoded(file, f"{mode};16B", allowed)
+        low, _ = _decoded(file, f"{mode};16L", allowed)
         samples = high.astype(np.uint16) << np.uint16(8) | low
     alpha = _keyed(samples, chunks.transparent)
     if chunks.color in (GREY_ALPHA, RGBA):
@@ -116,8 +118,8 @@ def _deep(chunks: Chunks, max_pixels: int) -> tuple[Raster, int]:
     return Raster(samples, 16, "rgb" if samples.shape[2] == 3 else "grey", alpha=alpha), turn
 
 
-def _decoded(file: bytes, raw_mode: str | None, max_pixels: int) -> tuple[NDArray[Any], int]:
-    with pillow.opened(file, "PNG", max_pixels) as image:
+def _decoded(file: bytes, raw_mode: str | None, allowed: Allowance) -> tuple[NDArray[Any], int]:
+    with pillow.opened(file, "PNG", allowed) as image:
         if raw_mode:
             file_image: Any = image
             file_image.tile = [tile._replace(args=raw_mode) for tile in file_image.tile]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.images import orientation, profile, tiff_directory, tiff_layout, tiff_samples
 from engine.images.errors import DamagedImageError, ImageError, UnsupportedImageError
-from engine.images.limits import check_pages, check_size
+from engine.images.limits import Allowance, check_pages, check_size
 from engine.images.reading import Reading
 from engine.images.samples import Color, Raster, displayed
 from engine.images.selection import Choice, Selection, Taken, indices
@@ -29,17 +29,17 @@ PREMULTIPLIED, ALPHA = 1, 2  # of ExtraSamples; 0 is unspecified
 ORIENTATION, COLOR_MAP, COLOR_PROFILE = 274, 320, 34675
 
 
-def read(data: bytes, max_pixels: int, selection: Selection) -> Reading:
+def read(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
     """The picture that is selected. Of grey images with more channels one is taken, of colors all."""
-    raster, turn, icc, taken = read_raster(data, max_pixels, selection)
+    raster, turn, icc, taken = read_raster(data, allowed, selection)
     return Reading(displayed(raster), taken, turn, icc)
 
 
-def read_raster(data: bytes, max_pixels: int, selection: Selection) -> tuple[Raster, int, bytes, Taken]:
+def read_raster(data: bytes, allowed: Allowance, selection: Selection) -> tuple[Raster, int, bytes, Taken]:
     """(samples, orientation, color profile or b"", what was taken)."""
     with _opened(data) as (file, layout):
         first = _page(file, layout.first)
-        _check(first, max_pixels)
+        _check(first, allowed)
         in_pages = layout.channels > 1
         channels = layout.channels if in_pages else _grey_channels(first)
         pages = indices("page", selection.page, layout.pages)
@@ -48,21 +48,21 @@ def read_raster(data: bytes, max_pixels: int, selection: Selection) -> tuple[Ras
         chosen = [0] if is_color else indices("channel", choice, channels)
         planes = [(p, c if in_pages else 0, 0 if in_pages else c) for p in pages for c in chosen]
         shown = _page(file, 0 if layout.shared else layout.where[planes[0][0]][planes[0][1]])
-        _check(shown, max_pixels)
-        check_pages(len(planes), shown.imagewidth, shown.imagelength, max_pixels)
-        rasters = (_raster(file, data, layout, plane, max_pixels) for plane in planes)
-        raster = next(rasters)
-        for other in rasters:
-            raster = _greater(raster, other)
+        _check(shown, allowed)
+        check_pages(len(planes), shown.imagewidth, shown.imagelength, allowed)
+        raster = _raster(file, data, layout, planes[0], allowed)
+        for plane in planes[1:]:
+            beside = allowed.beside(2 * raster.samples.nbytes)
+            raster = _greater(raster, _raster(file, data, layout, plane, beside))
         taken = Taken(choice, channels, selection.page or 0, layout.pages)
         return raster, _orientation(shown), _profile(shown) if is_color else b"", taken
 
 
-def size(data: bytes, max_pixels: int) -> tuple[int, int]:
+def size(data: bytes, allowed: Allowance) -> tuple[int, int]:
     """(width, height) of the first picture as it is displayed."""
     with _opened(data) as (file, layout):
         page = _page(file, layout.first)
-        _check(page, max_pixels)
+        _check(page, allowed)
         sides = page.imagewidth, page.imagelength
         return sides[::-1] if orientation.swaps_sides(_orientation(page)) else sides
 
@@ -95,8 +95,8 @@ def _page(file: TiffFile, number: int | None) -> TiffPage:
     return page  # type: ignore[no-any-return]
 
 
-def _check(page: TiffPage, max_pixels: int) -> None:
-    check_size("TIFF", page.imagewidth, page.imagelength, max_pixels)
+def _check(page: TiffPage, allowed: Allowance) -> None:
+    check_size("TIFF", page.imagewidth, page.imagelength, allowed)
     if _color(page) is None:
         kind = getattr(page.photometric, "name", f"color space {page.photometric}")
         raise UnsupportedImageError(f"TIFF images in {kind} are not read: send RGB or grey")
@@ -119,12 +119,12 @@ def _grey_channels(page: TiffPage) -> int:
     return 1 + sum(kind not in (ALPHA, PREMULTIPLIED) for kind in kinds)
 
 
-def _raster(file: TiffFile, data: bytes, layout: Layout, plane: tuple[int, int, int], max_pixels: int) -> Raster:
+def _raster(file: TiffFile, data: bytes, layout: Layout, plane: tuple[int, int, int], allowed: Allowance) -> Raster:
     """The raster at (page, channel of the layout, channel of the samples)."""
     number, sample = layout.where[plane[0]][plane[1]], plane[2]
     page = _page(file, 0 if layout.shared else number)
-    _check(page, max_pixels)
-    samples = tiff_samples.read(page, data, file.byteorder, max_pixels, (number or 0) if layout.shared else 0)
+    _check(page, allowed)
+    samples = tiff_samples.read(page, data, file.byteorder, allowed, (number or 0) if layout.shared else 0)
     color = _color(page)
     assert color
     kinds = _alphas(page)

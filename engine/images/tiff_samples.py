@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from engine.images.errors import DamagedImageError, UnsupportedImageError
-from engine.images.limits import check_sample_bytes
+from engine.images.limits import Allowance, check_sample_bytes
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -44,7 +44,7 @@ LONG, UNDEFINED = 4, 7  # types of tags
 BAND = 2**22  # bits that are unpacked at a time
 
 
-def read(page: TiffPage, data: bytes, order: str, max_pixels: int, plane: int = 0) -> NDArray[Any]:
+def read(page: TiffPage, data: bytes, order: str, allowed: Allowance, plane: int = 0) -> NDArray[Any]:
     """Samples [h, w, channels] of a page in their own type; `plane` counts images stored behind each other."""
     kind = _check(page)
     height, width, channels = page.imagelength, page.imagewidth, page.samplesperpixel
@@ -56,7 +56,9 @@ def read(page: TiffPage, data: bytes, order: str, max_pixels: int, plane: int = 
     per_piece = 1 if planar else channels
     row_bytes = (across * per_piece * page.bitspersample + 7) // 8
     tall = rows * columns * down if page.is_tiled else height
-    check_sample_bytes("TIFF", tall * row_bytes * (channels if planar else 1), max_pixels)
+    size = tall * row_bytes * (channels if planar else 1)
+    check_sample_bytes("TIFF", size, allowed)
+    allowed.claim(9 * size // 4 + 9 * height * width)
     count = rows * columns
     pieces = _pieces(page, data, count * (channels if planar else 1), plane)
     groups = [pieces[i * count : (i + 1) * count] for i in range(channels if planar else 1)]

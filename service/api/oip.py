@@ -7,6 +7,7 @@ bytes of the tensors that have `binary_data_size`, one after the other.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from service.problems import BadTensor
 
 INPUT, OUTPUT = "image", "mask"
 LENGTH_HEADER = "Inference-Header-Content-Length"
+MAX_JSON = 1 << 20  # bytes; more would keep all others waiting while it is read
+NUMBERS = 1 << 14  # that become text at a time
 COUNT = {"type": "integer", "minimum": 1}
 SCHEMA = {  # of a request, for OpenAPI
     "type": "object",
@@ -70,6 +73,11 @@ def read(body: bytes, header_length: str | None) -> InferRequest:
         if not header_length.isdecimal() or int(header_length) > len(body):
             raise BadTensor(f"{LENGTH_HEADER} is {header_length[:20]!r}, the body has {len(body)} bytes")
         length = int(header_length)
+    if length > MAX_JSON:
+        raise BadTensor(
+            f"the JSON of a request may have {MAX_JSON} bytes: send the tensor as bytes behind it (the binary tensor "
+            f"extension: binary_data_size, and {LENGTH_HEADER})"
+        )
     try:
         document = json.loads(body[:length])
     except (ValueError, RecursionError) as error:
@@ -85,19 +93,26 @@ def read(body: bytes, header_length: str | None) -> InferRequest:
     )
 
 
-def write(request: InferRequest, model: str, masks: NDArray[np.uint8]) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of the answer with `masks`, uint8 [n, h, w]."""
-    output: dict[str, Any] = {"name": OUTPUT, "datatype": "UINT8", "shape": list(masks.shape)}
-    document: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": [output]}
-    if request.id is not None:
-        document["id"] = request.id
+def write(request: InferRequest, model: str, masks: Sequence[NDArray[np.uint8]]) -> tuple[list[bytes], dict[str, str]]:
+    """Body, in pieces, and headers of the answer with `masks`, uint8 [h, w] each and all of one size."""
+    document = {"model_name": model, "model_version": "1"} | ({} if request.id is None else {"id": request.id})
+    output: dict[str, Any] = {"name": OUTPUT, "datatype": "UINT8", "shape": [len(masks), *masks[0].shape]}
     if not request.binary:
-        output["data"] = masks.ravel().tolist()
-        return json.dumps(document).encode(), {"Content-Type": "application/json"}
-    output["parameters"] = {"binary_data_size": masks.nbytes}
-    head = json.dumps(document).encode()
-    headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(len(head))}
-    return head + masks.tobytes(), headers
+        head = f'{json.dumps(document)[:-1]}, "outputs": [{json.dumps(output)[:-1]}, "data": ['
+        return [head.encode(), *_numbers(masks), b"]}]}"], {"Content-Type": "application/json"}
+    output["parameters"] = {"binary_data_size": sum(mask.nbytes for mask in masks)}
+    binary_head = json.dumps(document | {"outputs": [output]}).encode()
+    headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(len(binary_head))}
+    return [binary_head, *(mask.tobytes() for mask in masks)], headers
+
+
+def _numbers(masks: Sequence[NDArray[np.uint8]]) -> Iterator[bytes]:
+    """All values, by commas, some at a time."""
+    for number, mask in enumerate(masks):
+        flat = mask.ravel()
+        for first in range(0, flat.size, NUMBERS):
+            text = json.dumps(flat[first : first + NUMBERS].tolist())[1:-1]
+            yield (", " if number or first else "").encode() + text.encode()
 
 
 def _only(document: Any, key: str, name: str) -> dict[str, Any]:

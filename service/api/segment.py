@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from service.api import query, upload
+from service.api.memory import PiecesResponse, held_by
 from service.api.openapi import BYTES, problem_responses
 from service.api.raw_route import RawRoute
 from service.api.running import running_service
@@ -20,6 +21,8 @@ from service.core.pipeline import SegmentResponse
 from service.problems import Problem
 
 router = APIRouter(route_class=RawRoute, tags=["segmentation"])
+
+BASE64_BYTES = 3 << 18  # that become text at a time
 
 FORMS = {
     "type": "object",
@@ -58,11 +61,11 @@ async def segment(request: Request) -> Response:
     params = query.segment_params(request.query_params, _accept(request), service)
     service.lifecycle.require_room()
     data = await upload.image(request, service.settings)
-    segmented = await in_time(request, service.pipeline.segment(data, params), params.timeout_s)
+    segmented = await in_time(request, service.pipeline.segment(data, params, held_by(request)), params.timeout_s)
     ms = milliseconds(segmented.seconds)
     request.state.log |= {"model": params.engine.model.name, "bytes": len(data)} | ms
     headers = {"Server-Timing": server_timing(ms)} | taken_header(segmented.taken) | joules_header(service)
-    return Response(segmented.body, media_type=params.encoder.media_type, headers=headers)
+    return PiecesResponse(segmented.pieces, params.encoder.media_type, headers)
 
 
 @router.post(
@@ -81,25 +84,45 @@ async def segment_batch(request: Request) -> Response:
     params = query.segment_params(request.query_params, "", service)
     service.lifecycle.require_room()
     bodies = await upload.images(request, service.settings)
-    segmented = await in_time(request, service.pipeline.segment_all(bodies, params), params.timeout_s)
+    memory = held_by(request)
+    segmented = await in_time(request, service.pipeline.segment_all(bodies, params, memory), params.timeout_s)
     model = params.engine.model.name
     request.state.log |= {"model": model, "images": len(bodies), "bytes": sum(map(len, bodies))}
 
-    def response() -> Response:
-        items = [_item(one, params.encoder, request.state.request_id) for one in segmented]
-        return JSONResponse({"model": model, "items": items}, headers=joules_header(service))
+    request_id = request.state.request_id
+    memory.grow(2 * sum(one.size for one in segmented if isinstance(one, SegmentResponse)))  # as base64
+    pieces = await service.threads.run(lambda: list(_document(model, segmented, params.encoder, request_id)))
+    return PiecesResponse(pieces, "application/json", joules_header(service))
 
-    return await service.threads.run(response)
+
+def _document(
+    model: str, segmented: Sequence[SegmentResponse | Problem], encoder: Encoder, request_id: str
+) -> Iterator[bytes]:
+    yield f'{{"model":{json.dumps(model)},"items":['.encode()
+    for number, one in enumerate(segmented):
+        if number:
+            yield b","
+        if isinstance(one, Problem):
+            yield json.dumps(one.document(request_id)).encode()
+        else:
+            yield from _item(one, encoder)
+    yield b"]}"
 
 
-def _item(segmented: SegmentResponse | Problem, encoder: Encoder, request_id: str) -> dict[str, Any]:
-    if isinstance(segmented, Problem):
-        return segmented.document(request_id)
+def _item(segmented: SegmentResponse, encoder: Encoder) -> Iterator[bytes]:
+    """Its answer is not one text at any time: it may be large."""
     item = {"status": 200, "media_type": encoder.media_type, "ms": milliseconds(segmented.seconds)}
     item |= taken_member(segmented.taken)
     if encoder.media_type.endswith("json"):
-        return item | {"result": json.loads(segmented.body)}
-    return item | {"data": base64.b64encode(segmented.body).decode()}
+        yield json.dumps(item)[:-1].encode() + b',"result":'
+        yield from segmented.pieces
+        yield b"}"
+    else:
+        yield json.dumps(item)[:-1].encode() + b',"data":"'
+        body = b"".join(segmented.pieces)
+        for first in range(0, len(body), BASE64_BYTES):
+            yield base64.b64encode(body[first : first + BASE64_BYTES])
+        yield b'"}'
 
 
 def _accept(request: Request) -> str:

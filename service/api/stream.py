@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
+from service.api.memory import held_by
 from service.api.query import segment_params
 from service.api.running import running_service
 from service.api.taken import taken_member
@@ -116,6 +117,7 @@ async def _receive(socket: WebSocket, frames: LatestFrame) -> None:
 
 
 async def _answer(socket: WebSocket, frames: LatestFrame, service: Service, params: SegmentParams) -> None:
+    memory = held_by(socket)  # what is sent is held until the next answer
     while True:
         await frames.arrived.wait()
         await asyncio.sleep(frames.pause_s())
@@ -123,13 +125,15 @@ async def _answer(socket: WebSocket, frames: LatestFrame, service: Service, para
         head: dict[str, Any] = {"frame": number, "dropped": frames.dropped}
         body = b""
         try:
-            segmented = await asyncio.wait_for(service.pipeline.segment(frame, params), params.timeout_s)
+            memory.hold(len(frame))
+            segmented = await asyncio.wait_for(service.pipeline.segment(frame, params, memory), params.timeout_s)
         except Problem as problem:
             head |= _refused(problem, socket, service.metrics)
         except asyncio.TimeoutError:
             head |= _refused(deadline_passed(params.timeout_s), socket, service.metrics)
         else:
-            body = segmented.body
+            memory.grow(segmented.size)  # for a moment, twice
+            body = b"".join(segmented.pieces)
             head |= {"status": 200, "ms": milliseconds(segmented.seconds)} | taken_member(segmented.taken)
             if service.image_joules is not None:
                 head["joules_per_image"] = service.image_joules

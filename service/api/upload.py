@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 
+from service.api.memory import held_by
 from service.api.multipart import FormFiles
 from service.problems import BodyTooLarge, UnsupportedType, UploadTooSlow
 from service.settings import Settings
@@ -40,13 +41,18 @@ async def body(request: Request, settings: Settings) -> bytes:
     """
     chunks: list[bytes] = []
     await _each(request, settings, chunks.append)
-    return b"".join(chunks)
+    whole = b"".join(chunks)
+    chunks.clear()
+    held_by(request).hold(len(whole))
+    return whole
 
 
 async def _files(request: Request, settings: Settings, most: int) -> list[bytes]:
     files = FormFiles(request.headers["content-type"], FIELD, most)
     await _each(request, settings, files.write)
-    return files.contents()
+    contents = files.contents()
+    held_by(request).hold(sum(map(len, contents)))
+    return contents
 
 
 async def _each(request: Request, settings: Settings, take: Callable[[bytes], None]) -> None:
@@ -66,11 +72,12 @@ async def _each(request: Request, settings: Settings, take: Callable[[bytes], No
 
 
 async def _take_all(request: Request, max_bytes: int, take: Callable[[bytes], None]) -> None:
-    total = 0
+    total, memory = 0, held_by(request)
     async for chunk in request.stream():
         total += len(chunk)
         if total > max_bytes:
             raise _too_large(max_bytes)
+        memory.hold(2 * total)  # once more when the chunks are joined
         take(chunk)
 
 

@@ -18,6 +18,7 @@ from engine.images import (
     read_choice,
 )
 from service.api import oip, upload
+from service.api.memory import PiecesResponse, held_by
 from service.api.oip import INPUT, OUTPUT, InferRequest
 from service.api.openapi import BYTES, problem_responses
 from service.api.running import Running
@@ -135,14 +136,20 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
     _require_size(asked, engine, service)
     wanted = _params(asked, engine, service)
     images = [_channel(image, wanted.selection) for image in asked.images]
-    results = await in_time(request, service.pipeline.infer(images, wanted), wanted.timeout_s)
+    memory = held_by(request)
+    results = await in_time(request, service.pipeline.infer(images, wanted, memory), wanted.timeout_s)
     request.state.log |= {"model": engine.model.name, "images": len(results), "bytes": len(body)}
-    scale = np.uint8(255 if len(engine.model.classes) == 1 else 1)
-    masks = np.stack([result.mask for result in results]) * scale
-    content, headers = await service.threads.run(lambda: oip.write(asked, engine.model.name, masks))
+    memory.grow((2 if asked.binary else 12) * sum(result.mask.size for result in results))
+
+    def write() -> tuple[list[bytes], dict[str, str]]:
+        scale = np.uint8(255 if len(engine.model.classes) == 1 else 1)
+        masks = [result.mask * scale for result in results]
+        return oip.write(asked, engine.model.name, masks)
+
+    pieces, headers = await service.threads.run(write)
     last = results[-1]
     timing = {"Server-Timing": server_timing(milliseconds({"queue": last.queue_s, "engine": last.engine_s}))}
-    return Response(content, headers=headers | timing | joules_header(service))
+    return PiecesResponse(pieces, headers.pop("Content-Type"), headers | timing | joules_header(service))
 
 
 def _require_size(asked: InferRequest, engine: Engine, service: Service) -> None:

@@ -72,7 +72,7 @@ class Segmenter:
         logits = segmented.logits[0] if wanted else None
         result = Result(self._engine.model, image, segmented.masks[0], logits, wanted or WHOLE_COMPONENTS)
         try:
-            return _outcome(source, self._job, lambda name: ENCODERS[name].encode(result))
+            return _outcome(source, self._job, lambda name: b"".join(ENCODERS[name].encode(result)))
         except Problem as problem:
             return Outcome(source, failure=problem.detail)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from engine import images
@@ -19,8 +20,10 @@ PROBLEMS: dict[type[ImageError], type[Problem]] = {
 """NotAnImage of all others."""
 
 
-def decode(data: bytes, max_pixels: int, selection: Selection = FIRST) -> Decoded:
-    """The image in `data` as it is displayed.
+def decode(
+    data: bytes, max_pixels: int, selection: Selection = FIRST, claim: Callable[[int], None] = lambda size: None
+) -> Decoded:
+    """The image in `data` as it is displayed. `claim` is told before how many bytes decoding takes, and may refuse.
 
     Raises TooManyPixels, UnsupportedType, BadParameter for a channel or page that is not there, else NotAnImage;
     Unavailable where there is no memory for it, which is not its fault.
@@ -28,10 +31,12 @@ def decode(data: bytes, max_pixels: int, selection: Selection = FIRST) -> Decode
     if not data:
         raise NotAnImage(EMPTY)
     try:
-        return images.decode(data, max_pixels, selection)
+        return images.decode(data, max_pixels, selection, claim)
     except ImageError as error:
         extra: dict[str, Any] = {} if error.limit is None else {"limit": error.limit}
         raise PROBLEMS.get(type(error), NotAnImage)(error.reason, **extra) from error
+    except Problem:  # raised by `claim`
+        raise
     except MemoryError as error:
         log.exception("no memory to decode an image of %d bytes", len(data))
         raise Unavailable("there is no memory for this image at present", headers=RETRY) from error

@@ -186,8 +186,14 @@ class Batcher:
         """Raise QueueFull or Unavailable unless so many may come in, those apart who were told to come now."""
         with self._changed:
             self._require_open()
+            self._drop_cancelled()
             if not self._appointments.admit(self._clock(), self.waiting, images, self._queue_s):
                 self._refuse(images)
+
+    def after_s(self) -> int:
+        """Seconds after which one who is refused for other reasons should come again, as if the queue were full."""
+        with self._changed:
+            return self._appoint(1)
 
     def submit(self, image: Pixels, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
         """Queue one image; raises QueueFull or Unavailable."""
@@ -274,24 +280,35 @@ class Batcher:
     def _next(self) -> Batch | None:
         """What has the next turn; the late get their problem, the cancelled go."""
         with self._changed:
-            for entries in self._waiting.values():
-                _keep_wanted(entries, self._clock())
-            for kind, begun in list(self._begun.items()):
-                _keep_wanted(begun.entries, self._clock())
-                if not begun.entries:
-                    del self._begun[kind]
-            kinds = [kind for kind in KINDS if self._is_busy(kind)]
-            if not kinds:
-                return None
-            kind = self._shares.next(kinds)
-            batch = self._begun.pop(kind, None)
-            if batch is None:
-                entries = self._waiting[kind]
-                batch = Batch(kind, self._company(entries), self._clock())
-                for entry in batch.entries:
-                    entries.remove(entry)
-            self._running = batch
-            return batch
+            unwanted = self._remove_unwanted(self._clock())
+            batch = self._running = self._take()
+        for entry in unwanted:  # whose callbacks may want a lock of their own
+            entry.answer(DeadlinePassed("the deadline passed while the image waited for the engine"))
+        return batch
+
+    def _remove_unwanted(self, now: float) -> list[QueueEntry]:
+        """The cancelled and the late, among those that wait or have begun."""
+        removed = []
+        for entries in (*self._waiting.values(), *(batch.entries for batch in self._begun.values())):
+            for entry in [entry for entry in entries if entry.result.cancelled() or entry.deadline <= now]:
+                entries.remove(entry)
+                removed.append(entry)
+        self._begun = {kind: batch for kind, batch in self._begun.items() if batch.entries}
+        return removed
+
+    def _take(self) -> Batch | None:
+        """What has the next turn: what has begun, or a new batch."""
+        kinds = [kind for kind in KINDS if self._is_busy(kind)]
+        if not kinds:
+            return None
+        kind = self._shares.next(kinds)
+        if kind in self._begun:
+            return self._begun.pop(kind)
+        entries = self._waiting[kind]
+        batch = Batch(kind, self._company(entries), self._clock())
+        for entry in batch.entries:
+            entries.remove(entry)
+        return batch
 
     def _run(self, batch: Batch) -> None:
         """Run one turn, and answer the entries if it was the last."""
@@ -340,12 +357,15 @@ class Batcher:
 
     def _refuse(self, images: int) -> None:
         """Raise QueueFull, with the time at which there will be room."""
-        begun = sum(batch.pixels for batch in [*self._begun.values(), self._running] if batch)
-        drain_s = (self._waiting_pixels + begun) * self._pixel_s
-        seconds = self._appointments.make(self._clock(), images, drain_s, self._queue_s)
+        seconds = self._appoint(images)
         raise QueueFull(
             f"{self.waiting} images are waiting; try again in {seconds} s", headers={"Retry-After": str(seconds)}
         )
+
+    def _appoint(self, images: int) -> int:
+        begun = sum(batch.pixels for batch in [*self._begun.values(), self._running] if batch)
+        drain_s = (self._waiting_pixels + begun) * self._pixel_s
+        return self._appointments.make(self._clock(), images, drain_s, self._queue_s)
 
     @property
     def _waiting_pixels(self) -> int:
@@ -375,10 +395,3 @@ class Batcher:
             self._begun.clear()
         for entry in left:
             entry.answer(Unavailable(reason))
-
-
-def _keep_wanted(entries: deque[QueueEntry] | list[QueueEntry], now: float) -> None:
-    """Without the cancelled, and without the late, who are told."""
-    for entry in [entry for entry in entries if entry.result.cancelled() or entry.deadline <= now]:
-        entries.remove(entry)
-        entry.answer(DeadlinePassed("the deadline passed while the image waited for the engine"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.model import Model
+from service.core.params import SegmentParams
 from service.problems import TooManyPixels
 
 
@@ -18,6 +19,19 @@ def pixels(model: Model, image_shape: Sequence[int]) -> int:
     """Pixels of that shape. They are what every limit on pixels counts from the moment on that the model is known."""
     height, width = shape(model, *image_shape[:2])
     return height * width
+
+
+def run_bytes(params: SegmentParams, image_shape: Sequence[int]) -> int:
+    """Bytes that an image [h, w, ...] takes beside its pixels, from the queue to its encoded answer, at most.
+
+    What the engine itself keeps, its buffers, is there before any image is.
+    """
+    model, encoder = params.engine.model, params.encoder
+    own, computed = image_shape[0] * image_shape[1], pixels(model, image_shape)
+    result = 1 + 4 * len(model.classes) * encoder.wants_logits  # bytes a pixel: the mask, the logits
+    resized = model.preprocessing.resize_mode == "resize"
+    fitted = 3 * computed + result * (computed + own * resized)
+    return fitted + encoder.memory(own, len(model.classes))
 
 
 def require_size(model: Model, image_shape: Sequence[int], limit: int) -> None:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from engine.images import WHOLE, Taken
 from service.codec import decode
@@ -24,12 +26,15 @@ from service.codec.encoders import Result
 from service.codec.pixels import Pixels
 from service.core import cost
 from service.core.batcher import Batcher, InferenceResult
+from service.core.budget import Budget, Holding
 from service.core.params import SegmentParams
 from service.core.threads import CodecThreads
-from service.problems import Problem
+from service.problems import DeadlinePassed, Problem
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import Traces
+
+COPIES = 3  # of a file's bytes that its decoder makes
 
 
 @dataclass(frozen=True)
@@ -43,20 +48,30 @@ class Decoded:
 
 @dataclass(frozen=True)
 class SegmentResponse:
-    """The encoded mask, the seconds of every stage, and what of the image was segmented."""
+    """The encoded mask in pieces, the seconds of every stage, and what of the image was segmented."""
 
-    body: bytes
+    pieces: list[bytes]
     seconds: dict[str, float]
     taken: Taken = WHOLE
 
+    @property
+    def size(self) -> int:
+        """Bytes of the encoded mask."""
+        return sum(map(len, self.pieces))
+
 
 class Pipeline:
-    """The four stages, for one image, for many, and for pixels that need no decoding."""
+    """The four stages, for one image, for many, and for pixels that need no decoding.
+
+    The memory that an image takes on its way is counted in `budget` before it is allocated. `memory` is what its
+    request holds: the file, and in the end the answer.
+    """
 
     def __init__(
         self,
         batcher: Batcher,
         threads: CodecThreads,
+        budget: Budget,
         settings: Settings,
         metrics: Metrics,
         traces: Traces | None = None,
@@ -64,93 +79,118 @@ class Pipeline:
     ) -> None:
         self._batcher = batcher
         self._threads = threads
+        self._budget = budget
         self._settings = settings
         self._metrics = metrics
         self._traces = traces
         self._clock = clock
 
-    async def segment(self, data: bytes, params: SegmentParams) -> SegmentResponse:
+    async def segment(self, data: bytes, params: SegmentParams, memory: Holding) -> SegmentResponse:
         """One image. Raises problems; cancelling it takes the image out of the queue."""
         started = self._clock()
+        deadline = started + params.timeout_s
 
         def decode_and_queue() -> tuple[Decoded, Future[InferenceResult]]:
-            decoded = self._decode(data, params, started)
-            return decoded, self._batcher.submit(decoded.image, params, started + params.timeout_s)
+            decoded = self._decode(data, params, started, held)
+            return decoded, self._batcher.submit(decoded.image, params, deadline)
 
-        queueing = self._threads.submit(decode_and_queue)
-        try:
-            decoded, inferring = await asyncio.wrap_future(queueing)
-        except asyncio.CancelledError:
-            queueing.add_done_callback(_leave_queue)
-            raise
-        return await self._encode(decoded, inferring, params)
+        with self._budget.holding() as held:
+            queueing = self._threads.submit(decode_and_queue)
+            try:
+                decoded, inferring = await asyncio.wrap_future(queueing)
+            except asyncio.CancelledError:
+                queueing.add_done_callback(_leave_queue)
+                raise
+            return await self._encode(decoded, inferring, params, deadline, held, memory)
 
-    async def segment_all(self, bodies: Sequence[bytes], params: SegmentParams) -> list[SegmentResponse | Problem]:
+    async def segment_all(
+        self, bodies: Sequence[bytes], params: SegmentParams, memory: Holding
+    ) -> list[SegmentResponse | Problem]:
         """Many images: all are queued, or none and QueueFull; then each has its response or a problem of its own."""
         deadline = self._clock() + params.timeout_s
-        decoded = await self._decode_all(bodies, params)
-        images = [entry.image for entry in decoded if isinstance(entry, Decoded)]
-        inferring = iter(self._batcher.submit_all(images, params, deadline))
-        return await asyncio.gather(*(self._encode_or_problem(entry, inferring, params) for entry in decoded))
+        with ExitStack() as stack:
+            held = [stack.enter_context(self._budget.holding()) for _ in bodies]
+            decoded = [await self._decode_or_problem(*one, params) for one in zip(bodies, held, strict=True)]
+            images = [entry.image for entry in decoded if isinstance(entry, Decoded)]
+            inferring = iter(self._batcher.submit_all(images, params, deadline))
+            encoding = [
+                entry
+                if isinstance(entry, Problem)
+                else self._encode(entry, next(inferring), params, deadline, its, memory)
+                for entry, its in zip(decoded, held, strict=True)
+            ]
+            return await asyncio.gather(*map(_or_problem, encoding))
 
-    async def infer(self, images: Sequence[Pixels], params: SegmentParams) -> list[InferenceResult]:
+    async def infer(self, images: Sequence[Pixels], params: SegmentParams, memory: Holding) -> list[InferenceResult]:
         """Queue and engine alone, for pixels: all of `images` or none."""
+        memory.grow(sum(cost.run_bytes(params, image.shape) for image in images))
         queued = self._batcher.submit_all(images, params, self._clock() + params.timeout_s)
         results = await asyncio.gather(*map(asyncio.wrap_future, queued))
         for result in results:
             self._observe({"queue": result.queue_s, "engine": result.engine_s})
         return results
 
-    def _decode(self, data: bytes, params: SegmentParams, started: float) -> Decoded:
-        decoded = decode.decode(data, self._settings.max_pixels, params.selection)
-        cost.require_size(params.engine.model, decoded.pixels.shape, self._settings.max_pixels)
-        return Decoded(decoded.pixels, self._clock() - started, decoded.taken)
+    def _decode(self, data: bytes, params: SegmentParams, started: float, held: Holding) -> Decoded:
+        """Pixels, for which `held` holds what they take until their answer is there."""
+        with held:  # also when nobody waits any more
+            copies, limit = COPIES * len(data), self._settings.max_pixels
+            decoded = decode.decode(data, limit, params.selection, lambda size: held.require(copies + size))
+            cost.require_size(params.engine.model, decoded.pixels.shape, limit)
+            held.hold(decoded.pixels.nbytes + cost.run_bytes(params, decoded.pixels.shape))
+            return Decoded(decoded.pixels, self._clock() - started, decoded.taken)
+
+    async def _decode_or_problem(self, data: bytes, held: Holding, params: SegmentParams) -> Decoded | Problem:
+        try:
+            return await self._threads.run(partial(self._decode, data, params, self._clock(), held))
+        except Problem as problem:
+            return problem
 
     async def _encode(
-        self, decoded: Decoded, inferring: Future[InferenceResult], params: SegmentParams
+        self,
+        decoded: Decoded,
+        inferring: Future[InferenceResult],
+        params: SegmentParams,
+        deadline: float,
+        held: Holding,
+        memory: Holding,
     ) -> SegmentResponse:
+        """The response to an image that is in the queue; `memory` then holds it."""
         encoder, batcher = params.encoder, self._batcher
         seconds = {"decode": decoded.seconds}
 
-        def encode() -> bytes:
+        def encode() -> list[bytes]:
             result, started = inferring.result(), self._clock()
-            model = params.engine.model
-            body = encoder.encode(Result(model, decoded.image, result.mask, result.logits, params.objects))
+            drawn = Result(params.engine.model, decoded.image, result.mask, result.logits, params.objects)
+            pieces = []
+            with held:
+                for piece in encoder.encode(drawn):
+                    pieces.append(piece)
+                    if self._clock() > deadline:
+                        raise DeadlinePassed("the deadline passed while the answer was written")
             seconds.update(queue=result.queue_s, engine=result.engine_s, encode=self._clock() - started)
-            return body
+            return pieces
 
         encoding = self._threads.after(inferring, encode, in_place=lambda: encoder.brief and not batcher.waiting)
-        body = await asyncio.wrap_future(encoding)
+        response = SegmentResponse(await asyncio.wrap_future(encoding), seconds, decoded.taken)
+        held.hold(0)
+        memory.grow(response.size)
         self._observe(seconds)
-        return SegmentResponse(body, seconds, decoded.taken)
-
-    async def _decode_all(self, bodies: Sequence[bytes], params: SegmentParams) -> list[Decoded | Problem]:
-        """One after the other."""
-        decoded: list[Decoded | Problem] = []
-        for data in bodies:
-            try:
-                entry = await self._threads.run(partial(self._decode, data, params, self._clock()))
-            except Problem as problem:
-                decoded.append(problem)
-                continue
-            decoded.append(entry)
-        return decoded
-
-    async def _encode_or_problem(
-        self, decoded: Decoded | Problem, inferring: Iterator[Future[InferenceResult]], params: SegmentParams
-    ) -> SegmentResponse | Problem:
-        if isinstance(decoded, Problem):
-            return decoded
-        try:
-            return await self._encode(decoded, next(inferring), params)
-        except Problem as problem:
-            return problem
+        return response
 
     def _observe(self, seconds: dict[str, float]) -> None:
         """One image is done, after so many seconds by stage."""
         self._metrics.observe(seconds)
         if self._traces:
             self._traces.stages(seconds)
+
+
+async def _or_problem(encoding: Problem | Coroutine[Any, Any, SegmentResponse]) -> SegmentResponse | Problem:
+    if isinstance(encoding, Problem):
+        return encoding
+    try:
+        return await encoding
+    except Problem as problem:
+        return problem
 
 
 def _leave_queue(queueing: Future[tuple[Decoded, Future[InferenceResult]]]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.core.batcher import Batcher, QueueLimits
+from service.core.budget import Budget, default_size, trim
 from service.core.engine import Engine
 from service.core.lifecycle import Lifecycle
 from service.core.models import ModelRegistry
@@ -46,6 +47,7 @@ class Service:
     models: ModelRegistry
     batcher: Batcher
     threads: CodecThreads
+    budget: Budget
     pipeline: Pipeline
     lifecycle: Lifecycle
     energy: energy.Monitor | None
@@ -70,10 +72,12 @@ def assemble(
     batcher = Batcher(QueueLimits.of(settings), clock, metrics.observe_batch)
     metrics.queue_images.set_function(lambda: batcher.waiting)
     monitor = _monitor(models.default.device, settings, metrics, batcher)
-    pipeline = Pipeline(batcher, threads, settings, metrics, traces, clock)
+    budget = Budget(settings.memory_bytes or default_size(), batcher.after_s, lambda: threads.submit(trim))
+    metrics.show_memory(budget.size, lambda: budget.held)
+    pipeline = Pipeline(batcher, threads, budget, settings, metrics, traces, clock)
     lifecycle = Lifecycle(models, batcher, threads, settings, monitor, traces)
     return Service(
-        settings, clock, metrics, models, batcher, threads, pipeline, lifecycle, monitor, OpenStreams(metrics)
+        settings, clock, metrics, models, batcher, threads, budget, pipeline, lifecycle, monitor, OpenStreams(metrics)
     )
 
 

@@ -43,6 +43,12 @@ class Metrics:
             "mbunet_engine_busy_seconds", "Seconds in which an engine was at work.", registry=self.registry
         )
         self.queue_images = Gauge("mbunet_queue_images", "Images waiting for an engine.", registry=self.registry)
+        self.memory = Gauge(
+            "mbunet_memory_bytes", "Bytes that requests hold: bodies, pixels, answers.", registry=self.registry
+        )
+        self.memory_limit = Gauge(
+            "mbunet_memory_limit_bytes", "Bytes that requests may hold in all.", registry=self.registry
+        )
         self.streams = Gauge("mbunet_streams", "Websockets open.", registry=self.registry)
         self.frames = Counter(
             "mbunet_stream_frames",
@@ -71,6 +77,11 @@ class Metrics:
         """Count one run of an engine."""
         self.batch_images.observe(images)
         self.engine_seconds.inc(seconds)
+
+    def show_memory(self, limit: int, held: Callable[[], int]) -> None:
+        """Tell of the budget."""
+        self.memory_limit.set(limit)
+        self.memory.set_function(held)
 
     def show_models(self, models: Iterable[tuple[str, str, str, str]]) -> None:
         """Tell of these models, (name, family, device, kernel) each, and of no others."""

@@ -12,7 +12,9 @@ import pytest
 
 from engine.runtime import Engine
 from service import problems
+from service.api import oip
 from service.app import create_app
+from service.problems import BadTensor
 from service.settings import Settings
 from tests.models import random_model
 from tests.pictures import file_of, images, photo
@@ -201,3 +203,18 @@ def test_an_engine_failure_is_a_500_with_an_error() -> None:
         answer = client.post(INFER, json=infer_body(data=[13, 0, 0]))
     assert answer.status_code == 500
     assert "secret" not in answer.json()["error"]
+
+
+def test_json_is_bounded_and_bytes_are_not() -> None:
+    """Whoever reads JSON reads it in one go, and nobody else is served meanwhile."""
+    head = json.dumps(infer_body(shape=[1, 700, 700, 3], parameters={"binary_data_size": 1_470_000}))
+    assert oip.read(head.encode() + bytes(1_470_000), str(len(head))).images.shape == (1, 700, 700, 3)
+    with pytest.raises(BadTensor, match="binary_data_size"):
+        oip.read(b'{"inputs":[' + b" " * oip.MAX_JSON + b"]}", None)
+
+
+def test_a_large_answer_as_json_is_whole(client: httpx.Client) -> None:
+    data = [255, 0, 0] * 5000 + [0, 0, 0] * 5000
+    (output,) = client.post(INFER, json=infer_body(shape=[1, 100, 100, 3], data=data)).json()["outputs"]
+    assert output["shape"] == [1, 100, 100]
+    assert output["data"] == [255] * 5000 + [0] * 5000

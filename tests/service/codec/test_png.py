@@ -25,7 +25,7 @@ SIDES = [(1, 1), (3, 5), (64, 7), (5, 64), (9, 17)]
 @pytest.mark.parametrize("size", SIDES)
 def test_one_bit_png_is_0_and_255(size: tuple[int, int]) -> None:
     mask = np.random.default_rng(0).integers(0, 2, size, dtype=np.uint8)
-    file = png.black_and_white(mask)
+    file = b"".join(png.black_and_white(mask))
     assert (read(file)[0], file[24]) == ("1", 1)
     np.testing.assert_array_equal(read(file, "L")[1], mask * 255)
 
@@ -35,7 +35,7 @@ def test_one_bit_png_is_0_and_255(size: tuple[int, int]) -> None:
 def test_indices_read_as_themselves_by_number_and_by_colour(size: tuple[int, int], most: int, bits: int) -> None:
     mask = np.random.default_rng(0).integers(0, most + 1, size, dtype=np.uint8)
     mask[-1, -1] = most
-    file = png.indices(mask)
+    file = b"".join(png.indices(mask))
     assert (read(file)[0], file[24]) == ("L" if bits == 8 else "P", bits)
     for mode in ("", "L"):
         np.testing.assert_array_equal(read(file, mode)[1], mask)
@@ -47,5 +47,15 @@ def test_few_bits_are_fewer_bytes() -> None:
     rings = ((np.hypot(x - 200, y - 300) // 60) % 4).astype(np.uint8)
     noise = np.random.default_rng(0).integers(0, 4, (512, 512), dtype=np.uint8)
     for mask in (rings, noise):
-        in_8_bits = png.indices(mask * np.uint8(17))
-        assert len(png.black_and_white(mask // 2)) < len(png.indices(mask)) < len(in_8_bits)
+        files = (png.black_and_white(mask // 2), png.indices(mask), png.indices(mask * np.uint8(17)))
+        sizes = [sum(map(len, pieces)) for pieces in files]
+        assert sizes == sorted(set(sizes))
+
+
+def test_large_files_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(png, "BAND", 2**16)
+    noise = np.random.default_rng(0).integers(0, 256, (700, 600, 3), dtype=np.uint8)
+    pieces = list(png.rgb(noise))
+    assert len(pieces) > 5
+    assert max(map(len, pieces)) < 2**18
+    np.testing.assert_array_equal(read(b"".join(pieces))[1], noise)

@@ -280,6 +280,7 @@ def test_the_cancelled_neither_run_nor_hold_a_place() -> None:
     bench = Bench(QueueLimits(2, 2, 10**6))
     gone, stays = bench.submit(), bench.submit(255)
     assert gone.cancel()
+    bench.batcher.require_room()
     later = bench.submit()
     assert bench.batcher.step() == 2
     assert len(bench.engine.batches[0]) == 2

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -12,13 +15,20 @@ from engine import images
 from engine.images import WHOLE
 from service.codec import decode
 from service.codec.encoders import Encoder, Result
+from service.core.batcher import InferenceResult
 from service.core.params import SegmentParams
-from service.core.pipeline import Decoded
-from service.core.service import assemble
+from service.core.pipeline import Decoded, SegmentResponse
+from service.core.service import Service, assemble
 from service.settings import Settings
 from tests.service.fakes import PATIENCE, FakeEngine
 
 IMAGE = np.zeros((16, 16, 3), np.uint8)
+
+
+async def encoded(service: Service, queued: Future[InferenceResult], params: SegmentParams) -> SegmentResponse:
+    """The last stage alone."""
+    with service.budget.holding() as held, service.budget.holding() as memory:
+        return await service.pipeline._encode(Decoded(IMAGE, 0.0), queued, params, math.inf, held, memory)
 
 
 def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +40,9 @@ def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch
         return images.Decoded(IMAGE, WHOLE)
 
     async def leave() -> None:
-        asking = asyncio.create_task(service.pipeline.segment(b"", SegmentParams(engine, 0.5)))
+        asking = asyncio.create_task(
+            service.pipeline.segment(b"", SegmentParams(engine, 0.5), service.budget.holding())
+        )
         await asyncio.to_thread(entered.wait, PATIENCE)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -54,16 +66,16 @@ def test_who_encodes(brief: bool, waiting: int, thread: str) -> None:
     """The engine's own thread where that is brief and nothing waits for the engine; otherwise the pool."""
     names = []
 
-    def encode(_: Result) -> bytes:
+    def encode(_: Result) -> Iterator[bytes]:
         names.append(threading.current_thread().name)
-        return b""
+        yield b""
 
     async def ask() -> None:
-        params = SegmentParams(engine, 0.5, Encoder("", encode, brief=brief))
+        params = SegmentParams(engine, 0.5, Encoder("", encode, lambda pixels, classes: 1, brief=brief))
         queued = service.batcher.submit(IMAGE, params)
         for _ in range(waiting):
             service.batcher.submit(np.zeros((32, 32, 3), np.uint8), params)  # of another batch
-        asking = asyncio.create_task(service.pipeline._encode(Decoded(IMAGE, 0.0), queued, params))
+        asking = asyncio.create_task(encoded(service, queued, params))
         await asyncio.sleep(0)  # it now waits for the engine
         stepping = threading.Thread(target=service.batcher.step, name="stepping")
         stepping.start()
@@ -79,15 +91,15 @@ def test_who_encodes(brief: bool, waiting: int, thread: str) -> None:
 def test_nothing_is_encoded_in_the_event_loop() -> None:
     threads = []
 
-    def encode(_: Result) -> bytes:
+    def encode(_: Result) -> Iterator[bytes]:
         threads.append(threading.current_thread())
-        return b""
+        yield b""
 
     async def ask() -> None:
-        params = SegmentParams(engine, 0.5, Encoder("", encode, brief=True))
+        params = SegmentParams(engine, 0.5, Encoder("", encode, lambda pixels, classes: 1, brief=True))
         queued = service.batcher.submit(IMAGE, params)
         service.batcher.step()  # done before anybody waits for it
-        await service.pipeline._encode(Decoded(IMAGE, 0.0), queued, params)
+        await encoded(service, queued, params)
 
     engine = FakeEngine()
     service = assemble([engine], Settings())

@@ -1,0 +1,111 @@
+"""What requests hold: refused before it is allocated, and free when their answers are taken."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+
+from service import problems
+from service.api.memory import AT_ONCE
+from service.app import create_app
+from service.settings import Settings
+from tests.pictures import file_of, photo
+from tests.service.fakes import PATIENCE, FakeEngine, serving
+from tests.service.test_app import PNG, assert_lives_on, assert_problem, connection
+
+MEMORY = 2**22
+LARGE = file_of(Image.new("RGB", (700, 700)))  # 6 MB to decode
+
+
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    return create_app(FakeEngine(), Settings(memory_bytes=MEMORY, max_body_bytes=2**21))
+
+
+@pytest.fixture(scope="module")
+def narrow(app: FastAPI) -> Iterator[httpx.Client]:
+    """A client of a server with little memory."""
+    with serving(app) as client:
+        yield client
+
+
+def held(app: FastAPI) -> int:
+    size: int = app.state.service.budget.held
+    return size
+
+
+def test_an_image_that_takes_more_than_there_is_is_refused_and_holds_nothing(
+    app: FastAPI, narrow: httpx.Client
+) -> None:
+    document = assert_problem(narrow.post("/segment", content=LARGE, headers=PNG), problems.TooCostly)
+    assert document["limit"] == 0.75 * MEMORY
+    assert_lives_on(narrow)
+    assert held(app) == 0
+
+
+def test_unfinished_bodies_are_counted_as_they_come_and_leave_room_for_small_ones(
+    app: FastAPI, narrow: httpx.Client
+) -> None:
+    head = "POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000000\r\n\r\n"
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(connection(narrow)) for _ in range(5)]
+        for raw in sockets:
+            raw.sendall(head.encode() + bytes(500_000))  # and counts twice
+        refused = 0
+        while refused < 2:
+            refused = sum(is_refused(raw) for raw in sockets)
+        assert held(app) <= 0.75 * MEMORY
+        assert_lives_on(narrow)
+    while held(app):
+        pass
+
+
+def is_refused(raw: socket.socket) -> bool:
+    """Whether there is the answer that there is no memory."""
+    raw.settimeout(0)
+    try:
+        answer = raw.recv(1 << 16, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert b"retry-after: " in answer.lower()
+    return True
+
+
+def test_an_answer_is_held_until_it_is_taken() -> None:
+    app = create_app(FakeEngine(), Settings(memory_bytes=2**30))
+    with serving(app) as client, socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.settimeout(PATIENCE)
+        raw.connect(("127.0.0.1", client.base_url.port or 0))
+        body = file_of(Image.new("RGB", (2000, 2000)))
+        head = "POST /segment?format=probability HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+        raw.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert raw.recv(1)
+        assert held(app) >= 4 * 2000 * 2000
+        left = 4 * 2000 * 2000
+        while left > 0:
+            left -= len(raw.recv(1 << 20))
+        while held(app):
+            pass
+
+
+def test_a_large_answer_in_pieces_is_whole(client: httpx.Client) -> None:
+    answer = client.post("/segment?format=npy", content=file_of(Image.new("L", (1000, 1000))), headers=PNG)
+    assert len(answer.content) == int(answer.headers["content-length"]) == 1_000_128
+    assert len(answer.content) > AT_ONCE
+
+
+@pytest.mark.parametrize("path", ["/segment/batch", "/segment/batch?format=rle", "/segment/batch?format=npy"])
+def test_a_batch_in_pieces_is_one_document(client: httpx.Client, path: str) -> None:
+    files = [("image", ("x", file_of(photo()))), ("image", ("x", b"no image")), ("image", ("x", file_of(photo())))]
+    document = json.loads(client.post(path, files=files).content)
+    assert document["model"] == "fake"
+    assert [item["status"] for item in document["items"]] == [200, 400, 200]
