@@ -97,7 +97,7 @@ def to_probability(logits: Logits, model: Model) -> Iterator[bytes]:
     """numpy's .npy of probabilities: float32 [h, w] for one class, [h, w, classes] for several."""
     single = len(model.classes) == 1
     yield _npy_header(logits.shape[:2] if single else logits.shape, np.dtype(np.float32))
-    for rows, probability in _probabilities(logits, model):
+    for _, probability in _probabilities(logits, model):
         yield probability.astype(np.float32).tobytes()
 
 
@@ -285,7 +285,7 @@ ENCODERS = {  # of two with one media type, the Accept header means the first
     "objects": Encoder(
         "application/vnd.mbunet.objects+json", _objects, _bytes(120, 60), wants_logits=True, of_objects=True
     ),
-    "labels": Encoder("image/png", _labels, _bytes(60, 8), of_objects=True),
+    "labels": Encoder("image/png", _labels, _bytes(112, 8), of_objects=True),
     "overlay": Encoder("image/png", _overlay, _bytes(7, 8)),
     "probability": Encoder(
         "application/x-npy",

@@ -7,6 +7,8 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,11 @@ from tests.pictures import exif, file_of
 ROOT = Path(__file__).parents[3]
 SIDE = 1024
 NOISE = 2**21  # bytes, of what else the process does meanwhile
-TURNED: dict[str, Any] = {"exif": exif(6)}
 
 
-def blank(mode: str) -> Image.Image:
-    return Image.new(mode, (SIDE, SIDE))
-
-
-def tiff(channels: tuple[int, ...], dtype: str, **options: Any) -> bytes:
+def tiff(shape: tuple[int, ...], dtype: str, **options: Any) -> bytes:
     out = io.BytesIO()
-    tifffile.imwrite(out, np.ones((SIDE, SIDE, *channels), dtype), **options)
+    tifffile.imwrite(out, np.ones(shape, dtype), **options)
     return out.getvalue()
 
 
@@ -43,54 +40,65 @@ def other_primaries() -> bytes:
     return bytes(profile)
 
 
-def corpus() -> dict[str, tuple[bytes, dict[str, Any]]]:
-    """Files, and what is selected of them."""
+@dataclass(frozen=True)
+class Costly:
+    """A file, made when it is asked for, and what is selected of it."""
+
+    make: Callable[[], bytes]
+    page: images.Choice = None
+
+    def decode(self, data: bytes, max_pixels: int = images.MAX_PIXELS, **options: Any) -> None:
+        """`data` is what `make` gave, or something like it."""
+        images.decode(data, max_pixels, images.Selection(page=self.page), **options)
+
+
+def corpus(side: int = SIDE) -> dict[str, Costly]:
+    """Every format with what makes it expand: depth, alpha, floats, profiles, turns, frames."""
+
+    def blank(mode: str, kind: str = "PNG", **options: Any) -> Callable[[], bytes]:
+        return lambda: file_of(Image.new(mode, (side, side)), kind, **options)
+
+    def numbers(shape: tuple[int, ...], dtype: str, **options: Any) -> Callable[[], bytes]:
+        return lambda: tiff(shape, dtype, **options)
+
     icc: dict[str, Any] = {"icc_profile": other_primaries()}
-    grey16 = Image.fromarray(np.ones((SIDE, SIDE), np.uint16))
+    second = [Image.new("P", (side, side), 3)]
     files = {
-        **{f"PNG {mode}": file_of(blank(mode)) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")},
-        "PNG grey 16": file_of(grey16),
-        "PNG key": file_of(blank("RGB"), transparency=(0, 0, 0)),
-        "PNG profile": file_of(blank("RGB"), **icc),
-        "JPEG": file_of(blank("RGB"), "JPEG"),
-        "JPEG turned": file_of(blank("RGB"), "JPEG", **TURNED),
-        "JPEG profile": file_of(blank("RGB"), "JPEG", **icc),
-        "JPEG progressive": file_of(blank("RGB"), "JPEG", progressive=True, subsampling=0),
-        "JPEG inks": file_of(blank("CMYK"), "JPEG"),
-        "WebP": file_of(blank("RGB"), "WEBP", lossless=True),
-        "WebP alpha": file_of(blank("RGBA"), "WEBP", lossless=True),
-        "GIF": file_of(blank("P"), "GIF", transparency=0),
-        "BMP": file_of(blank("RGB"), "BMP"),
-        "TIFF 8": tiff((3,), "u1", photometric="rgb", compression="zlib"),
-        "TIFF 16": tiff((4,), "u2", photometric="rgb", extrasamples=["unassalpha"]),
-        "TIFF float": tiff((3,), "f4", photometric="rgb"),
-        "TIFF double": tiff((), "f8"),
+        **{f"PNG {mode}": blank(mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")},
+        "PNG grey 16": blank("I;16"),
+        "PNG key": blank("RGB", transparency=(0, 0, 0)),
+        "PNG profile": blank("RGB", **icc),
+        "JPEG": blank("RGB", "JPEG"),
+        "JPEG turned": blank("RGB", "JPEG", exif=exif(6)),
+        "JPEG profile": blank("RGB", "JPEG", **icc),
+        "JPEG progressive": blank("RGB", "JPEG", progressive=True, subsampling=0),
+        "JPEG inks": blank("CMYK", "JPEG"),
+        "WebP": blank("RGB", "WEBP", lossless=True),
+        "WebP alpha": blank("RGBA", "WEBP", lossless=True),
+        "GIF": blank("P", "GIF", transparency=0),
+        "BMP": blank("RGB", "BMP"),
+        "TIFF 8": numbers((side, side, 3), "u1", photometric="rgb", compression="zlib"),
+        "TIFF 16": numbers((side, side, 4), "u2", photometric="rgb", extrasamples=["unassalpha"]),
+        "TIFF float": numbers((side, side, 3), "f4", photometric="rgb"),
+        "TIFF double": numbers((side, side), "f8"),
     }
-    return {name: (data, {}) for name, data in files.items()} | {
-        "GIF projected": (
-            file_of(blank("P"), "GIF", save_all=True, append_images=[Image.new("P", (SIDE, SIDE), 3)]),
-            {"page": "max"},
-        ),
-        "TIFF projected": (pages(), {"page": "max"}),
+    return {name: Costly(make) for name, make in files.items()} | {
+        "GIF projected": Costly(blank("P", "GIF", save_all=True, append_images=second), "max"),
+        "TIFF projected": Costly(numbers((4, side, side), "f4", photometric="minisblack"), "max"),
     }
-
-
-def pages() -> bytes:
-    out = io.BytesIO()
-    tifffile.imwrite(out, np.ones((4, SIDE, SIDE), np.float32), photometric="minisblack")
-    return out.getvalue()
 
 
 def measure() -> dict[str, tuple[int, int]]:
     """(bytes that decoding took, bytes that it had claimed) of every file. In a process that does nothing else."""
     found = {}
-    for name, (data, selected) in corpus().items():
-        images.decode(data, selection=images.Selection(**selected))  # imports and caches are no cost of the file
+    for name, file in corpus().items():
+        data = file.make()
+        file.decode(data)  # imports and caches are no cost of the file
         ctypes.CDLL(None).malloc_trim(0)  # what is free already would hide what is taken
         claims: list[int] = []
         Path("/proc/self/clear_refs").write_text("5")
         before = status("VmHWM")
-        images.decode(data, selection=images.Selection(**selected), claim=claims.append)
+        file.decode(data, claim=claims.append)
         found[name] = (status("VmHWM") - before, max(claims) + 4 * len(data))
     return found
 
@@ -115,9 +123,9 @@ def test_a_claim_that_cannot_be_met_is_no_fault_of_the_image() -> None:
     def refuse(size: int) -> None:
         raise MemoryError
 
-    for name, (data, selected) in corpus().items():
+    for name, file in corpus().items():
         with pytest.raises(MemoryError):
-            images.decode(data, selection=images.Selection(**selected), claim=refuse)
+            file.decode(file.make(), claim=refuse)
         with pytest.raises(TooManyPixelsError):  # comes first
-            images.decode(data, 1000, images.Selection(**selected), claim=refuse)
+            file.decode(file.make(), 1000, claim=refuse)
         assert name

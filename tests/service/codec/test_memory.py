@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.codec.encoders import ENCODERS, Result
-from service.problems import TooIntricate
+from service.problems import TooIntricate, TooManyObjects
 from tests.service.fakes import fake_model
 
 ROOT = Path(__file__).parents[3]
@@ -22,15 +22,15 @@ SIDE = 600
 NOISE = 2**21  # bytes, of what else the process does meanwhile
 
 
-def masks(classes: int) -> dict[str, NDArray[np.uint8]]:
+def masks(classes: int, side: int = SIDE) -> dict[str, NDArray[np.uint8]]:
     """As many runs, corners and changes as there can be."""
-    y, x = np.mgrid[:SIDE, :SIDE]
+    y, x = np.mgrid[:side, :side].astype(np.uint16)
     rng = np.random.default_rng(0)
     return {
         "checkers": ((x + y) % 2).astype(np.uint8),
         "dots": ((x % 2 == 0) & (y % 2 == 0)).astype(np.uint8),
         "lines": (y % 2).astype(np.uint8),
-        "noise": rng.integers(0, max(2, classes), (SIDE, SIDE), dtype=np.uint8),
+        "noise": rng.integers(0, max(2, classes), (side, side), dtype=np.uint8),
     }
 
 
@@ -48,7 +48,7 @@ def measure() -> dict[str, tuple[int, int]]:
                 Path("/proc/self/clear_refs").write_text("5")
                 before = status("VmHWM")
                 pieces: list[bytes] = []
-                with contextlib.suppress(TooIntricate):  # found out on the way
+                with contextlib.suppress(TooIntricate, TooManyObjects):  # found out on the way
                     pieces += encoder.encode(result)
                 found[f"{classes} {kind} {name}"] = (status("VmHWM") - before, encoder.memory(mask.size, classes))
                 del pieces

@@ -69,7 +69,7 @@ def result(mask: NDArray[np.uint8], classes: int) -> Result:
 def test_a_score_is_the_mean_probability_of_the_objects_class(classes: int, index: int, score: float) -> None:
     mask = np.zeros((3, 4), np.uint8)
     mask[1, 1:3] = index
-    document = json.loads(ENCODERS["objects"].encode(result(mask, classes)))
+    document = json.loads(b"".join(ENCODERS["objects"].encode(result(mask, classes))))
     (entry,) = document["annotations"]
     assert (entry["category_id"], entry["bbox"], entry["score"]) == (index, [1, 1, 2, 1], score)
     assert [category["id"] for category in document["categories"]] == list(range(1, max(2, classes)))
@@ -78,7 +78,7 @@ def test_a_score_is_the_mean_probability_of_the_objects_class(classes: int, inde
 def test_the_index_png_holds_the_numbers_of_the_objects() -> None:
     for mask in masks():
         labels, _ = label(mask, ObjectParams(min_area=2))
-        with Image.open(io.BytesIO(encoders.to_labels(mask, ObjectParams(min_area=2)))) as image:
+        with Image.open(io.BytesIO(b"".join(encoders.to_labels(mask, ObjectParams(min_area=2))))) as image:
             np.testing.assert_array_equal(np.asarray(image), labels)
             assert image.mode == "I;16"
 
