@@ -32,10 +32,11 @@ def _setting(default: float | str | tuple[str, ...], meaning: str) -> Any:
 class Config:
     """One training run on `data` (images/ and masks/, or another layout) that leaves its files in `out`.
 
-    The learning rate falls to zero over the budget along a cosine. `zeros` are the final share of zero weights in
-    masked layers: the same in each of them (`zeros_by` "layer"), or of all their products, most where an output pixel's
-    products are many ("cost"). `seed` decides on the split, the weights and the crops; `run_seed` changes the latter
-    two alone. A `teacher` has the same width. Masks are scored at the image's own size, whatever `resize` is.
+    The learning rate falls to zero over the budget along a cosine. Schedules are functions of a run's progress from 0
+    to 1 (`engine.train.pace`). `zeros` are the final share of zero weights in masked layers: the same in each of them
+    (`zeros_by` "layer"), or of all their products, most where an output pixel's products are many ("cost"). `seed`
+    decides on the split, the weights and the crops; `run_seed` changes the latter two alone. A `teacher` has the same
+    width. Masks are scored at the image's own size, whatever `resize` is.
     """
 
     data: str
@@ -55,6 +56,7 @@ class Config:
     classes: tuple[str, ...] = _setting((), "names of the classes of index masks, the background first")
     full_precision: bool = _setting(False, "a full-precision network: a teacher")
     samples: int = _setting(24000, "the budget: samples seen in all, each a crop")
+    minutes: float = _setting(0.0, "the budget by the clock, in place of samples; 0: by samples")
     batch: int = _setting(4, "samples in one step")
     crop: int = _setting(192, "side of a crop in pixels")
     learning_rate: float = _setting(1e-3, "highest learning rate")
@@ -78,7 +80,8 @@ class Config:
     ablate: tuple[str, ...] = _setting((), "parts of the recipe to leave out: " + ", ".join(PARTS))
     init: str = _setting("", "checkpoint to start from")
     teacher: str = _setting("", "full-precision checkpoint to learn from")
-    validate_every: int = _setting(2000, "steps between two looks at the validation images")
+    validate_every: int = _setting(2000, "steps between two looks at the validation images; the first comes early")
+    validate_on: int = _setting(0, "validation images looked at during training, evenly chosen; 0: all")
     save_every: int = _setting(500, "steps between two checkpoints")
     device: str = _setting("auto", "torch device; auto: a GPU where there is one")
 
@@ -90,6 +93,8 @@ class Config:
             raise ValueError(f"images are resized to a multiple of {stride} up to {MAX_SIDE} pixels, not {self.resize}")
         if not 0 < self.batch <= self.samples:
             raise ValueError(f"a budget of {self.samples} samples gives no batch of {self.batch}")
+        if self.minutes < 0 or self.validate_on < 0:
+            raise ValueError("minutes and validation images are not counted below 0")
         if not (0 <= self.zeros < 1 and 0 <= self.zeros_from < 1):
             raise ValueError(f"shares of zeros lie in [0, 1), not {self.zeros_from} to {self.zeros}")
         if not 0 <= self.annealing < 1:
@@ -133,27 +138,26 @@ class Config:
 
     @property
     def steps(self) -> int:
-        """Weight updates in the whole run."""
+        """Weight updates in the whole run, where its budget is one of samples."""
         return self.samples // self.batch
 
-    def learning_rate_at(self, step: int) -> float:
+    def learning_rate_at(self, progress: float) -> float:
         """Learning rate: a linear warm-up over 3 % of the run, then half a cosine down to zero."""
-        progress = step / self.steps
         return self.learning_rate * (min(progress / 0.03, 1.0) * 0.5 * (1 + math.cos(math.pi * progress)))
 
-    def annealed_at(self, step: int) -> float:
+    def annealed_at(self, progress: float) -> float:
         """How far activations are bits: from 0 to 1 along a line over the share `annealing` of the run.
 
         Where bits decay, they are what they are from the start.
         """
-        return min(1.0, step / (self.annealing * self.steps)) if self.annealing and not self.bit_decay else 1.0
+        return min(1.0, progress / self.annealing) if self.annealing and not self.bit_decay else 1.0
 
-    def bits_at(self, step: int) -> int:
+    def bits_at(self, progress: float) -> int:
         """Bits of weights and activations: DECAY's, for equal shares of `bit_decay`; 0 once they have their own."""
-        stage = int(len(DECAY) * step / (self.bit_decay * self.steps)) if self.bit_decay else len(DECAY)
+        stage = int(len(DECAY) * progress / self.bit_decay) if self.bit_decay else len(DECAY)
         return DECAY[stage] if stage < len(DECAY) else 0
 
-    def zeros_at(self, step: int) -> float:
+    def zeros_at(self, progress: float) -> float:
         """Share of zeros: climbs from `zeros_from` to `zeros` along a cubic over the first half of the run."""
-        left = max(0.0, 1 - 2 * step / self.steps) ** 3
+        left = max(0.0, 1 - 2 * progress) ** 3
         return self.zeros + (self.zeros_from - self.zeros) * left

@@ -97,7 +97,8 @@ def restore(checkpoint: str | Path) -> tuple[Network, Config, int]:
     config = Config(**current(state["config"]))
     network = Network(config.layers(), config.full_precision, config.ramp)
     network.load_state_dict(state["network"])
-    network.set_zeros(config.zeros_at(state["step"]), config.zeros_by)
+    progress = state.get("progress", state["step"] / config.steps)
+    network.set_zeros(config.zeros_at(progress), config.zeros_by)
     return network.eval(), config, state["step"]
 
 

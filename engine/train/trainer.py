@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,13 +27,18 @@ from engine.train.data.files import DataError
 from engine.train.data.prefetch import prefetch
 from engine.train.loss import probabilities, segmentation_loss
 from engine.train.network import Network
+from engine.train.pace import Clock, Pace
 from engine.train.renamed import current
 
 REFRESH_EVERY = 16  # steps between two looks at the masking thresholds
 LOG_EVERY = 25  # steps
 BATCH_NORM_SAMPLES = 256  # over which batch norm is estimated anew at the end
 EXAMPLES = 6  # validation images, on a sheet
-FREE_FIELDS = ("out", "device")  # a run may move to another folder or device and go on
+EARLY = 0.05  # of the run: the first look at the validation images
+LOOKS = 20  # at most so many more of them in a run by the clock, and never more than a tenth of its time
+SAVED_EVERY = 60.0  # seconds, by the clock
+FORWARD = 0.4  # of a training step's time, or less, is what a forward pass takes
+FREE_FIELDS = ("out", "device", "minutes")  # a run may move to another folder or device, or get more time, and go on
 
 
 Load = Callable[[dataset.Sample, int, Preprocessing], samples.Loaded]
@@ -51,11 +57,20 @@ class Trainer:
 
     A checkpoint holds no masking thresholds: they follow from its weights and from the share of zeros at its step.
     They are taken anew before every save, so a resumed run gives the same bits as one that was never interrupted.
-    Who trains many networks passes a `load` that remembers, and asks for `quiet`: no progress bar.
+    Who trains many networks passes a `load` that remembers, and asks for `quiet`: no progress bar. A new run takes the
+    split of `parts` where that is given.
     """
 
-    def __init__(self, config: Config, load: Load = samples.load, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        load: Load = samples.load,
+        quiet: bool = False,
+        parts: dataset.Parts | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self.config = config
+        self.pace = Pace(config, clock)
         self._load = load
         self._quiet = quiet
         self.out = Path(config.out)
@@ -65,7 +80,7 @@ class Trainer:
         state = checkpoint.read(self.checkpoint) if self.checkpoint.is_file() else {}
         if state:
             self._check_same_run(state)
-        self.training, self.validation = self._split(state.get("parts"))
+        self.training, self.validation = self._split(_parts(state) or parts)
         if not self.training or not self.validation:
             raise DataError(f"{config.data}: too few samples to hold {config.validation:.0%} for validation")
         layers = config.layers()
@@ -77,6 +92,11 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate)
         self.step = 0
         self.best = 0.0
+        self.last = 0.0  # what the last validation gave
+        self._step_seconds: float | None = None  # of late
+        self._looked = -1.0  # pace's seconds at the last validation
+        self._look_seconds = 0.0  # that it took
+        self._saved = 0.0  # pace's seconds at the last save
         self._losses: list[float] = []  # since the last row of the log
         self._asked_to_stop = False
         if state:
@@ -108,40 +128,83 @@ class Trainer:
         """
         self._asked_to_stop = True
 
+    @property
+    def progress(self) -> float:
+        """How far the run is, from 0 to 1."""
+        return self.pace.progress(self.step)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing of the budget is left."""
+        return self.progress >= 1
+
     def fit(self) -> None:
         """Train what is left of the budget and re-estimate batch norm; the end of it is neither scored nor saved."""
-        config = self.config
         self._set_zeros()
-        with tqdm(total=config.steps, initial=self.step, unit="step", dynamic_ncols=True, disable=self._quiet) as bar:
+        with self._bar() as bar:
             reported, since = time.monotonic(), self.step
-            for pixels, labels in prefetch(
-                self._batches(self.step, config.steps, partial(augment.crop, ablate=config.ablate))
-            ):
+            for pixels, labels in self._training_batches():
                 self._losses.append(self._train_step(pixels, labels))
                 self.step += 1
-                bar.update()
+                self._count_time()
+                self._show(bar)
                 if self.step % LOG_EVERY == 0:
-                    speed = (self.step - since) * config.batch / (time.monotonic() - reported)
-                    self._report(bar, float(np.mean(self._losses)), speed)
+                    speed = (self.step - since) * self.config.batch / (time.monotonic() - reported)
+                    self._log(loss=float(np.mean(self._losses)), samples_per_second=speed)
+                    bar.set_postfix(self._shown(speed))
                     self._losses = []
                     reported, since = time.monotonic(), self.step
-                if self.step < config.steps:
-                    self._save_when_due()
-                    self._stop_when_asked()
+                if self.finished:
+                    break
+                self._save_when_due()
+                self._stop_when_asked()
         self._set_zeros()
         self.network.set_bits(0)
-        if "batch-norm-re-estimation" in config.ablate:
+        if "batch-norm-re-estimation" in self.config.ablate:
             self.network.set_annealed(1.0)
         else:
             self._reestimate_batch_norm()
 
+    def _training_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """What is left of them: up to the last step, or by the clock without an end."""
+        if self.finished:
+            return ()
+        seen = itertools.count(self.step) if self.config.minutes else range(self.step, self.config.steps)
+        return prefetch(self._batches(seen, partial(augment.crop, ablate=self.config.ablate)))
+
+    def _bar(self) -> Any:
+        """A progress bar over the steps, or the seconds, of the run."""
+        if self.config.minutes:
+            form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}"
+            seconds = {"total": 60 * self.config.minutes, "initial": self.pace.spent, "bar_format": form}
+            return tqdm(**seconds, dynamic_ncols=True, disable=self._quiet)
+        steps = {"total": self.config.steps, "initial": self.step, "unit": "step"}
+        return tqdm(**steps, dynamic_ncols=True, disable=self._quiet)
+
+    def _show(self, bar: Any) -> None:
+        done = self.pace.spent if self.config.minutes else self.step
+        bar.update(min(done, bar.total) - bar.n)
+
+    def _shown(self, speed: float) -> dict[str, str]:
+        shown = {"loss": f"{np.mean(self._losses):.4f}", "samples_s": f"{speed:.1f}"}
+        if self._looked >= 0:
+            shown |= {"validation": f"{self.last:.4f}", "best": f"{self.best:.4f}"}
+        return shown
+
+    def _count_time(self) -> None:
+        """By the clock, keep what the end will take: batch norm over its samples, and one more validation."""
+        took = self.pace.advance()
+        self._step_seconds = took if self._step_seconds is None else 0.9 * self._step_seconds + 0.1 * took
+        again = -(-BATCH_NORM_SAMPLES // self.config.batch)
+        self.pace.tail = self._look_seconds + FORWARD * self._step_seconds * again
+
     def _train_step(self, pixels: Tensor, labels: Tensor) -> float:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate_at(self.step)
+            group["lr"] = self.config.learning_rate_at(self.progress)
         if self.step % REFRESH_EVERY == 0:
             self._set_zeros()
-        self.network.set_annealed(self.config.annealed_at(self.step))
-        self.network.set_bits(self.config.bits_at(self.step))
+        self.network.set_annealed(self.config.annealed_at(self.progress))
+        self.network.set_bits(self.config.bits_at(self.progress))
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(pixels)
@@ -157,13 +220,13 @@ class Trainer:
         return float(loss.detach())
 
     def _set_zeros(self) -> None:
-        self.network.set_zeros(self.config.zeros_at(self.step), self.config.zeros_by)
+        self.network.set_zeros(self.config.zeros_at(self.progress), self.config.zeros_by)
 
-    def _batches(self, start: int, stop: int, cut: samples.Cut) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the steps start … stop - 1; each depends on seed and step alone, so a resumed run is the same."""
+    def _batches(self, steps: Iterable[int], cut: samples.Cut) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of `steps`; each depends on seed and step alone, so a resumed run is the same."""
         config = self.config
         loaded = (self._load(sample, len(config.classes), config.preprocessing) for sample in self.training)
-        seeds = ((config.seed, step, config.run_seed)[: 3 if config.run_seed else 2] for step in range(start, stop))
+        seeds = ((config.seed, step, config.run_seed)[: 3 if config.run_seed else 2] for step in steps)
         for pixels, labels in samples.batches(loaded, seeds, config.batch, config.crop, cut):
             yield torch.from_numpy(pixels).to(self.device), torch.from_numpy(labels).to(self.device)
 
@@ -182,27 +245,45 @@ class Trainer:
 
     def as_they_are(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of BATCH_NORM_SAMPLES training crops that nothing has been done to."""
-        start, count = self.config.steps, -(-BATCH_NORM_SAMPLES // self.config.batch)
-        return prefetch(self._batches(start, start + count, augment.window))
+        start, count = self.step, -(-BATCH_NORM_SAMPLES // self.config.batch)
+        return prefetch(self._batches(range(start, start + count), augment.window))
 
     def _save_when_due(self) -> None:
-        if self.step % self.config.validate_every == 0:
+        if self._look_due():
             self._validate_and_save()
-        elif self.step % self.config.save_every == 0:
+        elif self._save_due():
             self.save()
+
+    def _look_due(self) -> bool:
+        early = self._looked < 0 and self.progress >= EARLY and self.step % REFRESH_EVERY == 0
+        if not self.config.minutes:
+            return early or self.step % self.config.validate_every == 0
+        since = self.pace.spent - self._looked
+        return early or (self._looked >= 0 and since > max(10 * self._look_seconds, 60 * self.config.minutes / LOOKS))
+
+    def _save_due(self) -> bool:
+        if not self.config.minutes:
+            return self.step % self.config.save_every == 0
+        return self.pace.spent - self._saved > SAVED_EVERY
 
     def _stop_when_asked(self) -> None:
         if self._asked_to_stop and self.step % REFRESH_EVERY == 0:
             self.save()
             raise Interrupted(
-                f"stopped at step {self.step} of {self.config.steps}, saved in {self.checkpoint}; "
+                f"stopped at step {self.step}{self._of_all()}, saved in {self.checkpoint}; "
                 "the same command goes on from there"
             )
 
+    def _of_all(self) -> str:
+        return f", {self.progress:.0%} of the time" if self.config.minutes else f" of {self.config.steps}"
+
     def _validate_and_save(self) -> metrics.Metrics:
+        self.pace.advance()
         self._set_zeros()
-        result = validate(self.network, self.validation, self.config)
-        self.best = max(self.best, result.headline)
+        result = validate(self.network, self._looked_at(), self.config)
+        self._look_seconds = self.pace.advance()
+        self._looked, self.last = self.pace.spent, result.headline
+        self.best = max(self.best, self.last)
         self._log(dice=result.dice, iou=result.iou, f1=result.f1)
         for name, own in (result.by_class or {metrics.FOREGROUND: result}).items():
             log.append_class(self.class_log, self.step, name, own)
@@ -210,22 +291,28 @@ class Trainer:
         self._draw()
         return result
 
+    def _looked_at(self) -> list[dataset.Sample]:
+        """The validation images, or as many of them as `validate_on` says, evenly chosen."""
+        return evenly(self.validation, self.config.validate_on)
+
     def save(self) -> None:
         """Write the checkpoint."""
         self._set_zeros()
         state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
         parts = dataset.Parts.of(self.training, self.validation)
         state |= {"config": asdict(self.config), "best": self.best, "losses": self._losses}
+        state |= {"last": self.last, "looked": self._looked, "look_seconds": self._look_seconds}
+        state |= {"progress": self.progress, "spent": self.pace.spent}
         state["parts"] = {"training": sorted(parts.training), "validation": sorted(parts.validation)}
         checkpoint.write(self.checkpoint, state)
+        self._saved = self.pace.spent
 
-    def _split(self, parts: Mapping[str, Sequence[str]] | None) -> tuple[list[dataset.Sample], list[dataset.Sample]]:
+    def _split(self, kept: dataset.Parts | None) -> tuple[list[dataset.Sample], list[dataset.Sample]]:
         """(training, validation): as the run has it, what came to the folder since joining training; else anew."""
         config = self.config
         everything = dataset.grouped(layouts.samples(config.data, config.selection), config.group)
-        if parts is None:
+        if kept is None:
             return dataset.split(everything, config.validation, config.seed)
-        kept = dataset.Parts(frozenset(parts["training"]), frozenset(parts["validation"]))
         if missing := kept.missing(everything):
             raise ResumeError(
                 f"{self.checkpoint} is of another split: {len(missing)} of its samples are not in {config.data} "
@@ -249,10 +336,10 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = state["step"], state["best"]
         self._losses = state.get("losses", [])
-
-    def _report(self, bar: Any, loss: float, speed: float) -> None:
-        self._log(loss=loss, samples_per_second=speed)
-        bar.set_postfix(loss=f"{loss:.4f}", samples_s=f"{speed:.1f}", dice=f"{self.best:.4f}")
+        self.last, self._look_seconds = state.get("last", self.best), state.get("look_seconds", 0.0)
+        self._looked = state.get("looked", -1.0)
+        self._saved = state.get("spent", 0.0)
+        self.pace.resume(state.get("progress", 0.0), self._saved)
 
     def _log(self, **values: float) -> None:
         zeros = [stage.zeros for stage in self.network.bit_convolutions().values() if stage.kind in kinds.MASKED]
@@ -263,7 +350,7 @@ class Trainer:
     def _draw(self) -> None:
         """The run in pictures: its curves so far, and examples spread over the validation images."""
         figures.curves(self.log, self.out / "curves.png")
-        chosen = self.validation[:: -(-len(self.validation) // EXAMPLES)]
+        chosen = evenly(self.validation, EXAMPLES)
         images, masks = zip(*(sample.load(len(self.config.classes)) for sample in chosen), strict=True)
         predictions = [predict(self.network, image, self.config) for image in images]
         shown = [preprocess.in_8_bits(image, self.config.preprocessing) for image in images]
@@ -301,6 +388,17 @@ def validate(network: Network, items: Sequence[dataset.Sample], config: Config) 
         image, mask = sample.load(classes)
         counts += zip(names, metrics.by_class(predict(network, image, config), mask, classes), strict=True)
     return metrics.summarize_classes(counts)
+
+
+def evenly(items: Sequence[dataset.Sample], count: int) -> list[dataset.Sample]:
+    """At most `count` of `items`, spread over them; all of them where `count` is 0."""
+    return list(items[:: -(-len(items) // count)] if count else items)
+
+
+def _parts(state: Mapping[str, Any]) -> dataset.Parts | None:
+    """The split in a checkpoint's state; None where it keeps none."""
+    kept = state.get("parts")
+    return dataset.Parts(frozenset(kept["training"]), frozenset(kept["validation"])) if kept else None
 
 
 def _best_device() -> str:

@@ -249,7 +249,7 @@ def test_export_derives_the_zeros_from_the_step_and_needs_no_data(data: Path, tm
     data.rename(tmp_path / "elsewhere")
     network, config, step = export.restore(run.checkpoint)
     assert step == 2
-    assert config.zeros_at(step) == pytest.approx(0.9 - 0.4 / 8)
+    assert config.zeros_at(step / config.steps) == pytest.approx(0.9 - 0.4 / 8)
     for name, stage in run.network.bit_convolutions().items():
         np.testing.assert_array_equal(
             stage.quantized_params().weights, network.bit_convolutions()[name].quantized_params().weights
