@@ -35,8 +35,8 @@ class Config:
     The learning rate falls to zero over the budget along a cosine. Schedules are functions of a run's progress from 0
     to 1 (`engine.train.pace`). `zeros` are the final share of zero weights in masked layers: the same in each of them
     (`zeros_by` "layer"), or of all their products, most where an output pixel's products are many ("cost"). `seed`
-    decides on the split, the weights and the crops; `run_seed` changes the latter two alone. A `teacher` has the same
-    width. Masks are scored at the image's own size, whatever `resize` is.
+    decides on the split, the weights and the crops; `run_seed` changes the latter two alone. A `teacher` may have
+    any width and family. Masks are scored at the image's own size, whatever `resize` is.
     """
 
     data: str
@@ -78,8 +78,8 @@ class Config:
     seed: int = _setting(0, "of split, crops and weights")
     run_seed: int = _setting(0, "of crops and weights alone: another run on the same split")
     ablate: tuple[str, ...] = _setting((), "parts of the recipe to leave out: " + ", ".join(PARTS))
-    init: str = _setting("", "checkpoint to start from")
-    teacher: str = _setting("", "full-precision checkpoint to learn from")
+    init: str = _setting("", "checkpoint to start from, of the same family and width")
+    teacher: str = _setting("", "full-precision checkpoint to learn from, of any width and family")
     validate_every: int = _setting(2000, "steps between two looks at the validation images; the first comes early")
     validate_on: int = _setting(0, "validation images looked at during training, evenly chosen; 0: all")
     save_every: int = _setting(500, "steps between two checkpoints")

@@ -21,13 +21,11 @@ from engine.model import ClassInfo, Model
 from engine.preprocess import Image
 from engine.prune import prune
 from engine.runtime import Engine
-from engine.train import calibrate, kinds, log
-from engine.train import checkpoint as checkpoints
+from engine.train import calibrate, kinds, log, pretrained
 from engine.train.config import Config
 from engine.train.data import dataset, layouts
 from engine.train.network import Network
 from engine.train.params import QuantizedParams
-from engine.train.renamed import current
 from engine.train.trainer import logits_of, predict
 
 Pixels = NDArray[np.uint8]
@@ -93,13 +91,8 @@ def colors(count: int) -> list[tuple[int, int, int]]:
 
 def restore(checkpoint: str | Path) -> tuple[Network, Config, int]:
     """(network in evaluation mode, its run's configuration, step) of a trainer's checkpoint."""
-    state = checkpoints.read(checkpoint)
-    config = Config(**current(state["config"]))
-    network = Network(config.layers(), config.full_precision, config.ramp)
-    network.load_state_dict(state["network"])
-    progress = state.get("progress", state["step"] / config.steps)
-    network.set_zeros(config.zeros_at(progress), config.zeros_by)
-    return network.eval(), config, state["step"]
+    found = pretrained.load(str(checkpoint))
+    return found.network(), found.config, found.step
 
 
 class CheckpointEngine:
@@ -225,8 +218,7 @@ def proof_images(config: Config, parts: dataset.Parts | None) -> list[Pixels]:
 
 def parts_of(checkpoint: str | Path) -> dataset.Parts | None:
     """The split that a checkpoint keeps; None in those of earlier versions."""
-    kept = checkpoints.read(checkpoint).get("parts")
-    return dataset.Parts(frozenset(kept["training"]), frozenset(kept["validation"])) if kept else None
+    return pretrained.load(str(checkpoint)).parts
 
 
 def validation_samples(config: Config, parts: dataset.Parts | None) -> list[dataset.Sample]:

@@ -17,10 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from engine import preprocess
-from engine.layer import Layer
 from engine.model import Preprocessing
 from engine.preprocess import Image
-from engine.train import checkpoint, figures, kinds, log, metrics
+from engine.train import checkpoint, figures, kinds, log, metrics, pretrained
 from engine.train.config import Config
 from engine.train.data import augment, dataset, layouts, samples
 from engine.train.data.files import DataError
@@ -80,15 +79,19 @@ class Trainer:
         state = checkpoint.read(self.checkpoint) if self.checkpoint.is_file() else {}
         if state:
             self._check_same_run(state)
-        self.training, self.validation = self._split(_parts(state) or parts)
+        self.training, self.validation = self._split(pretrained.parts_of(state) or parts)
         if not self.training or not self.validation:
             raise DataError(f"{config.data}: too few samples to hold {config.validation:.0%} for validation")
         layers = config.layers()
         self.device = torch.device(_best_device() if config.device == "auto" else config.device)
         self.network = _placed(Network(layers, config.full_precision, config.ramp), self.device)
-        if config.init:
-            self.network.warm_start(checkpoint.read(config.init)["network"])
-        self.teacher = _load_teacher(config.teacher, layers, self.device) if config.teacher else None
+        self.teacher: Network | None = None
+        if config.init and not state:
+            self._begin(pretrained.load(config.init))
+        if config.teacher:
+            found = pretrained.load(config.teacher)
+            self.teacher = _placed(pretrained.teacher(found, config), self.device)
+            self._warn_if_seen(found)
         self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate)
         self.step = 0
         self.best = 0.0
@@ -319,10 +322,25 @@ class Trainer:
                 f"({missing[0]}{', …' if len(missing) > 1 else ''}); put them back, or choose another output folder"
             )
         training, validation, new = kept.divide(everything)
-        if new and not self._quiet:
-            print(f"{config.data} has grown: {len(new)} new samples join training, none is held for validation")
+        if new:
+            self._say(f"{config.data} has grown: {len(new)} new samples join training, none is held for validation")
         joined = {sample.name for sample in (*training, *new)}
         return [sample for sample in everything if sample.name in joined], validation
+
+    def _begin(self, found: pretrained.Pretrained) -> None:
+        for remark in pretrained.begin(self.network, found, self.config):
+            self._say(remark)
+        self._warn_if_seen(found)
+
+    def _warn_if_seen(self, found: pretrained.Pretrained) -> None:
+        held = [sample.name for sample in self.validation]
+        everything = sorted([*self.training, *self.validation], key=lambda sample: sample.name)
+        if warning := pretrained.flattered(found, held, everything, self.config.data):
+            self._say(f"warning: {warning}")
+
+    def _say(self, remark: str) -> None:
+        if not self._quiet:
+            print(remark)
 
     def _check_same_run(self, state: Mapping[str, Any]) -> None:
         here, there = asdict(self.config), asdict(Config(**current(state["config"])))
@@ -395,20 +413,8 @@ def evenly(items: Sequence[dataset.Sample], count: int) -> list[dataset.Sample]:
     return list(items[:: -(-len(items) // count)] if count else items)
 
 
-def _parts(state: Mapping[str, Any]) -> dataset.Parts | None:
-    """The split in a checkpoint's state; None where it keeps none."""
-    kept = state.get("parts")
-    return dataset.Parts(frozenset(kept["training"]), frozenset(kept["validation"])) if kept else None
-
-
 def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _load_teacher(path: str, layers: list[Layer], device: torch.device) -> Network:
-    teacher = _placed(Network(layers, full_precision=True), device)
-    teacher.load_state_dict(checkpoint.read(path)["network"])
-    return teacher.eval()
 
 
 def _placed(network: Network, device: torch.device) -> Network:

@@ -1,0 +1,138 @@
+"""Networks that a run begins from or learns from: other runs' checkpoints, of any width and family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from engine import ops
+from engine.train import checkpoint
+from engine.train.config import Config
+from engine.train.data import dataset
+from engine.train.network import Network
+from engine.train.renamed import current
+
+SHAPE = ("family", "width", "branches", "gates", "weight_bits")
+"""Settings that decide on the shapes of a network's weights."""
+
+
+class MismatchError(ValueError):
+    """Another run's network that this run cannot use as it is asked to; the message says what would help."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A checkpoint: the state of its network, by the name of each tensor, of what run and how far, and its split."""
+
+    path: str
+    state: Mapping[str, Tensor]
+    config: Config
+    step: int
+    progress: float
+    parts: dataset.Parts | None
+
+    def network(self) -> Network:
+        """Its network, in evaluation mode."""
+        network = Network(self.config.layers(), self.config.full_precision, self.config.ramp)
+        network.load_state_dict(self.state)
+        network.set_zeros(self.config.zeros_at(self.progress), self.config.zeros_by)
+        return network.eval()
+
+    def seen(self, samples: Sequence[dataset.Sample], data: str) -> list[str]:
+        """Names of those of `samples`, all in the folder `data`, that its training has seen.
+
+        Earlier versions kept no split: of their runs on a folder of that name it is drawn again, by its seed.
+        """
+        if self.parts:
+            return [sample.name for sample in self.parts.divide(samples)[0]]
+        if Path(self.config.data).name != Path(data).name:
+            return []
+        return [sample.name for sample in dataset.split(samples, self.config.validation, self.config.seed)[0]]
+
+
+def load(path: str) -> Pretrained:
+    """The checkpoint at `path`; raises CheckpointError and OSError."""
+    state = checkpoint.read(path)
+    config, step = Config(**current(state["config"])), state["step"]
+    return Pretrained(path, state["network"], config, step, state.get("progress", step / config.steps), parts_of(state))
+
+
+def parts_of(state: Mapping[str, Any]) -> dataset.Parts | None:
+    """The split in a checkpoint's state; None in those of earlier versions."""
+    kept = state.get("parts")
+    return dataset.Parts(frozenset(kept["training"]), frozenset(kept["validation"])) if kept else None
+
+
+def begin(network: Network, found: Pretrained, config: Config) -> list[str]:
+    """Give `network`, which `config` describes, the weights of `found`; returns what must be said of that.
+
+    Quantizers and bits may differ, and classes too: the head then begins anew. Raises MismatchError.
+    """
+    own, taken = network.state_dict(), dict(found.state)
+    other_classes = found.config.classes != config.classes
+    if other_classes:
+        taken |= {name: tensor for name, tensor in own.items() if name.startswith(f"stages.{network.layers[-1].name}.")}
+    if _shapes(taken) != _shapes(own):
+        raise MismatchError(_other_shape(found, config))
+    network.warm_start(taken)
+    return [f"the classes are not those of {found.path}: the head begins anew"] if other_classes else []
+
+
+def teacher(found: Pretrained, config: Config) -> Network:
+    """The network of `found`, for the run `config` to learn from; raises MismatchError where it could not."""
+    theirs = found.config
+    if not theirs.full_precision:
+        raise MismatchError(f"{found.path} is a network of bits; a teacher is trained with --full-precision")
+    if theirs.classes != config.classes:
+        raise MismatchError(
+            f"{found.path} knows {_named(theirs.classes)}, this run {_named(config.classes)}: a teacher has the same"
+        )
+    if theirs.preprocessing != config.preprocessing:
+        differing = [name for name in ("contrast", "resize") if getattr(theirs, name) != getattr(config, name)]
+        flags = " ".join(f"--{name} {getattr(theirs, name)}" for name in differing)
+        raise MismatchError(f"{found.path} has learned from images that were prepared otherwise; give {flags}")
+    stride = ops.stride(theirs.layers())
+    if config.crop % stride:
+        raise MismatchError(f"{found.path} takes crops whose side is a multiple of {stride}, not {config.crop}")
+    return found.network()
+
+
+def flattered(found: Pretrained, validation: Sequence[str], everything: Sequence[dataset.Sample], data: str) -> str:
+    """A warning where `found` was trained on some of the samples `validation` of a run; "" where it was not."""
+    seen = sorted(set(found.seen(everything, data)) & set(validation))
+    if not seen:
+        return ""
+    return (
+        f"{found.path} was trained on {len(seen)} of the {len(validation)} validation images ({seen[0]}"
+        f"{', …' if len(seen) > 1 else ''}), so their scores will flatter; its split is --seed {found.config.seed} "
+        f"--validation {found.config.validation}" + (f" --group '{found.config.group}'" if found.config.group else "")
+    )
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors but the scales of weights, which follow from these."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.endswith(".scale")}
+
+
+def _other_shape(found: Pretrained, config: Config) -> str:
+    differing = [name for name in SHAPE if getattr(found.config, name) != getattr(config, name)]
+    theirs = " ".join(_flag(name, getattr(found.config, name)) for name in differing)
+    ours = " ".join(_flag(name, getattr(config, name)) for name in differing)
+    if not differing:
+        return f"{found.path}: its weights have other shapes than those of this run"
+    return (
+        f"{found.path} has {theirs}, this run {ours}, so its weights do not fit: give {theirs}, or learn from it "
+        "as a --teacher, which may be any in full precision"
+    )
+
+
+def _flag(name: str, value: Any) -> str:
+    return f"--{name.replace('_', '-')} {value}"
+
+
+def _named(classes: Sequence[str]) -> str:
+    return f"the classes {', '.join(classes)}" if classes else "one class"

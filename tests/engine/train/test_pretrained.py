@@ -1,0 +1,123 @@
+"""Other runs' networks: teachers of any width and family, weights to begin with, and what is said where they misfit."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.train import checkpoint, pretrained, trainer
+from engine.train.config import Config
+from engine.train.pretrained import MismatchError
+from engine.train.trainer import Trainer
+
+torch.set_num_threads(1)  # the networks are tiny
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "BATCH_NORM_SAMPLES", 2)
+
+
+def tiny(data: Path, out: Path, **changes: Any) -> Config:
+    return dataclasses.replace(
+        Config(str(data), str(out), width=3, samples=4, batch=2, crop=32, device="cpu"), **changes
+    )
+
+
+def saved(config: Config) -> str:
+    run = Trainer(config, quiet=True)
+    run.save()
+    return str(run.checkpoint)
+
+
+@pytest.mark.parametrize(
+    "other", [{"width": 5}, {"family": "bfcn", "width": 4}, {"activation_bits": 2}], ids=["width", "family", "bits"]
+)
+def test_a_teacher_may_be_of_another_width_and_family(other: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    path = saved(tiny(data, tmp_path / "teacher", full_precision=True, **other))
+    alone, taught = (
+        Trainer(tiny(data, tmp_path / name, teacher=t), quiet=True) for name, t in (("a", ""), ("b", path))
+    )
+    assert taught.teacher is not None
+    assert taught.teacher.full_precision
+    assert not taught.teacher.training
+    for run in (alone, taught):
+        run.fit()
+    other_weights = zip(alone.network.parameters(), taught.network.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in other_weights)
+
+
+def test_a_checkpoint_of_an_earlier_version_in_half_floats_is_read(data: Path, tmp_path: Path) -> None:
+    path = saved(tiny(data, tmp_path / "teacher", full_precision=True))
+    state = checkpoint.read(path)
+    config = {name: state["config"][name] for name in ("data", "out", "width", "batch", "crop", "classes")}
+    old = {"config": {**config, "floating": True, "crops": 4, "rate": 1e-3, "soften": 0.4, "without": ("norms",)}}
+    halves = {name: t.half() if name.endswith("conv1.weight") else t for name, t in state["network"].items()}
+    checkpoint.write(tmp_path / "old.pt", {"network": halves, "step": 2, "best": 0.5, **old})
+    found = pretrained.load(str(tmp_path / "old.pt"))
+    assert found.config.full_precision
+    assert found.config.ablate == ("batch-norm-re-estimation",)
+    for name, tensor in found.network().state_dict().items():
+        assert tensor.dtype in (torch.float32, torch.int64)
+        assert torch.allclose(tensor, state["network"][name], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        ({}, {}, "a network of bits; a teacher is trained with --full-precision"),
+        ({"full_precision": True, "contrast": "stretch"}, {}, "prepared otherwise; give --contrast stretch"),
+        ({"full_precision": True, "classes": ("a", "b", "c")}, {}, "knows the classes a, b, c, this run one class"),
+    ],
+    ids=["bits", "contrast", "classes"],
+)
+def test_what_cannot_teach_is_refused(
+    theirs: dict[str, Any], ours: dict[str, Any], said: str, data: Path, tmp_path: Path
+) -> None:
+    path = saved(tiny(data, tmp_path / "teacher", **theirs))
+    with pytest.raises(MismatchError, match=said):
+        Trainer(tiny(data, tmp_path / "student", teacher=path, **ours), quiet=True)
+
+
+def test_weights_of_another_shape_are_refused_with_what_would_help(data: Path, tmp_path: Path) -> None:
+    path = saved(tiny(data, tmp_path / "first", width=4))
+    with pytest.raises(MismatchError, match=r"has --width 4, this run --width 3, .* give --width 4, or .* --teacher"):
+        Trainer(tiny(data, tmp_path / "second", init=path), quiet=True)
+    with pytest.raises(MismatchError, match="has --family mbu-net, this run --family bfcn"):
+        Trainer(tiny(data, tmp_path / "second", init=path, width=4, family="bfcn"), quiet=True)
+
+
+def test_of_other_classes_all_but_the_head_is_taken(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tiny(data, tmp_path / "first"))
+    run = Trainer(tiny(data, tmp_path / "second", init=path, classes=("a", "b", "c")))
+    assert "the head begins anew" in capsys.readouterr().out
+    theirs = checkpoint.read(path)["network"]
+    own = run.network.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in theirs.items() if not name.startswith("stages.head"))
+
+
+def test_who_was_trained_on_this_runs_validation_images_is_noticed(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tiny(data, tmp_path / "teacher", full_precision=True))
+    Trainer(tiny(data, tmp_path / "same", teacher=path, init=path))
+    assert "warning" not in capsys.readouterr().out
+    other = tiny(data, tmp_path / "other", seed=1, teacher=path)
+    held = Trainer(other, quiet=True).validation
+    seen = set(checkpoint.read(path)["parts"]["training"]) & {sample.name for sample in held}
+    assert seen
+    Trainer(other)
+    said = capsys.readouterr().out
+    assert f"was trained on {len(seen)} of the {len(held)} validation images" in said
+    assert "its split is --seed 0 --validation 0.2" in said
+    state = checkpoint.read(path)
+    del state["parts"]  # as earlier versions: by the seed, on a folder of that name
+    checkpoint.write(Path(path), state)
+    Trainer(other)
+    assert f"was trained on {len(seen)} of" in capsys.readouterr().out
