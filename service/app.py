@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.api import access_log, auth, memory, models, openapi, operation, pages, segment, stream, tracing, v2
 from service.core.engine import Engine
-from service.core.service import assemble
+from service.core.service import Service, assemble
 from service.settings import Settings
 from service.telemetry.traces import Traces
 
@@ -29,7 +29,13 @@ def create_app(
     The first engine's model is the default one. `load` gives the engines anew, for `app.state.service.models.reload()`.
     `traces` takes a span of every request.
     """
-    service = assemble(engines if isinstance(engines, Sequence) else [engines], settings, clock, load, traces)
+    engines = engines if isinstance(engines, Sequence) else [engines]
+    return application(assemble(engines, settings, clock, load, traces), traces)
+
+
+def application(service: Service, traces: Traces | None = None) -> FastAPI:
+    """An ASGI application whose lifespan starts and stops `service`."""
+    settings = service.settings
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

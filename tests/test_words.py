@@ -151,7 +151,7 @@ def interface() -> Iterator[str]:
     monitor = Monitor(Meter(), lambda: 0, lambda: False)
     monitor.sample()
     metrics.show_energy(monitor, lambda: 0)
-    for family in metrics.registry.collect():
+    for family in (*metrics.registry.collect(), *metrics.gauges.collect()):
         yield family.name
         yield from (label for sample in family.samples for label in sample.labels)
     for collector in vars(metrics).values():

@@ -29,4 +29,4 @@ async def readyz(service: Running) -> JSONResponse:
 @router.get("/metrics", response_class=Response)
 async def metrics(service: Running) -> Response:
     """Prometheus' text format."""
-    return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return Response(await service.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -59,7 +59,7 @@ async def segment(request: Request) -> Response:
     """Segment one image (the body itself, or the form field `image`): 0/255 for one class, else class indices."""
     service = await running_service(request)
     params = query.segment_params(request.query_params, _accept(request), service)
-    service.lifecycle.require_room()
+    await service.lifecycle.require_room()
     data = await upload.image(request, service.settings)
     segmented = await in_time(request, service.pipeline.segment(data, params, held_by(request)), params.timeout_s)
     ms = milliseconds(segmented.seconds)
@@ -82,7 +82,7 @@ async def segment_batch(request: Request) -> Response:
     """
     service = await running_service(request)
     params = query.segment_params(request.query_params, "", service)
-    service.lifecycle.require_room()
+    await service.lifecycle.require_room()
     bodies = await upload.images(request, service.settings)
     memory = held_by(request)
     segmented = await in_time(request, service.pipeline.segment_all(bodies, params, memory), params.timeout_s)

@@ -20,8 +20,8 @@ from service.api.query import segment_params
 from service.api.running import running_service
 from service.api.taken import taken_member
 from service.api.timing import deadline_passed, milliseconds
-from service.core.lifecycle import RETRY
 from service.core.params import SegmentParams
+from service.core.readiness import RETRY
 from service.core.service import Service
 from service.problems import Problem, Unavailable
 from service.telemetry.metrics import Metrics
@@ -74,8 +74,10 @@ async def stream(socket: WebSocket) -> None:
         service.metrics.refusals.labels(problem.reason()).inc()
         await socket.send_denial_response(problem.response(socket.state.request_id))
         return
-    with service.open_streams:  # at once, so that no more can begin than may
+    try:
         await _serve(socket, service, params)
+    finally:
+        service.streams.add(-1)
 
 
 async def _serve(socket: WebSocket, service: Service, params: SegmentParams) -> None:
@@ -98,10 +100,10 @@ async def _serve(socket: WebSocket, service: Service, params: SegmentParams) -> 
 
 
 def _admitted(socket: WebSocket, service: Service) -> SegmentParams:
-    """What the query asks for, where another stream may begin; raises problems."""
+    """What the query asks for, where another stream may begin, which then has; raises problems."""
     params = segment_params(socket.query_params, "", service)
     service.lifecycle.require_ready()
-    if service.open_streams.count >= service.settings.streams:
+    if not service.streams.add(1, service.settings.streams):
         raise Unavailable(f"{service.settings.streams} streams are open", headers=RETRY)
     return params
 
@@ -135,8 +137,9 @@ async def _answer(socket: WebSocket, frames: LatestFrame, service: Service, para
             memory.grow(segmented.size)  # for a moment, twice
             body = b"".join(segmented.pieces)
             head |= {"status": 200, "ms": milliseconds(segmented.seconds)} | taken_member(segmented.taken)
-            if service.image_joules is not None:
-                head["joules_per_image"] = service.image_joules
+            joules = service.image_joules()
+            if joules is not None:
+                head["joules_per_image"] = joules
             service.metrics.frames.labels("answered").inc()
         await socket.send_json(head)
         if body:

@@ -26,7 +26,7 @@ def server_timing(ms: Mapping[str, float]) -> str:
 
 def joules_header(service: Service) -> dict[str, str]:
     """What an image costs at present, where that can be read."""
-    joules = service.image_joules
+    joules = service.image_joules()
     return {} if joules is None else {"X-Joules-Per-Image": f"{joules:.4g}"}
 
 

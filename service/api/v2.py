@@ -129,7 +129,7 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
     Parameters: `threshold`, `channel`, `timeout` in microseconds, `priority` (2 and above is low). A tensor is one
     page, so `page` may be 0 alone.
     """
-    service.lifecycle.require_room()
+    await service.lifecycle.require_room()
     body = await upload.body(request, service.settings)
     length = request.headers.get(oip.LENGTH_HEADER)
     asked = await service.threads.run(lambda: oip.read(body, length))

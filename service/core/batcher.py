@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from service.codec.pixels import Logits, Mask, Pixels
+from service.codec.pixels import Pixels
 from service.core import cost
 from service.core.appointments import Appointments
 from service.core.engine import Job
 from service.core.params import SegmentParams
+from service.core.queue import InferenceResult
 from service.core.shares import KINDS, Kind, Shares
 from service.logs import log
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
@@ -28,16 +29,6 @@ from service.settings import Settings
 
 FADING = 0.8  # weight of the past against the newest turn, in the measured speed
 DRAINING = {"Retry-After": "5"}
-
-
-@dataclass(frozen=True)
-class InferenceResult:
-    """One image's mask, its logits where wanted, and the seconds it waited and its whole batch was worked on."""
-
-    mask: Mask
-    logits: Logits | None
-    queue_s: float
-    engine_s: float
 
 
 @dataclass(eq=False)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from service.core.tally import Tally
 from service.problems import MemoryFull, TooCostly
 
 SMALL = 32  # that many small requests fill the budget
@@ -24,18 +25,26 @@ TRIM_BYTES = 64 << 20  # after a load of as many bytes, what it has left is give
 
 class Budget:
     """`size` bytes. `after` says how many seconds later a refused one should come again; `idle` is called when all that
-    was held is free again, after a load that was worth it.
+    this process held is free again, after a load that was worth it. `tally` is what several processes have in common.
     """
 
     def __init__(
-        self, size: int, after: Callable[[], int] = lambda: 1, idle: Callable[[], object] = lambda: None
+        self,
+        size: int,
+        after: Callable[[], int] = lambda: 1,
+        idle: Callable[[], object] = lambda: None,
+        tally: Tally | None = None,
     ) -> None:
         self.size = size
-        self.held = 0
         self._after = after
         self._idle = idle
-        self._most = 0  # held since it was idle
-        self._lock = threading.Lock()
+        self._tally = tally or Tally()
+        self._most = 0  # held by this process since it was idle
+
+    @property
+    def held(self) -> int:
+        """Bytes held by all requests."""
+        return self._tally.total
 
     def holding(self) -> Holding:
         """Nothing yet, for one request."""
@@ -44,15 +53,11 @@ class Budget:
     def change(self, had: int, wanted: int) -> None:
         """One request holds `wanted` bytes in place of `had`. Raises MemoryFull, and TooCostly for what never fits."""
         most = self.size if wanted * SMALL <= self.size else int(LARGE_SHARE * self.size)
-        with self._lock:
-            fits = wanted <= had or self.held - had + wanted <= most
-            if fits:
-                self.held += wanted - had
-                self._most = max(self._most, self.held)
-            idle = not self.held and self._most >= TRIM_BYTES
-            if idle:
-                self._most = 0
-        if idle:
+        fits = self._tally.add(wanted - had, most)
+        own = self._tally.own
+        self._most = max(self._most, own)
+        if not own and self._most >= TRIM_BYTES:
+            self._most = 0
             self._idle()
         if not fits and wanted > most:
             raise TooCostly(f"this takes {wanted} bytes of memory; the limit is {most}", limit=most)

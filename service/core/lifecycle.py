@@ -3,68 +3,49 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Literal
 
-from service.core.batcher import Batcher, InferenceResult
+from service.core.batcher import Batcher
 from service.core.engine import Engine
 from service.core.models import ModelRegistry, warm_up_image
 from service.core.params import SegmentParams
-from service.core.threads import CodecThreads
+from service.core.queue import InferenceResult
+from service.core.readiness import Readiness, State
 from service.logs import log
-from service.problems import Unavailable
 from service.settings import LAST_SHARE, Settings
 from service.telemetry.energy import Monitor
-from service.telemetry.traces import Traces
-
-State = Literal["loading", "ready", "draining", "failed", "hanging"]
-
-RETRY = {"Retry-After": "1"}
 
 
-class Lifecycle:
-    """`start` and `stop` bracket the life of the queue and of what runs beside it."""
+class Lifecycle(Readiness):
+    """`start` and `stop` bracket the life of the queue and of what runs beside it; `ended` ends all else."""
 
     def __init__(
         self,
         models: ModelRegistry,
         batcher: Batcher,
-        threads: CodecThreads,
         settings: Settings,
         energy: Monitor | None = None,
-        traces: Traces | None = None,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self.settled = threading.Event()  # set once the warm-up is over, well or not
         self._models = models
         self._batcher = batcher
-        self._threads = threads
         self._energy = energy
-        self._traces = traces
+        self._ended = ended
         self._settings = settings
         self._state: State = "loading"
 
     @property
     def state(self) -> State:
-        """Whether requests are taken ("ready"), or why not."""
+        """See `Readiness`."""
         if not self._batcher.works:
             return "failed"
         hanging = self._state == "ready" and self._batcher.running_s > self._settings.hang_ms / 1000
         return "hanging" if hanging else self._state
 
-    def require_alive(self) -> None:
-        """Raise Unavailable where the process cannot work any more, so that a supervisor should restart it."""
-        if self.state in ("failed", "hanging"):
-            why = "its engine failed on its first image, does not return, or has ended"
-            raise Unavailable(f"the server is {self.state}: {why}")
-
-    def require_ready(self) -> None:
-        """Raise Unavailable unless the server is warmed up and not draining."""
-        if self.state != "ready":
-            raise Unavailable(f"the server is {self.state}", headers=RETRY)
-
-    def require_room(self) -> None:
-        """Raise Unavailable or QueueFull if an image would be refused now: better before its upload than after."""
+    async def require_room(self) -> None:
+        """See `Readiness`."""
         self.require_ready()
         self._batcher.require_room()
 
@@ -76,16 +57,14 @@ class Lifecycle:
         self._warm_up(iter(self._models.engines))
 
     def stop(self) -> None:
-        """Finish what is queued, within the last share of the setting `drain_ms`, then stop all threads."""
+        """Finish what is queued, within the last share of the setting `drain_ms`, then all else."""
         timeout_s = 0 if self.state == "hanging" else LAST_SHARE * self._settings.drain_ms / 1000
         self._state = "draining"
         if not self._batcher.close(timeout_s):
             log.error("the engine hangs: what was under way is given up")
         if self._energy:
             self._energy.stop()
-        if self._traces:
-            self._traces.stop()
-        self._threads.stop()
+        self._ended()
 
     def _warm_up(self, engines: Iterator[Engine], last: Future[InferenceResult] | None = None) -> None:
         """Run one image on every engine, the next when the last is done: the queue may have room for only one."""

@@ -17,18 +17,18 @@ from service.telemetry.metrics import Metrics
 WARM_UP_SIDE = 256  # pixels
 
 
-class ModelRegistry:
-    """The engines by their models' names, the default one first. Raises ValueError where two have one name.
+class Models:
+    """The engines by their models' names, the default one first. Raises ValueError where two have one name."""
 
-    `load` gives them anew, for `reload`.
-    """
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.serve(engines)
 
-    def __init__(
-        self, engines: Sequence[Engine], metrics: Metrics, load: Callable[[], Sequence[Engine]] | None = None
-    ) -> None:
-        self._metrics = metrics
-        self._load = load
-        self._engines = self._by_name(engines)
+    def serve(self, engines: Sequence[Engine]) -> None:
+        """These from now on."""
+        named = {engine.model.name: engine for engine in engines}
+        if len(named) < len(engines):
+            raise ValueError(f"two of the models have one name: {', '.join(engine.model.name for engine in engines)}")
+        self._engines = named
 
     @property
     def engines(self) -> list[Engine]:
@@ -49,13 +49,30 @@ class ModelRegistry:
             raise NotFound(f"there is no model of this name; there is {', '.join(engines)}")
         return engines[name]
 
+
+class ModelRegistry(Models):
+    """Those of this process, which `load` gives anew. `changed` is called with them then."""
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        metrics: Metrics,
+        load: Callable[[], Sequence[Engine]] | None = None,
+        changed: Callable[[Sequence[Engine]], None] = lambda engines: None,
+    ) -> None:
+        super().__init__(engines)
+        self._metrics = metrics
+        self._load = load
+        self._changed = changed
+
     def reload(self) -> bool:
         """Load the models anew and serve them; what is queued runs on the old ones. On failure those stay: False."""
         try:
             engines = self._load() if self._load else self.engines
             for engine in engines:
                 engine.start([warm_up_image(engine.model)]).finish()
-            self._engines = self._by_name(engines)
+            self.serve(engines)
+            self._changed(engines)
         except Exception:  # a broken model file must not end a working server
             log.exception("the models could not be loaded anew; the old ones stay")
             self._metrics.reloads.labels("failed").inc()
@@ -63,13 +80,6 @@ class ModelRegistry:
         self._metrics.reloads.labels("ok").inc()
         log.info("serving %s", ", ".join(self._engines))
         return True
-
-    def _by_name(self, engines: Sequence[Engine]) -> dict[str, Engine]:
-        named = {engine.model.name: engine for engine in engines}
-        if len(named) < len(engines):
-            raise ValueError(f"two of the models have one name: {', '.join(engine.model.name for engine in engines)}")
-        self._metrics.show_models((name, e.model.family, e.device, e.kernel) for name, e in named.items())
-        return named
 
 
 def warm_up_image(model: Model, max_pixels: int = WARM_UP_SIDE**2) -> Pixels:

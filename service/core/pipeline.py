@@ -25,11 +25,11 @@ from service.codec import decode
 from service.codec.encoders import Result
 from service.codec.pixels import Pixels
 from service.core import cost
-from service.core.batcher import Batcher, InferenceResult
 from service.core.budget import Budget, Holding
 from service.core.params import SegmentParams
+from service.core.queue import InferenceResult, Queue
 from service.core.threads import CodecThreads
-from service.problems import DeadlinePassed, Problem
+from service.problems import DeadlinePassed, Problem, QueueFull, Unavailable
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import Traces
@@ -69,7 +69,7 @@ class Pipeline:
 
     def __init__(
         self,
-        batcher: Batcher,
+        queue: Queue,
         threads: CodecThreads,
         budget: Budget,
         settings: Settings,
@@ -77,7 +77,7 @@ class Pipeline:
         traces: Traces | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._batcher = batcher
+        self._queue = queue
         self._threads = threads
         self._budget = budget
         self._settings = settings
@@ -92,7 +92,7 @@ class Pipeline:
 
         def decode_and_queue() -> tuple[Decoded, Future[InferenceResult]]:
             decoded = self._decode(data, params, started, held)
-            return decoded, self._batcher.submit(decoded.image, params, deadline)
+            return decoded, self._queue.submit(decoded.image, params, deadline)
 
         with self._budget.holding() as held:
             queueing = self._threads.submit(decode_and_queue)
@@ -112,7 +112,7 @@ class Pipeline:
             held = [stack.enter_context(self._budget.holding()) for _ in bodies]
             decoded = [await self._decode_or_problem(*one, params) for one in zip(bodies, held, strict=True)]
             images = [entry.image for entry in decoded if isinstance(entry, Decoded)]
-            inferring = iter(self._batcher.submit_all(images, params, deadline))
+            inferring = iter(self._queue.submit_all(images, params, deadline))
             encoding = [
                 entry
                 if isinstance(entry, Problem)
@@ -124,7 +124,7 @@ class Pipeline:
     async def infer(self, images: Sequence[Pixels], params: SegmentParams, memory: Holding) -> list[InferenceResult]:
         """Queue and engine alone, for pixels: all of `images` or none."""
         memory.grow(sum(cost.run_bytes(params, image.shape) for image in images))
-        queued = self._batcher.submit_all(images, params, self._clock() + params.timeout_s)
+        queued = self._queue.submit_all(images, params, self._clock() + params.timeout_s)
         results = await asyncio.gather(*map(asyncio.wrap_future, queued))
         for result in results:
             self._observe({"queue": result.queue_s, "engine": result.engine_s})
@@ -155,7 +155,7 @@ class Pipeline:
         memory: Holding,
     ) -> SegmentResponse:
         """The response to an image that is in the queue; `memory` then holds it."""
-        encoder, batcher = params.encoder, self._batcher
+        encoder = params.encoder
         seconds = {"decode": decoded.seconds}
 
         def encode() -> list[bytes]:
@@ -170,7 +170,7 @@ class Pipeline:
             seconds.update(queue=result.queue_s, engine=result.engine_s, encode=self._clock() - started)
             return pieces
 
-        encoding = self._threads.after(inferring, encode, in_place=lambda: encoder.brief and not batcher.waiting)
+        encoding = self._threads.after(inferring, encode, in_place=lambda: encoder.brief and not self._queue.waiting)
         response = SegmentResponse(await asyncio.wrap_future(encoding), seconds, decoded.taken)
         held.hold(0)
         memory.grow(response.size)
@@ -189,6 +189,8 @@ async def _or_problem(encoding: Problem | Coroutine[Any, Any, SegmentResponse]) 
         return encoding
     try:
         return await encoding
+    except (QueueFull, Unavailable):  # the queue's answer to all of them
+        raise
     except Problem as problem:
         return problem
 

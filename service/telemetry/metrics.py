@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -16,13 +17,27 @@ BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)  # images
 ENERGY_LABELS = ("source", "boundary", "device")
 
+Read = Callable[[], float]
+
+
+class ModelInfo(NamedTuple):
+    """A model in the metrics."""
+
+    name: str
+    family: str
+    device: str
+    kernel: str
+
 
 class Metrics:
-    """The series by name: `metrics.images.inc()`. Labels hold only what the server chooses, never a client's text."""
+    """The series by name: `metrics.images.inc()`. Labels hold only what the server chooses, never a client's text.
+
+    `registry` has what is counted, `gauges` what is looked up when somebody asks.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.gauges = CollectorRegistry()
         self.requests = Counter(
             "mbunet_requests",
             "Requests answered, by route and outcome: ok, refused (4xx), failed (5xx), cancelled (the client left).",
@@ -42,14 +57,6 @@ class Metrics:
         self.engine_seconds = Counter(
             "mbunet_engine_busy_seconds", "Seconds in which an engine was at work.", registry=self.registry
         )
-        self.queue_images = Gauge("mbunet_queue_images", "Images waiting for an engine.", registry=self.registry)
-        self.memory = Gauge(
-            "mbunet_memory_bytes", "Bytes that requests hold: bodies, pixels, answers.", registry=self.registry
-        )
-        self.memory_limit = Gauge(
-            "mbunet_memory_limit_bytes", "Bytes that requests may hold in all.", registry=self.registry
-        )
-        self.streams = Gauge("mbunet_streams", "Websockets open.", registry=self.registry)
         self.frames = Counter(
             "mbunet_stream_frames",
             "Frames that came by websocket: answered, dropped (a newer one came) or refused.",
@@ -58,13 +65,6 @@ class Metrics:
         )
         self.reloads = Counter(
             "mbunet_reloads", "Reloads of the model files: ok, or failed.", ["outcome"], registry=self.registry
-        )
-        self.registry.register(LogCollector())
-        self.model_info = Gauge(
-            "mbunet_model_info",
-            "The model served; always 1.",
-            ["name", "family", "device", "kernel"],
-            registry=self.registry,
         )
 
     def observe(self, seconds: dict[str, float]) -> None:
@@ -78,24 +78,59 @@ class Metrics:
         self.batch_images.observe(images)
         self.engine_seconds.inc(seconds)
 
-    def show_memory(self, limit: int, held: Callable[[], int]) -> None:
-        """Tell of the budget."""
-        self.memory_limit.set(limit)
-        self.memory.set_function(held)
+    def show_process(self) -> None:
+        """Tell of this process and its log."""
+        ProcessCollector(registry=self.gauges)
+        self.gauges.register(LogCollector())
 
-    def show_models(self, models: Iterable[tuple[str, str, str, str]]) -> None:
-        """Tell of these models, (name, family, device, kernel) each, and of no others."""
-        self.model_info.clear()
-        for model in models:
-            self.model_info.labels(*model).set(1)
+    def show_load(self, queue: Read, memory: Read, memory_limit: int, streams: Read) -> None:
+        """Tell of images that wait, bytes that requests hold, and websockets."""
+        for name, meaning, read in (
+            ("mbunet_queue_images", "Images waiting for an engine.", queue),
+            ("mbunet_memory_bytes", "Bytes that requests hold: bodies, pixels, answers.", memory),
+            ("mbunet_memory_limit_bytes", "Bytes that requests may hold in all.", lambda: memory_limit),
+            ("mbunet_streams", "Websockets open.", streams),
+        ):
+            self.gauges.register(GaugeCollector(name, meaning, read))
+
+    def show_models(self, models: Callable[[], Iterable[ModelInfo]]) -> None:
+        """Tell of the models served at the time."""
+        self.gauges.register(ModelCollector(models))
 
     def show_energy(self, monitor: Monitor, images: Callable[[], int]) -> None:
         """Add the energy series; without a meter there are none."""
-        self.registry.register(EnergyCollector(monitor, images))
+        self.gauges.register(EnergyCollector(monitor, images))
 
     def text(self) -> bytes:
         """The exposition, in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self.registry) + generate_latest(self.gauges)
+
+
+class GaugeCollector(Collector):
+    """A number that is read when somebody asks."""
+
+    def __init__(self, name: str, meaning: str, read: Read) -> None:
+        self._name = name
+        self._meaning = meaning
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """The series, for the registry."""
+        yield GaugeMetricFamily(self._name, self._meaning, self._read())
+
+
+class ModelCollector(Collector):
+    """Which models there are."""
+
+    def __init__(self, models: Callable[[], Iterable[ModelInfo]]) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """The series, for the registry."""
+        info = GaugeMetricFamily("mbunet_model_info", "The model served; always 1.", labels=ModelInfo._fields)
+        for model in self._models():
+            info.add_metric(model, 1)
+        yield info
 
 
 class LogCollector(Collector):

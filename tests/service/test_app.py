@@ -23,8 +23,8 @@ from service import problems
 from service.api import pages
 from service.app import create_app
 from service.codec.decode import decode
-from service.core.batcher import InferenceResult
 from service.core.params import SegmentParams
+from service.core.queue import InferenceResult
 from service.settings import Settings
 from tests.models import random_model
 from tests.pictures import damaged, file_of, giant, images, photo

@@ -90,7 +90,7 @@ def test_when_the_client_is_ahead_the_newest_frame_wins() -> None:
     value = app.state.service.metrics.registry.get_sample_value
     assert value("mbunet_stream_frames_total", {"outcome": "dropped"}) == 5
     assert value("mbunet_stream_frames_total", {"outcome": "answered"}) == 2
-    assert value("mbunet_streams") == 0
+    assert app.state.service.streams.total == 0
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_stream_that_leaves_withdraws_its_frame() -> None:
             assert engine.entered.wait(PATIENCE)
         engine.gate.set()
         assert_lives_on(client)
-    assert app.state.service.metrics.registry.get_sample_value("mbunet_streams") == 0
+    assert app.state.service.streams.total == 0
 
 
 def test_streams_are_limited_in_number() -> None:

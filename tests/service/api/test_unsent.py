@@ -142,16 +142,16 @@ def test_a_request_whose_answer_nobody_reads_is_given_up() -> None:
 
 def test_a_websocket_whose_answers_nobody_reads_is_given_up() -> None:
     app = create_app(FakeEngine(), STALL)
-    streams = app.state.service.open_streams
+    streams = app.state.service.streams
     with serving(app) as client, lazy(client) as raw:
         head = "GET /stream?format=probability HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
         head += "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
         raw.sendall(head.encode())
         assert raw.recv(1 << 16).startswith(b"HTTP/1.1 101 ")
-        assert streams.count == 1
+        assert streams.total == 1
         raw.sendall(Frame(Opcode.BINARY, LARGE).serialize(mask=True))
         assert ends(raw)
-        while streams.count:
+        while streams.total:
             pass
 
 

@@ -13,8 +13,9 @@ import pytest
 from engine.model import Preprocessing
 from service.codec.encoders import ENCODERS
 from service.codec.pixels import Pixels
-from service.core.batcher import Batcher, InferenceResult, QueueLimits
+from service.core.batcher import Batcher, QueueLimits
 from service.core.params import SegmentParams
+from service.core.queue import InferenceResult
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
 from tests.service.fakes import PATIENCE, FakeEngine, fake_model
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from service.core.params import SegmentParams
-from service.core.service import assemble
+from service.core.service import Service, assemble
 from service.problems import Unavailable
 from service.settings import Settings
 from tests.service.fakes import PATIENCE, FakeEngine, fake_model
+
+
+def require_room(service: Service) -> Callable[[], None]:
+    return lambda: asyncio.run(service.lifecycle.require_room())
 
 
 def test_every_engine_is_warmed_up_by_an_image_that_the_limits_allow() -> None:
@@ -40,7 +46,7 @@ def test_a_server_whose_engines_thread_has_ended_is_neither_ready_nor_alive() ->
     image = np.zeros((16, 16, 3), np.uint8)
     assert service.batcher.submit(image, SegmentParams(service.models.default, 0.5)).result(PATIENCE)
     service.batcher._worker.join(PATIENCE)
-    for refuses in (service.lifecycle.require_alive, service.lifecycle.require_ready, service.lifecycle.require_room):
+    for refuses in (service.lifecycle.require_alive, service.lifecycle.require_ready, require_room(service)):
         with pytest.raises(Unavailable, match="failed"):
             refuses()
     service.lifecycle.stop()
@@ -50,7 +56,7 @@ def test_an_engine_that_fails_on_its_first_image_is_neither_ready_nor_alive() ->
     service = assemble([FakeEngine(breaks=lambda image: True)], Settings())
     service.lifecycle.start()
     assert service.lifecycle.settled.wait(PATIENCE)
-    for refuses in (service.lifecycle.require_alive, service.lifecycle.require_ready, service.lifecycle.require_room):
+    for refuses in (service.lifecycle.require_alive, service.lifecycle.require_ready, require_room(service)):
         with pytest.raises(Unavailable, match="failed"):
             refuses()
     service.lifecycle.stop()

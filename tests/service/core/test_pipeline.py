@@ -15,9 +15,9 @@ from engine import images
 from engine.images import WHOLE
 from service.codec import decode
 from service.codec.encoders import Encoder, Result
-from service.core.batcher import InferenceResult
 from service.core.params import SegmentParams
 from service.core.pipeline import Decoded, SegmentResponse
+from service.core.queue import InferenceResult
 from service.core.service import Service, assemble
 from service.settings import Settings
 from tests.service.fakes import PATIENCE, FakeEngine

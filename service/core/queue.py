@@ -1,0 +1,41 @@
+"""The queue's face: all that an image's way knows of what runs it, here (`core.batcher`) or in another process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.codec.pixels import Logits, Mask, Pixels
+from service.core.params import SegmentParams
+
+
+@dataclass(frozen=True)
+class InferenceResult:
+    """One image's mask, its logits where wanted, and the seconds it waited and its whole batch was worked on."""
+
+    mask: Mask
+    logits: Logits | None
+    queue_s: float
+    engine_s: float
+
+
+class Queue(Protocol):
+    """Images in, futures out, from any thread. Cancelling a future takes its image out.
+
+    What is refused raises QueueFull or Unavailable, at once or as the future's exception: all of `images` then do.
+    """
+
+    @property
+    def waiting(self) -> int:
+        """Images whose results somebody here waits for."""
+
+    def submit(self, image: Pixels, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
+        """Queue one image, for whose turn `deadline`, a time of the monotonic clock, is the last moment."""
+
+    def submit_all(
+        self, images: Sequence[Pixels], params: SegmentParams, deadline: float = math.inf
+    ) -> list[Future[InferenceResult]]:
+        """Queue all of `images`, or none."""
