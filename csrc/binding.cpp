@@ -155,7 +155,7 @@ NB_MODULE(_native, module) {
     session_class<cuda::Session>(module, "CudaSession")
         .def(nb::new_(&cuda::make_session), "gpu"_a)
         .def("load", &cuda::Session::load, nb::call_guard<nb::gil_scoped_release>())
-        .def("seconds", &cuda::Session::seconds, "begin"_a, "end"_a, "repeats"_a,
+        .def("seconds", &cuda::Session::seconds, "begin"_a, "end"_a, "repeats"_a, "launches"_a = 1,
              nb::call_guard<nb::gil_scoped_release>())
         .def("peak", &cuda::Session::peak, nb::call_guard<nb::gil_scoped_release>())
         .def_prop_ro("kernels", &cuda::Session::kernels);

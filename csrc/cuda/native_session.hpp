@@ -19,7 +19,7 @@ class NativeSession : public Session {
 
     void load() override;
     void run(const std::vector<Image>& images) override;
-    double seconds(int begin, int end, int repeats) override;
+    double seconds(int begin, int end, int repeats, int launches) override;
     double peak() override;
     std::vector<std::string> kernels() const override;
     size_t memory() const override;

@@ -39,8 +39,9 @@ class Session {
     virtual void load() = 0;
     // All images have one padded shape. The first run of a batch shape records its graph.
     virtual void run(const std::vector<Image>& images) = 0;
-    // Device seconds of the steps [begin, end) on the last run's images, the mean of `repeats` in one graph.
-    virtual double seconds(int begin, int end, int repeats) = 0;
+    // Device seconds of the steps [begin, end) on the last run's images, the mean of `launches` of a graph with
+    // `repeats` of them, behind one launch that warms up.
+    virtual double seconds(int begin, int end, int repeats, int launches) = 0;
     // Operations per second of products of bits alone, two to a multiplication and addition: what the device can reach.
     virtual double peak() = 0;
     // By step: what runs it. Empty before `load`.

@@ -37,6 +37,8 @@ def choose(plan: Plan, device: str, threads: int, kernel: str) -> tuple[str, Bac
     "auto" is the first GPU; it is the CPU where the user named a CPU kernel or where no GPU can be used: the log and
     `Engine.describe` say why. What that GPU fails at later, the CPU does, and the log says so.
     """
+    if threads < 0:  # even where a GPU would need none: "auto" may fall back to the CPU
+        raise EngineError(f"threads must not be negative, as {threads} is")
     if device == "auto":
         return _choose_automatically(plan, threads, kernel)
     if device == "cpu":

@@ -26,7 +26,9 @@ def main() -> None:
     """Measure the chosen parts."""
     args = arguments()
     if args.device != "cpu":
-        cuda.main(args.device, args.width, args.size, out=args.json)
+        batches = cuda.QUICK_BATCHES if args.quick else cuda.BATCHES
+        formats = () if args.without_torch else cuda.QUICK_TORCH if args.quick else tuple(cuda.TORCH)
+        cuda.main(args.device, args.width, args.size, batches, formats, args.json)
         return
     args.out.mkdir(parents=True, exist_ok=True)
     for name, part in parts().items():
@@ -99,6 +101,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 and so on (the default is cpu)")
     parser.add_argument("--width", type=int, default=64, help="of a GPU: channels of the first layer (default: 64)")
     parser.add_argument("--json", type=Path, help="of a GPU: write all that was measured to this file")
+    parser.add_argument("--quick", action="store_true", help="of a GPU: batches of 1 and 8, of PyTorch's formats FP16")
+    parser.add_argument("--without-torch", action="store_true", help="of a GPU: our own networks alone")
     parser.add_argument("--rounds", type=int, help="by default every part's own")
     parser.add_argument("--prepare", action="store_true", help="only make the peers' model files, which takes minutes")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the CSV files (runs/bench)")

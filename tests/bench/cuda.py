@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,11 +28,12 @@ from service.cli.terminal import table
 from tests.bench.contenders import fold_norm, image
 from tests.models import random_model
 
-BATCHES = (1, 8, 64)
-ZEROS = 0.8
+BATCHES, QUICK_BATCHES = (1, 8, 64), (1, 8)
+ZEROS = 0.9
 TORCH = {"FP32": ("float32", False), "TF32": ("float32", True), "FP16": ("float16", True), "BF16": ("bfloat16", True)}
+QUICK_TORCH = ("FP16",)
 REPEATS, CALLS = 20, 20
-LOAD_S = 3.0  # long against the 100 ms at which NVML's counter may be refreshed
+LOAD_S = 2.0  # long against the 100 ms at which NVML's counter may be refreshed
 
 
 @dataclass(frozen=True)
@@ -51,25 +52,39 @@ class Row:
         return self.batch / self.device_s
 
 
-def main(device: str, width: int, size: int, batches: tuple[int, ...] = BATCHES, out: Path | None = None) -> None:
-    """Measure on `device` ("cuda:0") and print tables; `out` takes everything as JSON."""
+def main(
+    device: str,
+    width: int,
+    size: int,
+    batches: Sequence[int] = BATCHES,
+    formats: Sequence[str] = tuple(TORCH),
+    out: Path | None = None,
+) -> None:
+    """Measure on `device` ("cuda:0") beside PyTorch in these formats; print tables. `out` takes everything as JSON.
+
+    What is ours comes first: a run that is cut short has it.
+    """
     index = int(device.partition(":")[2] or 0)
     gpu = _native.gpus()[index]
     print(f"{gpu.name}, compute capability {gpu.capability / 10}, width {width}, {size} x {size}, random weights")
     networks = {name: random_model(width, masked=blocks, zeros=ZEROS) for name, blocks in masks(width, size).items()}
     layers = by_layer(networks["cost-aware"], device, size)
     print_head()
+    found = {"gpu": gpu.name, "capability": gpu.capability, "width": width, "size": size, "zeros": ZEROS}
     rows = []
+
+    def add(row: Row) -> None:
+        print_row(row)
+        rows.append(asdict(row))
+        if out:
+            out.write_text(json.dumps(found | {"layers": layers, "rows": rows}, indent=1))
+
     for batch in batches:
         for name, model in networks.items():
-            rows.append(ours(name, model, device, gpu.bus, batch, size))
-            print_row(rows[-1])
-        for name in TORCH:
-            rows.append(torch_row(name, index, gpu.bus, batch, width, size))
-            print_row(rows[-1])
-    if out:
-        found = {"gpu": gpu.name, "capability": gpu.capability, "width": width, "size": size, "zeros": ZEROS}
-        out.write_text(json.dumps(found | {"layers": layers, "rows": [asdict(row) for row in rows]}, indent=1))
+            add(ours(name, model, device, gpu.bus, batch, size))
+    for batch in batches:
+        for name in formats:
+            add(torch_row(name, index, gpu.bus, batch, width, size))
 
 
 def masks(width: int, size: int) -> dict[str, tuple[str, ...]]:
@@ -101,7 +116,13 @@ def ours(name: str, model: Any, device: str, bus: str, batch: int, size: int) ->
         call_s = timed(lambda: engine.run(images))
         session = engine._backend.session  # type: ignore[attr-defined]
         device_s = statistics.median(session.seconds(0, steps, REPEATS) for _ in range(CALLS))
-        joules = joules_per_image(bus, lambda: session.seconds(0, steps, REPEATS), REPEATS * batch)
+        launches: int = max(1, round(LOAD_S / (REPEATS * device_s)))
+
+        def load() -> int:
+            session.seconds(0, steps, REPEATS, launches)
+            return (1 + launches) * REPEATS * batch  # the first launch warms up
+
+        joules = joules_per_image(bus, load)
     return Row(f"mbunet, {name}", batch, device_s, call_s, joules)
 
 
@@ -112,13 +133,16 @@ def torch_row(name: str, index: int, bus: str, batch: int, width: int, size: int
     with torch.cuda.device(index), torch.inference_mode():
         replay, call = torch_network(name, batch, width, size)
 
-        def replays() -> None:
-            for _ in range(REPEATS):
+        device_s = statistics.median(events(replay) for _ in range(CALLS))
+        replays = max(1, round(LOAD_S / device_s))
+
+        def load() -> int:
+            for _ in range(replays):
                 replay()
             torch.cuda.synchronize()
+            return replays * batch
 
-        device_s = statistics.median(events(replay) for _ in range(CALLS))
-        row = Row(f"PyTorch {name}", batch, device_s, timed(call), joules_per_image(bus, replays, REPEATS * batch))
+        row = Row(f"PyTorch {name}", batch, device_s, timed(call), joules_per_image(bus, load))
     torch.cuda.empty_cache()
     torch.compiler.reset()
     return row
@@ -187,18 +211,18 @@ def events(replay: Callable[[], None]) -> float:
     return 1e-3 * float(started.elapsed_time(ended)) / REPEATS
 
 
-def joules_per_image(bus: str, load: Callable[[], Any], images: int) -> float | None:
-    """Joules of the GPU's board per image under `load`, which runs `images` and returns; None where NVML has none."""
-    load()
+def joules_per_image(bus: str, load: Callable[[], int]) -> float | None:
+    """Joules of the GPU's board per image under `load`, which returns how many it has run; None where NVML has none.
+
+    All that runs between the two readings is counted; `load` lasts about LOAD_S, against which the gaps are short.
+    """
     with nvml_counter(bus) as read:
-        before, started, done = read(), time.perf_counter(), 0
+        before = read()
         if before is None:
             return None
-        while not done or time.perf_counter() - started < LOAD_S:
-            load()
-            done += images
+        images = load()
         after = read()
-    return None if after is None else (after - before) / done
+    return None if after is None else (after - before) / images
 
 
 @contextmanager

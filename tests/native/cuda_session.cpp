@@ -52,7 +52,9 @@ bool replay_case() {
     require(batch.logits == first, "the recorded graph gives other logits");
     require(protocol::masks_are_decisions(batch, session->network().classes()), "the graph gives another mask");
     require(session->memory() == memory, "memory grows with a known shape");
-    require(session->seconds(0, 1, 2) > 0 && session->peak() > 0, "nothing can be timed");
+    const int runs = fake_cudart::kernels_run;
+    require(session->seconds(0, 1, 2, 3) > 0 && session->peak() > 0, "nothing can be timed");
+    require(fake_cudart::kernels_run == runs + 2 * (1 + 3), "what is timed is not what was asked for");
     std::thread([&] { session.reset(); }).join();
     protocol::write_logits(batch);
     return true;

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.backends import registry
+from engine.layer import IMAGE, Layer
 from engine.runtime import Engine, EngineError
 from tests.cases import CASES, same
 from tests.models import random_model
@@ -50,11 +51,23 @@ def test_memory_does_not_grow_once_warm() -> None:
 
 
 def test_too_large_a_batch_is_an_error_and_no_end() -> None:
-    image = np.zeros((4096, 4096, 3), np.uint8)
+    """Of tensors that are all alive at once there are more than the memory holds; they are refused before any runs."""
+    large, channels, together = (4096, 4080), 4096, 4  # the most that a session takes in one launch
+    tensor_bytes = together * large[0] * large[1] * channels // 8
+    image = np.zeros((*large, 3), np.uint8)
     small = image[:16, :16].copy()
-    with Engine.load(random_model(width=256, masked=()), device="cuda") as engine:
+    model = random_model(layers=_alive_together(registry.gpus()[0].memory // tensor_bytes + 1, channels))
+    with Engine.load(model, device="cuda", tile_pixels=image.size) as engine:
         before = engine.run([small])[0][0]
-        free = registry.gpus()[0].memory
-        with pytest.raises(EngineError, match="of GPU memory for"):
-            engine.run([image] * (free // (4096 * 4096 * 256) + 1))
+        with pytest.raises(EngineError, match="of GPU memory for activations"):
+            engine.run([image] * together)
         assert np.array_equal(engine.run([small])[0][0], before)
+
+
+def _alive_together(tensors: int, channels: int) -> list[Layer]:
+    """A network in the middle of which so many tensors of full resolution still have a reader."""
+    flat = [Layer("0", "stem", (IMAGE,), channels, "int16", 3)]
+    flat += [Layer(str(i), "gate", (str(i - 1), str(i - 1)), channels) for i in range(1, tensors)]
+    for i in reversed(range(tensors - 1)):
+        flat.append(Layer(f"back{i}", "gate", (flat[-1].name, str(i)), channels))
+    return [*flat, Layer("head", "head", (flat[-1].name,), 1, "int16", 1)]
