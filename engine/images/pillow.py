@@ -50,7 +50,7 @@ def read_frames(
 def _bytes_a_pixel(image: Image.Image, kind: str, selection: Selection, profile: bytes) -> int:
     """What drawing takes at its peak: Pillow's own four, and copies."""
     more = kind == "GIF" or profile or image.has_transparency_data  # which a later frame of a GIF may have alone
-    return (18 if more else 12) + 7 * (kind == "WEBP") + 6 * (selection.page == "max")
+    return (18 if more else 12) + 8 * (kind == "WEBP") + 6 * (selection.page == "max")
 
 
 def displayed_size(data: bytes, kind: str, allowed: Allowance) -> tuple[int, int]:

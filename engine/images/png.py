@@ -99,7 +99,7 @@ def _deep(chunks: Chunks, allowed: Allowance) -> tuple[Raster, int]:
     count = CHANNELS.get(chunks.color, 1)
     check_sample_bytes("PNG", chunks.width * chunks.height * count * 2, allowed)
     plain = chunks.color == GREY and not chunks.transparent
-    allowed.claim(chunks.width * chunks.height * (13 if plain else 22))
+    allowed.claim(chunks.width * chunks.height * (13 if plain else 32))
     file = chunks.file()
     if chunks.color == GREY:
         grey, turn = _decoded(file, None, allowed)

@@ -58,7 +58,8 @@ def read(page: TiffPage, data: bytes, order: str, allowed: Allowance, plane: int
     tall = rows * columns * down if page.is_tiled else height
     size = tall * row_bytes * (channels if planar else 1)
     check_sample_bytes("TIFF", size, allowed)
-    allowed.claim(9 * size // 4 + 9 * height * width)
+    by_libtiff = (size + 4 * height * width) * (kind != "none")
+    allowed.claim(9 * size // 4 + 9 * height * width + by_libtiff)
     count = rows * columns
     pieces = _pieces(page, data, count * (channels if planar else 1), plane)
     groups = [pieces[i * count : (i + 1) * count] for i in range(channels if planar else 1)]

@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 
 from engine import images
 from engine.images.errors import TooManyPixelsError
-from tests.pictures import exif, file_of
+from tests.pictures import exif, file_of, png_chunk, png_of
 
 ROOT = Path(__file__).parents[3]
 SIDE = 1024
@@ -62,7 +62,7 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
         return lambda: tiff(shape, dtype, **options)
 
     icc: dict[str, Any] = {"icc_profile": other_primaries()}
-    second = [Image.new("P", (side, side), 3)]
+    frames: dict[str, Any] = {"save_all": True, "append_images": [Image.new("L", (side, side), 200)]}
     files = {
         **{f"PNG {mode}": blank(mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")},
         "PNG grey 16": blank("I;16"),
@@ -81,9 +81,27 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
         "TIFF 16": numbers((side, side, 4), "u2", photometric="rgb", extrasamples=["unassalpha"]),
         "TIFF float": numbers((side, side, 3), "f4", photometric="rgb"),
         "TIFF double": numbers((side, side), "f8"),
+        "TIFF planes": numbers((3, side, side), "u2", photometric="rgb", planarconfig="separate", compression="zlib"),
+        "TIFF tiles": numbers((side, side, 3), "u1", photometric="rgb", tile=(512, 512), compression="zlib"),
+        "TIFF wide integers": numbers((side, side), "i4"),
+        "TIFF alpha": numbers((side, side, 4), "u1", photometric="rgb", extrasamples=["unassalpha"]),
+        "TIFF inks": numbers((side, side, 4), "u1", photometric="separated"),
+        "TIFF bits": blank("1", "TIFF", compression="group4"),
+        "TIFF palette": blank("P", "TIFF", compression="tiff_lzw"),
+        "TIFF JPEG": blank("RGB", "TIFF", compression="jpeg"),
+        "TIFF LZW": blank("RGBA", "TIFF", compression="tiff_lzw"),
+        "TIFF turned": blank("RGB", "TIFF", tiffinfo={274: 6}),
+        "PNG turned": blank("RGB", exif=exif(6)),
+        "WebP turned": blank("RGBA", "WEBP", lossless=True, exif=exif(6)),
+        "PNG deep": lambda: png_of(np.ones((side, side, 4), np.uint16), 6, 16),
+        "PNG deep grey and alpha": lambda: png_of(np.ones((side, side, 2), np.uint16), 4, 16),
+        "PNG deep key": lambda: png_of(np.ones((side, side, 3), np.uint16), 2, 16, png_chunk(b"tRNS", bytes(6))),
     }
     return {name: Costly(make) for name, make in files.items()} | {
-        "GIF projected": Costly(blank("P", "GIF", save_all=True, append_images=second), "max"),
+        "GIF second page": Costly(blank("L", "GIF", **frames), 1),
+        "GIF projected": Costly(blank("L", "GIF", **frames), "max"),
+        "WebP second page": Costly(blank("RGB", "WEBP", lossless=True, **frames), 1),
+        "WebP projected": Costly(blank("RGB", "WEBP", lossless=True, **frames), "max"),
         "TIFF projected": Costly(numbers((4, side, side), "f4", photometric="minisblack"), "max"),
     }
 
