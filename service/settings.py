@@ -12,6 +12,9 @@ NOT_SETTINGS = frozenset(  # of tests and build
     {"MBUNET_REQUIRE_NEON", "MBUNET_REQUIRE_CHROMIUM", "MBUNET_REQUIRE_NVCC", "MBUNET_CUDA", "MBUNET_WERROR"}
 )
 
+GONE = {"queue_pixels": "MBUNET_MEMORY_BYTES bounds what requests hold"}
+"""Settings of before, and what does their work now."""
+
 LAST_SHARE = 0.1  # of drain_ms, for the last run of an engine when all requests are answered or given up
 ENERGY_SOURCES = ("auto", "nvml", "ina3221", "rapl", "none")
 
@@ -80,6 +83,8 @@ def load(environment: Mapping[str, str], flags: Mapping[str, str | None] | None 
     for key, text in environment.items():
         if key.startswith(PREFIX) and key not in NOT_SETTINGS:
             name = key.removeprefix(PREFIX).lower()
+            if name in GONE and key == PREFIX + name.upper():
+                raise SettingsError(f"{key} is gone: {GONE[name]}")
             if name not in known or key != PREFIX + name.upper():
                 raise SettingsError(f"{key} is not a setting{_hint(name, known)}")
             texts[name] = text

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from engine.images import Choice, read_choice
-from service.settings import Settings, load
+from service.settings import GONE, Settings, load
 
 if TYPE_CHECKING:
     from engine.runtime import Engine
@@ -43,12 +43,18 @@ def command(commands: Any, run: Callable[[argparse.Namespace], int], name: str =
 
 def renamed(command: argparse.ArgumentParser, old: str, new: str) -> None:
     """Answer a flag of before with what it is called now; it is not taken any more."""
-    command.add_argument(old, nargs="?", action=_Renamed, const=new, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    _of_before(command, old, f"is now called {new}")
 
 
-class _Renamed(argparse.Action):
+def _of_before(command: argparse.ArgumentParser, old: str, answer: str) -> None:
+    command.add_argument(
+        old, nargs="?", action=_OfBefore, const=answer, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+
+
+class _OfBefore(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        parser.error(f"{self.option_strings[0]} is now called {self.const}")
+        parser.error(f"{self.option_strings[0]} {self.const}")
 
 
 def add_settings(command: argparse.ArgumentParser, *names: str) -> None:
@@ -57,6 +63,13 @@ def add_settings(command: argparse.ArgumentParser, *names: str) -> None:
         if field.name in names:
             meaning = f"{field.metadata['meaning']} (default: {field.default})"
             command.add_argument(_flag(field.name), metavar="X", help=meaning)
+
+
+def add_all_settings(command: argparse.ArgumentParser) -> None:
+    """Add a flag for each of the settings; those of before answer what does their work now."""
+    add_settings(command, *(field.name for field in fields(Settings)))
+    for name, now in GONE.items():
+        _of_before(command, _flag(name), f"is gone: {now}")
 
 
 def add_objects(command: argparse.ArgumentParser) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from engine.images import SUFFIXES, ObjectParams, Selection, is_named_image
 from service.cli import flags
 from service.cli.flags import UserError
 from service.cli.terminal import progress
-from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.cli.bulk import Outcome
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add them to the parser's commands."""
-    flags.add_settings(flags.command(commands, serve), *(field.name for field in fields(Settings)))
+    flags.add_all_settings(flags.command(commands, serve))
     _segment_flags(flags.command(commands, segment))
 
 

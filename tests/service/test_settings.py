@@ -40,6 +40,11 @@ def test_a_misspelt_key_gets_a_hint() -> None:
         load({"MBUNET_QUEUE_IMAGE": "1"})
 
 
+def test_a_setting_of_before_says_what_does_its_work_now() -> None:
+    with pytest.raises(SettingsError, match="MBUNET_QUEUE_PIXELS is gone: MBUNET_MEMORY_BYTES bounds"):
+        load({"MBUNET_QUEUE_PIXELS": "1"})
+
+
 @pytest.mark.parametrize("key", ["MBUNET_REQUIRE_NEON", "MBUNET_WERROR"])
 def test_variables_of_build_and_tests_are_left_alone(key: str) -> None:
     assert load({key: "1"}) == Settings()
