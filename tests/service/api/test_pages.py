@@ -47,6 +47,19 @@ def address() -> Iterator[str]:
         yield str(client.base_url)
 
 
+def drop(page: Page, *files: Path) -> None:
+    """As a person who drags `files` onto the page."""
+    items = json.dumps([[file.name, list(file.read_bytes())] for file in files])
+    page.run(f"""(() => {{
+        const dropped = new DataTransfer();
+        for (const [name, bytes] of {items}) {{
+            dropped.items.add(new File([new Uint8Array(bytes)], name, {{ type: "image/png" }}));
+        }}
+        const event = new DragEvent("drop", {{ dataTransfer: dropped, cancelable: true, bubbles: true }});
+        document.getElementById("drop").dispatchEvent(event);
+    }})()""")
+
+
 def text(page: Page, element: str) -> str:
     found = page.run(f"document.getElementById({element!r}).textContent")
     assert isinstance(found, str)
@@ -68,16 +81,12 @@ def test_a_chosen_image_is_shown_with_its_mask_and_times(page: Page, address: st
     assert page.picture().startswith(b"\x89PNG")
 
 
-def test_a_dropped_image_and_another_model(page: Page, address: str) -> None:
+def test_a_dropped_image_and_another_model(page: Page, address: str, tmp_path: Path) -> None:
     page.open(address)
-    numbers = list(file_of(Image.fromarray(np.asarray(photo()) // 255)))  # class 0 and class 1
+    image = tmp_path / "photo.png"
+    image.write_bytes(file_of(Image.fromarray(np.asarray(photo()) // 255)))  # class 0 and class 1
     page.run("document.getElementById('model').value = 'second'; document.getElementById('model').onchange(); 0")
-    page.run(f"""(() => {{
-        const dropped = new DataTransfer();
-        dropped.items.add(new File([new Uint8Array({numbers})], "photo.png", {{ type: "image/png" }}));
-        const event = new DragEvent("drop", {{ dataTransfer: dropped, cancelable: true, bubbles: true }});
-        document.getElementById("drop").dispatchEvent(event);
-    }})()""")
+    drop(page, image)
     page.wait_for(SHOWN)
     width, height, colors = page.run(PAINTED)
     assert (width, height, colors["255,0,0,255"]) == (21, 13, 21 * 13 - FOREGROUND)
@@ -179,6 +188,19 @@ def test_several_images_are_gone_through_by_thumbnails_and_keys(page: Page, addr
     assert page.run("document.getElementById('figure').scrollWidth > document.getElementById('figure').clientWidth")
     press(page, "0")
     assert not text(page, "zoom").startswith("1.5")
+
+
+def test_all_that_is_dropped_is_segmented_at_once(page: Page, address: str, tmp_path: Path) -> None:
+    text = tmp_path / "text.png"
+    text.write_bytes(b"no image")
+    page.open(address)
+    drop(page, *files(tmp_path), text)
+    marks = "[...document.querySelectorAll('#strip button')].map((button) => button.className)"
+    page.wait_for(f"{marks}.join() === 'done,done,failed'")
+    assert page.run("document.querySelector('#strip [aria-current=true]').title") == "discs.png"
+    set_value(page, "threshold", "0.9")  # all anew
+    page.wait_for(f"images.every((image) => image.asked === wanted()) && {marks}.join() === 'done,done,failed'")
+    assert page.run("images[0].answer.objects.annotations.length") == 1
 
 
 def test_objects_are_counted_and_saved(page: Page, address: str, tmp_path: Path) -> None:
