@@ -7,7 +7,7 @@ bytes of the tensors that have `binary_data_size`, one after the other.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from service.problems import BadTensor
 
-INPUT, OUTPUT = "image", "mask"
+INPUT, MASK, LABELS = "image", "mask", "labels"
+OUTPUTS = {MASK: "UINT8", LABELS: "UINT16"}
+"""What may be asked for, the mask where nothing is, and of which datatype it is."""
+
 LENGTH_HEADER = "Inference-Header-Content-Length"
 MAX_JSON = 1 << 20  # bytes; more would keep all others waiting while it is read
+Plane = NDArray[np.uint8] | NDArray[np.uint16]
 NUMBERS = 1 << 14  # that become text at a time
 COUNT = {"type": "integer", "minimum": 1}
 SCHEMA = {  # of a request, for OpenAPI
@@ -26,12 +30,19 @@ SCHEMA = {  # of a request, for OpenAPI
     "required": ["inputs"],
     "properties": {
         "id": {"type": "string"},
+        "outputs": {
+            "type": "array",
+            "description": "by default the mask alone",
+            "items": {"type": "object", "required": ["name"], "properties": {"name": {"enum": list(OUTPUTS)}}},
+        },
         "parameters": {
             "type": "object",
             "properties": {
                 "threshold": {"type": "number", "minimum": 0, "maximum": 1},
                 "channel": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2}, {"const": "max"}]},
                 "page": {"anyOf": [{"const": 0}, {"const": "max"}]},
+                "split": {"enum": ["distance"], "description": "of labels: cut touching objects at their necks"},
+                "min_area": COUNT | {"description": "of labels: pixels of the smallest object"},
                 "timeout": COUNT | {"description": "microseconds"},
                 "priority": {"type": "integer", "minimum": 0, "description": "2 and above is low"},
             },
@@ -58,12 +69,14 @@ SCHEMA = {  # of a request, for OpenAPI
 
 @dataclass(frozen=True)
 class InferRequest:
-    """One request: its id, its parameters, the images uint8 [n, h, w, 3], and whether the mask goes out as bytes."""
+    """One request: its id, its parameters, the images uint8 [n, h, w, 3], and of each output that is asked for whether
+    it goes out as bytes.
+    """
 
     id: str | None
     parameters: dict[str, Any]
     images: NDArray[np.uint8]
-    binary: bool
+    outputs: dict[str, bool]
 
 
 def read(body: bytes, header_length: str | None) -> InferRequest:
@@ -82,48 +95,69 @@ def read(body: bytes, header_length: str | None) -> InferRequest:
         document = json.loads(body[:length])
     except (ValueError, RecursionError) as error:
         raise BadTensor(f"the inference request is no JSON: {error}") from None
-    tensor = _only(document, "inputs", INPUT)
-    outputs = document.get("outputs")
-    output = _only(document, "outputs", OUTPUT) if outputs else {}
+    tensors = _tensors(document, "inputs")
+    if list(tensors) != [INPUT]:
+        raise BadTensor(f"'inputs' must hold exactly one tensor, called {INPUT!r}")
     parameters = _object(document, "parameters")
-    binary = _object(output, "parameters").get("binary_data", parameters.get("binary_data_output", False))
     identity = document.get("id")
     return InferRequest(
-        identity if isinstance(identity, str) else None, parameters, _images(tensor, body[length:]), bool(binary)
+        identity if isinstance(identity, str) else None,
+        parameters,
+        _images(tensors[INPUT], body[length:]),
+        _outputs(document, bool(parameters.get("binary_data_output", False))),
     )
 
 
-def write(request: InferRequest, model: str, masks: Sequence[NDArray[np.uint8]]) -> tuple[list[bytes], dict[str, str]]:
-    """Body, in pieces, and headers of the answer with `masks`, uint8 [h, w] each and all of one size."""
+def write(
+    request: InferRequest, model: str, outputs: Mapping[str, Sequence[Plane]]
+) -> tuple[list[bytes], dict[str, str]]:
+    """Body, in pieces, and headers of the answer with `outputs`: of each [h, w] for every image, all of one size."""
     document = {"model_name": model, "model_version": "1"} | ({} if request.id is None else {"id": request.id})
-    output: dict[str, Any] = {"name": OUTPUT, "datatype": "UINT8", "shape": [len(masks), *masks[0].shape]}
-    if not request.binary:
-        head = f'{json.dumps(document)[:-1]}, "outputs": [{json.dumps(output)[:-1]}, "data": ['
-        return [head.encode(), *_numbers(masks), b"]}]}"], {"Content-Type": "application/json"}
-    output["parameters"] = {"binary_data_size": sum(mask.nbytes for mask in masks)}
-    binary_head = json.dumps(document | {"outputs": [output]}).encode()
-    headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(len(binary_head))}
-    return [binary_head, *(mask.tobytes() for mask in masks)], headers
+    head, rest = [f'{json.dumps(document)[:-1]}, "outputs": ['.encode()], []
+    for number, (name, planes) in enumerate(outputs.items()):
+        tensor: dict[str, Any] = {"name": name, "datatype": OUTPUTS[name], "shape": [len(planes), *planes[0].shape]}
+        head += [b", "] if number else []
+        if request.outputs[name]:
+            tensor["parameters"] = {"binary_data_size": sum(plane.nbytes for plane in planes)}
+            head += [json.dumps(tensor).encode()]
+            rest += [plane.tobytes() for plane in planes]
+        else:
+            head += [f'{json.dumps(tensor)[:-1]}, "data": ['.encode(), *_numbers(planes), b"]}"]
+    head += [b"]}"]
+    if not rest:
+        return head, {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(sum(map(len, head)))}
+    return head + rest, headers
 
 
-def _numbers(masks: Sequence[NDArray[np.uint8]]) -> Iterator[bytes]:
+def _numbers(planes: Sequence[Plane]) -> Iterator[bytes]:
     """All values, by commas, some at a time."""
-    for number, mask in enumerate(masks):
-        flat = mask.ravel()
+    for number, plane in enumerate(planes):
+        flat = plane.ravel()
         for first in range(0, flat.size, NUMBERS):
             text = json.dumps(flat[first : first + NUMBERS].tolist())[1:-1]
             yield (", " if number or first else "").encode() + text.encode()
 
 
-def _only(document: Any, key: str, name: str) -> dict[str, Any]:
-    """The one tensor called `name` in the list `key`."""
+def _outputs(document: dict[str, Any], binary: bool) -> dict[str, bool]:
+    """What is asked for, and whether as bytes; `binary` where that is not said."""
+    if not document.get("outputs"):
+        return {MASK: binary}
+    tensors = _tensors(document, "outputs")
+    if not OUTPUTS.keys() >= tensors.keys():
+        raise BadTensor(f"'outputs' may hold {' and '.join(map(repr, OUTPUTS))}")
+    return {name: bool(_object(tensor, "parameters").get("binary_data", binary)) for name, tensor in tensors.items()}
+
+
+def _tensors(document: Any, key: str) -> dict[str, dict[str, Any]]:
+    """The tensors in the list `key`, by name."""
     tensors = document.get(key) if isinstance(document, dict) else None
     if not isinstance(tensors, list) or not all(isinstance(tensor, dict) for tensor in tensors):
         raise BadTensor(f"the request has no list {key!r} of tensors")
-    if [tensor.get("name") for tensor in tensors] != [name]:
-        raise BadTensor(f"{key!r} must hold exactly one tensor, called {name!r}")
-    tensor: dict[str, Any] = tensors[0]
-    return tensor
+    named = {str(tensor.get("name")): tensor for tensor in tensors}
+    if len(named) < len(tensors):
+        raise BadTensor(f"two of {key!r} have one name")
+    return named
 
 
 def _object(parent: dict[str, Any], key: str) -> dict[str, Any]:

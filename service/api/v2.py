@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from engine.images import (
 )
 from service.api import oip, upload
 from service.api.memory import PiecesResponse, held_by
-from service.api.oip import INPUT, OUTPUT, InferRequest
+from service.api.oip import INPUT, LABELS, MASK, OUTPUTS, InferRequest
 from service.api.openapi import BYTES, problem_responses
 from service.api.running import Running
 from service.api.timing import in_time, joules_header, milliseconds, server_timing
+from service.codec.encoders import ENCODERS, labelled
+from service.codec.pixels import Mask
 from service.core import cost, params
 from service.core.engine import Engine
 from service.core.params import SegmentParams
@@ -91,7 +94,7 @@ async def metadata(engine: Known) -> dict[str, Any]:
         "versions": [VERSION],
         "platform": "mbunet",
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, -1, -1, 3]}],
-        "outputs": [{"name": OUTPUT, "datatype": "UINT8", "shape": [-1, -1, -1]}],
+        "outputs": [{"name": name, "datatype": kind, "shape": [-1, -1, -1]} for name, kind in OUTPUTS.items()],
     }
 
 
@@ -104,7 +107,7 @@ async def config(engine: Known, service: Running) -> dict[str, Any]:
         "platform": "mbunet",
         "max_batch_size": service.settings.request_images,
         "input": [{"name": INPUT, "data_type": "TYPE_UINT8", "dims": [-1, -1, 3]}],
-        "output": [{"name": OUTPUT, "data_type": "TYPE_UINT8", "dims": [-1, -1]}],
+        "output": [{"name": name, "data_type": f"TYPE_{kind}", "dims": [-1, -1]} for name, kind in OUTPUTS.items()],
     }
 
 
@@ -124,10 +127,12 @@ async def model_ready(engine: Known, service: Running) -> JSONResponse:
     openapi_extra=BODY,
 )
 async def infer(engine: Known, request: Request, service: Running) -> Response:
-    """Masks uint8 [n, h, w] of images uint8 [n, h, w, 3]: what /segment gives, 0/255 or class indices.
+    """Of images uint8 [n, h, w, 3] the output `mask`: uint8 [n, h, w], what /segment gives, 0/255 or class indices.
 
-    Parameters: `threshold`, `channel`, `timeout` in microseconds, `priority` (2 and above is low). A tensor is one
-    page, so `page` may be 0 alone.
+    Where it is asked for, the output `labels`: uint16 [n, h, w], numbers of objects as in format labels.
+
+    Parameters: `threshold`, `channel`, `timeout` in microseconds, `priority` (2 and above is low); of labels `split`
+    and `min_area`. A tensor is one page, so `page` may be 0 alone, and what the model names of files does not matter.
     """
     await service.lifecycle.require_room()
     body = await upload.body(request, service.settings)
@@ -139,17 +144,30 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
     memory = held_by(request)
     results = await in_time(request, service.pipeline.infer(images, wanted, memory), wanted.timeout_s)
     request.state.log |= {"model": engine.model.name, "images": len(results), "bytes": len(body)}
-    memory.grow((2 if asked.binary else 12) * sum(result.mask.size for result in results))
+    memory.grow(_answer_bytes(asked) * sum(result.mask.size for result in results))
 
     def write() -> tuple[list[bytes], dict[str, str]]:
-        scale = np.uint8(255 if len(engine.model.classes) == 1 else 1)
-        masks = [result.mask * scale for result in results]
-        return oip.write(asked, engine.model.name, masks)
+        masks = [result.mask for result in results]
+        outputs = {name: [_OUTPUT[name](mask, wanted) for mask in masks] for name in asked.outputs}
+        return oip.write(asked, engine.model.name, outputs)
 
     pieces, headers = await service.threads.run(write)
     last = results[-1]
     timing = {"Server-Timing": server_timing(milliseconds({"queue": last.queue_s, "engine": last.engine_s}))}
     return PiecesResponse(pieces, headers.pop("Content-Type"), headers | timing | joules_header(service))
+
+
+_OUTPUT: dict[str, Callable[[Mask, SegmentParams], oip.Plane]] = {
+    MASK: lambda mask, wanted: mask * np.uint8(255 if len(wanted.engine.model.classes) == 1 else 1),
+    LABELS: lambda mask, wanted: labelled(mask, wanted.objects)[0].astype(np.uint16),
+}
+"""[h, w] of every output."""
+
+
+def _answer_bytes(asked: InferRequest) -> int:
+    """Bytes that a pixel takes in the answer and on the way to it."""
+    number = {MASK: (2, 12), LABELS: (4, 18)}  # as bytes, as text
+    return sum(number[name][0 if binary else 1] for name, binary in asked.outputs.items())
 
 
 def _require_size(asked: InferRequest, engine: Engine, service: Service) -> None:
@@ -163,7 +181,9 @@ def _params(asked: InferRequest, engine: Engine, service: Service) -> SegmentPar
     timeout_s = params.timeout_s(_timeout_ms(asked), service.settings.timeout_ms)
     threshold = params.threshold(engine, _threshold(asked))
     selection = Selection(_part(asked, "channel"), _part(asked, "page"))
-    return SegmentParams(engine, threshold, timeout_s=timeout_s, low_priority=_is_low(asked), selection=selection)
+    encoder = ENCODERS[LABELS if LABELS in asked.outputs else "png"]
+    objects = params.objects(encoder, _split(asked), _min_area(asked))
+    return SegmentParams(engine, threshold, encoder, timeout_s, _is_low(asked), selection, objects)
 
 
 def _part(asked: InferRequest, name: str) -> Choice:
@@ -181,6 +201,20 @@ def _channel(image: Pixels, selection: Selection) -> Pixels:
         return image if selection.channel is None else of_colors(image, selection.channel)
     except NoSuchPartError as error:
         raise BadParameter(error.reason) from None
+
+
+def _split(asked: InferRequest) -> str | None:
+    value: str | None = asked.parameters.get("split")
+    if value not in (None, "distance"):
+        raise BadParameter("split: distance, or nothing")
+    return value
+
+
+def _min_area(asked: InferRequest) -> int | None:
+    value: int | None = asked.parameters.get("min_area")
+    if value is not None and not (type(value) is int and value > 0):
+        raise BadParameter("min_area: a whole number of pixels from 1")
+    return value
 
 
 def _threshold(asked: InferRequest) -> float | None:

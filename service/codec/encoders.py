@@ -103,12 +103,12 @@ def to_probability(logits: Logits, model: Model) -> Iterator[bytes]:
 
 def to_labels(mask: Mask, params: ObjectParams) -> Iterator[bytes]:
     """16-bit PNG with the number of every pixel's object, those of format objects; 0 is background."""
-    return png.labels(_labelled(mask, params)[0])
+    return png.labels(labelled(mask, params)[0])
 
 
 def to_objects(mask: Mask, logits: Logits, model: Model, params: ObjectParams) -> Iterator[bytes]:
     """JSON with every object, as a COCO document of one image (`objects.document`)."""
-    labels, classes = _labelled(mask, params)
+    labels, classes = labelled(mask, params)
     own = np.empty(mask.shape)
     for rows, probability in _probabilities(logits, model):
         several = probability.ndim == 3
@@ -120,7 +120,8 @@ def to_objects(mask: Mask, logits: Logits, model: Model, params: ObjectParams) -
     yield from _listed(document, "annotations", (iter([_json(part)[1:-1]]) for part in parts))
 
 
-def _labelled(mask: Mask, params: ObjectParams) -> tuple[Labels, NDArray[np.uint8]]:
+def labelled(mask: Mask, params: ObjectParams) -> tuple[Labels, NDArray[np.uint8]]:
+    """Number of every pixel's object [h, w], 0 of the background, and the class of each; raises TooManyObjects."""
     try:
         return label(mask, params)
     except TooManyObjectsError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine.runtime import Engine
 from service import problems
@@ -62,7 +64,10 @@ def test_health_and_metadata(asked: Any) -> None:
     assert "binary_tensor_data" in asked.get_server_metadata()["extensions"]
     described = asked.get_model_metadata("fake")
     assert described["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
-    assert described["outputs"] == [{"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]}]
+    assert described["outputs"] == [
+        {"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]},
+        {"name": "labels", "datatype": "UINT16", "shape": [-1, -1, -1]},
+    ]
     assert asked.get_model_config("fake", "1")["input"][0]["data_type"] == "TYPE_UINT8"
     assert [entry["name"] for entry in asked.get_model_repository_index()] == ["fake"]
 
@@ -80,6 +85,28 @@ def test_the_mask_is_that_of_segment_byte_for_byte(
     expected = mask_of(client.post("/segment", content=file_of(photo()), headers=PNG))
     assert masks[0].tobytes() == expected.tobytes()
     assert masks[1].tobytes() == expected[::-1].tobytes()
+
+
+@pytest.mark.parametrize("binary", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(("parameters", "count"), [({}, 2), ({"split": "distance"}, 3), ({"min_area": 60}, 1)])
+def test_labels_are_those_of_segment(
+    asked: Any, client: httpx.Client, binary: tuple[bool, bool], parameters: dict[str, Any], count: int
+) -> None:
+    y, x = np.mgrid[:30, :60]
+    pixels = np.zeros((30, 60, 3), np.uint8)
+    for center, radius in ((12, 9), (27, 9), (50, 4)):
+        pixels[(x - center) ** 2 + (y - 14) ** 2 < radius**2] = 255
+    outputs = [triton.InferRequestedOutput(*each) for each in zip(("labels", "mask"), binary, strict=True)]
+    result = asked.infer("fake", [tensor(np.stack([pixels, pixels * 0]))], outputs=outputs, parameters=parameters)
+    labels, masks = result.as_numpy("labels"), result.as_numpy("mask")
+    file = file_of(Image.fromarray(pixels))
+    answer = client.post("/segment", params=parameters | {"format": "labels"}, content=file, headers=PNG)
+    with Image.open(io.BytesIO(answer.content)) as expected:
+        assert np.array_equal(labels[0], np.asarray(expected))
+    assert labels.dtype == np.uint16
+    assert labels[0].max() == count
+    assert not labels[1].any()
+    assert np.array_equal(masks[0], pixels[:, :, 0])
 
 
 def test_threshold_timeout_and_priority_are_taken(asked: Any) -> None:
@@ -172,6 +199,7 @@ def test_plain_json_needs_no_client(client: httpx.Client) -> None:
         ),
         json.dumps(infer_body() | {"outputs": [{"name": "x"}]}).encode(),
         json.dumps(infer_body() | {"outputs": 7}).encode(),
+        json.dumps(infer_body() | {"outputs": [{"name": "mask"}, {"name": "mask"}]}).encode(),
         json.dumps(infer_body() | {"parameters": []}).encode(),
         json.dumps(infer_body() | {"parameters": {"timeout": -1}}).encode(),
     ],
@@ -188,9 +216,22 @@ def test_a_header_length_that_cannot_be(client: httpx.Client, length: str) -> No
     assert client.post(INFER, content=b"{}", headers=headers).status_code == 400
 
 
-@pytest.mark.parametrize("parameters", [{"threshold": 2}, {"threshold": "x"}, {"timeout": 10**12}])
-def test_parameters_out_of_range(client: httpx.Client, parameters: dict[str, Any]) -> None:
-    assert client.post(INFER, json=infer_body() | {"parameters": parameters}).status_code == 422
+@pytest.mark.parametrize(
+    ("parameters", "output"),
+    [
+        ({"threshold": 2}, "mask"),
+        ({"threshold": "x"}, "mask"),
+        ({"timeout": 10**12}, "mask"),
+        ({"split": "distance"}, "mask"),  # of labels alone
+        ({"min_area": 4}, "mask"),
+        ({"split": "watershed"}, "labels"),
+        ({"min_area": 0}, "labels"),
+        ({"min_area": "4"}, "labels"),
+    ],
+)
+def test_parameters_out_of_range(client: httpx.Client, parameters: dict[str, Any], output: str) -> None:
+    body = infer_body() | {"parameters": parameters, "outputs": [{"name": output}]}
+    assert client.post(INFER, json=body).status_code == 422
 
 
 def test_an_image_over_the_pixel_limit(client: httpx.Client) -> None:
