@@ -31,6 +31,7 @@ MAX_INPUTS = 65528
 """Most bits that one output of a convolution adds up: what the CPU's lists of them hold, filled up to whole quads."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PART = re.compile(r"([0-9]{1,9}|max)?")
 LABEL_LENGTH = 64
 
 OPTIONS = ("segments", "residual", "residual_exponent", "doublings", "scale")
@@ -146,6 +147,8 @@ def _check_preprocessing(model: Model) -> None:
     require(known, place, f"resize_mode {shorten(how.resize_mode)} is not supported by this version")
     known = how.contrast in ("none", "stretch")
     require(known, place, f"contrast {shorten(how.contrast)} is not supported by this version")
+    for name, part in (("channel", how.channel), ("page", how.page)):
+        require(bool(PART.fullmatch(part)), place, f"{name} {shorten(part)} is neither a number from 0 nor 'max'")
     for side in (how.height, how.width):
         if how.resize_mode == "pad":
             require(side == 0, place, "only resized images have a height and a width")

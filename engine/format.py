@@ -90,7 +90,7 @@ def _to_json(model: Model) -> str:
         "format": FORMAT,
         "layers": [asdict(layer) for layer in model.layers],
         "classes": [asdict(info) for info in model.classes],
-        "preprocessing": asdict(model.preprocessing),
+        "preprocessing": {name: value for name, value in asdict(model.preprocessing).items() if value != ""},
     }
     try:
         text = json.dumps(description, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -133,12 +133,13 @@ def _refuse_constant(name: str) -> NoReturn:
 def _fields(cls: type[Any], value: Any, place: str) -> dict[str, Any]:
     """The JSON object `value` as the arguments of dataclass `cls`."""
     _typed(dict, value, place)
-    declared = {field.name: str(field.type) for field in fields(cls) if field.name != "tensors"}
+    declared = {field.name: field for field in fields(cls) if field.name != "tensors"}
     for name in sorted(declared.keys() | value.keys()):
         require(name in declared, place, f"has the unknown key {shorten(name)}")
-        require(name in value, place, f"lacks {name!r}")
+        require(name in value or "optional" in declared[name].metadata, place, f"lacks {name!r}")
     place = f"layer {shorten(value['name'])}" if cls in (Layer, legacy.Layer1) else place
-    return {name: PARSERS[kind](value[name], f"{place}, {name}") for name, kind in declared.items()}
+    given = {name: str(field.type) for name, field in declared.items() if name in value}
+    return {name: PARSERS[kind](value[name], f"{place}, {name}") for name, kind in given.items()}
 
 
 def _typed(cls: type[Any], value: Any, place: str) -> Any:

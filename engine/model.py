@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,10 @@ from engine.layer import Layer
 
 class ModelFileError(ValueError):
     """A model or model file that is not what it should be; the message names the tensor, layer or field."""
+
+
+OPTIONAL = {"optional": True}
+"""Metadata of fields that a model file leaves out where they are empty."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,16 @@ class Preprocessing:
 
     With the `resize_mode` "pad" it keeps its size, with "resize" it becomes `height` x `width`; either way its edges
     are replicated to what `Model.padded` says. With `contrast` "stretch" its grey range is stretched first
-    (`engine.preprocess.stretch`).
+    (`engine.preprocess.stretch`). Of a file with several channels or pages the decoder takes `channel` and `page`, each
+    a number from 0, or "max" for the maximum projection, unless a request says otherwise; empty: the first.
     """
 
     resize_mode: str = "pad"
     height: int = 0
     width: int = 0
     contrast: str = "none"
+    channel: str = field(default="", metadata=OPTIONAL)
+    page: str = field(default="", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,11 @@ class Selection:
     channel: Choice = None
     page: Choice = None
 
+    def before(self, default: Selection) -> Selection:
+        """What this says and, where it says nothing, what `default` does."""
+        channel = default.channel if self.channel is None else self.channel
+        return Selection(channel, default.page if self.page is None else self.page)
+
 
 FIRST = Selection()
 

@@ -50,7 +50,7 @@ def _what(model: Model) -> str:
     return (
         f"Segments: {names}. {NETWORKS[model.family]} ({model.family}) whose activations are {activations}; "
         f"{_masked(bits)}, the others binary; {size:,} bit weights, {zeros / size:.1%} of them zero. "
-        f"Images are {_fitted(model)}, contrast: {model.preprocessing.contrast}."
+        f"Images are {_fitted(model)}, contrast: {model.preprocessing.contrast}{_taken(model)}."
     )
 
 
@@ -67,6 +67,11 @@ def _fitted(model: Model) -> str:
     if how.resize_mode == "resize":
         return f"resized to {how.height} x {how.width} pixels"
     return f"padded to multiples of {model.stride} pixels"
+
+
+def _taken(model: Model) -> str:
+    named = {"channel": model.preprocessing.channel, "page": model.preprocessing.page}
+    return "".join(f", {name}: {choice}" for name, choice in named.items() if choice)
 
 
 def _story(story: Mapping[str, Any]) -> list[str]:

@@ -68,8 +68,12 @@ class Config:
         0.0, "share of the run in which weights and activations fall from 32 bits over 8, 4 and 2 to their own"
     )
     contrast: str = _setting("none", "none, or stretch every image to its own grey range")
-    channel: str = _setting("", "channel of images that have several, from 0, or max; the first by default")
-    page: str = _setting("", "page of images that have several, from 0, or max; the first by default")
+    channel: str = _setting(
+        "", "channel of images that have several, from 0, or max; by default the model's own, or the first"
+    )
+    page: str = _setting(
+        "", "page of images that have several, from 0, or max; by default the model's own, or the first"
+    )
     resize: int = _setting(0, "side that every image is resized to first; 0: images keep their size")
     validation: float = _setting(0.2, "share of the samples that no training step sees")
     group: str = _setting(
@@ -131,10 +135,9 @@ class Config:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images are fitted to the network, in training and in the model file."""
-        if self.resize:
-            return Preprocessing("resize", height=self.resize, width=self.resize, contrast=self.contrast)
-        return Preprocessing(contrast=self.contrast)
+        """How images are fitted to the network, and what is taken of them, in training and in the model file."""
+        mode = "resize" if self.resize else "pad"
+        return Preprocessing(mode, self.resize, self.resize, self.contrast, self.channel, self.page)
 
     @property
     def steps(self) -> int:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from engine import format, mbu, ops, preprocess, selftest
 from engine.backends import reference
 from engine.bits import pack
+from engine.images import FIRST, Selection
 from engine.layer import Layer
-from engine.model import ClassInfo, Model
+from engine.model import ClassInfo, Model, Preprocessing
 from engine.preprocess import Image
 from engine.prune import prune
 from engine.runtime import Engine
@@ -50,12 +51,14 @@ def export(
     color: tuple[int, int, int] = (64, 192, 96),
     metrics: Mapping[str, Any] | None = None,
     threshold: float = 0.5,
+    selection: Selection = FIRST,
 ) -> Path:
     """Write the model file of `checkpoint` to `out`, read it back and prove it; returns its path.
 
     Channels that can never change a result are left out, and where the training data is at hand the probabilities are
     calibrated on its validation images. `name` is the file's stem by default, `threshold` the probability at
-    which a pixel is foreground unless a request says otherwise. `metrics` (JSON) go into the provenance,
+    which a pixel is foreground unless a request says otherwise, and `selection` the channel and page that the model
+    names, by default those that it has learned from. `metrics` (JSON) go into the provenance,
     by default those that the trainer logged for this checkpoint. The proof runs random images and, where the training
     data is at hand, some of it. A file that fails is not left behind.
     """
@@ -72,7 +75,8 @@ def export(
     part = out.with_name(f"{out.name}.part")
     small = prune(model)
     provenance = {**model.provenance, "removed": small.report(model)}
-    small = replace(small, model=replace(small.model, threshold=threshold, provenance=provenance))
+    how = _naming(model.preprocessing, selection)
+    small = replace(small, model=replace(small.model, threshold=threshold, provenance=provenance, preprocessing=how))
     try:
         format.save(small.model, part)
         prove(network, format.load(part), proof_images(config, parts), small.kept)
@@ -81,6 +85,14 @@ def export(
     finally:
         part.unlink(missing_ok=True)
     return out
+
+
+def _naming(how: Preprocessing, selection: Selection) -> Preprocessing:
+    channel, page = (
+        was if choice is None else str(choice)
+        for was, choice in ((how.channel, selection.channel), (how.page, selection.page))
+    )
+    return replace(how, channel=channel, page=page)
 
 
 def colors(count: int) -> list[tuple[int, int, int]]:
@@ -93,6 +105,11 @@ def restore(checkpoint: str | Path) -> tuple[Network, Config, int]:
     """(network in evaluation mode, its run's configuration, step) of a trainer's checkpoint."""
     found = pretrained.load(str(checkpoint))
     return found.network(), found.config, found.step
+
+
+def config_of(checkpoint: str | Path) -> Config:
+    """The configuration of a checkpoint's run."""
+    return pretrained.load(str(checkpoint)).config
 
 
 class CheckpointEngine:

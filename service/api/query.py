@@ -15,6 +15,7 @@ from service.core.params import SegmentParams
 from service.core.service import Service
 from service.problems import BadParameter
 
+PART = "Of an image that has several: from 0, or max for the maximum of all. By default the model's, or the first."
 PART_SCHEMA = {"type": "string", "pattern": "^([0-9]{1,9}|max)$"}
 Part = Annotated[Choice, BeforeValidator(read_choice), WithJsonSchema(PART_SCHEMA)]
 
@@ -33,8 +34,8 @@ class SegmentQuery(BaseModel):
         description="Format of the answer; goes before the Accept header.",
         json_schema_extra={"enum": list(ENCODERS)},
     )
-    channel: Part = Field(None, description="Of an image that has several: from 0, or max for the maximum of all.")
-    page: Part = Field(None, description="Plane, frame or page of an image that has several: as `channel`.")
+    channel: Part = Field(None, description=PART)
+    page: Part = Field(None, description="Plane, frame or page: as `channel`.")
     split: Literal["distance"] | None = Field(
         None, description="Of objects and labels: cut touching objects at their necks, by the distance to their edges."
     )
@@ -63,7 +64,7 @@ def segment_params(given: QueryParams, accept: str, service: Service) -> Segment
         encoder,
         params.timeout_s(query.timeout_ms, service.settings.timeout_ms),
         query.priority == "low",
-        Selection(query.channel, query.page),
+        params.selection(engine.model.preprocessing, Selection(query.channel, query.page)),
         params.objects(encoder, query.split, query.min_area),
     )
 

@@ -20,7 +20,7 @@ from engine import images
 from engine.images import FIRST, WHOLE_COMPONENTS, ImageError, ObjectParams, Selection
 from service.cli import client
 from service.codec.encoders import ENCODERS, Result
-from service.core import engine
+from service.core import engine, params
 from service.problems import Problem
 from service.settings import Settings
 
@@ -58,11 +58,12 @@ class Segmenter:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._engine = engine.load(job.settings.model, job.settings)
+        self._selection = params.selection(self._engine.model.preprocessing, job.selection)
 
     def __call__(self, source: Path) -> Outcome:
         """The outcome of one file; a file that cannot be read, or is no image, is a failure of its own."""
         try:
-            image = images.decode(source, self._job.settings.max_pixels, self._job.selection).pixels
+            image = images.decode(source, self._job.settings.max_pixels, self._selection).pixels
         except ImageError as error:
             return Outcome(source, failure=error.reason)
         except MemoryError:

@@ -13,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.images import Selection
 from service.cli import flags, terminal
 from service.cli.flags import UserError
 from service.cli.terminal import progress
 
 if TYPE_CHECKING:
-    from engine.model import Model
+    from engine.model import Model, Preprocessing
     from engine.train.data.dataset import Parts
     from engine.train.data.files import DataError
     from engine.train.evaluate import Segments
@@ -99,7 +100,14 @@ def export(args: argparse.Namespace) -> int:
     """Turn a checkpoint into a model file and prove that it computes the same bits."""
     from engine.train.export import export
 
-    path = export(args.checkpoint, args.out, name=args.name, class_name=args.class_name, threshold=args.threshold)
+    path = export(
+        args.checkpoint,
+        args.out,
+        name=args.name,
+        class_name=args.class_name,
+        threshold=args.threshold,
+        selection=Selection(args.channel, args.page),
+    )
     print(_model(str(path)).provenance["removed"], path, sep="\n")
     return 0
 
@@ -109,11 +117,13 @@ def evaluate(args: argparse.Namespace) -> int:
     from engine.train import card, evaluate
     from engine.train.config import Config
     from engine.train.data import dataset, layouts
+    from service.core import params
 
     if args.card and _is_checkpoint(args.model):
         raise UserError(f"a card describes a model file: mbunet export {args.model} MODEL.safetensors, then eval that")
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
-    everything = dataset.grouped(layouts.samples(args.data, config.selection), config.group)
+    selection = params.selection(_preprocessing(args.model), config.selection)
+    everything = dataset.grouped(layouts.samples(args.data, selection), config.group)
     anew = flags.training_of(args, "validation", "group", "seed")
     parts = None if anew or args.part == "all" else _parts(args.model)
     failures: list[DataError] = []
@@ -162,6 +172,16 @@ def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
     from engine.train.export import CheckpointEngine
 
     return nullcontext(CheckpointEngine(args.model))
+
+
+def _preprocessing(name: str) -> Preprocessing:
+    """Of a model file or a checkpoint."""
+    if not _is_checkpoint(name):
+        return _model(name).preprocessing
+    _require_torch()
+    from engine.train.export import config_of
+
+    return config_of(name).preprocessing
 
 
 def _parts(name: str) -> Parts | None:
@@ -251,6 +271,9 @@ def _export_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--name", default="", help="name of the model; by default the file's")
     command.add_argument("--class-name", default="foreground", help="what the foreground shows")
     command.add_argument("--threshold", type=flags.share, default=0.5, help=f"{flags.THRESHOLD_HELP} by default (0.5)")
+    for part in ("channel", "page"):
+        meaning = f"{part} that the model takes of images that have several, from 0, or max; by default the run's own"
+        command.add_argument(f"--{part}", type=flags.part, metavar="X", help=meaning)
 
 
 def _evaluate_flags(command: argparse.ArgumentParser) -> None:

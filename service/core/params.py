@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from engine.images import FIRST, WHOLE_COMPONENTS, ObjectParams, Selection
+from engine.images import FIRST, WHOLE_COMPONENTS, ObjectParams, Selection, read_selection
+from engine.model import Preprocessing
 from service.codec.encoders import ENCODERS, Encoder
 from service.core.engine import Engine
 from service.problems import BadParameter
@@ -34,6 +35,11 @@ def threshold(engine: Engine, given: float | None) -> float:
     if given is not None and len(model.classes) > 1:
         raise BadParameter(f"model {model.name} has several classes and takes no threshold")
     return model.threshold if given is None else given
+
+
+def selection(how: Preprocessing, given: Selection) -> Selection:
+    """Which channel and page of a file: those that are given, else those that the model names, else the first."""
+    return given.before(read_selection(how.channel, how.page))
 
 
 def objects(encoder: Encoder, split: str | None, min_area: int | None) -> ObjectParams:

@@ -77,12 +77,22 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
         random_model(width=1),
         name="cells-2",
         classes=(ClassInfo("Zellkern, groß", (0, 128, 255)),),
-        preprocessing=Preprocessing("resize", 256, 500, "stretch"),
+        preprocessing=Preprocessing("resize", 256, 500, "stretch", channel="1", page="max"),
         threshold=0.25,
         provenance={"data": "nuclei", "scores": {"dice": 0.9, "by": ["a", None, True, 3]}},
     )
     format.save(model, tmp_path / "a")
     assert same(format.load(tmp_path / "a"), model)
+
+
+def test_what_a_model_does_not_name_does_not_stand_in_its_file(path: Path) -> None:
+    def named() -> set[str]:
+        with safe_open(path, framework="numpy") as file:
+            return {"channel", "page"}.intersection(json.loads(file.metadata()["mbunet"])["preprocessing"])
+
+    assert named() == set()
+    format.save(replace(format.load(path), preprocessing=Preprocessing(channel="0")), path)
+    assert named() == {"channel"}
 
 
 def test_saving_is_byte_reproducible(tmp_path: Path, path: Path) -> None:
@@ -254,6 +264,9 @@ DESCRIPTIONS: dict[str, tuple[Callable[[Description], object], str]] = {
     "resized without": (lambda d: d["preprocessing"].update(resize_mode="resize"), "preprocessing: size 0"),
     "resized huge": (lambda d: d["preprocessing"].update(resize_mode="resize", height=64, width=2**20), "size 1048576"),
     "preprocessing key": (lambda d: d["preprocessing"].update(mean=0), "preprocessing: has the unknown key"),
+    "channel by name": (lambda d: d["preprocessing"].update(channel="red"), "preprocessing: channel 'red' is neither"),
+    "channel below": (lambda d: d["preprocessing"].update(channel="-1"), "preprocessing: channel '-1' is neither"),
+    "page no text": (lambda d: d["preprocessing"].update(page=1), "preprocessing, page: must be str, not int"),
     # layers
     "no layers": (lambda d: d["layers"].clear(), "layers: there are 0"),
     "too many layers": (lambda d: d.update(layers=d["layers"] * 100), "layers: there are"),

@@ -41,6 +41,8 @@ def test_the_card_holds_model_story_scores_and_limits() -> None:
 def test_the_card_says_how_images_are_fitted() -> None:
     model, scored = random_model(3), rows(1, "", Counts(8, 1, 1))
     assert "Images are padded to multiples of 16 pixels, contrast: none." in card.write(model, scored, "all")
+    naming = replace(model, preprocessing=Preprocessing(channel="1", page="max"))
+    assert "contrast: none, channel: 1, page: max." in card.write(naming, scored, "all")
     resized = replace(model, preprocessing=Preprocessing("resize", height=64, width=96, contrast="stretch"))
     assert "Images are resized to 64 x 96 pixels, contrast: stretch." in card.write(resized, scored, "all")
 

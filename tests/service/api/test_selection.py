@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,8 +14,12 @@ import pytest
 import websockets
 from PIL import Image
 
+from engine.model import Preprocessing
 from service import problems
+from service.app import create_app
+from service.settings import Settings
 from tests.pictures import file_of, photo, tiff_of
+from tests.service.fakes import FakeEngine, fake_model, serving
 from tests.service.test_app import assert_problem
 
 STACK = np.zeros((3, 2, 8, 12), np.uint8)  # [page, channel, h, w]
@@ -47,6 +52,29 @@ def test_the_answer_says_what_was_taken(client: httpx.Client, query: str, found:
     items = client.post(f"/segment/batch{query}", files=[("image", FILE), ("image", FILE)]).json()["items"]
     assert [item["taken"] for item in items] == [taken, taken]
     assert streamed(client, query)["taken"] == taken
+
+
+@pytest.mark.parametrize(
+    ("query", "found", "taken"),
+    [
+        ("", [[2, 1]], "channel=1/2, page=2/3"),
+        ("?page=0", [[0, 1]], "channel=1/2, page=0/3"),
+        ("?channel=0", [[2, 0]], "channel=0/2, page=2/3"),
+    ],
+)
+def test_what_a_model_names_is_taken_and_a_request_goes_before_it(
+    query: str, found: list[list[int]], taken: str
+) -> None:
+    model = replace(fake_model(), preprocessing=Preprocessing(channel="1", page="2"))
+    with serving(create_app(FakeEngine(model), Settings())) as client:
+        answer = client.post(f"/segment{query}", content=FILE, headers=TIFF)
+        assert (foreground(answer.content), answer.headers["x-image-taken"]) == (found, taken)
+        assert streamed(client, query)["taken"] == taken
+        of_one_page = client.post("/segment", content=file_of(photo()), headers=TIFF)
+        assert_problem(of_one_page, problems.BadParameter)
+        tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [255, 0, 0]}
+        answer = client.post("/v2/models/fake/infer", json={"inputs": [tensor]})
+        assert answer.json()["outputs"][0]["data"] == [255]  # of a tensor all has been taken
 
 
 def streamed(client: httpx.Client, query: str) -> dict[str, Any]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from engine import format
+from engine.images import Selection
+from engine.model import Preprocessing
 from service.cli import bulk
 from service.cli.bulk import Job, Outcome
 from service.cli.cluster import Actor
 from service.settings import Settings
 from tests.models import random_model
-from tests.pictures import photo
+from tests.pictures import photo, tiff_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -46,6 +50,18 @@ def test_outcomes_come_in_order_and_a_bad_file_is_a_failure_of_its_own(job: Job,
     assert not bad.mask
     assert "are no image" in bad.failure
     assert "No such file" in absent.failure
+
+
+def test_what_a_model_names_is_taken_and_what_a_job_says_goes_before_it(job: Job, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 20, 30), dtype=np.uint8)
+    file = tmp_path / "two.tif"
+    file.write_bytes(tiff_of(pixels, ome=True, metadata={"axes": "CYX"}))
+    model = format.load(job.settings.model)
+    format.save(replace(model, preprocessing=Preprocessing(channel="1")), job.settings.model)
+    (named,) = bulk.here(job, [file])
+    (second,) = bulk.here(replace(job, selection=Selection(channel=1)), [file])
+    (first,) = bulk.here(replace(job, selection=Selection(channel=0)), [file])
+    assert named == second != first
 
 
 def test_a_cluster_s_actor_gives_the_same_outcome_as_a_row(job: Job, image: Path) -> None:

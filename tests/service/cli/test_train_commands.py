@@ -6,19 +6,23 @@ import argparse
 import re
 import shutil
 import signal
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from engine import format
 from engine.networks import unet
+from engine.runtime import resolve
 from engine.train.config import Config
 from engine.train.metrics import Metrics
 from engine.train.trainer import Trainer
 from service import cli
 from service.cli import flags
+from tests.pictures import tiff_of
 
 NUCLEI = Path(__file__).parents[2] / "data" / "nuclei"
 
@@ -52,6 +56,38 @@ def test_eval_goes_on_past_what_cannot_be_read(tmp_path: Path, capsys: pytest.Ca
         assert f"mbunet: {broken}: these 8 bytes are no image" in captured.err
         assert re.search(f"all +{scored} ", captured.out)
         assert "1 images could not be scored" in captured.out
+
+
+@pytest.fixture
+def channels(tmp_path: Path) -> Path:
+    """A folder of OME-TIFF files whose nuclei are in the second of two channels."""
+    folder = shutil.copytree(NUCLEI, tmp_path / "channels")
+    for file in sorted((folder / "images").iterdir()):
+        with Image.open(file) as image:
+            grey = np.asarray(image.convert("L"))
+        file.with_suffix(".ome.tif").write_bytes(
+            tiff_of(np.stack([255 - grey // 9, grey]), ome=True, metadata={"axes": "CYX"})
+        )
+        file.unlink()
+    for file in (folder / "masks").iterdir():
+        file.rename(file.with_suffix(".ome.png"))
+    return folder
+
+
+def test_a_model_that_names_a_channel_is_scored_on_it(
+    channels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = format.load(resolve("nuclei-small"))
+    path = tmp_path / "second.safetensors"
+    format.save(replace(model, preprocessing=replace(model.preprocessing, channel="1")), path)
+
+    def scored(*arguments: str) -> list[str]:
+        assert cli.main(["eval", *arguments, "--threads", "1"]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    named = scored(str(path), str(channels))
+    assert named == scored("nuclei-small", str(channels), "--channel", "1")
+    assert named != scored(str(path), str(channels), "--channel", "0")
 
 
 def test_a_folder_of_no_known_layout_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +129,7 @@ def test_train_masks_the_blocks_that_were_asked_for(
         (["sweep", "DATA", "-o", "OUT", "--start-crops", "8"], "--start-crops is now called --start-samples"),
         (["table", "DATA", "-o", "OUT", "--crops", "8"], "--crops is now called --samples"),
         (["eval", "MODEL", "DATA", "--share", "0.2"], "--share is now called --validation"),
+        (["serve", "--queue-pixels", "9"], "--queue-pixels is gone: MBUNET_MEMORY_BYTES bounds what requests hold"),
     ],
 )
 def test_a_renamed_flag_answers_what_it_is_called_now(
@@ -129,7 +166,7 @@ def test_ctrl_c_asks_a_run_to_stop_and_the_command_says_where_it_saved(
 
     monkeypatch.setattr(Trainer, "_train_step", pressed)
     before = signal.getsignal(signal.SIGINT)
-    size = ["--width", "3", "--crop", "32", "--batch", "1", "--samples", "32", "--device", "cpu"]
+    size = ["--width", "3", "--crop", "32", "--batch", "1", "--samples", "32", "--device", "cpu", "--channel", "1"]
     assert cli.main(["train", str(NUCLEI), "--out", str(tmp_path), *size]) == 130
     assert f"stopped at step 16 of 32, saved in {tmp_path}/checkpoint.pt" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
@@ -138,6 +175,10 @@ def test_ctrl_c_asks_a_run_to_stop_and_the_command_says_where_it_saved(
     model = tmp_path / "early.safetensors"
     assert cli.main(["export", str(tmp_path / "checkpoint.pt"), str(model), "--threshold", "0.3"]) == 0
     assert format.load(model).threshold == 0.3
+    assert (format.load(model).preprocessing.channel, format.load(model).preprocessing.page) == ("1", "")
+    chosen = ["--channel", "max", "--page", "0"]
+    assert cli.main(["export", str(tmp_path / "checkpoint.pt"), str(model), *chosen]) == 0
+    assert (format.load(model).preprocessing.channel, format.load(model).preprocessing.page) == ("max", "0")
 
 
 def test_a_model_card_is_written_beside_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
