@@ -82,7 +82,9 @@ class Config:
     seed: int = _setting(0, "of split, crops and weights")
     run_seed: int = _setting(0, "of crops and weights alone: another run on the same split")
     ablate: tuple[str, ...] = _setting((), "parts of the recipe to leave out: " + ", ".join(PARTS))
-    init: str = _setting("", "checkpoint to start from, of the same family and width")
+    init: str = _setting(
+        "", "checkpoint, model file or shipped model to start from; settings of its shape are then its own"
+    )
     teacher: str = _setting("", "full-precision checkpoint to learn from, of any width and family")
     validate_every: int = _setting(2000, "steps between two looks at the validation images; the first comes early")
     validate_on: int = _setting(0, "validation images looked at during training, evenly chosen; 0: all")

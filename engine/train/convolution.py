@@ -69,13 +69,22 @@ class BitConv(nn.Module):
 
     def forward(self, *read: Tensor) -> Tensor:
         """Levels of what it reads, in the order of `layer.reads`."""
-        count = len(self.layer.inputs)
-        x, residual = read[0] if count == 1 else torch.cat(read[:count], 1), read[count:]
         if self.kind == "float":
-            return functional.relu(self.norm(self._sums(x, self._merged(self.weight), *residual)), inplace=True)
+            return functional.relu(self.norm(self.sums(*read)), inplace=True)
         if self.training:
-            return self._activate(self.norm(self._sums(x, self._merged(self._fake_quantized()), *residual)))
+            return self._activate(self.norm(self.sums(*read)))
+        x, residual = self._split(read)
         return self._exact(x, *residual)
+
+    def sums(self, *read: Tensor) -> Tensor:
+        """What batch norm sees in training, of levels in the order of `layer.reads`."""
+        x, residual = self._split(read)
+        return self._sums(x, self._merged(self.weight if self.kind == "float" else self._fake_quantized()), *residual)
+
+    def _split(self, read: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(its inputs side by side, its residual where it has one)."""
+        count = len(self.layer.inputs)
+        return read[0] if count == 1 else torch.cat(read[:count], 1), read[count:]
 
     def train(self, mode: bool = True) -> BitConv:
         super().train(mode)

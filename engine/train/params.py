@@ -114,9 +114,7 @@ def by_segment(conv: BitConv, latent: NDArray[Any]) -> NDArray[Any]:
 
 def _batch_norm(conv: BitConv, step: NDArray[np.float64], whole: Sums) -> mbu.BatchNorm:
     """Batch norm of the integer sums and, of levels, the ramp behind it."""
-    scale, bias = step / 255 if conv.layer.op == "stem" else step, np.zeros_like(step)
-    if conv.reads_bits:
-        scale, bias = 0.5 * step, 0.5 * step * bits_constant(conv, whole)
+    scale, bias = _seen(conv, step, whole)
     norm = conv.norm
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -125,6 +123,18 @@ def _batch_norm(conv: BitConv, step: NDArray[np.float64], whole: Sums) -> mbu.Ba
         gamma, beta = gamma * conv.ramp.scale, beta * conv.ramp.scale + conv.ramp.shift
     mean, var = (_array(part).astype(np.float64) for part in (norm.running_mean, norm.running_var))
     return mbu.BatchNorm(gamma, beta, mean, var, scale, bias, norm.eps)
+
+
+def sums_seen(conv: BitConv) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(scale, bias) of each channel: batch norm sees scale * acc + bias of the sums `acc` of its integers."""
+    weights, step = _weights(conv)
+    return _seen(conv, step, merged(weights, exponents(conv)))
+
+
+def _seen(conv: BitConv, step: NDArray[np.float64], whole: Sums) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if conv.reads_bits:
+        return 0.5 * step, 0.5 * step * bits_constant(conv, whole)
+    return step / 255 if conv.layer.op == "stem" else step, np.zeros_like(step)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

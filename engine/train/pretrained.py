@@ -1,16 +1,19 @@
-"""Networks that a run begins from or learns from: other runs' checkpoints, of any width and family."""
+"""Networks that a run begins from or learns from: other runs' checkpoints, and model files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from engine import ops
-from engine.train import checkpoint
+from engine import format, ops
+from engine.model import Model
+from engine.networks import unet
+from engine.runtime import resolve
+from engine.train import checkpoint, families, unfold
 from engine.train.config import Config
 from engine.train.data import dataset
 from engine.train.network import Network
@@ -54,6 +57,56 @@ class Pretrained:
         return [sample.name for sample in dataset.split(samples, self.config.validation, self.config.seed)[0]]
 
 
+@dataclass(frozen=True)
+class Shipped:
+    """A model file, by its path or the name of a shipped model."""
+
+    path: str
+    model: Model
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """As a run's setting: none of a model with one class."""
+        return tuple(info.name for info in self.model.classes) if len(self.model.classes) > 1 else ()
+
+    def seen(self, samples: Sequence[dataset.Sample], data: str) -> list[str]:
+        """As `Pretrained.seen`."""
+        story = current(self.model.provenance)
+        if parts := dataset.Parts.told(story.get("parts", {})):
+            return [sample.name for sample in parts.divide(samples)[0]]
+        split = story.get("split", {})
+        if story.get("data") != Path(data).name or not {"validation", "seed"} <= split.keys():
+            return []
+        return [sample.name for sample in dataset.split(samples, split["validation"], split["seed"])[0]]
+
+
+def load_any(path: str) -> Pretrained | Shipped:
+    """The checkpoint or the model file at `path`, or the shipped model of that name."""
+    return load(path) if path.endswith(".pt") else Shipped(path, format.load(resolve(path)))
+
+
+def settings(init: str) -> dict[str, Any]:
+    """Settings of a run that begins from `init` as long as nothing else is asked for: its shape, how images are
+    prepared and, where it has bits, that it has them from the start."""
+    found = load_any(init)
+    if isinstance(found, Pretrained):
+        names = (*SHAPE, "activation_bits", "contrast", "resize", "masked", "weights", "classes")
+        taken = {name: getattr(found.config, name) for name in names}
+        return taken | ({} if found.config.full_precision else _from_bits(found.config.zeros))
+    model, story = found.model, found.model.provenance
+    masked = {layer.block for layer in model.layers if layer.weights == "masked"}
+    bits, how = model.layers[0].planes, model.preprocessing
+    taken = {"family": model.family, "width": story.get("width", model.layers[0].channels)}
+    taken |= {"masked": tuple(block for block in unet.BLOCKS if block in masked)}
+    taken |= {"activation_bits": 0 if bits == families.ACTIVATION_BITS[model.family] else bits}
+    taken |= {"contrast": how.contrast, "resize": how.height}
+    return taken | {"classes": found.classes} | _from_bits(round(story.get("zeros", 0.0), 3))
+
+
+def _from_bits(zeros: float) -> dict[str, Any]:
+    return {"annealing": 0.0, "zeros": zeros, "zeros_from": zeros}
+
+
 def load(path: str) -> Pretrained:
     """The checkpoint at `path`; raises CheckpointError and OSError."""
     state = checkpoint.read(path)
@@ -67,11 +120,18 @@ def parts_of(state: Mapping[str, Any]) -> dataset.Parts | None:
     return dataset.Parts(frozenset(kept["training"]), frozenset(kept["validation"])) if kept else None
 
 
-def begin(network: Network, found: Pretrained, config: Config) -> list[str]:
+def begin(network: Network, found: Pretrained | Shipped, config: Config, batches: Iterable[Tensor]) -> list[str]:
     """Give `network`, which `config` describes, the weights of `found`; returns what must be said of that.
+
+    On the pixels of `batches` the batch norm of a model file is estimated, which it does not hold.
 
     Quantizers and bits may differ, and classes too: the head then begins anew. Raises MismatchError.
     """
+    if isinstance(found, Shipped):
+        if config.full_precision:
+            raise MismatchError(f"{found.path} holds bits; a network in full precision cannot begin from them")
+        unfold.begin(network, found.model, batches, config.seed + config.run_seed)
+        return [] if found.classes == config.classes else [_new_head(found.path)]
     own, taken = network.state_dict(), dict(found.state)
     other_classes = found.config.classes != config.classes
     if other_classes:
@@ -79,7 +139,7 @@ def begin(network: Network, found: Pretrained, config: Config) -> list[str]:
     if _shapes(taken) != _shapes(own):
         raise MismatchError(_other_shape(found, config))
     network.warm_start(taken)
-    return [f"the classes are not those of {found.path}: the head begins anew"] if other_classes else []
+    return [_new_head(found.path)] if other_classes else []
 
 
 def teacher(found: Pretrained, config: Config) -> Network:
@@ -101,16 +161,29 @@ def teacher(found: Pretrained, config: Config) -> Network:
     return found.network()
 
 
-def flattered(found: Pretrained, validation: Sequence[str], everything: Sequence[dataset.Sample], data: str) -> str:
+def flattered(
+    found: Pretrained | Shipped, validation: Sequence[str], everything: Sequence[dataset.Sample], data: str
+) -> str:
     """A warning where `found` was trained on some of the samples `validation` of a run; "" where it was not."""
     seen = sorted(set(found.seen(everything, data)) & set(validation))
     if not seen:
         return ""
     return (
         f"{found.path} was trained on {len(seen)} of the {len(validation)} validation images ({seen[0]}"
-        f"{', …' if len(seen) > 1 else ''}), so their scores will flatter; its split is --seed {found.config.seed} "
-        f"--validation {found.config.validation}" + (f" --group '{found.config.group}'" if found.config.group else "")
+        f"{', …' if len(seen) > 1 else ''}), so their scores will flatter; {_split(found)}"
     )
+
+
+def _split(found: Pretrained | Shipped) -> str:
+    if isinstance(found, Shipped):
+        split = current(found.model.provenance).get("split", {})
+        return f"its split is --seed {split.get('seed')} --validation {split.get('validation')}"
+    group = f" --group '{found.config.group}'" if found.config.group else ""
+    return f"its split is --seed {found.config.seed} --validation {found.config.validation}{group}"
+
+
+def _new_head(path: str) -> str:
+    return f"the classes are not those of {path}: the head begins anew"
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -32,6 +32,7 @@ from engine.train.renamed import current
 REFRESH_EVERY = 16  # steps between two looks at the masking thresholds
 LOG_EVERY = 25  # steps
 BATCH_NORM_SAMPLES = 256  # over which batch norm is estimated anew at the end
+UNFOLD_SAMPLES = 64  # over which it is estimated at first, where a run begins from a model file
 EXAMPLES = 6  # validation images, on a sheet
 EARLY = 0.05  # of the run: the first look at the validation images
 LOOKS = 20  # at most so many more of them in a run by the clock, and never more than a tenth of its time
@@ -85,15 +86,15 @@ class Trainer:
         layers = config.layers()
         self.device = torch.device(_best_device() if config.device == "auto" else config.device)
         self.network = _placed(Network(layers, config.full_precision, config.ramp), self.device)
+        self.step = 0
         self.teacher: Network | None = None
         if config.init and not state:
-            self._begin(pretrained.load(config.init))
+            self._begin(pretrained.load_any(config.init))
         if config.teacher:
             found = pretrained.load(config.teacher)
             self.teacher = _placed(pretrained.teacher(found, config), self.device)
             self._warn_if_seen(found)
         self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate)
-        self.step = 0
         self.best = 0.0
         self.last = 0.0  # what the last validation gave
         self._step_seconds: float | None = None  # of late
@@ -327,12 +328,13 @@ class Trainer:
         joined = {sample.name for sample in (*training, *new)}
         return [sample for sample in everything if sample.name in joined], validation
 
-    def _begin(self, found: pretrained.Pretrained) -> None:
-        for remark in pretrained.begin(self.network, found, self.config):
+    def _begin(self, found: pretrained.Pretrained | pretrained.Shipped) -> None:
+        few = itertools.islice(self.as_they_are(), -(-UNFOLD_SAMPLES // self.config.batch))
+        for remark in pretrained.begin(self.network, found, self.config, (pixels for pixels, _ in few)):
             self._say(remark)
         self._warn_if_seen(found)
 
-    def _warn_if_seen(self, found: pretrained.Pretrained) -> None:
+    def _warn_if_seen(self, found: pretrained.Pretrained | pretrained.Shipped) -> None:
         held = [sample.name for sample in self.validation]
         everything = sorted([*self.training, *self.validation], key=lambda sample: sample.name)
         if warning := pretrained.flattered(found, held, everything, self.config.data):

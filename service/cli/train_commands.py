@@ -59,9 +59,10 @@ def train(args: argparse.Namespace) -> int:
     from engine.train.config import Config
     from engine.train.trainer import Interrupted, Trainer
 
-    given = flags.training_of(args)
-    if "masked" in given:
-        default = Config(args.data, args.out)
+    given, default = flags.training_of(args), Config(args.data, args.out)
+    if "init" in given:
+        given = _taken_over(given, default) | given
+    if "masked" in vars(args):
         cost = strategy.CostModel(args.cost_model, args.w_op, args.w_param, given.get("zeros", default.zeros))
         width = given.get("width", default.width)
         given["masked"] = strategy.choose(given["masked"], cost, width, args.sweep_csv, args.within)
@@ -77,6 +78,19 @@ def train(args: argparse.Namespace) -> int:
     print(f"validation: {found}")
     print(f"checkpoint: {trainer.checkpoint}\nnext: mbunet export {trainer.checkpoint} MODEL.safetensors")
     return 0
+
+
+def _taken_over(given: dict[str, Any], default: Any) -> dict[str, Any]:
+    """What a run takes over from the one that it begins from, where nothing else is asked for."""
+    from engine.train import pretrained
+
+    taken = pretrained.settings(given["init"])
+    unlike = {name: value for name, value in taken.items() if name not in given and value != getattr(default, name)}
+    if unlike:
+        print(
+            f"as {given['init']}: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in unlike.items())
+        )
+    return taken
 
 
 @contextmanager
