@@ -10,7 +10,20 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import access_log, auth, memory, models, openapi, operation, pages, segment, stream, tracing, v2
+from service.api import (
+    access_log,
+    auth,
+    memory,
+    models,
+    openapi,
+    operation,
+    pages,
+    root_path,
+    segment,
+    stream,
+    tracing,
+    v2,
+)
 from service.core.engine import Engine
 from service.core.service import Service, assemble
 from service.settings import Settings
@@ -49,6 +62,7 @@ def application(service: Service, traces: Traces | None = None) -> FastAPI:
         docs_url=None,  # FastAPI's own pages load their scripts from another host
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         lifespan=lifespan,
         exception_handlers=access_log.handlers(service.metrics),
     )
@@ -66,6 +80,7 @@ def application(service: Service, traces: Traces | None = None) -> FastAPI:
     app.add_middleware(access_log.AccessLog, metrics=service.metrics)
     if traces:
         app.add_middleware(tracing.Tracing, traces=traces)
+    app.add_middleware(root_path.RootPath, root_path=settings.root_path)
     for part in (segment, models, operation, pages, stream, v2):
         app.include_router(part.router)
     openapi.list_problems(app)

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
 from datetime import datetime, timezone
 from typing import Any
@@ -18,6 +19,8 @@ log = logging.getLogger("mbunet")
 LINES = 10_000  # that wait to be written; one more is dropped
 FLUSH_S = 1.0  # for what still waits when the process ends
 STDERR = 2
+# uvicorn's word for a websocket that was answered by a problem document; the access log has its line of it
+REFUSED_WEBSOCKET = re.compile("ASGI callable returned without (sending|completing) handshake")
 
 
 class JsonLines(logging.Formatter):
@@ -65,11 +68,17 @@ class BoundedLog(logging.Handler):
             self._lines.task_done()
 
 
+def json_lines(descriptor: int = STDERR) -> BoundedLog:
+    """What writes the log as JSON lines."""
+    handler = BoundedLog(descriptor)
+    handler.addFilter(lambda record: not REFUSED_WEBSOCKET.match(record.getMessage()))
+    handler.setFormatter(JsonLines())
+    return handler
+
+
 def configure() -> None:
     """Send this program's log, and uvicorn's warnings, to stderr as JSON lines."""
-    handler = BoundedLog()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[json_lines()], force=True)
     log.setLevel(logging.INFO)
 
 

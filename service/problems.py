@@ -29,7 +29,7 @@ A client that leaves is no problem: nobody reads the answer (`starlette.requests
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from starlette.responses import JSONResponse
@@ -54,14 +54,19 @@ class Problem(Exception):  # noqa: N818  (RFC 9457 calls it a problem)
         """The class name in kebab case: last part of the document's `type`, and the label in the metrics."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
 
-    def document(self, request_id: str) -> dict[str, Any]:
-        """The problem document. Its `type` leads to the explanation on this server's own /docs page."""
-        document = {"type": f"/docs#{self.reason()}", "title": self.title, "status": self.status}
-        return document | {"detail": self.detail, "request_id": request_id} | self.extra
+    def document(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The problem document of a request whose state has `request_id` and `root_path`.
 
-    def response(self, request_id: str, path: str = "") -> JSONResponse:
+        Its `type` leads to the explanation on this server's own /docs page.
+        """
+        kind = f"{state['root_path']}/docs#{self.reason()}"
+        document = {"type": kind, "title": self.title, "status": self.status, "detail": self.detail}
+        return document | {"request_id": state["request_id"]} | self.extra
+
+    def response(self, scope: Mapping[str, Any]) -> JSONResponse:
         """The problem document; under /v2 it has the member `error` too, which that protocol's clients look for."""
-        document = self.document(request_id) | ({"error": self.detail} if path.startswith("/v2") else {})
+        error = {"error": self.detail} if scope["path"].startswith("/v2") else {}
+        document = self.document(scope["state"]) | error
         return JSONResponse(document, self.status, self.headers, MEDIA_TYPE)
 
 

@@ -94,6 +94,7 @@ def options(settings: Settings) -> dict[str, Any]:
 
     return {
         "timeout_graceful_shutdown": math.ceil((1 - LAST_SHARE) * settings.drain_ms / 1000),
+        "timeout_keep_alive": settings.keep_alive_ms / 1000,
         "http": partial(BoundedHttp, stall_s=settings.stall_ms / 1000),
         "loop": "uvloop",
         "ws_max_size": settings.max_body_bytes,
@@ -110,8 +111,10 @@ def options(settings: Settings) -> dict[str, Any]:
 def listen(settings: Settings) -> socket.socket:
     """A listening socket; raises OSError that names the address."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    both = settings.host == "::" and socket.has_dualstack_ipv6()  # IPv4 comes in as ::ffff:a.b.c.d
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        address = (settings.host, settings.port)
+        listener = socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
     # Connections inherit this, and not every event loop sets it by itself: without it an answer in two packets waits
@@ -124,7 +127,8 @@ def greeting(engine: Engine, listener: socket.socket, secure: bool = False) -> s
     """What a person at the terminal needs: where the server is, and two commands to copy."""
     host, port = listener.getsockname()[:2]
     scheme = "https" if secure else "http"
-    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}".replace("//0.0.0.0", "//localhost")
+    name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    address = f"{scheme}://{name}:{port}"
     what = f"{engine.model.name} on {engine.device} ({engine.kernel})"
     return f"""\
 serving {what} at {address}  (a page to try it; {address}/docs explains)

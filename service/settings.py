@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
@@ -16,6 +17,7 @@ GONE = {"queue_pixels": "MBUNET_MEMORY_BYTES bounds what requests hold"}
 """Settings of before, and what does their work now."""
 
 LAST_SHARE = 0.1  # of drain_ms, for the last run of an engine when all requests are answered or given up
+ROOT_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 ENERGY_SOURCES = ("auto", "nvml", "ina3221", "rapl", "none")
 
 
@@ -35,8 +37,9 @@ class Settings:
     `batch_pixels` does.
     """
 
-    host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 means every interface")
+    host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 means every interface, :: those of IPv6 too")
     port: int = _setting(8080, "TCP port; 0 lets the system choose", high=65535)
+    root_path: str = _setting("", "path below which a proxy shows this server, as in /mbunet")
     model: str = _setting("nuclei-small", "model files or names of shipped models, by commas; the first is the default")
     device: str = _setting("auto", "where the engine runs: auto, cpu, cuda, cuda:1 and so on, or reference")
     kernel: str = _setting("auto", "kernel of the CPU engine: auto, portable, avx2, avx512, avx512vnni or neon")
@@ -51,6 +54,9 @@ class Settings:
     timeout_ms: int = _setting(30_000, "milliseconds from upload to answer: default and limit", low=1)
     upload_ms: int = _setting(30_000, "milliseconds that an upload may take", low=1)
     stall_ms: int = _setting(30_000, "milliseconds after which who takes nothing of an answer is hung up on", low=1)
+    keep_alive_ms: int = _setting(  # longer than proxies keep theirs: 60 s
+        75_000, "milliseconds that a connection stays open between two requests", low=1
+    )
     hang_ms: int = _setting(60_000, "milliseconds of one engine run after which /healthz fails", low=1)
     drain_ms: int = _setting(30_000, "milliseconds from SIGTERM until what is unanswered is given up", low=1)
     request_images: int = _setting(32, "images in one request", low=1)
@@ -72,6 +78,8 @@ class Settings:
             _check(setting, getattr(self, setting.name))
         if self.energy not in ENERGY_SOURCES:
             raise SettingsError(f"energy must be one of {', '.join(ENERGY_SOURCES)}, not {self.energy!r}")
+        if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
+            raise SettingsError(f"root_path is a path without an end, as in /mbunet, not {self.root_path!r}")
         if self.tls_key and not self.tls_certificate:
             raise SettingsError("tls_key needs a tls_certificate beside it")
 

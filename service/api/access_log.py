@@ -49,6 +49,8 @@ class AccessLog:
             nonlocal status
             if message["type"] == "websocket.accept":
                 status = 101
+            elif message["type"] == "websocket.close":
+                status = status or 403  # what the HTTP server makes of it before the handshake
             elif message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -67,7 +69,7 @@ class AccessLog:
             if not status:
                 self._metrics.refusals.labels(EngineFailure.reason()).inc()
                 failure = EngineFailure("an internal error; the server's log tells more under this request_id")
-                await failure.response(request_id)(scope, receive, send_with_id)
+                await failure.response(scope)(scope, receive, send_with_id)
         finally:
             self._metrics.requests.labels(_route(scope), _outcome(status)).inc()
             _log_line(scope, status, time.perf_counter() - started)
@@ -90,12 +92,12 @@ def handlers(metrics: Metrics) -> dict[int | type[Exception], Handler]:
 
     async def problem(request: Request, error: Exception) -> Response:
         found = _as_problem(request, error)
-        request_id: str = request.state.request_id
         metrics.refusals.labels(found.reason()).inc()
         request.state.log["reason"] = found.reason()
         if found.status == 500:
-            log.error("request failed", exc_info=found.__cause__ or found, extra={"fields": {"request_id": request_id}})
-        return found.response(request_id, request.url.path)
+            fields = {"request_id": request.state.request_id}
+            log.error("request failed", exc_info=found.__cause__ or found, extra={"fields": fields})
+        return found.response(request.scope)
 
     return {Problem: problem, HTTPException: problem, RequestValidationError: problem}
 

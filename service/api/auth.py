@@ -38,7 +38,7 @@ class Auth:
             refusal = self._refusal(Headers(scope=scope))
             if refusal:
                 self._metrics.refusals.labels(refusal.reason()).inc()
-                await refusal.response(scope["state"]["request_id"], scope["path"])(scope, receive, send)
+                await refusal.response(scope)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -89,21 +89,21 @@ async def segment_batch(request: Request) -> Response:
     model = params.engine.model.name
     request.state.log |= {"model": model, "images": len(bodies), "bytes": sum(map(len, bodies))}
 
-    request_id = request.state.request_id
+    state = request.scope["state"]
     memory.grow(2 * sum(one.size for one in segmented if isinstance(one, SegmentResponse)))  # as base64
-    pieces = await service.threads.run(lambda: list(_document(model, segmented, params.encoder, request_id)))
+    pieces = await service.threads.run(lambda: list(_document(model, segmented, params.encoder, state)))
     return PiecesResponse(pieces, "application/json", joules_header(service))
 
 
 def _document(
-    model: str, segmented: Sequence[SegmentResponse | Problem], encoder: Encoder, request_id: str
+    model: str, segmented: Sequence[SegmentResponse | Problem], encoder: Encoder, state: Mapping[str, Any]
 ) -> Iterator[bytes]:
     yield f'{{"model":{json.dumps(model)},"items":['.encode()
     for number, one in enumerate(segmented):
         if number:
             yield b","
         if isinstance(one, Problem):
-            yield json.dumps(one.document(request_id)).encode()
+            yield json.dumps(one.document(state)).encode()
         else:
             yield from _item(one, encoder)
     yield b"]}"

@@ -72,7 +72,7 @@ async def stream(socket: WebSocket) -> None:
         params = _admitted(socket, service)
     except Problem as problem:
         service.metrics.refusals.labels(problem.reason()).inc()
-        await socket.send_denial_response(problem.response(socket.state.request_id))
+        await socket.send_denial_response(problem.response(socket.scope))
         return
     try:
         await _serve(socket, service, params)
@@ -149,4 +149,4 @@ async def _answer(socket: WebSocket, frames: LatestFrame, service: Service, para
 def _refused(problem: Problem, socket: WebSocket, metrics: Metrics) -> dict[str, Any]:
     metrics.frames.labels("refused").inc()
     metrics.refusals.labels(problem.reason()).inc()
-    return {"status": problem.status, "problem": problem.document(socket.state.request_id)}
+    return {"status": problem.status, "problem": problem.document(socket.scope["state"])}

@@ -440,6 +440,7 @@ def test_metrics_count_outcomes_reasons_images_and_stages() -> None:
         client.post("/segment", content=b"", headers=PNG)
         client.get("/some/path/of/the/client")
         answer = client.get("/metrics")
+    assert "_created" not in answer.text
     assert answer.headers["content-type"].startswith("text/plain; version=")
     for line in (
         'mbunet_requests_total{outcome="ok",route="/segment"} 1.0',

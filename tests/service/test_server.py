@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import queue
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
-from service.server import Hangups, reloading
-from tests.service.fakes import PATIENCE
+import pytest
+
+from service.app import create_app
+from service.server import Hangups, greeting, listen, options, reloading
+from service.settings import Settings
+from tests.service.fakes import PATIENCE, FakeEngine, serving
+from tests.service.test_app import connection, received
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,3 +81,26 @@ def test_closed_standard_streams_are_never_taken_by_sockets() -> None:
     server.serve(Settings())"""
     assert run(program, closed=(0, 1)).returncode == 3
     assert run(program).returncode == 3
+
+
+def test_every_interface_of_ipv6_is_every_one_of_ipv4_too() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this system has no sockets for both")
+    with listen(Settings(host="::", port=0)) as listener:
+        port = listener.getsockname()[1]
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, port), PATIENCE) as asking, listener.accept()[0] as taken:
+                taken.sendall(b"x")
+                assert asking.recv(1) == b"x"
+        assert f"http://localhost:{port}" in greeting(FakeEngine(), listener)
+
+
+def test_connections_are_kept_for_longer_than_proxies_keep_theirs() -> None:
+    assert options(Settings())["timeout_keep_alive"] > 60
+
+
+def test_a_connection_that_is_not_used_is_closed_after_its_time() -> None:
+    with serving(create_app(FakeEngine(), Settings(keep_alive_ms=50))) as client, connection(client) as raw:
+        raw.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = received(raw)  # until the server closes it
+    assert answer.endswith(b'{"status":"alive"}')

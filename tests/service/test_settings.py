@@ -58,6 +58,7 @@ def test_variables_of_build_and_tests_are_left_alone(key: str) -> None:
         ("threads", "-1", "threads must lie between"),
         ("max_pixels", "", "max_pixels must be a whole number"),
         ("host", "", "host must not be empty"),
+        ("root_path", "mbunet/", "root_path is a path without an end"),
         ("energy", "sun", "energy must be one of auto, nvml, ina3221, rapl, none"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,7 @@ from websockets.typing import Subprotocol
 
 from service.api.stream import LatestFrame
 from service.app import create_app
+from service.logs import json_lines, log
 from service.settings import Settings
 from tests.pictures import file_of, photo
 from tests.service.api.test_batch import red
@@ -107,6 +110,28 @@ def test_refused_before_it_begins(client: httpx.Client, query: str, headers: dic
         pass
     assert caught.value.response.status_code == status
     assert json.loads(caught.value.response.body or b"")["status"] == status
+
+
+@pytest.mark.parametrize(("path", "status"), [("/stream?format=tiff", 406), ("/stream?model=x", 404), ("/x", 403)])
+def test_a_refused_one_is_one_line_of_the_log(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str, status: int
+) -> None:
+    reads, writes = os.pipe()
+    handler = json_lines(writes)
+    caplog.set_level(logging.WARNING, "uvicorn.error")  # as it is in the process of `mbunet serve`
+    caplog.set_level(logging.INFO, log.name)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    address = str(client.base_url).replace("http", "ws").rstrip("/")
+    with pytest.raises(InvalidStatus) as caught, connect(f"{address}{path}"):
+        pass
+    client.get("/healthz")  # whose line comes after all of the refusal's
+    handler.flush()
+    os.close(writes)
+    with open(reads) as lines:
+        (line, _) = (json.loads(text) for text in lines)
+    assert line["message"] == "request"
+    assert (line["status"], line["outcome"]) == (status, "refused")
+    assert caught.value.response.status_code == status
 
 
 def test_a_page_offers_its_key_as_a_subprotocol() -> None:
