@@ -89,6 +89,7 @@ class Engine:
     def __init__(self, model: Model, device: str, backend: Backend, tile_pixels: int = PIXELS) -> None:
         self.model = model
         self.device = device
+        self.bus = registry.bus(device)
         self.kernel = backend.kernel
         self.tiling = Tiling(model, tile_pixels)
         self._backend = backend

@@ -31,6 +31,16 @@ def gpus() -> list[_native.Gpu]:
         return []
 
 
+def bus(device: str) -> str:
+    """The PCI address of the GPU that a device's full name means, as in 0000:3b:00.0; empty for what is no GPU.
+
+    So the board is known to whatever counts otherwise than CUDA does, by slots or with those that CUDA_VISIBLE_DEVICES
+    hides.
+    """
+    kind, _, index = device.partition(":")
+    return gpus()[int(index)].bus if kind == "cuda" else ""
+
+
 def choose(plan: Plan, device: str, threads: int, kernel: str) -> tuple[str, Backend]:
     """The device's full name and the backend that runs `plan` on it. Raises EngineError.
 

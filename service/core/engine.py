@@ -63,6 +63,10 @@ class Engine(Protocol):
         """Where: "cpu", "cuda:0", …"""
 
     @property
+    def bus(self) -> str:
+        """The PCI address of a GPU; empty where it is none."""
+
+    @property
     def kernel(self) -> str:
         """By what: "avx2", "wgmma", …"""
 

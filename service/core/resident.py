@@ -40,7 +40,7 @@ def assemble(
     """Not yet started. `load` gives the engines anew; `ended` is called when the queue has."""
     models = ModelRegistry(engines, metrics, load)
     batcher = Batcher(QueueLimits.of(settings), clock, metrics.observe_batch)
-    monitor = _monitor(models.default.device, settings, metrics, batcher)
+    monitor = _monitor(models.default, settings, metrics, batcher)
     metrics.show_models(lambda: [_info(engine) for engine in models.engines])
     return Resident(models, batcher, Lifecycle(models, batcher, settings, monitor, ended), monitor)
 
@@ -49,9 +49,9 @@ def _info(engine: Engine) -> ModelInfo:
     return ModelInfo(engine.model.name, engine.model.family, engine.device, engine.kernel)
 
 
-def _monitor(device: str, settings: Settings, metrics: Metrics, batcher: Batcher) -> energy.Monitor | None:
+def _monitor(engine: Engine, settings: Settings, metrics: Metrics, batcher: Batcher) -> energy.Monitor | None:
     """What reads joules, where they can be read."""
-    meter = energy.choose(settings.energy, device)
+    meter = energy.choose(settings.energy, engine.device, engine.bus)
     if meter is None:
         return None
     monitor = energy.Monitor(meter, lambda: batcher.finished, lambda: batcher.running_s > 0)

@@ -3,7 +3,8 @@
 A meter is chosen by a real reading: a library that loads, or a file that exists, proves nothing (on Jetson NVML
 initialises and reports no power). Where nothing can be read there is no meter and no figure: absent, not zero.
 
-    NvmlMeter     a counter of millijoules, refreshed every 10 to 100 ms      boundary: the GPU's board
+    NvmlMeter     a counter of millijoules, refreshed every 10 to 100 ms      boundary: the GPU's board, where MIG does
+                                                                              not share it among strangers
     Ina3221Meter  volts x amperes of every labelled rail, summed over time    boundary: VDD_IN, or the sum of AGX rails
     RaplMeter     counters of microjoules that wrap                           boundary: the CPU packages, without DRAM
 
@@ -86,23 +87,32 @@ class Integral:
 
 
 class NvmlMeter:
-    """A GPU's own energy counter. `nvml` is the module pynvml; raises Unreadable."""
+    """The energy counter of the GPU at the PCI address `bus`, by default of the first. `nvml` is the module pynvml.
+
+    Where MIG divides the board its joules are shown, but are not this engine's: there is no total. Raises Unreadable.
+    """
 
     source = "nvml"
-    total: tuple[str, ...] = ("gpu",)
     interval_s = 0.2
 
-    def __init__(self, nvml: Any, index: int = 0) -> None:
+    def __init__(self, nvml: Any, bus: str = "") -> None:
         self._nvml = nvml
         self._counter = Counter()
         try:
             nvml.nvmlInit()
-            self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            self._handle = nvml.nvmlDeviceGetHandleByPciBusId(bus) if bus else nvml.nvmlDeviceGetHandleByIndex(0)
             self.device = str(nvml.nvmlDeviceGetUUID(self._handle))
             if nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) <= 0:
                 raise Unreadable("NVML's energy counter stands at zero")
         except nvml.NVMLError as error:
             raise Unreadable(f"NVML: {error}") from error
+        self.total: tuple[str, ...] = () if self._is_divided() else ("gpu",)
+
+    def _is_divided(self) -> bool:
+        try:
+            return bool(self._nvml.nvmlDeviceGetMigMode(self._handle)[0])
+        except self._nvml.NVMLError:  # a board that cannot be
+            return False
 
     def read(self, now: float) -> dict[str, float]:
         """See `Meter`."""
@@ -167,14 +177,15 @@ class RaplMeter:
         return joules
 
 
-def choose(wanted: str, device: str) -> Meter | None:
+def choose(wanted: str, device: str, bus: str = "") -> Meter | None:
     """The meter for an engine on `device` ("cpu", "cuda:0", …): the first that can be read, or the `wanted` one.
+
+    A GPU is known by its PCI address `bus`: NVML counts the boards otherwise than CUDA does.
 
     A GPU's counter tells nothing about an engine on the CPU, so it is not tried there unless it is asked for.
     """
-    index = int(device.partition(":")[2] or 0) if device.startswith("cuda") else 0
     makers: dict[str, Callable[[], Meter]] = {
-        "nvml": lambda: NvmlMeter(_pynvml(), index),
+        "nvml": lambda: NvmlMeter(_pynvml(), bus),
         "ina3221": lambda: Ina3221Meter(HWMON),
         "rapl": lambda: RaplMeter(POWERCAP),
     }

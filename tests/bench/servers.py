@@ -26,6 +26,7 @@ class Nothing:
 
     model: Any
     device: str = "none"
+    bus: str = ""
     kernel: str = "none"
 
     def start(

@@ -46,7 +46,7 @@ from pathlib import Path
 from service import cli
 from service.telemetry import energy
 sensor = Path(sys.argv.pop())
-energy.choose = lambda wanted, device: energy.Ina3221Meter(sensor, "test")
+energy.choose = lambda *_: energy.Ina3221Meter(sensor, "test")
 sys.exit(cli.main(sys.argv[1:]))
 """
 IMAGES = [path.read_bytes() for path in sorted((ROOT / "tests/data/nuclei/images").glob("*.png"))]

@@ -72,6 +72,7 @@ class FakeEngine:
 
     model: Model = field(default_factory=fake_model)
     device: str = "fake"
+    bus: str = ""
     kernel: str = "fake"
     turn_pixels: int = 10**9
     breaks: Callable[[Pixels], bool] = lambda image: False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class StandIn:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     """One GPU, whose session is StandIn."""
-    monkeypatch.setattr(_native, "gpus", lambda: ["a GPU"])
+    monkeypatch.setattr(_native, "gpus", lambda: [SimpleNamespace(bus="0000:3b:00.0")])
     monkeypatch.setattr(_native, "CudaSession", StandIn)
     monkeypatch.setattr(StandIn, "fails_at", "")
     return StandIn
@@ -92,6 +93,11 @@ def test_an_explicit_gpu_that_is_not_there_is_an_error(model: Model, no_gpu: Non
 def test_what_is_no_device_is_refused(model: Model, gpu: type[StandIn], device: str) -> None:
     with pytest.raises(EngineError, match="no device"):
         Engine.load(model, device=device)
+
+
+def test_a_gpu_is_known_by_its_slot(model: Model, gpu: type[StandIn]) -> None:
+    buses = {device: Engine.load(model, device=device).bus for device in ("auto", "cuda", "cpu")}
+    assert buses == {"auto": "0000:3b:00.0", "cuda": "0000:3b:00.0", "cpu": ""}
 
 
 def test_another_gpu_than_there_is_refused(model: Model, gpu: type[StandIn]) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from service.core import resident
+from service.settings import Settings
 from service.telemetry import energy
 from service.telemetry.energy import Ina3221Meter, Monitor, NvmlMeter, RaplMeter, Unreadable
 from service.telemetry.metrics import Metrics
 from tests.service.core.test_batcher import Clock
+from tests.service.fakes import FakeEngine
 
 ORIN_NANO = {"VDD_IN": (5080, 1000), "VDD_CPU_GPU_CV": (5080, 200), "VDD_SOC": (5080, 300)}  # mV, mA
 AGX_ORIN = {"VDD_GPU_SOC": (12000, 500), "VDD_CPU_CV": (12000, 250), "VIN_SYS_5V0": (5000, 800)}
@@ -47,7 +50,12 @@ def rapl(powercap: Path, packages: int = 1, span_uj: int = 262_143_328_850) -> P
 
 
 class FakeNvml:
-    """100 W; the counter moves every 100 ms only. `broken` is what Jetson says: initialised, and not supported."""
+    """Boards of 100 W each; their counters move every 100 ms only. `broken` is what Jetson says: initialised, and not
+    supported. `boards` are PCI addresses in NVML's order, and a UUID has the place in it. MIG divides those in `mig`.
+    """
+
+    boards = ("0000:01:00.0", "0000:3b:00.0")
+    mig: tuple[str, ...] = ()
 
     class NVMLError(Exception):
         pass
@@ -60,6 +68,16 @@ class FakeNvml:
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
         return index
+
+    def nvmlDeviceGetHandleByPciBusId(self, bus: str) -> int:  # noqa: N802
+        if bus.lower() not in self.boards:
+            raise self.NVMLError("Not Found")
+        return self.boards.index(bus.lower())
+
+    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:  # noqa: N802
+        if self.boards[handle] not in self.mig:
+            raise self.NVMLError("Not Supported")
+        return [1, 1]
 
     def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
         return f"GPU-{handle}"
@@ -170,7 +188,7 @@ def test_a_counter_that_is_forbidden_later_is_absent(tmp_path: Path, monkeypatch
 def test_nvml_counts_millijoules_and_survives_a_restart_of_its_driver() -> None:
     clock = Clock()
     nvml = FakeNvml(clock)
-    meter = NvmlMeter(nvml, 1)
+    meter = NvmlMeter(nvml, "0000:3B:00.0")
     assert (meter.device, meter.read(0)) == ("GPU-1", {"gpu": 0})
     clock.now += 2
     assert meter.read(0)["gpu"] == pytest.approx(200)
@@ -193,8 +211,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def chosen(wanted: str = "auto", device: str = "cpu") -> str | None:
-    meter = energy.choose(wanted, device)
+def chosen(wanted: str = "auto", device: str = "cpu", bus: str = "") -> str | None:
+    meter = energy.choose(wanted, device, bus)
     return meter.source if meter else None
 
 
@@ -211,6 +229,30 @@ def test_a_gpu_tells_nothing_about_an_engine_on_the_cpu(machine: Path, monkeypat
     rapl(machine / "powercap")
     monkeypatch.setattr(energy, "_pynvml", lambda: FakeNvml(Clock()))
     assert [chosen(), chosen(device="cuda:1"), chosen("nvml"), chosen("none")] == ["rapl", "nvml", "nvml", None]
+
+
+def test_the_board_is_the_one_that_cuda_runs_on_whatever_its_number(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA_VISIBLE_DEVICES shows the second board alone, or CUDA counts the faster one first: NVML counts by slot."""
+    engine = FakeEngine(device="cuda:0", bus="0000:3B:00.0")
+    monkeypatch.setattr(energy, "_pynvml", lambda: FakeNvml(Clock()))
+    monitor = resident.assemble([engine], Settings(), Metrics()).energy
+    assert monitor
+    assert (monitor.meter.device, monitor.boundary) == ("GPU-1", "gpu")
+    assert chosen(device="cuda:0", bus="0000:99:00.0") is None
+
+
+def test_joules_of_a_board_that_mig_divides_are_nobodys_own(machine: Path) -> None:
+    nvml = FakeNvml(clock := Clock())
+    nvml.mig = (FakeNvml.boards[1],)
+    monitor = Monitor(NvmlMeter(nvml, FakeNvml.boards[1]), lambda: 5, lambda: True, clock)
+    for _ in range(10):
+        monitor.sample()
+        clock.now += 1
+    assert monitor.rails["gpu"] == pytest.approx(900)
+    assert (monitor.boundary, monitor.image_joules, monitor.idle_watts) == ("", None, None)
+    assert NvmlMeter(nvml, FakeNvml.boards[0]).total == ("gpu",)
 
 
 # -- windows -------------------------------------------------------------------------------------------------------
