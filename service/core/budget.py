@@ -108,7 +108,7 @@ class Holding:
 
 def default_size() -> int:
     """Half of the memory that this process may use: by its control group, else of the machine."""
-    return min(_machine(), *_control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))) // 2
+    return min([_machine(), *_control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))]) // 2
 
 
 def trim() -> None:

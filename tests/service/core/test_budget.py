@@ -117,5 +117,8 @@ def test_the_limits_of_control_groups_are_found(
     assert budget._control_groups(tmp_path / "cgroup", tmp_path) == expected
 
 
-def test_by_default_it_is_half_of_what_the_process_may_use() -> None:
+@pytest.mark.parametrize("limits", [[], [2**20], [2**60]])
+def test_by_default_it_is_half_of_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch, limits: list[int]) -> None:
     assert 0 < budget.default_size() <= budget._machine() // 2
+    monkeypatch.setattr(budget, "_control_groups", lambda *_: limits)
+    assert budget.default_size() == min([budget._machine(), *limits]) // 2
