@@ -10,7 +10,7 @@ from engine.images.errors import DamagedImageError, TooManyPixelsError
 MAX_PIXELS = 2**28
 """Of an image, unless the caller says less."""
 
-PIXEL_BYTES = 16
+PIXEL_BYTES = 8
 """Samples of an image may take as many bytes as the limit of pixels, times this."""
 
 PARTS = 2**17
@@ -22,9 +22,11 @@ PART_BYTES = 128
 DIRECTORY_ENTRIES = 2**20
 """Of all pages of a TIFF file."""
 
-PROJECTED_IMAGES = 8
-"""Pages that are decoded for one picture (a projection, a later frame of an animation) may have the pixels of as many
-images of the largest size."""
+PROJECTED_BYTES = 16
+"""Samples of all pages that are decoded for one picture (a projection, a later frame of an animation) may take as many
+bytes as the limit of pixels, times this; a pixel counts as LEAST_BYTES at least."""
+
+LEAST_BYTES = 2
 
 
 def unlimited(size: int) -> None:
@@ -68,12 +70,12 @@ def check_sample_bytes(kind: str, size: int, allowed: Allowance) -> None:
         )
 
 
-def check_pages(count: int, width: int, height: int, allowed: Allowance) -> None:
+def check_pages(count: int, width: int, height: int, pixel_bytes: int, allowed: Allowance) -> None:
     """Raise TooManyPixelsError where so many pages of this size are too much work for one picture."""
-    if count * width * height > PROJECTED_IMAGES * allowed.max_pixels:
+    most = PROJECTED_BYTES * allowed.max_pixels // max(LEAST_BYTES, pixel_bytes)
+    if count * width * height > most:
         raise TooManyPixelsError(
-            f"{count} pages of {width} x {height} would be decoded for one picture; the limit is "
-            f"{PROJECTED_IMAGES * allowed.max_pixels} pixels in all",
+            f"{count} pages of {width} x {height} would be decoded for one picture; the limit is {most} pixels in all",
             limit=allowed.max_pixels,
         )
 

@@ -18,6 +18,8 @@ from engine.images.reading import Reading
 from engine.images.selection import Selection, Taken, indices
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow warns at a limit of its own and refuses at twice that; ours are in `limits`
+FRAME_BYTES = 8  # that a pixel of a frame counts as: drawing one takes as long as decoding so many bytes of samples
+
 warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata in somebody's file are not this program's news
 
 
@@ -72,7 +74,7 @@ def bmp_size(data: bytes, allowed: Allowance) -> tuple[int, int]:
 def _frames(image: Image.Image, pages: Sequence[int], allowed: Allowance) -> NDArray[np.uint8]:
     """The one frame of `pages`, or the greatest of them, which are all; drawing one takes all before it."""
     if pages[-1]:
-        check_pages(pages[-1] + 1, *image.size, allowed)
+        check_pages(pages[-1] + 1, *image.size, FRAME_BYTES, allowed)
     shown: NDArray[np.uint8] | None = None
     for page in range(pages[-1] + 1):
         if page:

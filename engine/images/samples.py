@@ -17,7 +17,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Samples = NDArray[Any]
 Color = Literal["grey", "rgb", "palette", "cmyk"]
 
-BAND = 2**20  # samples that are worked on at a time, where the work takes more memory than its result
+BAND = 2**18  # samples that are worked on at a time, where the work takes more memory than its result
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def displayed(raster: Raster) -> Pixels:
     """Pixels of a raster, C-contiguous; a grey one must have a single channel."""
     if raster.color == "palette":
         assert raster.palette is not None
-        full: Samples = raster.palette.take(raster.samples[:, :, 0], axis=0, mode="clip")
+        full = _looked_up(raster.palette, raster.samples[:, :, :1])[:, :, 0]
     else:
         full = full_range(raster.samples, raster.bits)
     top = full.dtype.type(np.iinfo(full.dtype).max)
@@ -54,8 +54,11 @@ def displayed(raster: Raster) -> Pixels:
 
 
 def grey_to_rgb(grey: Samples) -> Pixels:
-    """[h, w, 1] as [h, w, 3]."""
-    return np.repeat(grey, 3, axis=2)
+    """[h, w, 1] as [h, w, 3], by copies, which let other threads run, as `np.repeat` does not."""
+    rgb = np.empty((*grey.shape[:2], 3), grey.dtype)
+    for color in range(3):
+        rgb[:, :, color] = grey[:, :, 0]
+    return rgb
 
 
 def full_range(samples: Samples, bits: int) -> Samples:
@@ -87,8 +90,15 @@ def _spread(samples: Samples, bits: int) -> Samples:
         return samples.astype(to, copy=False)
     top, most = int(np.iinfo(to).max), 2**bits - 1
     table = (np.arange(most + 1, dtype=np.int64) * top + most // 2) // most
-    spread: Samples = table.astype(to).take(samples, mode="clip")
-    return spread
+    return _looked_up(table.astype(to), samples)
+
+
+def _looked_up(table: Samples, samples: Samples) -> Samples:
+    """For each of `samples` [h, w, c] its row of `table`, the last where there is none."""
+    found = np.empty((*samples.shape, *table.shape[1:]), table.dtype)
+    for rows in _bands(samples):
+        found[rows] = table.take(samples[rows], axis=0, mode="clip")
+    return found
 
 
 def _map(samples: Samples, least: float, greatest: float) -> NDArray[np.uint16]:

@@ -49,7 +49,8 @@ def read_raster(data: bytes, allowed: Allowance, selection: Selection) -> tuple[
         planes = [(p, c if in_pages else 0, 0 if in_pages else c) for p in pages for c in chosen]
         shown = _page(file, 0 if layout.shared else layout.where[planes[0][0]][planes[0][1]])
         _check(shown, allowed)
-        check_pages(len(planes), shown.imagewidth, shown.imagelength, allowed)
+        if len(planes) > 1:
+            check_pages(len(planes), shown.imagewidth, shown.imagelength, tiff_samples.pixel_bytes(shown), allowed)
         raster = _raster(file, data, layout, planes[0], allowed)
         for plane in planes[1:]:
             beside = allowed.beside(2 * raster.samples.nbytes)

@@ -42,6 +42,12 @@ EXTRA = 2  # a channel that is no color: alpha that leaves the colors as they ar
 NO_PREDICTOR, DIFFERENCES, FLOATING = 1, 2, 3
 LONG, UNDEFINED = 4, 7  # types of tags
 BAND = 2**22  # bits that are unpacked at a time
+BAND_BYTES = 2**22  # that working on some samples at a time takes
+BATCH_BYTES = 2**22  # of samples that libtiff decodes at a time
+WHOLE_BITS = (8, 16, 32, 64)
+ODD_COST = 2  # of other bits: how many times the bytes of their samples they count
+
+Buffer = bytes | memoryview
 
 
 def read(page: TiffPage, data: bytes, order: str, allowed: Allowance, plane: int = 0) -> NDArray[Any]:
@@ -57,9 +63,12 @@ def read(page: TiffPage, data: bytes, order: str, allowed: Allowance, plane: int
     row_bytes = (across * per_piece * page.bitspersample + 7) // 8
     tall = rows * columns * down if page.is_tiled else height
     size = tall * row_bytes * (channels if planar else 1)
-    check_sample_bytes("TIFF", size, allowed)
-    by_libtiff = (size + 4 * height * width) * (kind != "none")
-    allowed.claim(9 * size // 4 + 9 * height * width + by_libtiff)
+    check_sample_bytes("TIFF", size if page.bitspersample in WHOLE_BITS else ODD_COST * size, allowed)
+    together = min(
+        size, max(BATCH_BYTES, min(down, tall) * row_bytes)
+    )  # by libtiff, once in Pillow and twice in copies
+    whole = max(9 * size // 4 + 9 * height * width, size + 3 * together + 2 * height * width)
+    allowed.claim(whole + min(size, BAND_BYTES))
     count = rows * columns
     pieces = _pieces(page, data, count * (channels if planar else 1), plane)
     groups = [pieces[i * count : (i + 1) * count] for i in range(channels if planar else 1)]
@@ -67,6 +76,12 @@ def read(page: TiffPage, data: bytes, order: str, allowed: Allowance, plane: int
     if page.is_tiled:
         stacked = [_from_tiles(some, (rows, columns), height, width) for some in stacked]
     return np.concatenate(stacked, axis=2) if planar else stacked[0]
+
+
+def pixel_bytes(page: TiffPage) -> int:
+    """Bytes of a pixel's samples, rounded up."""
+    bits = page.bitspersample
+    return (page.samplesperpixel * (bits if isinstance(bits, int) else max(bits)) + 7) // 8
 
 
 def _check(page: TiffPage) -> str:
@@ -80,7 +95,7 @@ def _check(page: TiffPage) -> str:
         raise UnsupportedImageError("the samples of this TIFF image are complex numbers: send their magnitude")
     if not 1 <= bits <= 64 or (page.sampleformat == 3 and bits not in (16, 32, 64)):
         raise UnsupportedImageError(f"samples of {bits} bits are not read: send 8, 16 or 32")
-    if page.sampleformat == 2 and bits not in (8, 16, 32, 64):
+    if page.sampleformat == 2 and bits not in WHOLE_BITS:
         raise UnsupportedImageError(f"signed samples of {bits} bits are not read: send 8, 16 or 32")
     if page.photometric == YCBCR and compression != JPEG and compression not in BY_IMAGECODECS:
         raise UnsupportedImageError("this TIFF image has YCbCr colors without JPEG: send RGB")
@@ -90,7 +105,7 @@ def _check(page: TiffPage) -> str:
         return "fax"
     if compression == NONE or compression in BYTES:
         known = (DIFFERENCES, FLOATING) if page.sampleformat == 3 else (DIFFERENCES,)
-        if page.predictor != NO_PREDICTOR and (page.predictor not in known or bits not in (8, 16, 32, 64)):
+        if page.predictor != NO_PREDICTOR and (page.predictor not in known or bits not in WHOLE_BITS):
             raise UnsupportedImageError(f"predictor {page.predictor} with {bits} bits is not read: save it without one")
         return "none" if compression == NONE else "bytes"
     if compression not in BY_IMAGECODECS or bits not in (8, 16):
@@ -105,20 +120,21 @@ def _check(page: TiffPage) -> str:
     return "imagecodecs"
 
 
-def _pieces(page: TiffPage, data: bytes, count: int, plane: int) -> list[bytes]:
+def _pieces(page: TiffPage, data: bytes, count: int, plane: int) -> list[memoryview]:
     offsets, sizes = list(page.dataoffsets), page.databytecounts
     if plane:  # behind each other, without compression
         offsets = [offset + plane * sum(sizes) for offset in offsets]
     if len(offsets) < count or len(sizes) < count:
         found = min(len(offsets), len(sizes))
         raise DamagedImageError(f"the TIFF image has {found} strips or tiles in place of {count}")
-    return [data[offset : offset + size] for offset, size in zip(offsets[:count], sizes[:count], strict=True)]
+    view = memoryview(data)
+    return [view[offset : offset + size] for offset, size in zip(offsets[:count], sizes[:count], strict=True)]
 
 
 def _stack(
     page: TiffPage,
     kind: str,
-    pieces: Sequence[bytes],
+    pieces: Sequence[Buffer],
     shape: tuple[int, int, int],
     down: int,
     row_bytes: int,
@@ -131,7 +147,7 @@ def _stack(
     if kind in ("jpeg", "fax"):
         return _as_pictures(page, kind, pieces, shape, down)
     if kind == "none":
-        raw = np.frombuffer(b"".join(pieces), np.uint8)
+        raw = np.frombuffer(pieces[0] if len(pieces) == 1 else b"".join(pieces), np.uint8)
         if page.fillorder == 2:
             raw = np.packbits(np.unpackbits(raw).reshape(-1, 8)[:, ::-1])
         if raw.size < tall * row_bytes:
@@ -146,7 +162,7 @@ def _stack(
 def _unpacked(page: TiffPage, raw: NDArray[np.uint8], across: int, channels: int, order: str) -> NDArray[Any]:
     """Rows of bytes [rows, row_bytes] as samples [rows, across, channels]."""
     bits, rows = page.bitspersample, len(raw)
-    if bits not in (8, 16, 32, 64):
+    if bits not in WHOLE_BITS:
         return _odd_bits(raw, across, channels, bits)
     raw = np.ascontiguousarray(raw)
     if page.predictor == FLOATING:
@@ -178,7 +194,7 @@ def _from_tiles(stacked: NDArray[Any], grid: tuple[int, int], height: int, width
 
 
 def _as_pictures(
-    page: TiffPage, kind: str, pieces: Sequence[bytes], shape: tuple[int, int, int], down: int
+    page: TiffPage, kind: str, pieces: Sequence[Buffer], shape: tuple[int, int, int], down: int
 ) -> NDArray[Any]:
     """Pieces that are pictures themselves: JPEG, and fax."""
     channels = shape[2]
@@ -200,9 +216,24 @@ def _as_pictures(
 
 
 def _by_libtiff(
-    pieces: Sequence[bytes], shape: tuple[int, int, int], bits: int, down: int, tags: dict[int, Any]
+    pieces: Sequence[Buffer], shape: tuple[int, int, int], bits: int, down: int, tags: dict[int, Any]
 ) -> NDArray[np.uint8]:
-    """The pieces as strips of `down` rows of an image of this shape [rows, across, channels]."""
+    """The pieces as strips of `down` rows of an image of this shape [rows, across, channels].
+
+    Some at a time: what Pillow allocates is cleared first, and that lets nothing else run.
+    """
+    _, across, channels = shape
+    decoded = np.empty(shape, np.uint8)
+    step = max(1, BATCH_BYTES // (down * across * channels))
+    for first in range(0, len(pieces), step):
+        rows = decoded[first * down : (first + step) * down]
+        rows[...] = _strips(pieces[first : first + step], rows.shape, bits, down, tags)
+    return decoded
+
+
+def _strips(
+    pieces: Sequence[Buffer], shape: tuple[int, ...], bits: int, down: int, tags: dict[int, Any]
+) -> NDArray[np.uint8]:
     tall, across, channels = shape
     tags = {256: across, 257: tall, 258: (bits,) * channels, 278: down, 284: 1, **tags}
     file = _tiff(tags, pieces)
@@ -218,7 +249,7 @@ def _by_libtiff(
     return decoded.astype(np.uint8, copy=False).reshape(shape)
 
 
-def _tiff(tags: dict[int, Any], pieces: Sequence[bytes]) -> bytes:
+def _tiff(tags: dict[int, Any], pieces: Sequence[Buffer]) -> bytes:
     """A little-endian TIFF file of one page: the strips, its directory, and the values that do not fit in there."""
     ends = list(itertools.accumulate(map(len, pieces), initial=8))
     at = ends[-1] + ends[-1] % 2
@@ -236,7 +267,7 @@ def _tiff(tags: dict[int, Any], pieces: Sequence[bytes]) -> bytes:
     return b"".join([b"II*\0", struct.pack("<I", at), *pieces, bytes(at - ends[-1]), directory, *values])
 
 
-def _by_imagecodecs(page: TiffPage, pieces: Sequence[bytes], shape: tuple[int, int, int], down: int) -> NDArray[Any]:
+def _by_imagecodecs(page: TiffPage, pieces: Sequence[Buffer], shape: tuple[int, int, int], down: int) -> NDArray[Any]:
     """Every piece decoded into its own place, so none can grow beyond it."""
     import imagecodecs
 

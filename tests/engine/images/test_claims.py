@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from engine import images
+from engine.images import jpeg, tiff_samples
 from engine.images.errors import TooManyPixelsError
 from tests.pictures import exif, file_of, png_chunk, png_of
 
@@ -30,6 +32,20 @@ def tiff(shape: tuple[int, ...], dtype: str, **options: Any) -> bytes:
     out = io.BytesIO()
     tifffile.imwrite(out, np.ones(shape, dtype), **options)
     return out.getvalue()
+
+
+def deflated(side: int, channels: int, bits: int, rows: int) -> bytes:
+    """A TIFF file of zeros, of any number of bits a sample, in strips of so many rows."""
+    strip = zlib.compress(bytes((side * channels * bits + 7) // 8 * rows))
+    photometric, extra = (2, channels - 3) if channels > 2 else (1, channels - 1)
+    tags = {256: side, 257: side, 258: (bits,) * channels, 259: 8, 262: photometric, 277: channels, 278: rows}
+    return tiff_samples._tiff(tags | ({338: (2,) * extra} if extra else {}), [strip] * -(-side // rows))
+
+
+def many_scans(data: bytes) -> bytes:
+    """A progressive JPEG image of as many scans as are taken: its last one again and again."""
+    last = data.rindex(jpeg.START_OF_SCAN)
+    return data[:-2] + data[last:-2] * (jpeg.SCANS - data.count(jpeg.START_OF_SCAN)) + data[-2:]
 
 
 def other_primaries() -> bytes:
@@ -63,6 +79,7 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
 
     icc: dict[str, Any] = {"icc_profile": other_primaries()}
     frames: dict[str, Any] = {"save_all": True, "append_images": [Image.new("L", (side, side), 200)]}
+    again = [Image.new("RGBA", (side, side), (9, 9, 9, 9))]
     files = {
         **{f"PNG {mode}": blank(mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")},
         "PNG grey 16": blank("I;16"),
@@ -72,6 +89,8 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
         "JPEG turned": blank("RGB", "JPEG", exif=exif(6)),
         "JPEG profile": blank("RGB", "JPEG", **icc),
         "JPEG progressive": blank("RGB", "JPEG", progressive=True, subsampling=0),
+        "JPEG scans": lambda: many_scans(blank("RGB", "JPEG", progressive=True, subsampling=0)()),
+        "JPEG scans inks": lambda: many_scans(blank("CMYK", "JPEG", progressive=True)()),
         "JPEG inks": blank("CMYK", "JPEG"),
         "WebP": blank("RGB", "WEBP", lossless=True),
         "WebP alpha": blank("RGBA", "WEBP", lossless=True),
@@ -96,12 +115,21 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
         "PNG deep": lambda: png_of(np.ones((side, side, 4), np.uint16), 6, 16),
         "PNG deep grey and alpha": lambda: png_of(np.ones((side, side, 2), np.uint16), 4, 16),
         "PNG deep key": lambda: png_of(np.ones((side, side, 3), np.uint16), 2, 16, png_chunk(b"tRNS", bytes(6))),
+        "TIFF 16 deflated": numbers(
+            (side, side, 4), "u2", photometric="rgb", extrasamples=["unassalpha"], compression="zlib", predictor=2
+        ),
+        "TIFF float alpha": numbers(
+            (side // 2, side, 4), "f4", photometric="rgb", extrasamples=["unassalpha"], compression="zlib"
+        ),
+        "TIFF 12": lambda: deflated(side, 2, 12, 16),
+        "TIFF 64": lambda: deflated(side, 1, 64, side),
     }
     return {name: Costly(make) for name, make in files.items()} | {
         "GIF second page": Costly(blank("L", "GIF", **frames), 1),
         "GIF projected": Costly(blank("L", "GIF", **frames), "max"),
         "WebP second page": Costly(blank("RGB", "WEBP", lossless=True, **frames), 1),
         "WebP projected": Costly(blank("RGB", "WEBP", lossless=True, **frames), "max"),
+        "WebP alpha projected": Costly(blank("RGBA", "WEBP", lossless=True, save_all=True, append_images=again), "max"),
         "TIFF projected": Costly(numbers((4, side, side), "f4", photometric="minisblack"), "max"),
     }
 

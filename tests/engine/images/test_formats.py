@@ -270,7 +270,7 @@ def test_of_an_animation_the_first_frame_counts_or_the_chosen_one(
     assert decode(file, page="max")[0, 0].tolist() == [20, 200, 200]
     with pytest.raises(images.NoSuchPartError, match="page 3 is not there: there are the pages 0 to 2"):
         decode(file, page=3)
-    monkeypatch.setattr(limits, "PROJECTED_IMAGES", 0)
+    monkeypatch.setattr(limits, "PROJECTED_BYTES", 0)
     with pytest.raises(TooManyPixelsError, match="3 pages"):
         decode(file, page=2)
 

@@ -226,6 +226,23 @@ def test_samples_of_more_bytes_than_pixels_may_have_are_refused(tags: dict[int, 
         images.decode(packed_tiff(STACK[0, 0], 8, tags), limit)
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "jpeg"])
+def test_strips_decoded_some_at_a_time_are_those_of_the_whole(
+    compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = file_of(photo(), "TIFF", compression=compression, tiffinfo={278: 8})
+    expected = images.decode(data).pixels
+    monkeypatch.setattr("engine.images.tiff_samples.BATCH_BYTES", 1)
+    np.testing.assert_array_equal(images.decode(data).pixels, expected)
+
+
+def test_samples_of_odd_bits_count_twice() -> None:
+    data = packed_tiff(STACK[0, 0], 12)
+    images.decode(data, STACK[0, 0].size)
+    with pytest.raises(TooManyPixelsError):
+        images.decode(packed_tiff(STACK[0, 0], 12, {277: 3}), STACK[0, 0].size)
+
+
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "zstd", "lzma", "packbits"])
 def test_what_unpacks_to_more_than_the_page_holds_takes_no_more_memory(compression: str) -> None:
     """The strip of a large black image, in a page of few pixels."""
