@@ -14,11 +14,14 @@ from engine.layer import Layer
 from engine.model import Preprocessing
 from engine.networks import multibranch, unet
 from engine.networks.families import FAMILIES
-from engine.train import families, kinds
+from engine.train import families, kinds, loss
+from engine.train.data import augment
 
 ZEROS_BY = ("layer", "cost")
 PARTS = ("geometry", "color", "dice", "batch-norm-re-estimation")
 """Parts of the recipe: random scales, turns and flips; random colours; the loss's Dice term; the end of the run."""
+
+BALANCED = ("balanced",)
 
 DECAY = (32, 8, 4, 2)
 """Bits of weights and activations, one after another, before they are a network's own."""
@@ -60,6 +63,16 @@ class Config:
     batch: int = _setting(4, "samples in one step")
     crop: int = _setting(192, "side of a crop in pixels")
     learning_rate: float = _setting(1e-3, "highest learning rate")
+    foreground: float = _setting(
+        0.0, "share of crops made sure to show a class other than the background, rare ones as often as others"
+    )
+    augment: tuple[str, ...] = _setting(augment.PARTS, "what may happen to a crop: " + ", ".join(augment.PARTS))
+    overlap: str = _setting("dice", "what the loss adds to cross-entropy: " + ", ".join(loss.OVERLAPS))
+    missed: float = _setting(0.7, "of Tversky's overlap: what a missed pixel counts, one too many counting the rest")
+    class_weights: tuple[str, ...] = _setting(
+        (), "weight of every class in cross-entropy, the background's first; or balanced, by the root of its rarity"
+    )
+    patience: int = _setting(0, "validations without a better one after which a run ends early; 0: it does not")
     zeros: float = _setting(0.9, "share of zeros in masked layers at the end")
     zeros_from: float = _setting(0.5, "share of zeros at the start, from which it climbs over half of the run")
     zeros_by: str = _setting("layer", "layer: zero weights, alike in every layer; cost: zero products of all together")
@@ -121,9 +134,41 @@ class Config:
         if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes are two or more different names, not {', '.join(self.classes)}")
 
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        if not 0 <= self.foreground <= 1:
+            raise ValueError(f"the share of crops that show foreground lies in [0, 1], not {self.foreground}")
+        if unknown := [part for part in self.augment if part not in augment.PARTS]:
+            raise ValueError(f"a crop has no {unknown[0]!r}; there are {', '.join(augment.PARTS)}")
+        if self.overlap not in loss.OVERLAPS:
+            raise ValueError(f"no overlap {self.overlap!r}; there are {', '.join(loss.OVERLAPS)}")
+        if not 0 < self.missed < 1:
+            raise ValueError(f"what a missed pixel counts lies between 0 and 1, not {self.missed}")
+        if self.patience < 0:
+            raise ValueError(f"patience is not counted below 0, as {self.patience}")
+        if self.class_weights and self.class_weights != BALANCED:
+            count = max(len(self.classes), 2)
+            numbers = [float(text) for text in self.class_weights if _is_weight(text)]
+            if not len(numbers) == len(self.class_weights) == count:
+                raise ValueError(f"weights are {count} numbers from 0 on, or balanced, not {self.class_weights}")
+
     def layers(self) -> list[Layer]:
         """The network's layers; `weights` of a layer of bits names the quantizer that it is trained with."""
         return families.layers(self)
+
+    @property
+    def augmented(self) -> tuple[str, ...]:
+        """What may happen to a crop, less what the run ablates."""
+        gone = (augment.GEOMETRY if "geometry" in self.ablate else set()) | (
+            augment.COLOR if "color" in self.ablate else set()
+        )
+        return tuple(part for part in self.augment if part not in gone)
+
+    def settled_at(self, progress: float) -> bool:
+        """Whether the network is what it will be: its zeros and bits are those of the end."""
+        final = self.zeros_at(progress) == self.zeros and self.annealed_at(progress) == 1 and not self.bits_at(progress)
+        return self.full_precision or final
 
     @property
     def ramp(self) -> kinds.Ramp:
@@ -166,3 +211,10 @@ class Config:
         """Share of zeros: climbs from `zeros_from` to `zeros` along a cubic over the first half of the run."""
         left = max(0.0, 1 - 2 * progress) ** 3
         return self.zeros + (self.zeros_from - self.zeros) * left
+
+
+def _is_weight(text: str) -> bool:
+    try:
+        return 0 <= float(text) < math.inf
+    except ValueError:
+        return False

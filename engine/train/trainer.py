@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from tqdm import tqdm
 
 from engine import preprocess
 from engine.model import Preprocessing
-from engine.preprocess import Image
+from engine.preprocess import Image, Pixels
 from engine.train import checkpoint, figures, kinds, log, metrics, pretrained
-from engine.train.config import Config
+from engine.train.config import BALANCED, Config
 from engine.train.data import augment, dataset, layouts, samples
 from engine.train.data.files import DataError
 from engine.train.data.prefetch import prefetch
-from engine.train.loss import probabilities, segmentation_loss
+from engine.train.loss import Loss, probabilities
 from engine.train.network import Network
 from engine.train.pace import Clock, Pace
 from engine.train.renamed import current
@@ -53,7 +54,7 @@ class Interrupted(Exception):  # noqa: N818
 
 
 class Trainer:
-    """`Trainer(config).run()` leaves checkpoint.pt, log.csv, curves.png and examples.png in `config.out`.
+    """`Trainer(config).run()` leaves checkpoint.pt, best.pt, log.csv, curves.png and examples.png in `config.out`.
 
     A checkpoint holds no masking thresholds: they follow from its weights and from the share of zeros at its step.
     They are taken anew before every save, so a resumed run gives the same bits as one that was never interrupted.
@@ -96,6 +97,7 @@ class Trainer:
             self._warn_if_seen(found)
         self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate)
         self.best = 0.0
+        self._settled, self._stale = False, 0  # whether the best is of the final network; validations since
         self.last = 0.0  # what the last validation gave
         self._step_seconds: float | None = None  # of late
         self._looked = -1.0  # pace's seconds at the last validation
@@ -111,6 +113,11 @@ class Trainer:
     @property
     def checkpoint(self) -> Path:
         return self.out / "checkpoint.pt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """That of the best validation so far, once zeros and bits are those of the end."""
+        return self.out / "best.pt"
 
     @property
     def log(self) -> Path:
@@ -139,8 +146,8 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing of the budget is left."""
-        return self.progress >= 1
+        """Whether nothing of the budget is left, or patience is at an end."""
+        return self.progress >= 1 or 0 < self.config.patience <= self._stale
 
     def fit(self) -> None:
         """Train what is left of the budget and re-estimate batch norm; the end of it is neither scored nor saved."""
@@ -158,9 +165,10 @@ class Trainer:
                     bar.set_postfix(self._shown(speed))
                     self._losses = []
                     reported, since = time.monotonic(), self.step
+                if not self.finished:
+                    self._save_when_due()
                 if self.finished:
                     break
-                self._save_when_due()
                 self._stop_when_asked()
         self._set_zeros()
         self.network.set_bits(0)
@@ -174,7 +182,7 @@ class Trainer:
         if self.finished:
             return ()
         seen = itertools.count(self.step) if self.config.minutes else range(self.step, self.config.steps)
-        return prefetch(self._batches(seen, partial(augment.crop, ablate=self.config.ablate)))
+        return prefetch(self._batches(seen, self._crop, self.config.foreground))
 
     def _bar(self) -> Any:
         """A progress bar over the steps, or the seconds, of the run."""
@@ -216,7 +224,7 @@ class Trainer:
             if self.teacher is not None:
                 with torch.no_grad():
                     target = probabilities(self.teacher(pixels).float())
-        loss = segmentation_loss(logits.float(), labels, target, "dice" not in self.config.ablate)
+        loss = self._loss(logits.float(), labels, target)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -226,12 +234,34 @@ class Trainer:
     def _set_zeros(self) -> None:
         self.network.set_zeros(self.config.zeros_at(self.progress), self.config.zeros_by)
 
-    def _batches(self, steps: Iterable[int], cut: samples.Cut) -> Iterator[tuple[Tensor, Tensor]]:
+    @cached_property
+    def _loaded(self) -> list[samples.Loaded]:
+        """The training samples as crops are taken from them."""
+        return [self._load(sample, len(self.config.classes), self.config.preprocessing) for sample in self.training]
+
+    @cached_property
+    def _loss(self) -> Loss:
+        config, weights = self.config, None
+        if config.class_weights == BALANCED:
+            found = balanced(samples.pixels_of_classes(self._loaded, max(len(config.classes), 2)))
+            self._say("weights of the classes: " + ", ".join(f"{weight:.2f}" for weight in found))
+            weights = torch.tensor(found, dtype=torch.float32, device=self.device)
+        elif config.class_weights:
+            weights = torch.tensor([float(text) for text in config.class_weights], device=self.device)
+        return Loss("none" if "dice" in config.ablate else config.overlap, config.missed, weights)
+
+    def _crop(
+        self, image: Pixels, mask: Pixels, size: int, rng: np.random.Generator, around: augment.Place | None = None
+    ) -> samples.Loaded:
+        return augment.crop(image, mask, size, rng, around, self.config.augmented)
+
+    def _batches(
+        self, steps: Iterable[int], cut: samples.Cut, foreground: float = 0.0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of `steps`; each depends on seed and step alone, so a resumed run is the same."""
         config = self.config
-        loaded = (self._load(sample, len(config.classes), config.preprocessing) for sample in self.training)
         seeds = ((config.seed, step, config.run_seed)[: 3 if config.run_seed else 2] for step in steps)
-        for pixels, labels in samples.batches(loaded, seeds, config.batch, config.crop, cut):
+        for pixels, labels in samples.batches(self._loaded, seeds, config.batch, config.crop, cut, foreground):
             yield torch.from_numpy(pixels).to(self.device), torch.from_numpy(labels).to(self.device)
 
     @torch.no_grad()
@@ -287,13 +317,24 @@ class Trainer:
         result = validate(self.network, self._looked_at(), self.config)
         self._look_seconds = self.pace.advance()
         self._looked, self.last = self.pace.spent, result.headline
-        self.best = max(self.best, self.last)
+        better = self._compare()
         self._log(dice=result.dice, iou=result.iou, f1=result.f1)
         for name, own in (result.by_class or {metrics.FOREGROUND: result}).items():
             log.append_class(self.class_log, self.step, name, own)
         self.save()
+        if better:
+            shutil.copyfile(self.checkpoint, self.best_checkpoint)
         self._draw()
         return result
+
+    def _compare(self) -> bool:
+        """Whether the last validation is the best of the network as it will be; before it is, the best of any."""
+        settled = self.config.settled_at(self.progress)
+        better = self.last > self.best or (settled and not self._settled)
+        self._stale = 0 if better or not settled else self._stale + 1
+        self._settled = settled
+        self.best = self.last if better else self.best
+        return better and settled
 
     def _looked_at(self) -> list[dataset.Sample]:
         """The validation images, or as many of them as `validate_on` says, evenly chosen."""
@@ -306,6 +347,7 @@ class Trainer:
         parts = dataset.Parts.of(self.training, self.validation)
         state |= {"config": asdict(self.config), "best": self.best, "losses": self._losses}
         state |= {"last": self.last, "looked": self._looked, "look_seconds": self._look_seconds}
+        state |= {"settled": self._settled, "stale": self._stale}
         state |= {"progress": self.progress, "spent": self.pace.spent}
         state["parts"] = {"training": sorted(parts.training), "validation": sorted(parts.validation)}
         checkpoint.write(self.checkpoint, state)
@@ -357,6 +399,7 @@ class Trainer:
         self.step, self.best = state["step"], state["best"]
         self._losses = state.get("losses", [])
         self.last, self._look_seconds = state.get("last", self.best), state.get("look_seconds", 0.0)
+        self._settled, self._stale = state.get("settled", False), state.get("stale", 0)
         self._looked = state.get("looked", -1.0)
         self._saved = state.get("spent", 0.0)
         self.pace.resume(state.get("progress", 0.0), self._saved)
@@ -413,6 +456,12 @@ def validate(network: Network, items: Sequence[dataset.Sample], config: Config) 
 def evenly(items: Sequence[dataset.Sample], count: int) -> list[dataset.Sample]:
     """At most `count` of `items`, spread over them; all of them where `count` is 0."""
     return list(items[:: -(-len(items) // count)] if count else items)
+
+
+def balanced(pixels: NDArray[np.int64]) -> list[float]:
+    """Weights of classes of so many pixels: by the root of their rarity, 1 for the mean pixel; 0 for those absent."""
+    roots = np.sqrt(pixels / max(int(pixels.sum()), 1))
+    return [float(1 / (root * roots.sum())) if root else 0.0 for root in roots]
 
 
 def _best_device() -> str:

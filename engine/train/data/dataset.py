@@ -16,6 +16,7 @@ from engine.images import FIRST, Pixels, Selection
 from engine.train.data import files
 from engine.train.data.files import DataError
 
+VOID = 255  # in masks: pixels that nobody has named; they are neither learned nor scored
 DIGITS = 8  # of a digest of a name
 MOST_TOLD = 12_000  # digests in a model file, whose description is bounded (engine.format.MAX_TEXT)
 

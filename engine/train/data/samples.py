@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine import preprocess
 from engine.model import Preprocessing
-from engine.train.data.dataset import Sample
+from engine.train.data.augment import Place
+from engine.train.data.dataset import VOID, Sample
 
 Pixels = NDArray[np.uint8]
 Loaded = tuple[Pixels, Pixels]
 """(image [h, w, 3], mask [h, w])."""
-Cut = Callable[[Pixels, Pixels, int, np.random.Generator], Loaded]
-"""A crop of an image and its mask, of that many pixels a side."""
+PLACES = 512  # that are kept of a class in an image, evenly chosen
+
+
+class Cut(Protocol):
+    """A crop of an image and its mask."""
+
+    def __call__(
+        self, image: Pixels, mask: Pixels, size: int, rng: np.random.Generator, around: Place | None = None
+    ) -> Loaded:
+        """`size` pixels a side, showing the pixel `around` where one is given."""
 
 
 def load(sample: Sample, classes: int, how: Preprocessing) -> Loaded:
@@ -26,17 +36,55 @@ def load(sample: Sample, classes: int, how: Preprocessing) -> Loaded:
 
 
 def batches(
-    loaded: Iterable[Loaded], seeds: Iterable[Sequence[int]], batch: int, side: int, cut: Cut
+    loaded: Iterable[Loaded],
+    seeds: Iterable[Sequence[int]],
+    batch: int,
+    side: int,
+    cut: Cut,
+    foreground: float = 0.0,
 ) -> Iterator[Loaded]:
     """For each of `seeds` a batch (uint8 [batch, 3, side, side], uint8 [batch, side, side]) that depends on it alone.
 
-    Large images are drawn more often than small ones, by the root of their pixels.
+    Large images are drawn more often than small ones, by the root of their pixels. The share `foreground` of crops is
+    made sure to show a class other than the background: the class is drawn first, so that rare ones are seen as often
+    as others, then an image that has it, then a pixel of it.
     """
     items = list(loaded)
     weights = np.sqrt([mask.size for _, mask in items])
     weights /= weights.sum()
+    places = _places(mask for _, mask in items) if foreground else []
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        chosen = rng.choice(len(items), batch, p=weights)
-        cuts = [cut(image, mask, side, rng) for image, mask in (items[i] for i in chosen)]
+        chosen = [(int(i), None) for i in rng.choice(len(items), batch, p=weights)]
+        drawn = [_place(places, rng) if places and rng.random() < foreground else one for one in chosen]
+        cuts = [cut(*items[i], side, rng, around) for i, around in drawn]
         yield np.stack([image.transpose(2, 0, 1) for image, _ in cuts]), np.stack([mask for _, mask in cuts])
+
+
+def pixels_of_classes(items: Iterable[Loaded], classes: int) -> NDArray[np.int64]:
+    """How many pixels of all masks are of each class, int64 [classes]."""
+    counts = np.zeros(classes, np.int64)
+    for _, mask in items:
+        counts += np.bincount(mask.ravel(), minlength=256)[:classes]
+    return counts
+
+
+def _places(masks: Iterable[Pixels]) -> list[list[tuple[int, NDArray[np.intp]]]]:
+    """For every class but the background that occurs, each image that has it, and (row, column) of pixels of it."""
+    found: dict[int, list[tuple[int, NDArray[np.intp]]]] = {}
+    for i, mask in enumerate(masks):
+        for k in sorted(set(np.unique(mask).tolist()) - {0, VOID}):
+            at = np.flatnonzero(mask == k)
+            at = at[:: -(-len(at) // PLACES)]
+            found.setdefault(k, []).append((i, np.stack(np.unravel_index(at, mask.shape), axis=1)))
+    return [found[k] for k in sorted(found)]
+
+
+def _place(
+    places: Sequence[Sequence[tuple[int, NDArray[np.intp]]]], rng: np.random.Generator
+) -> tuple[int, Place | None]:
+    """(image, a pixel of it) of a class drawn at random."""
+    of_class = places[int(rng.integers(len(places)))]
+    image, pixels = of_class[int(rng.integers(len(of_class)))]
+    row, column = pixels[int(rng.integers(len(pixels)))]
+    return image, (int(row), int(column))

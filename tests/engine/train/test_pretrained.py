@@ -51,21 +51,6 @@ def test_a_teacher_may_be_of_another_width_and_family(other: dict[str, Any], dat
     assert any(not torch.equal(a, b) for a, b in other_weights)
 
 
-def test_a_checkpoint_of_an_earlier_version_in_half_floats_is_read(data: Path, tmp_path: Path) -> None:
-    path = saved(tiny(data, tmp_path / "teacher", full_precision=True))
-    state = checkpoint.read(path)
-    config = {name: state["config"][name] for name in ("data", "out", "width", "batch", "crop", "classes")}
-    old = {"config": {**config, "floating": True, "crops": 4, "rate": 1e-3, "soften": 0.4, "without": ("norms",)}}
-    halves = {name: t.half() if name.endswith("conv1.weight") else t for name, t in state["network"].items()}
-    checkpoint.write(tmp_path / "old.pt", {"network": halves, "step": 2, "best": 0.5, **old})
-    found = pretrained.load(str(tmp_path / "old.pt"))
-    assert found.config.full_precision
-    assert found.config.ablate == ("batch-norm-re-estimation",)
-    for name, tensor in found.network().state_dict().items():
-        assert tensor.dtype in (torch.float32, torch.int64)
-        assert torch.allclose(tensor, state["network"][name], atol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("theirs", "ours", "said"),
     [

@@ -401,3 +401,54 @@ def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -
     assert mask.dtype == np.bool_
     with pytest.raises(export.ExportError, match="full precision"):
         export.export(run.checkpoint, tmp_path / "no.safetensors")
+
+
+def test_rare_classes_are_sampled_and_weighed(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "out", foreground=1.0, class_weights=("balanced",), overlap="focal-tversky")
+    run = Trainer(config, quiet=True)
+    pixels, labels = next(run._batches(range(1), run._crop, config.foreground))
+    assert all(mask.any() for mask in labels)
+    run._train_step(pixels, labels)
+    weights = run._loss.weights
+    assert weights is not None
+    shares = np.bincount(np.concatenate([mask.ravel() for _, mask in run._loaded])) / sum(
+        m.size for _, m in run._loaded
+    )
+    assert float(weights @ torch.tensor(shares, dtype=torch.float32)) == pytest.approx(1)
+    assert float(weights[1] / weights[0]) == pytest.approx((shares[0] / shares[1]) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"augment": ("mirrors",)}, "a crop has no 'mirrors'; there are turns, flips"),
+        ({"overlap": "jaccard"}, "no overlap 'jaccard'"),
+        ({"class_weights": ("1", "2", "3")}, "weights are 2 numbers from 0 on, or balanced"),
+        ({"class_weights": ("1", "rare")}, "weights are 2 numbers"),
+        ({"foreground": 1.5}, r"lies in \[0, 1\], not 1.5"),
+        ({"missed": 1.0}, "lies between 0 and 1, not 1.0"),
+    ],
+)
+def test_settings_of_the_loss_are_checked(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        tiny(tmp_path, tmp_path, **changes)
+
+
+def test_a_run_ends_when_its_patience_does_and_the_best_is_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.5, 0.7, 0.6])  # the first before zeros and bits are those of the end
+    found = trainer.validate
+
+    def scored(*given: Any) -> Any:
+        return dataclasses.replace(found(*given), dice=next(scores))
+
+    monkeypatch.setattr(trainer, "validate", scored)
+    monkeypatch.setattr(trainer, "EARLY", 2.0)
+    config = tiny(data, tmp_path / "out", samples=40, validate_every=4, save_every=100, patience=1)
+    run = Trainer(config, quiet=True)
+    run.fit()  # of 20 steps; it looks at 4, 8, 12 and 16
+    assert (run.step, run.best, run.finished) == (16, 0.7, True)
+    assert export.restore(run.best_checkpoint)[2] == 12
+    again = Trainer(config, quiet=True)
+    assert (again.step, again.best, again.finished) == (16, 0.7, True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from engine.train.data import augment, samples
+from engine.train.data.dataset import VOID
 
 SIZES = ((40, 48), (160, 192))  # (h, w): sixteen times the pixels, four times the root
 
@@ -31,3 +33,24 @@ def test_images_are_drawn_by_the_root_of_their_pixels_with_their_own_masks() -> 
     np.testing.assert_array_equal(pixels, np.repeat(labels[:, None], 3, axis=1))
     large = int((labels[:, 0, 0] == 2).sum())
     assert 760 <= large <= 840
+
+
+def test_rare_classes_are_seen_as_often_as_others() -> None:
+    image = np.zeros((200, 200, 3), np.uint8)
+    common, rare = np.ones((200, 200), np.uint8), np.zeros((200, 200), np.uint8)
+    common[:8], rare[50, 60], rare[199, 0] = 0, 2, VOID
+    items = [(image, common)] * 9 + [(image, rare)]
+    ((_, labels),) = samples.batches(items, [(0,)], 400, 16, augment.window, foreground=1.0)
+    shown = [np.mean([(mask == k).any() for mask in labels]) for k in (1, 2)]
+    assert shown[1] == pytest.approx(0.5, abs=0.06)
+    assert shown[0] + shown[1] == pytest.approx(1)
+    ((_, labels),) = samples.batches(items, [(0,)], 400, 16, augment.window, foreground=0.3)
+    assert np.mean([(mask == 2).any() for mask in labels]) == pytest.approx(0.15, abs=0.05)
+    ((_, labels),) = samples.batches([(image, rare * 0)], [(0,)], 2, 16, augment.window, foreground=1.0)
+    assert not labels.any()
+
+
+def test_pixels_of_classes_are_counted_but_for_those_without_a_name() -> None:
+    mask = np.array([[0, 1, 2, VOID], [0, 0, 2, VOID]], np.uint8)
+    image = np.zeros((2, 4, 3), np.uint8)
+    assert samples.pixels_of_classes([(image, mask), (image, mask)], 4).tolist() == [6, 2, 4, 0]
