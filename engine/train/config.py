@@ -72,7 +72,7 @@ class Config:
     class_weights: tuple[str, ...] = _setting(
         (), "weight of every class in cross-entropy, the background's first; or balanced, by the root of its rarity"
     )
-    patience: int = _setting(0, "validations without a better one after which a run ends early; 0: it does not")
+    early_stopping: int = _setting(0, "validations without a better one after which a run ends early; 0: it does not")
     zeros: float = _setting(0.9, "share of zeros in masked layers at the end")
     zeros_from: float = _setting(0.5, "share of zeros at the start, from which it climbs over half of the run")
     zeros_by: str = _setting("layer", "layer: zero weights, alike in every layer; cost: zero products of all together")
@@ -145,8 +145,8 @@ class Config:
             raise ValueError(f"no overlap {self.overlap!r}; there are {', '.join(loss.OVERLAPS)}")
         if not 0 < self.missed < 1:
             raise ValueError(f"what a missed pixel counts lies between 0 and 1, not {self.missed}")
-        if self.patience < 0:
-            raise ValueError(f"patience is not counted below 0, as {self.patience}")
+        if self.early_stopping < 0:
+            raise ValueError(f"validations without a better one are not counted below 0, as {self.early_stopping}")
         if self.class_weights and self.class_weights != BALANCED:
             count = max(len(self.classes), 2)
             numbers = [float(text) for text in self.class_weights if _is_weight(text)]

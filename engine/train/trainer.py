@@ -146,8 +146,8 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing of the budget is left, or patience is at an end."""
-        return self.progress >= 1 or 0 < self.config.patience <= self._stale
+        """Whether nothing of the budget is left, or it stops early."""
+        return self.progress >= 1 or 0 < self.config.early_stopping <= self._stale
 
     def fit(self) -> None:
         """Train what is left of the budget and re-estimate batch norm; the end of it is neither scored nor saved."""

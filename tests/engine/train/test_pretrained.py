@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.train import checkpoint, pretrained, trainer
+from engine.train import checkpoint, trainer
 from engine.train.config import Config
 from engine.train.pretrained import MismatchError
 from engine.train.trainer import Trainer

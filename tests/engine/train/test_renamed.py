@@ -40,6 +40,38 @@ def test_every_field_finds_its_name_of_today(config: Config) -> None:
     assert not config.full_precision
 
 
+def test_a_checkpoint_of_an_earlier_version_resumes_and_exports(config: Config, tmp_path: Path) -> None:
+    run = Trainer(config)
+    run.step = 4
+    run.save()
+    state = torch.load(run.checkpoint, weights_only=True)
+    state["config"] = {**EARLIER, "data": config.data, "out": config.out}
+    torch.save(state, run.checkpoint)
+    run.log.write_text(EARLIER_LOG)
+    resumed = Trainer(config)
+    assert resumed.step == 4
+    metrics = resumed.run()
+    rows = log.read(resumed.log)
+    assert [rows[0]["samples"], rows[0]["learning_rate"], rows[0]["samples_per_second"]] == [8, 0.001, 21.5]
+    assert (rows[-1]["samples"], rows[-1]["dice"]) == (16, metrics.dice)
+    figures.curves(resumed.log, tmp_path / "curves.png")
+    torch.save({**torch.load(run.checkpoint, weights_only=True), "config": state["config"]}, run.checkpoint)
+    model = format.load(export.export(run.checkpoint, tmp_path / "earlier.safetensors"))
+    assert (model.provenance["samples"], model.provenance["run_seed"]) == (16, 1)
+
+
+def test_the_card_of_an_earlier_versions_file_uses_the_words_of_today() -> None:
+    story = {"crops": 16, "pairs": 12, "soften": 0.4, "without": ["norms"], "scores": {"dice": 0.5}}
+    text = card.write(replace(random_model(3), provenance=story), [Row("a", "", Counts(8, 1, 1))], "all")
+    assert {"- samples: 16", "- images: 12", "- annealing: 0.4"} <= set(text.splitlines())
+    assert "- ablate: batch-norm-re-estimation" in text
+    assert "- metrics" not in text
+
+
+def test_no_name_of_today_is_one_of_an_earlier_version() -> None:
+    assert RENAMED.keys().isdisjoint({field.name for field in fields(Config)} | {*PARTS, *log.COLUMNS})
+
+
 def test_a_teacher_of_an_earlier_version_in_half_floats_is_read(data: Path, tmp_path: Path) -> None:
     run = Trainer(Config(str(data), str(tmp_path / "run"), width=3, batch=2, crop=32, full_precision=True), quiet=True)
     run.save()

@@ -434,9 +434,7 @@ def test_settings_of_the_loss_are_checked(changes: dict[str, Any], said: str, tm
         tiny(tmp_path, tmp_path, **changes)
 
 
-def test_a_run_ends_when_its_patience_does_and_the_best_is_kept(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_ends_early_and_the_best_is_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.9, 0.5, 0.7, 0.6])  # the first before zeros and bits are those of the end
     found = trainer.validate
 
@@ -445,7 +443,7 @@ def test_a_run_ends_when_its_patience_does_and_the_best_is_kept(
 
     monkeypatch.setattr(trainer, "validate", scored)
     monkeypatch.setattr(trainer, "EARLY", 2.0)
-    config = tiny(data, tmp_path / "out", samples=40, validate_every=4, save_every=100, patience=1)
+    config = tiny(data, tmp_path / "out", samples=40, validate_every=4, save_every=100, early_stopping=1)
     run = Trainer(config, quiet=True)
     run.fit()  # of 20 steps; it looks at 4, 8, 12 and 16
     assert (run.step, run.best, run.finished) == (16, 0.7, True)
