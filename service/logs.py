@@ -11,6 +11,7 @@ import os
 import queue
 import re
 import threading
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -37,11 +38,16 @@ class JsonLines(logging.Formatter):
 
 
 class BoundedLog(logging.Handler):
-    """Writes lines in the background. Those that find no room, and those that cannot be written, are `dropped`."""
+    """Writes lines in the background. Those that find no room, and those that cannot be written, are `dropped`; `note`
+    is told how many.
+    """
 
-    def __init__(self, descriptor: int = STDERR, most: int = LINES) -> None:
+    def __init__(
+        self, descriptor: int = STDERR, most: int = LINES, note: Callable[[int], None] = lambda dropped: None
+    ) -> None:
         super().__init__()
         self.dropped = 0
+        self._note = note
         self._descriptor = descriptor
         self._lines: queue.Queue[bytes] = queue.Queue(most)
         threading.Thread(target=self._write_all, name="log", daemon=True).start()
@@ -50,7 +56,7 @@ class BoundedLog(logging.Handler):
         try:
             self._lines.put_nowait(f"{self.format(record)}\n".encode())
         except queue.Full:
-            self.dropped += 1
+            self._drop()
 
     def flush(self) -> None:
         """Until all is written, but no longer than FLUSH_S."""
@@ -64,21 +70,24 @@ class BoundedLog(logging.Handler):
                 while line:  # not by sys.stderr, whose lock the end of the process would wait for
                     line = line[os.write(self._descriptor, line) :]
             except OSError:  # a full disk, a closed pipe
-                self.dropped += 1
+                self._drop()
             self._lines.task_done()
 
+    def _drop(self) -> None:
+        self.dropped += 1
+        self._note(self.dropped)
 
-def json_lines(descriptor: int = STDERR) -> BoundedLog:
-    """What writes the log as JSON lines."""
-    handler = BoundedLog(descriptor)
+def json_lines(descriptor: int = STDERR, note: Callable[[int], None] = lambda dropped: None) -> BoundedLog:
+    """What writes the log as JSON lines; `note` as of BoundedLog."""
+    handler = BoundedLog(descriptor, note=note)
     handler.addFilter(lambda record: not REFUSED_WEBSOCKET.match(record.getMessage()))
     handler.setFormatter(JsonLines())
     return handler
 
 
-def configure() -> None:
-    """Send this program's log, and uvicorn's warnings, to stderr as JSON lines."""
-    logging.basicConfig(level=logging.WARNING, handlers=[json_lines()], force=True)
+def configure(note: Callable[[int], None] = lambda dropped: None) -> None:
+    """Send this program's log, and uvicorn's warnings, to stderr as JSON lines; `note` as of BoundedLog."""
+    logging.basicConfig(level=logging.WARNING, handlers=[json_lines(note=note)], force=True)
     log.setLevel(logging.INFO)
 
 

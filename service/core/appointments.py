@@ -25,6 +25,11 @@ class Appointments:
         self._places = places
         self._times: list[float] = []  # ascending
 
+    @property
+    def any(self) -> bool:
+        """Whether there are some."""
+        return bool(self._times)
+
     def admit(self, now: float, waiting: int, images: int, queue_s: float) -> bool:
         """Whether so many images may come in, while `waiting` are there and a full queue takes `queue_s`."""
         del self._times[: bisect.bisect_left(self._times, now - GRACE_S)]

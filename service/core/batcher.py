@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from service.codec.pixels import Pixels
 from service.core import cost
@@ -112,10 +113,22 @@ class QueueLimits:
         return cls(settings.queue_images, settings.batch_images, settings.batch_pixels, settings.max_delay_ms / 1000)
 
 
+class Load(NamedTuple):
+    """Images that wait and that may come in unasked (none while anybody has been told to come again), when the present
+    turn has begun (0 between two), and the seconds that all that is there takes, and a full queue of it.
+    """
+
+    waiting: int
+    room: int
+    turn_since: float
+    drain_s: float
+    queue_s: float
+
+
 class Batcher:
     """`submit` from any thread, get a future; `start` and `close` bracket the worker thread.
 
-    `observe` is called with the images and the seconds of every batch.
+    `observe` is called with the images and the seconds of every batch, `turned` when a turn begins and has ended.
     """
 
     def __init__(
@@ -123,11 +136,13 @@ class Batcher:
         limits: QueueLimits,
         clock: Callable[[], float] = time.monotonic,
         observe: Callable[[int, float], None] = lambda images, seconds: None,
+        turned: Callable[[], None] = lambda: None,
     ) -> None:
         self.finished = 0  # images that engines have run
         self._limits = limits
         self._clock = clock
         self._observe = observe
+        self._turned = turned
         self._waiting: dict[Kind, deque[QueueEntry]] = {kind: deque() for kind in KINDS}
         self._begun: dict[Kind, Batch] = {}  # with turns still to run
         self._running: Batch | None = None
@@ -180,6 +195,13 @@ class Batcher:
             self._drop_cancelled()
             if not self._appointments.admit(self._clock(), self.waiting, images, self._queue_s):
                 self._refuse(images)
+
+    @property
+    def load(self) -> Load:
+        """How things stand."""
+        with self._changed:
+            room = 0 if self._appointments.any else self._limits.queue_images - self.waiting
+            return Load(self.waiting, room, self._turn_since or 0.0, self._drain_s, self._queue_s)
 
     def after_s(self) -> int:
         """Seconds after which one who is refused for other reasons should come again, as if the queue were full."""
@@ -257,6 +279,7 @@ class Batcher:
         except BaseException:  # a fault of this class
             log.critical("the thread of the engines has ended", exc_info=True)
             self._ended = True
+            self._turned()
             self._refuse_waiting("the server has failed")
 
     def _wait(self) -> bool:
@@ -304,6 +327,7 @@ class Batcher:
     def _run(self, batch: Batch) -> None:
         """Run one turn, and answer the entries if it was the last."""
         started = self._turn_since = self._clock()
+        self._turned()
         try:
             batch.job = batch.job or batch.start()
             pixels, done = batch.job.advance(), batch.job.done
@@ -324,6 +348,7 @@ class Batcher:
         if done:
             self.finished += len(batch.entries)
             self._observe(len(batch.entries), batch.seconds)
+        self._turned()
 
     def _failed(self, batch: Batch, error: BaseException) -> None:
         """Run the images of a batch one by one: only what fails by itself fails."""
@@ -354,9 +379,7 @@ class Batcher:
         )
 
     def _appoint(self, images: int) -> int:
-        begun = sum(batch.pixels for batch in [*self._begun.values(), self._running] if batch)
-        drain_s = (self._waiting_pixels + begun) * self._pixel_s
-        return self._appointments.make(self._clock(), images, drain_s, self._queue_s)
+        return self._appointments.make(self._clock(), images, self._drain_s, self._queue_s)
 
     @property
     def _waiting_pixels(self) -> int:
@@ -366,6 +389,12 @@ class Batcher:
     def _pixel_s(self) -> float:
         """Seconds that an engine takes for a pixel, as measured so far."""
         return self._turn_seconds / max(self._turn_pixels, 1)
+
+    @property
+    def _drain_s(self) -> float:
+        """Seconds that all takes that is there."""
+        begun = sum(batch.pixels for batch in [*self._begun.values(), self._running] if batch)
+        return (self._waiting_pixels + begun) * self._pixel_s
 
     @property
     def _queue_s(self) -> float:

@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class CodecThreads:
-    """A pool with one thread a core."""
+    """A pool of `count` threads, by default one a core."""
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(os.cpu_count(), "codec", _yield_to_engine)
+    def __init__(self, count: int | None = None) -> None:
+        self._pool = ThreadPoolExecutor(count or os.cpu_count(), "codec", _yield_to_engine)
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """The result of `work`, done in the pool."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -12,8 +15,10 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
+    values,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service import logs
@@ -41,10 +46,12 @@ class ModelInfo(NamedTuple):
 class Metrics:
     """The series by name: `metrics.images.inc()`. Labels hold only what the server chooses, never a client's text.
 
-    `registry` has what is counted, `gauges` what is looked up when somebody asks.
+    `registry` has what is counted, `gauges` what is looked up when somebody asks. Of several processes (`count_in`),
+    each counts in files of `folder`, and tells the sum of all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
         self.registry = CollectorRegistry()
         self.gauges = CollectorRegistry()
         self.requests = Counter(
@@ -90,7 +97,12 @@ class Metrics:
     def show_process(self) -> None:
         """Tell of this process and its log."""
         ProcessCollector(registry=self.gauges)
-        self.gauges.register(LogCollector())
+        self.gauges.register(LogCollector(logs.dropped))
+
+    def show_processes(self, pids: Callable[[], Mapping[str, int]], log_dropped: Callable[[], int]) -> None:
+        """Tell of all processes, by their names, and of their logs."""
+        self.gauges.register(ProcessesCollector(pids))
+        self.gauges.register(LogCollector(log_dropped))
 
     def show_load(self, queue: Read, memory: Read, memory_limit: int, streams: Read) -> None:
         """Tell of images that wait, bytes that requests hold, and websockets."""
@@ -112,7 +124,24 @@ class Metrics:
 
     def text(self) -> bytes:
         """The exposition, in Prometheus' text format."""
-        return generate_latest(self.registry) + generate_latest(self.gauges)
+        counts = self.registry
+        if self._folder:
+            counts = CollectorRegistry()
+            MultiProcessCollector(counts, str(self._folder))  # type: ignore[no-untyped-call]
+        return generate_latest(counts) + self.gauges_text()
+
+    def gauges_text(self) -> bytes:
+        """That part of it that is looked up."""
+        return generate_latest(self.gauges)
+
+
+def count_in(folder: Path, process: str) -> None:
+    """Let all metrics of this process that are made from now on be counted in files of `folder`.
+
+    `process` is its place among the others, which it may have taken over: its counts go on where they were.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
 
 
 class GaugeCollector(Collector):
@@ -142,12 +171,31 @@ class ModelCollector(Collector):
         yield info
 
 
-class LogCollector(Collector):
-    """What the log has lost."""
+class ProcessesCollector(Collector):
+    """What ProcessCollector tells of one process, of several, with a label more."""
+
+    def __init__(self, pids: Callable[[], Mapping[str, int]]) -> None:
+        self._pids = pids
 
     def collect(self) -> Iterator[Metric]:
         """The series, for the registry."""
-        yield CounterMetricFamily("mbunet_log_dropped", "Lines of the log that could not be written.", logs.dropped())
+        families: dict[str, Metric] = {}
+        for process, pid in self._pids().items():
+            for family in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                whole.samples += [sample._replace(labels={"process": process}) for sample in family.samples]
+        yield from families.values()
+
+
+class LogCollector(Collector):
+    """What the log has lost."""
+
+    def __init__(self, dropped: Callable[[], int]) -> None:
+        self._dropped = dropped
+
+    def collect(self) -> Iterator[Metric]:
+        """The series, for the registry."""
+        yield CounterMetricFamily("mbunet_log_dropped", "Lines of the log that could not be written.", self._dropped())
 
 
 class EnergyCollector(Collector):

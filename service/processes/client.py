@@ -1,0 +1,324 @@
+"""The queue as a front end knows it: images go to the engine process, futures are answered from there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.model import Model
+from service.codec.pixels import Pixels
+from service.core.appointments import Appointments
+from service.core.engine import Job
+from service.core.models import Models
+from service.core.params import SegmentParams
+from service.core.queue import InferenceResult
+from service.core.readiness import RETRY
+from service.logs import log
+from service.problems import MemoryFull, TooManyImages, Unavailable
+from service.processes import catalog, messages
+from service.processes.arena import Arena, NoPart, Part, part_of
+from service.processes.board import BoardView, Notice
+from service.processes.messages import Lost
+
+GONE = "the engine's process has ended; another is being started"
+ANSWER_S = 2.0  # in which a question that needs no engine is answered
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteEngine:
+    """An engine of the engine process, by its number; for requests alone that go there."""
+
+    session: Session
+    number: int
+    model: Model
+    device: str
+    kernel: str
+
+    def start(
+        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None, want_logits: bool = False
+    ) -> Job:
+        """Never: it runs in the other process."""
+        raise NotImplementedError
+
+
+class Asked(Future[Any]):
+    """What the engine process has been asked for and has not answered yet, and the memory that it uses until then."""
+
+    def __init__(self, session: Session, ticket: int) -> None:
+        super().__init__()
+        self._session = session
+        self._ticket = ticket
+
+    def cancel(self) -> bool:
+        """Tell the engine process too."""
+        cancelled = not self.cancelled() and super().cancel()
+        if cancelled:
+            self._session.say(messages.TICKET.pack(messages.CANCEL, self._ticket))
+        return cancelled
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something that the engine process is asked."""
+
+    asked: Asked
+
+    def answer(self, packet: bytes) -> Any:
+        """What its answer says."""
+        return packet[messages.TICKET.size :]
+
+
+@dataclass(frozen=True)
+class Image(Question):
+    """An image to be segmented, and the parts of the arena that the engine process uses for it meanwhile."""
+
+    pixels: Part
+    result: Part
+    placed: messages.Placed
+    classes: int  # with logits
+
+    def answer(self, packet: bytes) -> InferenceResult:
+        """The result, where it lies."""
+        _, _, queue_s, engine_s = messages.TIMES.unpack(packet)
+        place, placed = np.asarray(self.result), self.placed
+        mask = place[: placed.height * placed.width].reshape(placed.height, placed.width)
+        logits = None
+        if self.classes:
+            samples = place[placed.logits_at : placed.result_bytes(self.classes)].view(np.int32)
+            logits = samples.reshape(placed.height, placed.width, self.classes)
+        return InferenceResult(mask, logits, queue_s, engine_s)
+
+
+class Session:
+    """All that one engine process is asked over one line, until it ends."""
+
+    def __init__(self, line: socket.socket, arena_bytes: int) -> None:
+        self.arena = Arena(arena_bytes)
+        self._line = line
+        self._tickets = itertools.count()
+        self._pending: dict[int, Question] = {}
+        self._lock = threading.Lock()
+        self._board: BoardView | None = None
+        self._lost = False
+
+    @property
+    def waiting(self) -> int:
+        """Answers that are still to come."""
+        return len(self._pending)
+
+    @property
+    def notice(self) -> Notice:
+        """What the engine process tells of itself."""
+        assert self._board
+        return self._board.read()
+
+    def listen(self, serve: Callable[[list[RemoteEngine]], None]) -> None:
+        """Take answers until the other side ends. `serve` is called with the engines: at first and anew."""
+        try:
+            messages.send(self._line, bytes([messages.ARENA]), [self.arena.descriptor])
+            self.arena.close()
+            while True:
+                packet, descriptors = messages.receive(self._line)
+                if not packet:
+                    break
+                if packet[0] == messages.MODELS:
+                    if len(descriptors) > 1:
+                        self._board = BoardView(descriptors[1])
+                    serve([self._engine(entry) for entry in catalog.read(descriptors[0])])
+                else:
+                    self._take(packet)
+        except Lost:
+            pass
+        except Exception:  # what it says makes no sense
+            log.exception("the engine's process is given up")
+        self._end()
+
+    def segment(
+        self, images: Sequence[Pixels], engine: RemoteEngine, params: SegmentParams, deadline: float
+    ) -> list[Future[InferenceResult]]:
+        """Futures of all `images`; raises Unavailable and MemoryFull."""
+        logits, low = params.encoder.wants_logits, params.low_priority
+        classes = len(engine.model.classes) if logits else 0
+        try:
+            placed = [self._place(image, classes) for image in images]
+        except NoPart as error:
+            raise MemoryFull("there is no memory for these images at present", headers=RETRY) from error
+        packet = messages.BATCH.pack(messages.SEGMENT, engine.number, params.threshold, deadline, logits, low)
+        packet += b"".join(messages.IMAGE.pack(*one.placed) for one in placed)
+        if len(packet) > messages.MOST:
+            raise TooManyImages(f"{len(images)} images are too many for one request")
+        self._ask(packet, {one.placed.ticket: one for one in placed})
+        return [one.asked for one in placed]
+
+    def ask(self, kind: int, *more: int) -> Future[Any]:
+        """The answer to a question of this kind; raises Unavailable."""
+        ticket = next(self._tickets)
+        asked = Asked(self, ticket)
+        form = messages.COUNT if more else messages.TICKET
+        self._ask(form.pack(kind, ticket, *more), {ticket: Question(asked)})
+        return asked
+
+    def say(self, packet: bytes) -> None:
+        """Send what needs no answer; who is not there any more need not know."""
+        with contextlib.suppress(Lost):
+            messages.send(self._line, packet)
+
+    def _place(self, image: Pixels, classes: int) -> Image:
+        """An image in the arena, copied where it lies elsewhere, and a part for its result."""
+        ticket, (height, width) = next(self._tickets), image.shape[:2]
+        part = part_of(image, self.arena)
+        if part is None:
+            part = self.arena.take(image.nbytes)
+            np.copyto(part.array(image.shape, image.dtype.type), image)
+        placed = messages.Placed(ticket, part.offset, 0, height, width, image.itemsize)
+        result = self.arena.take(placed.result_bytes(classes))
+        return Image(Asked(self, ticket), part, result, placed._replace(result=result.offset), classes)
+
+    def _ask(self, packet: bytes, pending: Mapping[int, Question]) -> None:
+        with self._lock:
+            if self._lost:
+                raise Unavailable(GONE, headers=RETRY)
+            self._pending.update(pending)
+        try:
+            messages.send(self._line, packet)
+        except Lost:
+            for ticket in pending:
+                self._pending.pop(ticket, None)
+            raise Unavailable(GONE, headers=RETRY) from None
+
+    def _take(self, packet: bytes) -> None:
+        """The last word on something that was asked for."""
+        kind, ticket = messages.TICKET.unpack_from(packet)
+        pending = self._pending.pop(ticket)
+        asked = pending.asked
+        if not asked.set_running_or_notify_cancel():
+            return
+        if kind == messages.PROBLEM:
+            asked.set_exception(messages.problem_of(packet))
+        else:
+            asked.set_result(pending.answer(packet))
+
+    def _engine(self, entry: catalog.Entry) -> RemoteEngine:
+        engine = RemoteEngine(self, entry.number, entry.model, entry.device, entry.kernel)
+        release = messages.NUMBER.pack(messages.RELEASE, entry.number)
+        weakref.finalize(engine, self.say, release).atexit = False
+        return engine
+
+    def _end(self) -> None:
+        """Nothing more is answered."""
+        with self._lock:
+            self._lost = True
+            unanswered, self._pending = self._pending, {}
+            self._line.close()
+        for pending in unanswered.values():
+            if pending.asked.set_running_or_notify_cancel():
+                pending.asked.set_exception(Unavailable(GONE, headers=RETRY))
+
+
+class EngineClient:
+    """The queue's face (`core.queue`), and what else a front end asks the engine process.
+
+    `places` are those of the queue that this front end may promise to clients who come again, having been refused for
+    want of memory. Its engines are those of `models`.
+    """
+
+    def __init__(self, models: Models, arena_bytes: int, places: int) -> None:
+        self.connected = threading.Event()  # once and for all, by the first engine process
+        self._models = models
+        self._arena_bytes = arena_bytes
+        self._appointments = Appointments(places)
+        self._session: Session | None = None
+        self._lost_at = math.inf
+
+    def attach(self, line: socket.socket) -> None:
+        """From now on an engine process is at the other end of `line`."""
+        session = Session(line, self._arena_bytes)
+
+        def serve(engines: list[RemoteEngine]) -> None:
+            self._models.serve(engines)
+            self._session = session
+            self.connected.set()
+
+        def listen() -> None:
+            session.listen(serve)
+            if self._session is session:
+                self._session, self._lost_at = None, time.monotonic()
+
+        threading.Thread(target=listen, name="engine process", daemon=True).start()
+
+    @property
+    def notice(self) -> Notice | None:
+        """What the engine process tells of itself; None where there is none."""
+        session = self._session
+        return session.notice if session else None
+
+    @property
+    def absent_s(self) -> float:
+        """Seconds for which there has been none."""
+        return 0.0 if self._session else max(0.0, time.monotonic() - self._lost_at)
+
+    @property
+    def image_joules(self) -> float | None:
+        """See `core.resident.Resident`."""
+        notice = self.notice
+        return notice.joules if notice else None
+
+    @property
+    def waiting(self) -> int:
+        """See `core.queue.Queue`."""
+        session = self._session
+        return session.waiting if session else 0
+
+    def submit(self, image: Pixels, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
+        """See `core.queue.Queue`."""
+        return self.submit_all([image], params, deadline)[0]
+
+    def submit_all(
+        self, images: Sequence[Pixels], params: SegmentParams, deadline: float = math.inf
+    ) -> list[Future[InferenceResult]]:
+        """See `core.queue.Queue`."""
+        engine = params.engine
+        assert isinstance(engine, RemoteEngine)
+        return engine.session.segment(images, engine, params, deadline)
+
+    async def require_room(self) -> None:
+        """Raise QueueFull or Unavailable unless an image may come in, as the engine process says where it may not."""
+        notice = self.notice
+        if not notice or notice.room < 1:
+            await self._answer(messages.ROOM, 1)
+
+    async def exposition(self) -> bytes:
+        """The series that the engine process alone knows; none where there is no such process, or none that answers."""
+        try:
+            told: bytes = await self._answer(messages.METRICS)
+        except Unavailable:
+            return b""
+        return told
+
+    def after_s(self) -> int:
+        """See `Batcher`."""
+        notice = self.notice
+        drain_s, queue_s = (notice.drain_s, notice.queue_s) if notice else (1.0, 1.0)
+        return self._appointments.make(time.monotonic(), 1, drain_s, queue_s)
+
+    async def _answer(self, kind: int, *more: int) -> Any:
+        """The answer to a question of this kind; raises Unavailable, also where it takes too long."""
+        session = self._session
+        if session is None:
+            raise Unavailable(GONE, headers=RETRY)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(session.ask(kind, *more)), ANSWER_S)
+        except asyncio.TimeoutError:
+            raise Unavailable("the engine's process does not answer", headers=RETRY) from None
