@@ -77,6 +77,7 @@ class BoundedLog(logging.Handler):
         self.dropped += 1
         self._note(self.dropped)
 
+
 def json_lines(descriptor: int = STDERR, note: Callable[[int], None] = lambda dropped: None) -> BoundedLog:
     """What writes the log as JSON lines; `note` as of BoundedLog."""
     handler = BoundedLog(descriptor, note=note)

@@ -40,8 +40,7 @@ def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains first, then raises the signal again for us
         signal.signal(number, lambda *_: sys.exit(0))
     occupy_standard_streams()
-    for file in filter(None, (settings.tls_certificate, settings.tls_key)):
-        Path(file).read_bytes()  # whose error names the file; the ssl module's does not
+    require_certificate(settings)
     with listen(settings) as listener:
         import uvicorn
 
@@ -52,7 +51,7 @@ def serve(settings: Settings) -> int:
         engines = load_all(settings)
         logs.configure()
         app = create_app(engines, settings, load=lambda: load_all(settings), traces=traces.from_environment())
-        print(greeting(engines[0], listener, bool(settings.tls_certificate)), flush=True)
+        print(greeting(described(engines[0]), listener, bool(settings.tls_certificate)), flush=True)
         with reloading(hangups, app.state.service.models.reload):
             uvicorn.Server(uvicorn.Config(app, **options(settings))).run([listener])
     return 0
@@ -79,6 +78,12 @@ def reloading(hangups: Hangups, reload: Callable[[], object]) -> Iterator[None]:
     finally:
         hangups.put(False)
         thread.join(RELOAD_S)
+
+
+def require_certificate(settings: Settings) -> None:
+    """Raise OSError where a file of the certificate cannot be read."""
+    for file in filter(None, (settings.tls_certificate, settings.tls_key)):
+        Path(file).read_bytes()  # whose error names the file; the ssl module's does not
 
 
 def occupy_standard_streams() -> None:
@@ -108,13 +113,13 @@ def options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def listen(settings: Settings) -> socket.socket:
-    """A listening socket; raises OSError that names the address."""
+def listen(settings: Settings, shared: bool = False) -> socket.socket:
+    """A listening socket; raises OSError that names the address. One that is `shared` admits others beside it."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     both = settings.host == "::" and socket.has_dualstack_ipv6()  # IPv4 comes in as ::ffff:a.b.c.d
     try:
         address = (settings.host, settings.port)
-        listener = socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
+        listener = socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both, reuse_port=shared)
     except OSError as error:
         raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
     # Connections inherit this, and not every event loop sets it by itself: without it an answer in two packets waits
@@ -123,13 +128,17 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def greeting(engine: Engine, listener: socket.socket, secure: bool = False) -> str:
-    """What a person at the terminal needs: where the server is, and two commands to copy."""
+def described(engine: Engine) -> str:
+    """Which model runs where and by what."""
+    return f"{engine.model.name} on {engine.device} ({engine.kernel})"
+
+
+def greeting(what: str, listener: socket.socket, secure: bool = False) -> str:
+    """What a person at the terminal needs: where `what` is served, and two commands to copy."""
     host, port = listener.getsockname()[:2]
     scheme = "https" if secure else "http"
     name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     address = f"{scheme}://{name}:{port}"
-    what = f"{engine.model.name} on {engine.device} ({engine.kernel})"
     return f"""\
 serving {what} at {address}  (a page to try it; {address}/docs explains)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -18,6 +19,7 @@ GONE = {"queue_pixels": "MBUNET_MEMORY_BYTES bounds what requests hold"}
 
 LAST_SHARE = 0.1  # of drain_ms, for the last run of an engine when all requests are answered or given up
 ROOT_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
+MOST_WORKERS = 64
 ENERGY_SOURCES = ("auto", "nvml", "ina3221", "rapl", "none")
 
 
@@ -40,6 +42,9 @@ class Settings:
     host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 means every interface, :: those of IPv6 too")
     port: int = _setting(8080, "TCP port; 0 lets the system choose", high=65535)
     root_path: str = _setting("", "path below which a proxy shows this server, as in /mbunet")
+    workers: str = _setting(
+        "1", "processes for HTTP, decoding and encoding round one for the engine; auto by the cores"
+    )
     model: str = _setting("nuclei-small", "model files or names of shipped models, by commas; the first is the default")
     device: str = _setting("auto", "where the engine runs: auto, cpu, cuda, cuda:1 and so on, or reference")
     kernel: str = _setting("auto", "kernel of the CPU engine: auto, portable, avx2, avx512, avx512vnni or neon")
@@ -73,6 +78,12 @@ class Settings:
         """`origins`, one by one."""
         return [origin.strip() for origin in self.origins.split(",") if origin.strip()]
 
+    @property
+    def front_ends(self) -> int:
+        """Processes round one for the engine; 1 means that all is one process."""
+        cores = len(os.sched_getaffinity(0))
+        return max(1, cores // 2) if self.workers == "auto" else int(self.workers)
+
     def __post_init__(self) -> None:
         for setting in fields(self):
             _check(setting, getattr(self, setting.name))
@@ -80,6 +91,8 @@ class Settings:
             raise SettingsError(f"energy must be one of {', '.join(ENERGY_SOURCES)}, not {self.energy!r}")
         if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
             raise SettingsError(f"root_path is a path without an end, as in /mbunet, not {self.root_path!r}")
+        if self.workers != "auto" and not (self.workers.isdecimal() and 1 <= int(self.workers) <= MOST_WORKERS):
+            raise SettingsError(f"workers must be auto or lie between 1 and {MOST_WORKERS}, not {self.workers!r}")
         if self.tls_key and not self.tls_certificate:
             raise SettingsError("tls_key needs a tls_certificate beside it")
 

@@ -25,9 +25,14 @@ def add(commands: Any) -> None:
 
 def serve(args: argparse.Namespace) -> int:
     """Serve a model over HTTP."""
-    from service.server import serve
+    settings = flags.settings_of(args)
+    if settings.front_ends > 1:
+        from service.processes import supervisor
 
-    return serve(flags.settings_of(args))
+        return supervisor.serve(settings)
+    from service import server
+
+    return server.serve(settings)
 
 
 def segment(args: argparse.Namespace) -> int:

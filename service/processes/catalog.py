@@ -22,6 +22,7 @@ class Entry:
     number: int
     model: Model
     device: str
+    bus: str
     kernel: str
 
 
@@ -31,7 +32,7 @@ class Catalog:
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.engines = {next(_numbers): engine for engine in engines}
         entries = [
-            Entry(number, replace(engine.model, tensors={}), engine.device, engine.kernel)
+            Entry(number, replace(engine.model, tensors={}), engine.device, engine.bus, engine.kernel)
             for number, engine in self.engines.items()
         ]
         written = pickle.dumps(entries)

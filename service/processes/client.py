@@ -44,6 +44,7 @@ class RemoteEngine:
     number: int
     model: Model
     device: str
+    bus: str
     kernel: str
 
     def start(
@@ -211,7 +212,7 @@ class Session:
             asked.set_result(pending.answer(packet))
 
     def _engine(self, entry: catalog.Entry) -> RemoteEngine:
-        engine = RemoteEngine(self, entry.number, entry.model, entry.device, entry.kernel)
+        engine = RemoteEngine(self, entry.number, entry.model, entry.device, entry.bus, entry.kernel)
         release = messages.NUMBER.pack(messages.RELEASE, entry.number)
         weakref.finalize(engine, self.say, release).atexit = False
         return engine

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.servers NAME MODEL PORT`: one contender of the service benchmark, until it is terminated."""
+"""`python -m tests.bench.servers NAME MODEL PORT WORKERS`: one contender of the service benchmark, until terminated."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from PIL import Image
 
+from engine import format
 from engine.runtime import Engine, Job, Turns
-from service import server
+from service import logs, server
 from service.app import create_app
 from service.codec.pixels import Mask, Pixels
+from service.processes import supervisor
 from service.settings import Settings
 
 
@@ -54,23 +57,30 @@ def encode(mask: Mask) -> bytes:
     return out.getvalue()
 
 
-def nothing(model: str, port: int) -> None:
+def idle(settings: Settings) -> list[Nothing]:
+    """What an engine process loads that does nothing."""
+    return [Nothing(format.load(Path(settings.model)))]
+
+
+def nothing(model: str, port: int, workers: int) -> None:
     """Our service round an engine that does nothing."""
-    with Engine.load(model) as engine:
-        ours(create_app(Nothing(engine.model), Settings(port=port)), Settings(port=port))
-
-
-def mbunet(model: str, port: int) -> None:
-    """Our service as `mbunet serve` starts it."""
-    server.serve(Settings(port=port, model=model))
-
-
-def ours(app: FastAPI, settings: Settings) -> None:
+    settings = Settings(port=port, model=model, workers=str(workers))
+    if workers > 1:
+        supervisor.serve(settings, "tests.bench.servers:idle")
+        return
+    logs.configure()
     with server.listen(settings) as listener:
+        app = create_app(idle(settings), settings)
         uvicorn.Server(uvicorn.Config(app, **server.options(settings))).run([listener])
 
 
-def fastapi(model: str, port: int) -> None:
+def mbunet(model: str, port: int, workers: int) -> None:
+    """Our service as `mbunet serve` starts it."""
+    settings = Settings(port=port, model=model, workers=str(workers))
+    (supervisor if workers > 1 else server).serve(settings)
+
+
+def fastapi(model: str, port: int, _: int) -> None:
     """What one writes first: an endpoint in a thread pool."""
     app, engine = FastAPI(), Engine.load(model)
 
@@ -87,7 +97,7 @@ def fastapi(model: str, port: int) -> None:
     uvicorn.run(app, port=port, log_level="warning", access_log=False)
 
 
-def litserve(model: str, port: int) -> None:
+def litserve(model: str, port: int, _: int) -> None:
     """LitServe."""
     from tests.bench import lit
 
@@ -96,5 +106,5 @@ def litserve(model: str, port: int) -> None:
 
 if __name__ == "__main__":
     {"mbunet": mbunet, "nothing": nothing, "fastapi": fastapi, "litserve": litserve}[sys.argv[1]](
-        sys.argv[2], int(sys.argv[3])
+        sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     )

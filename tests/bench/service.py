@@ -40,6 +40,7 @@ from tests.models import random_model
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 16
+PATIENCE = 10  # seconds in which a contender may end by itself
 SIZES = (256, 384, 512, 640)
 HEADING = f"{'':<12}{'one client':>12}{'engine':>9}{'between':>9}{'16 clients':>13}" + "     p50     p95     p99   busy"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -230,11 +231,11 @@ def process_seconds(pid: int) -> float:
 
 
 @contextmanager
-def served(name: str, model: Path) -> Iterator[tuple[int, int]]:
+def served(name: str, model: Path, workers: int = 1) -> Iterator[tuple[int, int]]:
     """(port, process) of a contender that answers."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tests.bench.servers", name, str(model), str(port)]
+    command = [sys.executable, "-m", "tests.bench.servers", name, str(model), str(port), str(workers)]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
     ) as process:  # from where its own modules are found
@@ -243,7 +244,11 @@ def served(name: str, model: Path) -> Iterator[tuple[int, int]]:
                 asyncio.run(answering(port, name == "litserve"))
             yield port, process.pid
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # with its workers, however it takes SIGTERM
+            process.terminate()  # which leaves nothing behind
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # with its workers, however it takes SIGTERM
 
 
 async def answering(port: int, form: bool) -> None:

@@ -92,7 +92,7 @@ def test_every_interface_of_ipv6_is_every_one_of_ipv4_too() -> None:
             with socket.create_connection((host, port), PATIENCE) as asking, listener.accept()[0] as taken:
                 taken.sendall(b"x")
                 assert asking.recv(1) == b"x"
-        assert f"http://localhost:{port}" in greeting(FakeEngine(), listener)
+        assert f"http://localhost:{port}" in greeting("a model", listener)
 
 
 def test_connections_are_kept_for_longer_than_proxies_keep_theirs() -> None:

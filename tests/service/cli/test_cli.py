@@ -27,7 +27,7 @@ from engine.backends import registry
 from engine.runtime import Engine
 from service import cli
 from service.cli.terminal import progress, table
-from service.server import greeting, listen
+from service.server import described, greeting, listen
 from service.settings import Settings
 from tests.bench.test_cuda import Timed
 from tests.models import random_model
@@ -494,7 +494,7 @@ def test_serve_takes_several_models_and_a_certificate(model: Path, tmp_path: Pat
 def test_the_greeting_can_be_copied() -> None:
     with listen(Settings(port=0)) as listener:
         port = listener.getsockname()[1]
-        text = greeting(FakeEngine(), listener)
+        text = greeting(described(FakeEngine()), listener)
     assert f"--data-binary @IMAGE http://127.0.0.1:{port}/segment -o mask.png" in text
     assert text.count("curl") == 2
 
