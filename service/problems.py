@@ -2,6 +2,7 @@
 
     Problem
     ├── NotAnImage            400  empty, text, truncated, damaged
+    ├── BadEncoding           400  a body that is not what its Content-Encoding says
     ├── BadForm               400  a multipart body without a usable field `image`
     ├── BadTensor             400  an inference request under /v2 that does not fit the model
     ├── WrongKey              401
@@ -72,6 +73,10 @@ class Problem(Exception):  # noqa: N818  (RFC 9457 calls it a problem)
 
 class NotAnImage(Problem):
     status, title = 400, "The body is not a readable image"
+
+
+class BadEncoding(Problem):
+    status, title = 400, "The body is not what its Content-Encoding says"
 
 
 class BadForm(Problem):

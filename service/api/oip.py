@@ -7,14 +7,14 @@ bytes of the tensors that have `binary_data_size`, one after the other.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.problems import BadTensor
+from service.problems import BadParameter, BadTensor
 
 INPUT, MASK, LABELS = "image", "mask", "labels"
 OUTPUTS = {MASK: "UINT8", LABELS: "UINT16"}
@@ -25,6 +25,18 @@ MAX_JSON = 1 << 20  # bytes; more would keep all others waiting while it is read
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
 NUMBERS = 1 << 14  # that become text at a time
 COUNT = {"type": "integer", "minimum": 1}
+PARAMETERS = {
+    "threshold": {"type": "number", "minimum": 0, "maximum": 1},
+    "channel": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2}, {"const": "max"}]},
+    "page": {"anyOf": [{"const": 0}, {"const": "max"}]},
+    "split": {"enum": ["distance"], "description": "of labels: cut touching objects at their necks"},
+    "min_area": COUNT | {"description": "of labels: pixels of the smallest object"},
+    "timeout": {"type": "integer", "minimum": 0, "description": "microseconds; 0 is the server's limit"},
+    "priority": {"type": "integer", "minimum": 0, "description": "2 and above is low"},
+    "binary_data_output": {"type": "boolean", "description": "outputs as bytes, where they do not say it themselves"},
+}
+"""Of a request; there are no others."""
+
 SCHEMA = {  # of a request, for OpenAPI
     "type": "object",
     "required": ["inputs"],
@@ -35,18 +47,7 @@ SCHEMA = {  # of a request, for OpenAPI
             "description": "by default the mask alone",
             "items": {"type": "object", "required": ["name"], "properties": {"name": {"enum": list(OUTPUTS)}}},
         },
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "threshold": {"type": "number", "minimum": 0, "maximum": 1},
-                "channel": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2}, {"const": "max"}]},
-                "page": {"anyOf": [{"const": 0}, {"const": "max"}]},
-                "split": {"enum": ["distance"], "description": "of labels: cut touching objects at their necks"},
-                "min_area": COUNT | {"description": "of labels: pixels of the smallest object"},
-                "timeout": COUNT | {"description": "microseconds"},
-                "priority": {"type": "integer", "minimum": 0, "description": "2 and above is low"},
-            },
-        },
+        "parameters": {"type": "object", "properties": PARAMETERS, "additionalProperties": False},
         "inputs": {
             "type": "array",
             "minItems": 1,
@@ -80,7 +81,7 @@ class InferRequest:
 
 
 def read(body: bytes, header_length: str | None) -> InferRequest:
-    """The request in `body`; raises BadTensor, which says what is wrong."""
+    """The request in `body`; raises BadTensor, which says what is wrong, and BadParameter for an unknown parameter."""
     length = len(body)
     if header_length is not None:
         if not header_length.isdecimal() or int(header_length) > len(body):
@@ -91,14 +92,11 @@ def read(body: bytes, header_length: str | None) -> InferRequest:
             f"the JSON of a request may have {MAX_JSON} bytes: send the tensor as bytes behind it (the binary tensor "
             f"extension: binary_data_size, and {LENGTH_HEADER})"
         )
-    try:
-        document = json.loads(body[:length])
-    except (ValueError, RecursionError) as error:
-        raise BadTensor(f"the inference request is no JSON: {error}") from None
+    document = _json(body[:length])
     tensors = _tensors(document, "inputs")
     if list(tensors) != [INPUT]:
         raise BadTensor(f"'inputs' must hold exactly one tensor, called {INPUT!r}")
-    parameters = _object(document, "parameters")
+    parameters = _parameters(document, PARAMETERS)
     identity = document.get("id")
     return InferRequest(
         identity if isinstance(identity, str) else None,
@@ -106,6 +104,14 @@ def read(body: bytes, header_length: str | None) -> InferRequest:
         _images(tensors[INPUT], body[length:]),
         _outputs(document, bool(parameters.get("binary_data_output", False))),
     )
+
+
+def load_parameters(body: bytes) -> Any:
+    """What the request to load a model asks of it, if anything; raises BadTensor."""
+    if len(body) > MAX_JSON:
+        raise BadTensor(f"the JSON of a request may have {MAX_JSON} bytes")
+    document = _json(body) if body.strip() else {}
+    return document.get("parameters") if isinstance(document, dict) else document
 
 
 def write(
@@ -146,7 +152,9 @@ def _outputs(document: dict[str, Any], binary: bool) -> dict[str, bool]:
     tensors = _tensors(document, "outputs")
     if not OUTPUTS.keys() >= tensors.keys():
         raise BadTensor(f"'outputs' may hold {' and '.join(map(repr, OUTPUTS))}")
-    return {name: bool(_object(tensor, "parameters").get("binary_data", binary)) for name, tensor in tensors.items()}
+    return {
+        name: bool(_parameters(tensor, ["binary_data"]).get("binary_data", binary)) for name, tensor in tensors.items()
+    }
 
 
 def _tensors(document: Any, key: str) -> dict[str, dict[str, Any]]:
@@ -160,10 +168,21 @@ def _tensors(document: Any, key: str) -> dict[str, dict[str, Any]]:
     return named
 
 
-def _object(parent: dict[str, Any], key: str) -> dict[str, Any]:
-    value = parent.get(key, {})
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadTensor(f"the request is no JSON: {error}") from None
+
+
+def _parameters(parent: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The member `parameters` of the request or of a tensor."""
+    value = parent.get("parameters", {})
     if not isinstance(value, dict):
-        raise BadTensor(f"{key!r} must be an object")
+        raise BadTensor("'parameters' must be an object")
+    for name in value:
+        if name not in known:
+            raise BadParameter(f"there is no parameter {name[:100]!r} here; there is {', '.join(known)}")
     return value
 
 
@@ -175,7 +194,7 @@ def _images(tensor: dict[str, Any], rest: bytes) -> NDArray[np.uint8]:
         raise BadTensor(f"{INPUT!r} must have the shape [images, height, width, 3]")
     if shape[3] != 3:
         raise BadTensor(f"{INPUT!r} must have 3 channels in its last dimension, not {shape[3]}")
-    size = _object(tensor, "parameters").get("binary_data_size")
+    size = _parameters(tensor, ["binary_data_size"]).get("binary_data_size")
     values = _from_json(tensor.get("data")) if size is None else np.frombuffer(rest, np.uint8)
     if size is not None and (type(size) is not int or size != len(rest)):
         raise BadTensor(f"binary_data_size does not agree with the {len(rest)} bytes that follow the JSON")

@@ -60,7 +60,7 @@ async def segment(request: Request) -> Response:
     service = await running_service(request)
     params = query.segment_params(request.query_params, _accept(request), service)
     await service.lifecycle.require_room()
-    data = await upload.image(request, service.settings)
+    data = await upload.image(request, service)
     segmented = await in_time(request, service.pipeline.segment(data, params, held_by(request)), params.timeout_s)
     ms = milliseconds(segmented.seconds)
     request.state.log |= {"model": params.engine.model.name, "bytes": len(data)} | ms
@@ -83,7 +83,7 @@ async def segment_batch(request: Request) -> Response:
     service = await running_service(request)
     params = query.segment_params(request.query_params, "", service)
     await service.lifecycle.require_room()
-    bodies = await upload.images(request, service.settings)
+    bodies = await upload.images(request, service)
     memory = held_by(request)
     segmented = await in_time(request, service.pipeline.segment_all(bodies, params, memory), params.timeout_s)
     model = params.engine.model.name

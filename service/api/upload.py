@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 
+from service.api.coding import coding_of, unpacked
 from service.api.memory import held_by
 from service.api.multipart import FormFiles
+from service.core.service import Service
 from service.problems import BodyTooLarge, UnsupportedType, UploadTooSlow
 from service.settings import Settings
 
@@ -16,50 +18,68 @@ FIELD = "image"
 HINT = "send the file itself with its type, as in: curl -H 'Content-Type: image/png' --data-binary @FILE"
 
 
-async def image(request: Request, settings: Settings) -> bytes:
+async def image(request: Request, service: Service) -> bytes:
     """All bytes of the image, not yet looked into. Raises UnsupportedType for other types of content, and as `body`."""
     kind = _kind(request)
     form = kind == "multipart/form-data"
     if not (form or kind.startswith("image/") or kind == "application/octet-stream"):
         raise UnsupportedType(f"Content-Type {kind[:100]!r} is not an image; {HINT}")
-    return (await _files(request, settings, 1))[0] if form else await body(request, settings)
+    return (await _files(request, service, 1))[0] if form else await body(request, service)
 
 
-async def images(request: Request, settings: Settings) -> list[bytes]:
+async def images(request: Request, service: Service) -> list[bytes]:
     """The bytes of all images of a form. Raises UnsupportedType, TooManyImages, BadForm, and as `body`."""
     kind = _kind(request)
     if kind != "multipart/form-data":
         raise UnsupportedType(f"Content-Type {kind[:100]!r} is no form: curl -F {FIELD}=@FILE -F {FIELD}=@FILE")
-    return await _files(request, settings, min(settings.request_images, settings.queue_images))
+    most = min(service.settings.request_images, service.settings.queue_images)
+    return await _files(request, service, most)
 
 
-async def body(request: Request, settings: Settings) -> bytes:
-    """All bytes of the body.
+async def body(request: Request, service: Service) -> bytes:
+    """All bytes of the body, unpacked where it is compressed.
 
     Raises BodyTooLarge as soon as the limit is known to be passed (by Content-Length or on the way), UploadTooSlow,
-    UnsupportedType for a compressed body, and ClientDisconnect when the client leaves.
+    UnsupportedType and BadEncoding for a Content-Encoding that is not understood or not kept, and ClientDisconnect when
+    the client leaves.
     """
     chunks: list[bytes] = []
-    await _each(request, settings, chunks.append)
+    await _each(request, service, chunks.append)
+    return _joined(chunks, request)
+
+
+def _joined(chunks: list[bytes], request: Request) -> bytes:
+    """All in one piece, and nothing else held."""
     whole = b"".join(chunks)
     chunks.clear()
     held_by(request).hold(len(whole))
     return whole
 
 
-async def _files(request: Request, settings: Settings, most: int) -> list[bytes]:
+async def _files(request: Request, service: Service, most: int) -> list[bytes]:
     files = FormFiles(request.headers["content-type"], FIELD, most)
-    await _each(request, settings, files.write)
+    await _each(request, service, files.write)
     contents = files.contents()
     held_by(request).hold(sum(map(len, contents)))
     return contents
 
 
-async def _each(request: Request, settings: Settings, take: Callable[[bytes], None]) -> None:
-    """Hand every chunk of the body to `take`, within the limits of bytes and of time."""
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding != "identity":
-        raise UnsupportedType(f"Content-Encoding {coding[:100]!r} is not understood; {HINT}")
+async def _each(request: Request, service: Service, take: Callable[[bytes], None]) -> None:
+    """Hand every chunk of the body to `take`, unpacked, within the limits of bytes and of time."""
+    coding = coding_of(request)
+    if not coding:
+        await _arriving(request, service.settings, take)
+        return
+    chunks: list[bytes] = []
+    await _arriving(request, service.settings, chunks.append)
+    packed, memory = _joined(chunks, request), held_by(request)
+    for piece in await service.threads.run(lambda: unpacked(packed, coding, service.settings.max_body_bytes, memory)):
+        take(piece)
+        await asyncio.sleep(0)
+
+
+async def _arriving(request: Request, settings: Settings, take: Callable[[bytes], None]) -> None:
+    """Hand every chunk of the body to `take` as it arrives."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > settings.max_body_bytes:
         raise _too_large(settings.max_body_bytes)

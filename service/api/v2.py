@@ -30,12 +30,15 @@ from service.core import cost, params
 from service.core.engine import Engine
 from service.core.params import SegmentParams
 from service.core.service import Service
-from service.problems import BadParameter, BadTensor, NotFound, TooManyImages
+from service.problems import BadParameter, BadTensor, MethodNotAllowed, NotFound, TooManyImages
 
 VERSION = "1"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
 
+FIXED = "the setting `model` names the models, which are served as long as the server runs"
+
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+LOAD_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 REFUSALS = problem_responses(401, 403, 404, 422)
 BODY = {
     "requestBody": {
@@ -83,6 +86,20 @@ async def index(service: Running) -> list[dict[str, str]]:
     """The models that are served."""
     names = [engine.model.name for engine in service.models.engines]
     return [{"name": name, "version": VERSION, "state": "READY", "reason": ""} for name in names]
+
+
+@router.post("/repository/models/{name}/load", responses=REFUSALS | problem_responses(400), openapi_extra=LOAD_BODY)
+async def load(engine: Known, request: Request, service: Running) -> dict[str, Any]:
+    """200 for a model that is served: it is loaded. Another configuration, or another file, is refused."""
+    if oip.load_parameters(await upload.body(request, service)):
+        raise BadParameter(f"parameters: {engine.model.name} is loaded as it is; {FIXED}")
+    return {}
+
+
+@router.post("/repository/models/{name}/unload", responses=REFUSALS | problem_responses(405))
+async def unload(engine: Known) -> None:
+    """No model is unloaded."""
+    raise MethodNotAllowed(f"{engine.model.name} stays; {FIXED}", headers={"Allow": ""})
 
 
 @router.get("/models/{name}", responses=REFUSALS)
@@ -135,7 +152,7 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
     and `min_area`. A tensor is one page, so `page` may be 0 alone, and what the model names of files does not matter.
     """
     await service.lifecycle.require_room()
-    body = await upload.body(request, service.settings)
+    body = await upload.body(request, service)
     length = request.headers.get(oip.LENGTH_HEADER)
     asked = await service.threads.run(lambda: oip.read(body, length))
     _require_size(asked, engine, service)
@@ -178,7 +195,7 @@ def _require_size(asked: InferRequest, engine: Engine, service: Service) -> None
 
 
 def _params(asked: InferRequest, engine: Engine, service: Service) -> SegmentParams:
-    timeout_s = params.timeout_s(_timeout_ms(asked), service.settings.timeout_ms)
+    timeout_s = _timeout_s(asked, service.settings.timeout_ms)
     threshold = params.threshold(engine, _threshold(asked))
     selection = Selection(_part(asked, "channel"), _part(asked, "page"))
     encoder = ENCODERS[LABELS if LABELS in asked.outputs else "png"]
@@ -224,13 +241,20 @@ def _threshold(asked: InferRequest) -> float | None:
     return value
 
 
-def _timeout_ms(asked: InferRequest) -> int | None:
-    value = asked.parameters.get("timeout")
-    if value is not None and not (type(value) is int and value > 0):
-        raise BadTensor("the parameter `timeout` is a whole number of microseconds")
-    return None if value is None else max(1, value // 1000)
+def _timeout_s(asked: InferRequest, limit_ms: int) -> float:
+    """Of the parameter in microseconds, in which 0 is none; the server's limit holds for all."""
+    value, limit = _count(asked, "timeout", "microseconds"), 1000 * limit_ms
+    if value > limit:
+        raise BadParameter(f"timeout: at most {limit} microseconds are taken, not {value}", limit=limit)
+    return (value or limit) / 1e6
 
 
 def _is_low(asked: InferRequest) -> bool:
-    priority = asked.parameters.get("priority", 0)
-    return type(priority) is int and priority >= 2
+    return _count(asked, "priority", "places") >= 2
+
+
+def _count(asked: InferRequest, name: str, unit: str) -> int:
+    value: int = asked.parameters.get(name, 0)
+    if not (type(value) is int and value >= 0):
+        raise BadTensor(f"the parameter {name!r} is a whole number of {unit}")
+    return value

@@ -201,7 +201,11 @@ def test_plain_json_needs_no_client(client: httpx.Client) -> None:
         json.dumps(infer_body() | {"outputs": 7}).encode(),
         json.dumps(infer_body() | {"outputs": [{"name": "mask"}, {"name": "mask"}]}).encode(),
         json.dumps(infer_body() | {"parameters": []}).encode(),
-        json.dumps(infer_body() | {"parameters": {"timeout": -1}}).encode(),
+        *(
+            json.dumps(infer_body() | {"parameters": {name: value}}).encode()
+            for name in ("timeout", "priority")
+            for value in (-1, 0.5, "1", True)
+        ),
     ],
 )
 def test_broken_requests_are_400_with_the_member_error(client: httpx.Client, body: bytes) -> None:
@@ -232,6 +236,57 @@ def test_a_header_length_that_cannot_be(client: httpx.Client, length: str) -> No
 def test_parameters_out_of_range(client: httpx.Client, parameters: dict[str, Any], output: str) -> None:
     body = infer_body() | {"parameters": parameters, "outputs": [{"name": output}]}
     assert client.post(INFER, json=body).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("parameters", "detail"),
+    [
+        ({"timeout": 30_000_001}, "timeout: at most 30000000 microseconds are taken, not 30000001"),
+        ({"treshold": 0.5}, "there is no parameter 'treshold' here; there is threshold, "),
+        ({"sequence_id": 7}, "there is no parameter 'sequence_id' here"),
+    ],
+)
+def test_parameters_are_named_in_the_protocols_words(
+    client: httpx.Client, parameters: dict[str, Any], detail: str
+) -> None:
+    answer = client.post(INFER, json=infer_body() | {"parameters": parameters})
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(detail)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        infer_body(parameters={"shared_memory_region": "x"}),
+        infer_body() | {"outputs": [{"name": "mask", "parameters": {"classification": 3}}]},
+    ],
+)
+def test_unknown_parameters_of_tensors_are_refused(client: httpx.Client, body: dict[str, Any]) -> None:
+    answer = client.post(INFER, json=body)
+    assert answer.status_code == 422
+    assert "there is binary_data" in answer.json()["error"]
+
+
+def test_no_timeout_is_the_servers_own(client: httpx.Client) -> None:
+    assert client.post(INFER, json=infer_body() | {"parameters": {"timeout": 0}}).status_code == 200
+
+
+def test_models_are_loaded_already_and_stay(asked: Any) -> None:
+    assert "model_repository" in asked.get_server_metadata()["extensions"]
+    asked.load_model("fake")
+    for ask, model, options, said in (
+        (asked.load_model, "other", {}, "there is no model of this name; there is fake"),
+        (asked.load_model, "fake", {"config": "{}"}, "fake is loaded as it is"),
+        (asked.unload_model, "fake", {}, "fake stays"),
+    ):
+        with pytest.raises(triton_utils.InferenceServerException, match=said):
+            ask(model, **options)
+    assert asked.is_model_ready("fake")
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"{", b'{"parameters": 3}'])
+def test_a_load_that_asks_for_something_is_refused(client: httpx.Client, body: bytes) -> None:
+    assert client.post("/v2/repository/models/fake/load", content=body).status_code in (400, 422)
 
 
 def test_an_image_over_the_pixel_limit(client: httpx.Client) -> None:
