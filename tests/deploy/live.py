@@ -204,6 +204,7 @@ def _prometheus(folder: Path, service: str) -> Iterator[Prometheus]:
     with subprocess.Popen(command) as process:
         try:
             prometheus = Prometheus(f"http://{address}")
+            _until(lambda: httpx.get(f"{prometheus.address}/-/ready").status_code == 200)  # before that it answers 503
             _until(lambda: prometheus.value("up") == [1.0])
             yield prometheus
         finally:
