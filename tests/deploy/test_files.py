@@ -141,3 +141,9 @@ def test_the_unit_is_sound_and_hardened(tmp_path: Path) -> None:
     threshold = f"--threshold={10 * EXPOSURE:.0f}"
     done = run("systemd-analyze", "security", "--offline=true", "--no-pager", threshold, unit)
     assert done.returncode == 0, done.stdout[-200:]
+
+
+def test_actions_are_pinned_by_digest() -> None:
+    used = re.findall(r"uses: *(\S+)", "\n".join(path.read_text() for path in (ROOT / ".github/workflows").iterdir()))
+    assert used
+    assert [action for action in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action)] == []
