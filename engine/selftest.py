@@ -91,7 +91,8 @@ def write_golden(path: Path, pairs: Iterable[tuple[Image, NDArray[np.int32]]]) -
 
 def _device(kernel: str) -> tuple[str, str]:
     """(device, kernel of the CPU) as `Engine.load` takes them, of what `run` takes."""
-    return (kernel, "auto") if kernel == "reference" or kernel.startswith("cuda") else ("cpu", kernel)
+    is_device = kernel in registry.available() or kernel.startswith("cuda")
+    return (kernel, "auto") if is_device else ("cpu", kernel)
 
 
 def _differences(got: NDArray[np.int32], expected: NDArray[np.int32]) -> int:

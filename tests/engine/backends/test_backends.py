@@ -38,15 +38,20 @@ def backend_of(model: Model, kernel: str, threads: int) -> CpuBackend | CudaBack
     )
 
 
+def poison(backend: CpuBackend | CudaBackend, value: int) -> None:
+    """Overwrite what a backend holds between two runs."""
+    backend.session.poison(value)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_logits_equal_the_reference(case: Case, kernel: str, threads: int) -> None:
     backend = backend_of(case.model, kernel, threads)
     images, expected = case.images, case.expected()
-    for poison in (0x00, 0xFF, 0xA5):
+    for value in (0x00, 0xFF, 0xA5):
         for i, image in enumerate(images):  # shapes in turn: what a smaller one leaves behind must not matter
             masks, logits = backend.run([image], [0], want_logits=True)
-            backend.session.poison(poison)
+            poison(backend, value)
             assert same(logits, [expected[i]])
             assert same([m.astype(np.int32) for m in masks], [reference.decide(expected[i], 0).astype(np.int32)])
 
@@ -77,9 +82,9 @@ def test_images_that_threads_run_side_by_side_give_what_single_calls_give(count:
     images = [rng.integers(0, 256, (371, 390, 3), dtype=np.uint8) for _ in range(count)]
     backend = CpuBackend(compile_plan(random_model(3)), "auto", 2)
     single = [backend.run([image], [0], want_logits=True) for image in images]
-    for poison in (0x00, 0xFF):
+    for value in (0x00, 0xFF):
         masks, logits = backend.run(images, [0] * count, want_logits=True)
-        backend.session.poison(poison)
+        poison(backend, value)
         assert same(logits, [own[0] for _, own in single])
         assert all(np.array_equal(mask, own[0]) for mask, (own, _) in zip(masks, single, strict=True))
 
