@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from engine.train.renamed import current
 
 SHAPE = ("family", "width", "branches", "gates", "weight_bits")
 """Settings that decide on the shapes of a network's weights."""
+
+PREPARED = ("contrast", "resize", "channel", "page")
+"""Settings that decide on what of an image a network sees."""
 
 
 class MismatchError(ValueError):
@@ -90,7 +94,7 @@ def settings(init: str) -> dict[str, Any]:
     prepared and, where it has bits, that it has them from the start."""
     found = load_any(init)
     if isinstance(found, Pretrained):
-        names = (*SHAPE, "activation_bits", "contrast", "resize", "masked", "weights", "classes")
+        names = (*SHAPE, "activation_bits", *PREPARED, "masked", "weights", "classes")
         taken = {name: getattr(found.config, name) for name in names}
         return taken | ({} if found.config.full_precision else _from_bits(found.config.zeros))
     model, story = found.model, found.model.provenance
@@ -99,7 +103,7 @@ def settings(init: str) -> dict[str, Any]:
     taken = {"family": model.family, "width": story.get("width", model.layers[0].channels)}
     taken |= {"masked": tuple(block for block in unet.BLOCKS if block in masked)}
     taken |= {"activation_bits": 0 if bits == families.ACTIVATION_BITS[model.family] else bits}
-    taken |= {"contrast": how.contrast, "resize": how.height}
+    taken |= {"contrast": how.contrast, "resize": how.height, "channel": how.channel, "page": how.page}
     return taken | {"classes": found.classes} | _from_bits(round(story.get("zeros", 0.0), 3))
 
 
@@ -152,8 +156,8 @@ def teacher(found: Pretrained, config: Config) -> Network:
             f"{found.path} knows {_named(theirs.classes)}, this run {_named(config.classes)}: a teacher has the same"
         )
     if theirs.preprocessing != config.preprocessing:
-        differing = [name for name in ("contrast", "resize") if getattr(theirs, name) != getattr(config, name)]
-        flags = " ".join(f"--{name} {getattr(theirs, name)}" for name in differing)
+        differing = [name for name in PREPARED if getattr(theirs, name) != getattr(config, name)]
+        flags = " ".join(f"--{name} {shlex.quote(str(getattr(theirs, name)))}" for name in differing)
         raise MismatchError(f"{found.path} has learned from images that were prepared otherwise; give {flags}")
     stride = ops.stride(theirs.layers())
     if config.crop % stride:

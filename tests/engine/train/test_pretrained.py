@@ -56,9 +56,10 @@ def test_a_teacher_may_be_of_another_width_and_family(other: dict[str, Any], dat
     [
         ({}, {}, "a network of bits; a teacher is trained with --full-precision"),
         ({"full_precision": True, "contrast": "stretch"}, {}, "prepared otherwise; give --contrast stretch"),
+        ({"full_precision": True, "channel": "1"}, {}, "prepared otherwise; give --channel 1"),
         ({"full_precision": True, "classes": ("a", "b", "c")}, {}, "knows the classes a, b, c, this run one class"),
     ],
-    ids=["bits", "contrast", "classes"],
+    ids=["bits", "contrast", "channel", "classes"],
 )
 def test_what_cannot_teach_is_refused(
     theirs: dict[str, Any], ours: dict[str, Any], said: str, data: Path, tmp_path: Path
