@@ -5,15 +5,15 @@ wheel=$(realpath "$1")
 image=$(realpath "$(dirname "$0")/data/nuclei/images/27c30f901149.png")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-cd "$folder"
 
-"${PYTHON:-python3}" -m venv minimal
+"${PYTHON:-python3}" -m venv "$folder/minimal"
+cd "$folder"
 minimal/bin/python -m pip --disable-pip-version-check install --quiet "$wheel"
 if minimal/bin/python -c 'import torch' 2>/dev/null; then
     echo "the minimal install holds torch" >&2
     exit 1
 fi
-minimal/bin/mbunet selftest
+minimal/bin/mbunet selftest --kernel portable
 minimal/bin/mbunet segment "$image" -o here.png
 
 exec {greeting}< <(exec minimal/bin/mbunet serve --port 0 2>server.log)
