@@ -7,28 +7,34 @@
 
 namespace mbunet::cuda {
 
+// What every kernel does before it touches a tensor, an image or a result. The next kernel begins no sooner: so it can
+// take for granted that all kernels but this one have ended.
+MBUNET_DEVICE void wait_for_inputs() {
+    grid_dependency_wait();
+    grid_launch_dependents();
+}
+
 // Shifts the bit "not negative" of `sum` into `bits`, inverted.
 MBUNET_DEVICE uint32_t push_sign(uint32_t bits, int32_t sum) { return bits << 1 | static_cast<uint32_t>(sum) >> 31; }
 
-// The thread's byte of an output word in place: bit k is value(k) >= 0, for the channels k of channel_of.
+// The thread's bytes of four output words, that of word i in byte i: bit k is value(i, k) >= 0, for the channels k of
+// channel_of. An instruction a bit: each is shifted in behind the last.
 template <class Value>
-MBUNET_DEVICE uint32_t sign_byte(int lane, Value value) {
+MBUNET_DEVICE uint32_t sign_bytes(const Value& value) {
     uint32_t bits = 0;
-    repeat<8>([&](int k) { bits = push_sign(bits, value(7 - k)); });
-    return (bits ^ 0xFF) << (lane % 4 * 8);
+    repeat<32>([&](int j) { bits = push_sign(bits, value(3 - j / 8, 7 - j % 8)); });
+    return ~bits;
 }
 
 // The bits of `a` where `mask` has ones, those of `b` elsewhere. Not ?:, which the compiler may turn into branches
 // around the exchanges of a warp.
 MBUNET_DEVICE uint32_t select(uint32_t mask, uint32_t a, uint32_t b) { return (a & mask) | (b & ~mask); }
 
-// Every thread of a quad has its byte of four words; thread t gets all of word t.
-MBUNET_DEVICE uint32_t exchange(const uint32_t (&words)[4], int lane) {
-    const auto t = static_cast<uint32_t>(lane);
-    const uint32_t odd = 0 - (t & 1), high = 0 - (t >> 1 & 1);
-    const uint32_t low_pair = select(odd, words[1], words[0]) | shuffle_xor(select(odd, words[0], words[1]), 1);
-    const uint32_t high_pair = select(odd, words[3], words[2]) | shuffle_xor(select(odd, words[2], words[3]), 1);
-    return select(high, high_pair, low_pair) | shuffle_xor(select(high, low_pair, high_pair), 2);
+// Every thread of a quad has its byte of four words (see sign_bytes); thread t gets all of word t. Pairs of threads
+// exchange every other byte, then pairs of pairs exchange halves.
+MBUNET_DEVICE uint32_t exchange(uint32_t bytes, int lane) {
+    const uint32_t halves = permute_bytes(bytes, shuffle_xor(bytes, 1), lane & 1 ? 0x3715 : 0x6240);
+    return permute_bytes(halves, shuffle_xor(halves, 2), lane & 2 ? 0x3276 : 0x5410);
 }
 
 // OR of the 2x2 pixels that the thread's own (see pixel_of) belongs to.
@@ -55,6 +61,12 @@ MBUNET_DEVICE size_t pixel_index(int image, int y, int x, int height, int width)
     return (static_cast<size_t>(image) * static_cast<size_t>(height) + static_cast<size_t>(y)) *
                static_cast<size_t>(width) +
            static_cast<size_t>(x);
+}
+
+// The first word of an image of a tensor of bits.
+template <class T>
+MBUNET_DEVICE T* image_at(T* tensor, int image, int image_words) {
+    return tensor + static_cast<int64_t>(image) * image_words;
 }
 
 // A word of a pixel of a tensor of bits.

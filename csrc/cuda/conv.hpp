@@ -8,68 +8,71 @@
 
 namespace mbunet::cuda {
 
-// No more than it needs: with more arguments the compiler makes longer code of the rest.
-using ConvArgs = MainLoopArgs<kMostInputs>;
+struct ConvArgs : MainLoopArgs<kMostInputs> {
+    const int32_t* starts;  // [output word][kStartWords]: accumulator_start, as Sums takes them
+    int output_image_words, pooled_image_words;
+};
 
-template <bool masked, int kWords, bool upsamples>  // kWords: output words of a block
-struct Conv {
-    using Args = ConvArgs;
-    using Loop = MainLoop<masked, kWords, upsamples ? 1 : 3, Args>;
-    template <BitOp bit_op>
-    using Sums = typename Loop::template Sums<bit_op>;
-
-    template <BitOp bit_op>
-    MBUNET_DEVICE static void run(const ConvArgs& args) {
-        const Block block = block_index();
-        const int word = block.y * kWords, image = block.z;
-        const Pixel origin = origin_of(block.x, args.width);
-        const int y = origin.y, x = origin.x;
-        Loop::begin(args, image, y, x, word);
-        int32_t start[kWords][8] = {};
-        if constexpr (!Sums<bit_op>::kCountsOnes) load_all(start, args, word, thread_index() % 32);
-        Sums<bit_op> sums(start);
-        Loop::run(args, word, [&](int k_step, const Words2& chunks) { sums.add(args, k_step, chunks); });
-        store_bits(args, sums, image, y, x, word);
-    }
-
-  private:
-    MBUNET_DEVICE static void load_all(int32_t (&start)[kWords][8], const ConvArgs& args, int word, int lane) {
-        repeat<kWords>([&](int w) { load_starts(start[w], args.accumulator_start + (word + w) * 32, lane); });
-    }
-
-    template <BitOp bit_op>
-    MBUNET_DEVICE static void store_bits(const ConvArgs& args, const Sums<bit_op>& sums, int image, int y, int x,
-                                         int word) {
-        const Pixel pixel = pixel_of(sums.warp, sums.lane);
+// Writes the signs of sums.
+template <class Sums, int kWords, bool upsamples>
+struct SignOutput {
+    // Of the tile at (y, x) of an image: output words from `word` on.
+    MBUNET_DEVICE static void store_tile(const ConvArgs& args, const Sums& sums, int image, int y, int x, int word) {
+        const int lane = thread_index() % 32;
+        const Pixel pixel = pixel_of(thread_index() / 32, lane);
         y += pixel.y;
         x += pixel.x;
         int32_t thresholds[kWords][8] = {};
-        if constexpr (Sums<bit_op>::kCountsOnes) load_all(thresholds, args, word, sums.lane);
+        if constexpr (Sums::kCountsOnes)
+            repeat<kWords>([&](int w) { load_starts(thresholds[w], args.accumulator_start + (word + w) * 32, lane); });
         uint32_t bits[kWords], pooled[kWords];
         repeat<kWords>([&](int w) {  // lanes part only after the last exchange
-            uint32_t bytes[4];
-            repeat<4>([&](int i) {
-                bytes[i] =
-                    sign_byte(sums.lane, [&](int k) { return sums.value(i / 2, i % 2, w, k) + thresholds[w][k]; });
-            });
-            bits[w] = exchange(bytes, sums.lane);
+            bits[w] = exchange(
+                sign_bytes([&](int i, int k) { return sums.value(i / 2, i % 2, w, k) + thresholds[w][k]; }), lane);
             pooled[w] = upsamples ? 0 : pool(bits[w]);
         });
-        if (y >= args.height || x >= args.width) return;
-        repeat<kWords>([&](int w) { store(output_word(args, image, y, x, word + w), bits[w]); });
-        if (upsamples || !args.pooled || y % 2 || x % 2) return;
-        const size_t at = pixel_index(image, y / 2, x / 2, args.height / 2, args.width / 2);
-        repeat<kWords>([&](int w) { store(word_at(args.pooled, at, args.output_words, word + w), pooled[w]); });
+        const Extent& extent = args.extent;
+        if (y >= extent.height || x >= extent.width) return;
+        uint32_t* output = image_at(args.output, image, args.output_image_words);
+        if constexpr (upsamples) {  // columns are [tap][output word]
+            const int tap = word / args.output_words, own = word % args.output_words;
+            const int at = (2 * y + tap / 2) * 2 * extent.width + 2 * x + tap % 2;
+            return store_words(output, at * args.output_words + own, bits);
+        }
+        store_words(output, (y * extent.width + x) * args.output_words + word, bits);
+        if (!args.pooled || y % 2 || x % 2) return;
+        const int at = (y / 2 * (extent.width / 2) + x / 2) * args.output_words + word;
+        store_words(image_at(args.pooled, image, args.pooled_image_words), at, pooled);
     }
 
-    MBUNET_DEVICE static uint32_t* output_word(const ConvArgs& args, int image, int y, int x, int word) {
-        if constexpr (upsamples) {  // columns are [tap][output word]
-            const int tap = word / args.output_words;
-            const size_t at = pixel_index(image, 2 * y + tap / 2, 2 * x + tap % 2, 2 * args.height, 2 * args.width);
-            return word_at(args.output, at, args.output_words, word % args.output_words);
-        } else {
-            return word_at(args.output, pixel_index(image, y, x, args.height, args.width), args.output_words, word);
-        }
+  private:
+    // Within an image 32 bits are enough of an offset.
+    MBUNET_DEVICE static void store_words(uint32_t* image, int at, const uint32_t (&bits)[kWords]) {
+        uint32_t* to = opaque(image) + static_cast<uint32_t>(at);
+        if constexpr (kWords == 2)
+            store(reinterpret_cast<Words2*>(to), Words2{bits[0], bits[1]});
+        else
+            store(to, bits[0]);
+    }
+};
+
+// A block computes one tile of pixels and kWords output words of it; its weights stream through.
+template <bool masked, int kWords, bool upsamples>
+struct Conv {
+    using Args = ConvArgs;
+    static constexpr bool kBeginsEarly = true;
+
+    template <BitOp bit_op>
+    MBUNET_DEVICE static void run(const ConvArgs& args) {
+        using Words = Sums<bit_op, masked, kWords>;
+        const Block block = block_index();
+        const int word = block.y * kWords, image = block.z;
+        const Pixel origin = origin_of(block.x, args.extent.width);
+        MainLoop<Words, upsamples ? 1 : 3, ConvArgs> loop(args, image, origin.y, origin.x, word);
+        Words sums;
+        loop.run([&](const typename Words::Step& step) { sums.first(step, args.starts + word * kStartWords); },
+                 [&](const typename Words::Step& step) { sums.next(step); });
+        SignOutput<Words, kWords, upsamples>::store_tile(args, sums, image, origin.y, origin.x, word);
     }
 };
 

@@ -138,11 +138,17 @@ size_t append_words(Layer& layer, const Columns& columns, int count, int32_t pad
 }
 
 void append_chunks(Layer& layer, const KSchedule& schedule) {
+    const auto taps = [](const KChunk& chunk) {
+        uint32_t bits = 0;
+        for (size_t w = 0; w < 4; ++w) bits |= static_cast<uint32_t>(chunk.words[w].tap >= 0) << w;
+        return bits;
+    };
     layer.chunks = layer.packed_weights.size();
-    for (const KChunk& chunk : schedule.chunks) {
-        uint32_t entry = static_cast<uint32_t>(chunk.offset);
-        for (size_t w = 0; w < 4; ++w) entry |= static_cast<uint32_t>(chunk.words[w].tap >= 0) << w;
-        layer.packed_weights.push_back(entry);
+    for (size_t i = 0; i < schedule.chunks.size(); i += 2) {
+        const KChunk &first = schedule.chunks[i], &second = schedule.chunks[i + 1];
+        for (uint32_t word :
+             {static_cast<uint32_t>(first.offset), static_cast<uint32_t>(second.offset), taps(first), taps(second)})
+            layer.packed_weights.push_back(word);
     }
 }
 
@@ -160,6 +166,7 @@ void pack_convolution(Layer& layer, const Step& step) {
         const auto at = static_cast<size_t>(columns.channel(column, bit) * step.levels() + level);
         return counting.reach(column, bit, step.thresholds[at]) >> halvings;
     });
+    if (!layer.general) append_start_fragments(layer, columns.count());
     if (layer.general) {
         layer.worths = append_words(layer, columns, 1, 0, [&](int column, int bit, int) {
             return counting.worth(columns.channel(column, bit));

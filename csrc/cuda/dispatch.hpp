@@ -9,9 +9,17 @@
 #include "heuristics.hpp"
 #include "layer.hpp"
 #include "pool.hpp"
+#include "resident_conv.hpp"
 #include "stem.hpp"
 
 namespace mbunet::cuda {
+
+// What a thread of a kernel does. One that begins early copies weights before it waits for its inputs by itself.
+template <class Kernel, BitOp bit_op>
+MBUNET_DEVICE void run_kernel(const typename Kernel::Args& args) {
+    if constexpr (!requires { Kernel::kBeginsEarly; }) wait_for_inputs();
+    Kernel::template run<bit_op>(args);
+}
 
 struct Grid {
     int x, y, z;
@@ -40,13 +48,17 @@ Args loop_args(const Launch& launch, const KSchedule& schedule) {
     const auto planes = static_cast<size_t>(layer.input_planes);
     for (size_t i = 0; i < layer.input_channels.size() * planes; ++i) {
         const int words = pixel_words(layer.input_channels[i / planes]);
-        args.sources[i] = {launch.inputs[i / planes] + i % planes * static_cast<size_t>(words), words,
-                           schedule.pitches[i], schedule.offsets[i]};
+        const int tensor_words = words * layer.input_planes;
+        args.sources[i] = {launch.inputs[i / planes] + i % planes * static_cast<size_t>(words),
+                           words,
+                           tensor_words,
+                           launch.height * launch.width * tensor_words,
+                           schedule.pitches[i],
+                           schedule.offsets[i]};
     }
     args.output = launch.output;
     args.pooled = launch.pooled;
-    args.height = launch.height;
-    args.width = launch.width;
+    args.extent = {launch.height, launch.width};
     args.k_steps = layer.k_steps;
     args.output_words = pixel_words(layer.channels);
     args.columns = args.output_words * layer.up * layer.up;
@@ -77,13 +89,31 @@ int dispatch_general_conv(const Launch& launch, Run&& run) {
                              : run.template operator()<GeneralConv<masked, 3>>(grid, args);
 }
 
+template <bool masked, int kWords, bool upsamples, class Run>
+int dispatch_blocks(const Launch& launch, const KSchedule& schedule, const ConvBlocks& blocks, Run&& run) {
+    auto args = loop_args<ResidentConvArgs>(launch, schedule);
+    args.starts = signed_words(launch, launch.layer->starts);
+    args.pooled_image_words = launch.height / 2 * (launch.width / 2) * args.output_words;
+    args.output_image_words = launch.height * launch.width * args.columns;
+    if (!blocks.resident)
+        return run.template operator()<Conv<masked, kWords, upsamples>>(conv_grid(launch, schedule, kWords), args);
+    args.walk = TileWalk(launch.images, launch.height, launch.width, blocks.count);
+    args.block_words = blocks.block_words;
+    args.tile_bytes = schedule.shared_tile_bytes;
+    args.stages = 2 * schedule.shared_tile_bytes;
+    const int weights = args.k_steps * blocks.block_words * (masked ? 2 : 1) * kSliceWords * 4;
+    const Grid grid{blocks.count, args.columns / blocks.block_words, 1, static_cast<size_t>(args.stages + weights)};
+    return run.template operator()<ResidentConv<masked, kWords, upsamples>>(grid, args);
+}
+
 template <bool masked, bool upsamples, class Run>
 int dispatch_conv(const Launch& launch, const Device& device, Run&& run) {
-    const KSchedule schedule(conv_shape(*launch.layer));
-    const auto args = loop_args<ConvArgs>(launch, schedule);
-    if (output_words_of_block(args.columns, launch, device) == 2)
-        return run.template operator()<Conv<masked, 2, upsamples>>(conv_grid(launch, schedule, 2), args);
-    return run.template operator()<Conv<masked, 1, upsamples>>(conv_grid(launch, schedule, 1), args);
+    const Layer& layer = *launch.layer;
+    const KSchedule schedule(conv_shape(layer));
+    const int columns = layer.up * layer.up * pixel_words(layer.channels);
+    const ConvBlocks blocks = conv_blocks(launch, schedule, columns, device);
+    return blocks.words == 2 ? dispatch_blocks<masked, 2, upsamples>(launch, schedule, blocks, run)
+                             : dispatch_blocks<masked, 1, upsamples>(launch, schedule, blocks, run);
 }
 
 template <bool masked, class Run>
@@ -97,10 +127,15 @@ template <class Run>
 int dispatch_stem(const Launch& launch, Run&& run) {
     const Layer& layer = *launch.layer;
     const Grid grid = tile_grid(launch, 1, shared_bytes(layer));
-    const StemArgs args{launch.packed_weights, signed_words(launch, layer.accumulator_start),
-                        launch.batch.params,   launch.batch.pixels,
-                        launch.output,         launch.height,
-                        launch.width,          pixel_words(layer.channels)};
+    const StemArgs args{launch.packed_weights,
+                        signed_words(launch, layer.accumulator_start),
+                        launch.batch.params,
+                        launch.batch.pixels,
+                        launch.output,
+                        launch.height,
+                        launch.width,
+                        pixel_words(layer.channels),
+                        signed_words(launch, layer.starts)};
     return layer.planes > 1 ? run.template operator()<Stem<2>>(grid, args)
                             : run.template operator()<Stem<1>>(grid, args);
 }

@@ -52,9 +52,9 @@ MBUNET_BOTH int row_offset(int warp, int lane, int shared_width) {
 }
 constexpr int kNextFragment = 8 * 16;
 
-// An entry of a layer's table of chunks: where the chunk's first tap is from the pixel's, in bytes, and in the low four
-// bits which of its four words hold taps of the layer.
-constexpr uint32_t kChunkWords = 15;
+// An entry of a layer's table of chunks is about the two of a K step: where the first tap of each is from the pixel's,
+// in bytes, and then for each a bit for every one of its four words that holds a tap of the layer.
+constexpr int kChunkEntryWords = 4;
 
 // Output channels are computed 32 at a time, an output word, in four blocks of eight columns. Thread t of a quad has
 // columns 2 t and 2 t + 1 of each block, so with these channels in the columns it has eight that follow each other:
@@ -73,15 +73,50 @@ constexpr int kSliceWords = 2 * 32 * 4;
 
 MBUNET_BOTH int divide_up(int n, int d) { return (n + d - 1) / d; }
 
+// The head looks up what an input word adds five bits at a time: a table of 32 sums is one line of the cache.
+constexpr int kLookupBits = 5, kLookups = divide_up(32, kLookupBits), kLookupWords = kLookups << kLookupBits;
+
 // An image's tiles, row by row, are the first dimension of a grid: the only one that may exceed 65535.
 MBUNET_BOTH int tiles_of(int height, int width) {
     return divide_up(height, kTileHeight) * divide_up(width, kTileWidth);
 }
 
+// Whether an index is one of `size`.
+MBUNET_BOTH bool is_within(int index, int size) { return static_cast<uint32_t>(index) < static_cast<uint32_t>(size); }
+
+// A tile of a batch; y and x count tiles.
+struct Tile {
+    int image, y, x;
+};
+
+// The tiles of a batch, and how a block goes from one of its tiles to the next: as many tiles on as there are blocks.
+struct TileWalk {
+    int images, down, across;
+    Tile stride;
+
+    MBUNET_BOTH TileWalk(int images, int height, int width, int blocks)
+        : images(images),
+          down(divide_up(height, kTileHeight)),
+          across(divide_up(width, kTileWidth)),
+          stride(at(blocks)) {}
+    TileWalk() = default;
+
+    MBUNET_BOTH int count() const { return images * down * across; }
+    MBUNET_BOTH bool has(const Tile& tile) const { return tile.image < images; }
+    MBUNET_BOTH Tile at(int index) const {
+        const auto i = static_cast<uint32_t>(index), w = static_cast<uint32_t>(across), h = static_cast<uint32_t>(down);
+        return {static_cast<int>(i / w / h), static_cast<int>(i / w % h), static_cast<int>(i % w)};
+    }
+    MBUNET_BOTH Tile after(const Tile& tile) const {
+        const int x = tile.x + stride.x, y = tile.y + stride.y + (x >= across);
+        return {tile.image + stride.image + (y >= down), y >= down ? y - down : y, x >= across ? x - across : x};
+    }
+};
+
 // The first pixel of a tile.
 MBUNET_BOTH Pixel origin_of(int tile, int width) {
-    const int across = divide_up(width, kTileWidth);
-    return {tile / across * kTileHeight, tile % across * kTileWidth};
+    const auto across = static_cast<uint32_t>(divide_up(width, kTileWidth)), index = static_cast<uint32_t>(tile);
+    return {static_cast<int>(index / across) * kTileHeight, static_cast<int>(index % across) * kTileWidth};
 }
 
 }  // namespace mbunet::cuda

@@ -6,7 +6,7 @@
 namespace mbunet::cuda {
 
 struct HeadArgs {
-    const int32_t* weights;  // [class][32 * input_words]: added for a one
+    const int32_t* weights;  // [class][input word][kLookups][1 << kLookupBits]: what the ones of five bits add
     const int32_t* bases;    // [class]: the logit of zeros
     const uint32_t* input;
     Batch batch;
@@ -15,17 +15,18 @@ struct HeadArgs {
 };
 
 MBUNET_DEVICE int32_t logit(const HeadArgs& args, const uint32_t* words, int c) {
-    const auto* weights = reinterpret_cast<const Words4*>(args.weights) + c * args.input_words * 8;
-    uint32_t sum = static_cast<uint32_t>(load(args.bases + c));
-    for (int word = 0; word < args.input_words; ++word) {
+    const int32_t* sums = args.weights + c * args.input_words * kLookupWords;
+    int32_t sum = load(args.bases + c);
+    MBUNET_ROLLED
+    for (int word = 0; word < args.input_words; ++word, sums += kLookupWords) {
         const uint32_t bits = load(words + word);
-        repeat<8>([&](int i) {
-            const Words4 w = load(weights + word * 8 + i);
-            const uint32_t four[4] = {w.x, w.y, w.z, w.w};
-            repeat<4>([&](int k) { sum += bits >> (4 * i + k) & 1 ? four[k] : 0; });
+        const int32_t* table = opaque(sums);
+        repeat<kLookups>([&](int i) {
+            const uint32_t five = bits >> (i * kLookupBits) & ((1u << kLookupBits) - 1);
+            sum += load(table + five + (i << kLookupBits));
         });
     }
-    return static_cast<int32_t>(sum);
+    return sum;
 }
 
 // Writes the logits, which logit_of(class) gives, and the mask of one pixel of an image of the batch.

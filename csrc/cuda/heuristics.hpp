@@ -3,7 +3,10 @@
 
 #include <cstdint>
 
+#include <algorithm>
+
 #include "geometry.hpp"
+#include "k_schedule.hpp"
 #include "kernels.hpp"
 
 namespace mbunet::cuda {
@@ -28,6 +31,34 @@ constexpr int kMostOutputWords = most_output_words(false);
 constexpr int output_words_of_block(int columns, const Launch& launch, const Device& device) {
     const int blocks = tiles_of(launch.height, launch.width) * (columns / kMostOutputWords) * launch.images;
     return columns % kMostOutputWords == 0 && blocks >= device.multiprocessors ? kMostOutputWords : 1;
+}
+
+// How a convolution that is not general is cut into blocks.
+struct ConvBlocks {
+    int words;        // output words that are counted at a time
+    bool resident;    // blocks stay, and have all weights of their output words (resident_conv.hpp)
+    int block_words;  // output words of a block
+    int count;        // blocks, for each `block_words` of the columns; not read if not resident
+};
+
+// Blocks stay where their weights and two tiles of pixels leave room for kResidentBlocks, and where there are more
+// tiles than blocks: else there is nothing to copy meanwhile, and a pipeline begins sooner. A block has as many output
+// words as leave every block something to do, because each of them copies the pixels anew.
+inline ConvBlocks conv_blocks(const Launch& launch, const KSchedule& schedule, int columns, const Device& device) {
+    constexpr int kReserved = 1024;  // bytes of a block that are CUDA's
+    const Layer& layer = *launch.layer;
+    const int words = output_words_of_block(columns, launch, device);
+    const int room = device.shared_bytes / kResidentBlocks - kReserved - 2 * schedule.shared_tile_bytes;
+    const int tiles = tiles_of(launch.height, launch.width) * launch.images;
+    const int most_blocks = device.multiprocessors * kResidentBlocks;
+    ConvBlocks blocks{words, false, words, 0};
+    for (int block_words = words; block_words <= columns; block_words += words) {
+        const int groups = columns / block_words;
+        const bool fits = layer.k_steps * block_words * (layer.masked ? 2 : 1) * kSliceWords * 4 <= room;
+        if (columns % block_words || !fits || tiles * groups <= most_blocks) continue;
+        blocks = {words, true, block_words, std::min(tiles, divide_up(most_blocks, groups))};
+    }
+    return blocks;
 }
 
 }  // namespace mbunet::cuda

@@ -17,7 +17,7 @@ constexpr BitOp kBitOp = BitOp::kXor;  // host code only names the kernels
 
 template <class Kernel>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks) entry(const typename Kernel::Args args) {
-    Kernel::template run<kBitOp>(args);
+    run_kernel<Kernel, kBitOp>(args);
 }
 
 }  // namespace
@@ -40,8 +40,15 @@ int launch(const Launch& launch, const Device& device, Stream stream) {
             if (error != cudaSuccess) return error;
         }
         void* arguments[] = {const_cast<typename Kernel::Args*>(&args)};
-        return cudaLaunchKernel(reinterpret_cast<const void*>(entry<Kernel>), dim3(grid.x, grid.y, grid.z),
-                                dim3(kThreads), arguments, grid.shared_bytes, stream);
+        const auto* kernel = reinterpret_cast<const void*>(entry<Kernel>);
+        const dim3 blocks(grid.x, grid.y, grid.z);
+        if (!device.overlaps || !launch.follows)
+            return cudaLaunchKernel(kernel, blocks, dim3(kThreads), arguments, grid.shared_bytes, stream);
+        cudaLaunchAttribute early{};
+        early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        early.val.programmaticStreamSerializationAllowed = 1;
+        const cudaLaunchConfig_t config{blocks, dim3(kThreads), grid.shared_bytes, stream, &early, 1};
+        return cudaLaunchKernelExC(&config, kernel, arguments);
     });
 }
 

@@ -28,6 +28,7 @@ struct Device {
     BitOp bit_op;
     int multiprocessors;
     int shared_bytes;  // that it offers a block
+    bool overlaps;     // whether a kernel may begin before the one before it has ended
 };
 
 // Compute capability (10 * major + minor) that the kernels which the current device runs were compiled for; it asks the
@@ -50,8 +51,9 @@ struct Layer {
     bool general = false;  // more than one segment on one plane that makes one plane, or an unusual kernel
     int doublings = 0;     // of the head's logits
     int k_steps = 0;       // products of 256 bits for one output; 0 where there are no bits to multiply
-    size_t accumulator_start = 0, chunks = 0, shifts = 0, worths = 0;  // first words of parts of `packed_weights`
-    std::vector<uint32_t> packed_weights = {};                         // see layer.hpp; empty for a pool and a gate
+    size_t accumulator_start = 0, starts = 0, chunks = 0, shifts = 0,
+           worths = 0;                          // first words of parts of `packed_weights`
+    std::vector<uint32_t> packed_weights = {};  // see layer.hpp; empty for a pool and a gate
 };
 
 // Throws Error for a step with more than two inputs.
@@ -92,6 +94,7 @@ struct Launch {
     uint32_t* pooled;                // kConv, even height and width: the output after a 2x2 pool, or null
     int32_t* coarse;                 // kHead with doublings: room for the logits before them
     bool doubles;                    // kHead with doublings: it has two launches, first to `coarse`, then from there
+    bool follows;                    // a kernel of the same network is before it in the stream
     Batch batch;                     // kStem reads params and pixels; kHead reads params and writes masks and logits
 };
 

@@ -37,14 +37,29 @@ void prepare_stem(Layer& layer, const Step& step) {
                 layer.packed_weights.push_back(static_cast<uint32_t>(
                     channel < step.channels ? -step.thresholds[static_cast<size_t>(channel * levels + level)]
                                             : kNever));
+    if (levels == 1) append_start_fragments(layer, words);
+}
+
+// What the ones among five bits of an input word add, for every value of the five (see HeadArgs).
+void append_lookups(Layer& layer, const int32_t (&weights)[32]) {
+    for (int lookup = 0; lookup < kLookups; ++lookup)
+        for (int value = 0; value < 1 << kLookupBits; ++value) {
+            int32_t sum = 0;
+            for (int i = 0; i < kLookupBits && lookup * kLookupBits + i < 32; ++i)
+                sum += value >> i & 1 ? weights[lookup * kLookupBits + i] : 0;
+            layer.packed_weights.push_back(static_cast<uint32_t>(sum));
+        }
 }
 
 void prepare_head(Layer& layer, const Step& step) {
     const int channels = step.input_channels[0], words = pixel_words(channels);
     const int32_t* weight = step.weights.data();
     for (int row = 0; row < step.channels * layer.input_planes; ++row, weight += channels)
-        for (int i = 0; i < words * 32; ++i)
-            layer.packed_weights.push_back(i < channels ? static_cast<uint32_t>(weight[i]) : 0);
+        for (int word = 0; word < words; ++word) {
+            int32_t own[32] = {};
+            for (int i = 0; i < 32 && word * 32 + i < channels; ++i) own[i] = weight[word * 32 + i];
+            append_lookups(layer, own);
+        }
     layer.accumulator_start = layer.packed_weights.size();
     for (int32_t base : step.base) layer.packed_weights.push_back(static_cast<uint32_t>(base));
 }
@@ -56,6 +71,17 @@ bool is_general(const Layer& layer, const Step& step) {
 }
 
 }  // namespace
+
+void append_start_fragments(Layer& layer, int words) {
+    layer.starts = layer.packed_weights.size();
+    for (int word = 0; word < words; ++word)
+        for (int block = 0; block < 4; ++block)
+            for (int i = 0; i < 16; ++i) {  // sum i % 4 of thread i / 4: the upper and the lower row start alike
+                const int channel = channel_of(block, i / 4 * 2 + i % 2);
+                layer.packed_weights.push_back(
+                    layer.packed_weights[layer.accumulator_start + static_cast<size_t>(word * 32 + channel)]);
+            }
+}
 
 Layer prepare(const Network& network, const Step& step, BitOp bit_op) {
     Layer layer{step.op, bit_op, step.channels, step.input_channels};

@@ -1,9 +1,10 @@
 // A layer's packed weights in device memory, and the geometry that its kernel and its weights must agree on.
 //
 // Of a bit convolution: weights [K step][output word][plane][pair of blocks][lane][4], at word `accumulator_start` what
-// the sums start at, [output word][threshold][32], at word `chunks` the table of chunks, and of a general one at
-// `shifts` and `worths` what ConvArgs says. Of the first layer: weights as StemArgs has them, and starts. Of the head:
-// weights as HeadArgs has them, and in the starts' place the bases.
+// the sums start at, [output word][threshold][32], at `starts` the same as a product takes it (sums.hpp), if there is
+// one threshold, at `chunks` the table of chunks, and of a general one at `shifts` and `worths` what GeneralConvArgs
+// says. Of the first layer: weights as StemArgs has them, and starts. Of the head: weights as HeadArgs has them, and in
+// the starts' place the bases.
 #pragma once
 
 #include "heuristics.hpp"
@@ -20,5 +21,8 @@ inline ConvShape conv_shape(const Layer& layer) {
 
 // Bytes of the stages of weights of a block that computes `words` output words.
 constexpr int stages_bytes(bool masked, int words) { return kStages * words * (masked ? 2 : 1) * kSliceWords * 4; }
+
+// Appends, for layers of one threshold, the starts of `words` output words once more: as a product takes them.
+void append_start_fragments(Layer& layer, int words);
 
 }  // namespace mbunet::cuda

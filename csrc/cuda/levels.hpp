@@ -10,24 +10,18 @@ struct LevelWords {
     uint32_t high, low;
 };
 
-// The thread's word of the only plane of a level. `reached(j, bytes)` sets the thread's byte of four words (see
-// sign_byte and exchange) to whether the sums reach threshold j.
+// The thread's word of the only plane of a level. `reached(j)` gives the thread's bytes of four words (see sign_bytes
+// and exchange): whether the sums reach threshold j.
 template <class Reached>
 MBUNET_DEVICE LevelWords one_plane(int lane, const Reached& reached) {
-    uint32_t bytes[4];
-    reached(0, bytes);
-    return {exchange(bytes, lane), 0};
+    return {exchange(reached(0), lane), 0};
 }
 
 // The same of two planes: levels count three thresholds.
 template <class Reached>
 MBUNET_DEVICE LevelWords two_planes(int lane, const Reached& reached) {
-    uint32_t first[4], second[4], third[4];
-    reached(0, first);
-    reached(1, second);
-    reached(2, third);
-    repeat<4>([&](int i) { first[i] = select(second[i], third[i], first[i]); });
-    return {exchange(second, lane), exchange(first, lane)};
+    const uint32_t first = reached(0), second = reached(1), third = reached(2);
+    return {exchange(second, lane), exchange(select(second, third, first), lane)};
 }
 
 // The higher of two levels in every channel.

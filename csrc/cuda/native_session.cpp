@@ -38,6 +38,14 @@ int capability_compiled_for(const Gpu& gpu) {
     return compiled;
 }
 
+// Whether kernels may begin early: graphs know that since CUDA 12.3.
+bool can_overlap(int compiled) {
+    constexpr int kSince = 12030;
+    int driver = 0;
+    check(cudaDriverGetVersion(&driver), "asking for the driver's version");
+    return compiled >= 90 && CUDART_VERSION >= kSince && driver >= kSince;
+}
+
 }  // namespace
 
 std::unique_ptr<Session> make_session(int gpu) { return std::make_unique<NativeSession>(gpu); }
@@ -47,7 +55,7 @@ NativeSession::NativeSession(int gpu)
       info_(current(gpu)),
       compiled_(capability_compiled_for(info_)),
       device_{bit_op_of(compiled_), attribute(cudaDevAttrMultiProcessorCount, gpu),
-              attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu)},
+              attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu), can_overlap(compiled_)},
       staging_(attribute(cudaDevAttrIntegrated, gpu) != 0) {}
 
 NativeSession::~NativeSession() {
@@ -234,6 +242,7 @@ void NativeSession::enqueue_step(size_t step, const DeviceLayout& layout, const 
     Launch launched{};
     launched.layer = &layers_[step];
     launched.packed_weights = reinterpret_cast<const uint32_t*>(weights_.data() + offsets_[step]);
+    launched.follows = step > 0;  // the first is behind a copy
     launched.images = shape.images;
     launched.height = shape.height / stride;
     launched.width = shape.width / stride;
@@ -247,7 +256,7 @@ void NativeSession::enqueue_step(size_t step, const DeviceLayout& layout, const 
     launched.coarse = reinterpret_cast<int32_t*>(arena_.data() + layout.coarse);
     check(launch(launched, device_, stream_.get()), "launching step " + std::to_string(step));
     if (!what.doublings) return;
-    launched.doubles = true;
+    launched.doubles = launched.follows = true;
     check(launch(launched, device_, stream_.get()), "launching step " + std::to_string(step));
 }
 

@@ -22,9 +22,9 @@ struct Peak {
         for (int i = 0; i < args.iterations; ++i)
             repeat<kIndependent>([&](int k) {
                 if constexpr (bit_op == BitOp::kXor)
-                    bmma_xor(c[k], a, b);
+                    bmma_xor(c[k], a, b, c[k]);
                 else
-                    bmma_and(c[k], a, b);
+                    bmma_and(c[k], a, b, c[k]);
             });
         int32_t sum = 0;
         repeat<kIndependent>([&](int k) { sum += c[k][0] + c[k][1] + c[k][2] + c[k][3]; });

@@ -8,9 +8,12 @@
 #ifdef __CUDACC__
 #define MBUNET_DEVICE __device__ __forceinline__
 #define MBUNET_SITE
+// before a loop that stays one: its turns are few, its code is long
+#define MBUNET_ROLLED _Pragma("unroll 1")
 #else
 #include <emulation.hpp>
 #define MBUNET_DEVICE inline
+#define MBUNET_ROLLED
 // where a barrier or a wait stands, so that a test can leave it out
 #define MBUNET_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #endif
@@ -39,7 +42,9 @@ __device__ constexpr int capability() { return 0; }
 
 MBUNET_DEVICE int thread_index() {
 #ifdef __CUDACC__
-    return static_cast<int>(threadIdx.x);
+    const auto index = static_cast<int>(threadIdx.x);
+    __builtin_assume(index >= 0 && index < 1024);  // divisions become shifts
+    return index;
 #else
     return emulation::thread();
 #endif
@@ -55,6 +60,25 @@ MBUNET_DEVICE Block block_index() {
 #else
     const emulation::Index at = emulation::block();
     return {at.x, at.y, at.z};
+#endif
+}
+
+// -- kernels that follow each other
+
+// Waits until the kernel before this one in its stream has ended and what it wrote is there. A kernel that may begin
+// before that touches nothing but its weights until then. Before Hopper none begins early, and it is nothing.
+MBUNET_DEVICE void grid_dependency_wait(MBUNET_SITE) {
+#ifndef __CUDACC__
+    emulation::grid_dependency_wait({file, line});
+#elif __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the next kernel of the stream begin, once all blocks have said so or ended.
+MBUNET_DEVICE void grid_launch_dependents() {
+#if defined(__CUDACC__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
@@ -77,6 +101,15 @@ struct alignas(8) Words2 {
 struct alignas(16) Words4 {
     uint32_t x, y, z, w;
 };
+
+// The same address, of which the compiler knows nothing any more: sums of it and 32-bit offsets stay one instruction.
+template <class T>
+MBUNET_DEVICE T* opaque(T* address) {
+#ifdef __CUDACC__
+    asm("" : "+l"(address));
+#endif
+    return address;
+}
 
 // Reads what no kernel running at the same time writes.
 template <class T>
@@ -200,6 +233,17 @@ MBUNET_DEVICE void cp_async_wait(MBUNET_SITE) {
 #endif
 }
 
+// -- bytes
+
+// Byte i of the result is the one that digit i of `selector` (4 bits, the lowest first) says: 0 to 3 of a, 4 to 7 of b.
+MBUNET_DEVICE uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) {
+#ifdef __CUDACC__
+    return __byte_perm(a, b, selector);
+#else
+    return emulation::permute_bytes(a, b, selector);
+#endif
+}
+
 // -- collectives of a block and of a warp
 
 MBUNET_DEVICE void barrier(MBUNET_SITE) {
@@ -233,28 +277,34 @@ MBUNET_DEVICE void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
 
 // -- matrix products
 //
-// c[16][8] += a[16][K] * b[K][8]. Lane l = 4 g + t holds, counting words of 32 bits along K:
+// d[16][8] = a[16][K] * b[K][8] + c[16][8]. Lane l = 4 g + t holds, counting words of 32 bits along K:
 //   a[0] = row g, word t      a[1] = row g + 8, word t      a[2] = row g, word t + 4      a[3] = row g + 8, word t + 4
 //   b[0] = column g, word t   b[1] = column g, word t + 4
-//   c[0], c[1] = row g, columns 2 t and 2 t + 1             c[2], c[3] = row g + 8, the same columns
-// m8n8 are quarters of it, with half the K: their fragments are single words of these, and a pair of sums.
+//   c[0], c[1] = row g, columns 2 t and 2 t + 1             c[2], c[3] = row g + 8, the same columns; d likewise
+// m8n8 are quarters of it, with half the K: their fragments are single words of these, and a pair of sums, to which
+// they add.
+
+using Sums4 = int32_t[4];
+using RowWords = uint32_t[4];
+using ColumnWords = uint32_t[2];
 
 // clang-format off
 #ifdef __CUDACC__
-#define MBUNET_MMA(instruction)                                                                          \
-    asm("mma.sync.aligned." instruction " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"\
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                                 \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+#define MBUNET_MMA(instruction)                                                                              \
+    asm("mma.sync.aligned." instruction " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"\
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])                                                     \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]),                                  \
+          "r"(c[0]), "r"(c[1]), "r"(c[2]), "r"(c[3]))
 #define MBUNET_MMA_QUARTER(instruction)                                                                  \
     asm("mma.sync.aligned." instruction " {%0, %1}, {%2}, {%3}, {%0, %1};" : "+r"(c0), "+r"(c1) : "r"(a), "r"(b))
 #else
-#define MBUNET_MMA(instruction) emulation::mma(instruction, c, a, b)
+#define MBUNET_MMA(instruction) emulation::mma(instruction, d, a, b, c)
 #define MBUNET_MMA_QUARTER(instruction) emulation::mma_quarter(instruction, c0, c1, a, b)
 #endif
 // clang-format on
 
-// Bits, K = 256: c += popcount(a xor b).
-MBUNET_DEVICE void mma_m16n8k256_xor(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+// Bits, K = 256: popcount(a xor b).
+MBUNET_DEVICE void mma_m16n8k256_xor(Sums4& d, const RowWords& a, const ColumnWords& b, const Sums4& c) {
     MBUNET_MMA("m16n8k256.row.col.s32.b1.b1.s32.xor.popc");
 }
 
@@ -262,13 +312,13 @@ MBUNET_DEVICE void mma_m8n8k128_xor(int32_t& c0, int32_t& c1, uint32_t a, uint32
     MBUNET_MMA_QUARTER("m8n8k128.row.col.s32.b1.b1.s32.xor.popc");
 }
 
-// Bits, K = 256: c += popcount(a and b). Turing has nothing of the kind.
-MBUNET_DEVICE void mma_m16n8k256_and(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+// Bits, K = 256: popcount(a and b). Turing has nothing of the kind.
+MBUNET_DEVICE void mma_m16n8k256_and(Sums4& d, const RowWords& a, const ColumnWords& b, const Sums4& c) {
     MBUNET_MMA("m16n8k256.row.col.s32.b1.b1.s32.and.popc");
 }
 
 // Bytes, K = 32, four to a word: unsigned times signed.
-MBUNET_DEVICE void mma_m16n8k32_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+MBUNET_DEVICE void mma_m16n8k32_u8s8(Sums4& d, const RowWords& a, const ColumnWords& b, const Sums4& c) {
     MBUNET_MMA("m16n8k32.row.col.s32.u8.s8.s32");
 }
 
@@ -277,7 +327,7 @@ MBUNET_DEVICE void mma_m8n8k16_u8s8(int32_t& c0, int32_t& c1, uint32_t a, uint32
 }
 
 // Bytes, K = 32: unsigned times unsigned.
-MBUNET_DEVICE void mma_m16n8k32_u8u8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+MBUNET_DEVICE void mma_m16n8k32_u8u8(Sums4& d, const RowWords& a, const ColumnWords& b, const Sums4& c) {
     MBUNET_MMA("m16n8k32.row.col.s32.u8.u8.s32");
 }
 
@@ -290,31 +340,32 @@ MBUNET_DEVICE void mma_m8n8k16_u8u8(int32_t& c0, int32_t& c1, uint32_t a, uint32
 
 // A whole product by a product of quarters.
 template <class Product>
-MBUNET_DEVICE void by_quarters(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+MBUNET_DEVICE void by_quarters(Sums4& d, const RowWords& a, const ColumnWords& b, const Sums4& c,
                                const Product& product) {
+    repeat<4>([&](int i) { d[i] = c[i]; });
     repeat<4>([&](int i) {
         const int row = i % 2, k = i / 2;
-        product(c[2 * row], c[2 * row + 1], a[row + 2 * k], b[k]);
+        product(d[2 * row], d[2 * row + 1], a[row + 2 * k], b[k]);
     });
 }
 
-MBUNET_DEVICE void bmma_xor(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    if (capability() >= 80) return mma_m16n8k256_xor(c, a, b);
-    by_quarters(c, a, b, [](int32_t& c0, int32_t& c1, uint32_t x, uint32_t y) { mma_m8n8k128_xor(c0, c1, x, y); });
+MBUNET_DEVICE void bmma_xor(Sums4& d, const RowWords& a, const ColumnWords& b, const Sums4& c) {
+    if (capability() >= 80) return mma_m16n8k256_xor(d, a, b, c);
+    by_quarters(d, a, b, c, [](int32_t& c0, int32_t& c1, uint32_t x, uint32_t y) { mma_m8n8k128_xor(c0, c1, x, y); });
 }
 
-MBUNET_DEVICE void bmma_and(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    mma_m16n8k256_and(c, a, b);
+MBUNET_DEVICE void bmma_and(Sums4& d, const RowWords& a, const ColumnWords& b, const Sums4& c) {
+    mma_m16n8k256_and(d, a, b, c);
 }
 
-MBUNET_DEVICE void imma_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    if (capability() >= 80) return mma_m16n8k32_u8s8(c, a, b);
-    by_quarters(c, a, b, [](int32_t& c0, int32_t& c1, uint32_t x, uint32_t y) { mma_m8n8k16_u8s8(c0, c1, x, y); });
+MBUNET_DEVICE void imma_u8s8(Sums4& d, const RowWords& a, const ColumnWords& b, const Sums4& c) {
+    if (capability() >= 80) return mma_m16n8k32_u8s8(d, a, b, c);
+    by_quarters(d, a, b, c, [](int32_t& c0, int32_t& c1, uint32_t x, uint32_t y) { mma_m8n8k16_u8s8(c0, c1, x, y); });
 }
 
-MBUNET_DEVICE void imma_u8u8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    if (capability() >= 80) return mma_m16n8k32_u8u8(c, a, b);
-    by_quarters(c, a, b, [](int32_t& c0, int32_t& c1, uint32_t x, uint32_t y) { mma_m8n8k16_u8u8(c0, c1, x, y); });
+MBUNET_DEVICE void imma_u8u8(Sums4& d, const RowWords& a, const ColumnWords& b, const Sums4& c) {
+    if (capability() >= 80) return mma_m16n8k32_u8u8(d, a, b, c);
+    by_quarters(d, a, b, c, [](int32_t& c0, int32_t& c1, uint32_t x, uint32_t y) { mma_m8n8k16_u8u8(c0, c1, x, y); });
 }
 
 }  // namespace mbunet::cuda

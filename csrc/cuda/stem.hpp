@@ -6,6 +6,7 @@
 #pragma once
 
 #include "levels.hpp"
+#include "sums.hpp"
 
 namespace mbunet::cuda {
 
@@ -16,6 +17,7 @@ struct StemArgs {
     const uint8_t* pixels;
     uint32_t* output;
     int height, width, output_words;
+    const int32_t* starts;  // [output word][kStartWords], of one threshold
 };
 
 template <int kPlanes>  // of the output
@@ -76,13 +78,16 @@ struct Stem {
 
     MBUNET_DEVICE static LevelWords output_words(const StemArgs& args, const uint32_t (&a)[kFragments][4], int lane,
                                                  int word) {
-        int32_t high[kFragments][4][4] = {}, low[kFragments][4][4] = {};
+        const int32_t zeros[4] = {};
+        int32_t high[kFragments][4][4], low[kFragments][4][4];
         repeat<4>([&](int block) {
+            int32_t start[4] = {};  // the sums' too: what the low bytes add is not scaled
+            if constexpr (kPlanes == 1) load_start(start, args.starts + word * kStartWords, block);
             const Words4 b = load(reinterpret_cast<const Words4*>(args.weights) + (word * 4 + block) * 32 + lane);
             const uint32_t b_high[2] = {b.x, b.y}, b_low[2] = {b.z, b.w};
             repeat<kFragments>([&](int f) {
-                imma_u8s8(high[f][block], a[f], b_high);
-                imma_u8u8(low[f][block], a[f], b_low);
+                imma_u8s8(high[f][block], a[f], b_high, zeros);
+                imma_u8u8(low[f][block], a[f], b_low, start);
             });
         });
         int32_t sums[4][8];
@@ -92,10 +97,11 @@ struct Stem {
                 sums[i][k] = 256 * high[f][k / 2][c] + low[f][k / 2][c];
             });
         });
-        const auto reached = [&](int level, uint32_t (&bytes)[4]) {
-            int32_t start[8];
-            load_starts(start, args.accumulator_start + (word * (2 * kPlanes - 1) + level) * 32, lane);
-            repeat<4>([&](int i) { bytes[i] = sign_byte(lane, [&](int k) { return sums[i][k] + start[k]; }); });
+        const auto reached = [&](int level) {
+            int32_t start[8] = {};
+            if constexpr (kPlanes > 1)
+                load_starts(start, args.accumulator_start + (word * (2 * kPlanes - 1) + level) * 32, lane);
+            return sign_bytes([&](int i, int k) { return sums[i][k] + start[k]; });
         };
         if constexpr (kPlanes > 1)
             return two_planes(lane, reached);

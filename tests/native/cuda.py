@@ -32,7 +32,7 @@ def build_emulation(out: Path, *files: Path | str) -> Path:
 def build_launcher(out: Path) -> Path:
     """Compile tests/native/cuda_launcher.cpp with the kernels by nvcc, for one architecture, to `out`."""
     files = [str(KERNELS), *LAYER, str(NATIVE / "cuda_launcher.cpp")]
-    wraps = [f"-Xlinker=--wrap={name}" for name in ("cudaLaunchKernel", "cudaFuncSetAttribute")]
+    wraps = [f"-Xlinker=--wrap={name}" for name in ("cudaLaunchKernel", "cudaLaunchKernelExC", "cudaFuncSetAttribute")]
     subprocess.run(["nvcc", "-std=c++20", "-arch=sm_80", *wraps, "-o", str(out), *files], check=True)
     return out
 

@@ -1,6 +1,7 @@
 // The emulated instructions against the PTX ISA. Which element of a matrix is element i of a thread's fragment is
 // written here as that document writes it, under "Matrix Fragments for mma.…" and "ldmatrix", one element at a time;
 // nothing of the kernels' or the emulation's own arithmetic is used. Every shape gets random matrices.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -113,7 +114,8 @@ void pack(Registers& registers, Matrix& matrix, int count, int bits, At (*place)
 }
 
 using Scalar = int (*)(int a, int b);  // the product of two elements
-using Instruction = std::function<void(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])>;
+using Instruction =
+    std::function<void(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const int32_t (&c)[4])>;
 
 void product(const char* name, const Fragments& fragments, Scalar times, const Instruction& instruction) {
     std::mt19937 random;
@@ -130,7 +132,9 @@ void product(const char* name, const Fragments& fragments, Scalar times, const I
     emulation::run_grid({1, 1, 1}, 32, 0, 1, [&] {
         const int lane = thread_index();
         const uint32_t own[2] = {b_held[lane][0], b_held[lane][1]};
-        instruction(sums[lane], a_held[lane], own);
+        const int32_t before[4] = {sums[lane][0], sums[lane][1], sums[lane][2], sums[lane][3]};
+        std::fill_n(sums[lane], 4, -1);
+        instruction(sums[lane], a_held[lane], own, before);
     });
     Matrix seen(fragments.rows, 8);
     for (int row = 0; row < fragments.rows; ++row)
@@ -176,8 +180,11 @@ int unsigned_unsigned(int a, int b) { return a * b; }
 // An instruction on the pair of sums and the single words of a quarter.
 template <class Quarter>
 Instruction quarter(Quarter instruction) {
-    return
-        [=](int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { instruction(c[0], c[1], a[0], b[0]); };
+    return [=](int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const int32_t (&c)[4]) {
+        d[0] = c[0];
+        d[1] = c[1];
+        instruction(d[0], d[1], a[0], b[0]);
+    };
 }
 
 void products() {

@@ -49,6 +49,52 @@ void grids() {
         }
 }
 
+// Blocks that stay take every tile of a batch, none of them twice, whatever their number.
+void walks() {
+    for (const int images : {1, 3})
+        for (const int height : {1, 9, 40})
+            for (const int width : {16, 17, 100})
+                for (const int blocks : {1, 2, 3, 7, 64, 1000}) {
+                    std::set<std::tuple<int, int, int>> seen;
+                    const TileWalk walk(images, height, width, blocks);
+                    int taken = 0;
+                    for (int block = 0; block < blocks && block < walk.count(); ++block)
+                        for (Tile tile = walk.at(block); walk.has(tile); tile = walk.after(tile), ++taken) {
+                            require(tile.y < walk.down && tile.x < walk.across, "a walk stays in the image", blocks);
+                            seen.insert({tile.image, tile.y, tile.x});
+                        }
+                    require(taken == images * tiles_of(height, width) && seen.size() == static_cast<size_t>(taken),
+                            "every tile is taken once", blocks);
+                }
+}
+
+// Where blocks stay: with all their output words where that leaves enough of them, with fewer where tiles are few, not
+// at all where weights are large or every tile has a block of its own.
+void residents() {
+    const Device device{BitOp::kAnd, 132, 227 * 1024, true};
+    const auto blocks = [&](std::vector<int> inputs, int channels, int up, int images, int side, const Device& device) {
+        Layer layer{Op::kConv, BitOp::kAnd, channels, std::move(inputs)};
+        layer.masked = true;
+        layer.kernel = up > 1 ? 1 : 3;
+        layer.up = up;
+        const KSchedule schedule(conv_shape(layer));
+        layer.k_steps = static_cast<int>(schedule.chunks.size()) / 2;
+        Launch launch{};
+        launch.layer = &layer;
+        launch.images = images;
+        launch.height = launch.width = side;
+        return conv_blocks(launch, schedule, up * up * pixel_words(channels), device);
+    };
+    const ConvBlocks full = blocks({64}, 64, 1, 8, 512, device), transposed = blocks({128}, 64, 2, 8, 256, device);
+    require(full.resident && full.block_words == 2 && full.count == 132 * kResidentBlocks, "64 channels stay");
+    require(transposed.resident && transposed.block_words == 8, "a transposed convolution copies pixels once");
+    require(blocks({128}, 64, 2, 1, 128, device).block_words < 8, "few tiles are shared by output words");
+    require(!blocks({512}, 512, 1, 8, 64, device).resident, "large weights stream");
+    require(!blocks({64}, 64, 1, 1, 128, device).resident, "a tile for every block streams");
+    const Device orin{BitOp::kXor, 8, 163 * 1024, false};
+    require(blocks({64, 64}, 64, 1, 1, 512, orin).resident, "two inputs of 64 channels stay on 163 KiB");
+}
+
 // The largest launches, which images of any shape lead to, stay within a grid's dimensions.
 void limits() {
     constexpr int kLong = 1 << 22;  // times 16 are the session's 64 Mi pixels
@@ -71,7 +117,7 @@ void limits() {
                 launch.images = images;
                 launch.height = height;
                 launch.width = width;
-                dispatch(launch, {BitOp::kXor, 1, 0},
+                dispatch(launch, {BitOp::kXor, 1, 0, false},
                          [&]<class Kernel>(const Grid& grid, const typename Kernel::Args&) {
                              require(grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.y < 65536 && grid.z < 65536,
                                      "a grid is as CUDA allows it", static_cast<int>(op));
@@ -230,6 +276,8 @@ void chunks() {
 
 int main() {
     grids();
+    walks();
+    residents();
     limits();
     tiles();
     channels();

@@ -1,6 +1,7 @@
 // Replays cases (protocol.hpp) on the CUDA kernels under emulation and writes their logits. The kernel's name is the
 // architecture, as in "sm_80". Every case runs twice on poisoned memory: first with pools in the convolutions before
-// them and few multiprocessors, then with pools by themselves and many, so that all variants of a kernel come to run.
+// them and few multiprocessors, whose blocks stay, then with pools by themselves, many multiprocessors and little
+// shared memory, so that all variants of a kernel come to run.
 //
 // `cuda_replay mutate` runs the cases again with each barrier and each wait left out, under several seeds, and prints
 // for every one how many seeds gave wrong bits or an error.
@@ -38,7 +39,7 @@ class Memory {
 // A case on the emulated device.
 class Run {
   public:
-    Run(const Network& network, const protocol::Images& all, cuda::BitOp bit_op) : network_(network), bit_op_(bit_op) {
+    Run(const Network& network, const protocol::Images& all, cuda::BitOp bit_op) : network_(network) {
         const int multiple = network.multiple();
         images_ = static_cast<int>(all.images.size());
         height_ = round_up(all.images[0].height, multiple);
@@ -55,7 +56,7 @@ class Run {
     }
 
     // Logits and masks go to `all`.
-    void run(protocol::Images& all, bool fused, int multiprocessors) {
+    void run(protocol::Images& all, bool fused, const cuda::Device& device) {
         Memory<cuda::ImageParams> params(all.images.size());
         Memory<uint8_t> rgb(pixels(1) * 3), masks(pixels(1));
         Memory<int32_t> logits(pixels(1) * static_cast<size_t>(network_.classes()));
@@ -72,9 +73,9 @@ class Run {
             cuda::Launch launch = make_launch(i, batch);
             launch.coarse = coarse.data();
             if (fuses) launch.pooled = tensor(network_.steps()[i + 1].output);
-            cuda::emulate(launch, {bit_op_, multiprocessors, 0}, nullptr);
+            cuda::emulate(launch, device, nullptr);
             launch.doubles = layers_[i].doublings;
-            if (launch.doubles) cuda::emulate(launch, {bit_op_, multiprocessors, 0}, nullptr);
+            if (launch.doubles) cuda::emulate(launch, device, nullptr);
             i += fuses;
         }
         for (size_t i = 0; i < all.images.size(); ++i) {
@@ -116,7 +117,6 @@ class Run {
     }
 
     const Network& network_;
-    cuda::BitOp bit_op_;
     int images_, height_, width_;
     std::vector<Memory<uint32_t>> tensors_, weights_;
     std::vector<cuda::Layer> layers_;
@@ -126,7 +126,14 @@ void require_decisions(const protocol::Images& all, int classes) {
     if (!protocol::masks_are_decisions(all, classes)) emulation::fail("a mask is not its logits' decision");
 }
 
-void mutate(Run& run, protocol::Images& all) {
+// The two devices that a case runs on; pools are fused on the first.
+struct Devices {
+    cuda::Device small, large;
+    explicit Devices(cuda::BitOp bit_op)
+        : small{bit_op, 1, static_cast<int>(emulation::shared_limit()), true}, large{bit_op, 1 << 20, 0, true} {}
+};
+
+void mutate(Run& run, protocol::Images& all, const Devices& devices) {
     constexpr int kSeeds = 8;
     const auto expected = all.logits;
     const std::set<emulation::Site> sites = emulation::state.sites;
@@ -136,8 +143,11 @@ void mutate(Run& run, protocol::Images& all) {
         for (int seed = 0; seed < kSeeds; ++seed) {
             cuda::emulated_seed = static_cast<unsigned>(seed) * 1000;
             try {
-                run.run(all, true, 1);
-                caught += all.logits != expected;
+                run.run(all, true, devices.small);
+                bool differs = all.logits != expected;
+                run.run(all, false, devices.large);
+                differs |= all.logits != expected;
+                caught += differs;
             } catch (const std::runtime_error&) {
                 ++caught;
             }
@@ -153,19 +163,19 @@ int main(int count, char** arguments) {
     const bool mutates = count > 1 && std::strcmp(arguments[1], "mutate") == 0;
     const protocol::Header header = protocol::read_header();
     emulation::capability = protocol::capability(header);
-    const cuda::BitOp bit_op = cuda::bit_op_of(emulation::capability);
+    const Devices devices(cuda::bit_op_of(emulation::capability));
     for (;;) {
         Network network;
         if (!protocol::read_network(network)) return 0;
         protocol::Images all = protocol::read_images(network.classes());
-        Run run(network, all, bit_op);
-        run.run(all, true, 1);
+        Run run(network, all, devices.small.bit_op);
+        run.run(all, true, devices.small);
         require_decisions(all, network.classes());
         const auto first = all.logits;
-        run.run(all, false, 1 << 20);
+        run.run(all, false, devices.large);
         require_decisions(all, network.classes());
         if (all.logits != first) emulation::fail("two runs differ");
         if (emulation::state.bank_conflicts) emulation::fail("ldmatrix has bank conflicts");
-        mutates ? mutate(run, all) : protocol::write_logits(all);
+        mutates ? mutate(run, all, devices) : protocol::write_logits(all);
     }
 }

@@ -52,39 +52,17 @@ inline size_t shared_limit() {
 struct Range {
     uintptr_t begin, end;
     bool writable;
+    bool constant;                // no kernel ever writes it
     std::vector<uint8_t> writes;  // by byte: how often a launch has written it
 };
 
 inline std::vector<Range> ranges;
 
-inline void declare(const void* begin, size_t bytes, bool writable) {
+inline void declare(const void* begin, size_t bytes, bool writable, bool constant = false) {
     const auto address = reinterpret_cast<uintptr_t>(begin);
     for (const Range& other : ranges)
         if (address < other.end && other.begin < address + bytes) fail("tensors of one launch overlap");
-    ranges.push_back({address, address + bytes, writable, std::vector<uint8_t>(writable ? bytes : 0)});
-}
-
-// The range of an access. What a launch writes it does not read: other blocks may be writing it.
-inline Range& range_of(const void* at, size_t bytes, bool write) {
-    const auto address = reinterpret_cast<uintptr_t>(at);
-    if (address % bytes) fail("misaligned access to global memory");
-    for (Range& range : ranges)
-        if (range.begin <= address && address + bytes <= range.end && range.writable == write) return range;
-    fail(write ? "write outside of global memory" : "read outside of global memory");
-}
-
-template <class T>
-T load(const T* from) {
-    range_of(from, sizeof(T), false);
-    return *from;
-}
-
-template <class T>
-void store(T* to, T value) {
-    Range& range = range_of(to, sizeof(T), true);
-    const size_t offset = reinterpret_cast<uintptr_t>(to) - range.begin;
-    for (size_t i = 0; i < sizeof(T); ++i) ++range.writes[offset + i];
-    *to = value;
+    ranges.push_back({address, address + bytes, writable, constant, std::vector<uint8_t>(writable ? bytes : 0)});
 }
 
 // -- the block that runs
@@ -100,6 +78,7 @@ struct Fiber {
     enum State { kReady, kInWarp, kAtBarrier, kDone };
     State state = kDone;
     bool started = false;
+    bool has_waited = false;  // for the kernel before
     ucontext_t entry;
     jmp_buf resume;
     std::vector<char> stack = std::vector<char>(kStack);
@@ -145,6 +124,33 @@ inline State state;
 inline int thread() { return state.current; }
 inline Index block() { return state.block; }
 inline Fiber& self() { return state.fibers[static_cast<size_t>(state.current)]; }
+
+// The range of an access. What a launch writes it does not read: other blocks may be writing it.
+inline Range& range_of(const void* at, size_t bytes, bool write) {
+    const auto address = reinterpret_cast<uintptr_t>(at);
+    if (address % bytes) fail("misaligned access to global memory");
+    for (Range& range : ranges)
+        if (range.begin <= address && address + bytes <= range.end && range.writable == write) {
+            if (!range.constant && !self().has_waited)
+                fail("memory of the kernel before is touched before that has ended");
+            return range;
+        }
+    fail(write ? "write outside of global memory" : "read outside of global memory");
+}
+
+template <class T>
+T load(const T* from) {
+    range_of(from, sizeof(T), false);
+    return *from;
+}
+
+template <class T>
+void store(T* to, T value) {
+    Range& range = range_of(to, sizeof(T), true);
+    const size_t offset = reinterpret_cast<uintptr_t>(to) - range.begin;
+    for (size_t i = 0; i < sizeof(T); ++i) ++range.writes[offset + i];
+    *to = value;
+}
 
 // Gives the processor back to the scheduler until somebody makes the fiber ready.
 inline void wait_as(Fiber::State why) {
@@ -194,7 +200,7 @@ inline int choose(int& warp, unsigned stay) {
 inline void run_block() {
     for (Fiber& fiber : state.fibers) {
         fiber.state = Fiber::kReady;
-        fiber.started = false;
+        fiber.started = fiber.has_waited = false;
         fiber.groups.clear();
         fiber.open.clear();
     }

@@ -7,11 +7,11 @@ namespace mbunet::cuda {
 namespace {
 
 // Memory that the launch reads; the same tensor may be read in several places.
-void declare_read(const void* begin, size_t bytes) {
+void declare_read(const void* begin, size_t bytes, bool constant = false) {
     const auto address = reinterpret_cast<uintptr_t>(begin);
     for (const emulation::Range& range : emulation::ranges)
         if (range.begin == address && range.end == address + bytes && !range.writable) return;
-    emulation::declare(begin, bytes, false);
+    emulation::declare(begin, bytes, false, constant);
 }
 
 void declare_batch(const Launch& launch, size_t pixels) {
@@ -41,7 +41,7 @@ void declare_memory(const Launch& launch) {
         declare_read(launch.coarse, coarse);
         return declare_batch(launch, pixels);
     }
-    declare_read(launch.packed_weights, layer.packed_weights.size() * 4);
+    declare_read(launch.packed_weights, layer.packed_weights.size() * 4, true);
     for (size_t i = 0; i < layer.input_channels.size(); ++i)
         declare_read(launch.inputs[i],
                      bytes(pixels, layer.input_channels[i], layer.op == Op::kGate && i ? 1 : layer.input_planes));
@@ -81,9 +81,9 @@ int emulate(const Launch& launch, const Device& device, Stream) {
     dispatch(launch, device, [&]<class Kernel>(const Grid& grid, const typename Kernel::Args& args) {
         emulation::run_grid({grid.x, grid.y, grid.z}, kThreads, grid.shared_bytes, ++emulated_seed, [&] {
             if (device.bit_op == BitOp::kXor)
-                Kernel::template run<BitOp::kXor>(args);
+                run_kernel<Kernel, BitOp::kXor>(args);
             else
-                Kernel::template run<BitOp::kAnd>(args);
+                run_kernel<Kernel, BitOp::kAnd>(args);
         });
         return 0;
     });

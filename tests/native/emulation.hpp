@@ -4,9 +4,9 @@
 // goes on is drawn by a seeded generator, so that what a kernel leaves unordered happens in many orders. Shared memory
 // starts as poison. An asynchronous copy turns its target into poison at once, and lands when its own thread waits for
 // it. Two threads that touch a word of shared memory with no barrier in between, one of them writing, are an error in
-// whichever order they came. Global memory must be declared, and is checked at every access. An instruction that the
-// emulated compute capability lacks, and a grid or a block larger than it allows, are errors. One emulated launch at a
-// time.
+// whichever order they came. Global memory must be declared, and is checked at every access; what is not constant is
+// touched only by a thread that has waited for the kernel before. An instruction that the emulated compute capability
+// lacks, and a grid or a block larger than it allows, are errors. One emulated launch at a time.
 #pragma once
 
 #include <cstring>
@@ -67,6 +67,10 @@ inline bool left_out(const Site& site) {
     return state.left_out && *state.left_out == site;
 }
 
+inline void grid_dependency_wait(const Site& site) {
+    if (!left_out(site)) self().has_waited = true;
+}
+
 inline void cp_async_wait(int pending, const Site& site) {
     if (left_out(site)) return;
     auto& groups = self().groups;
@@ -80,6 +84,17 @@ inline void cp_async_wait(int pending, const Site& site) {
         }
         groups.erase(groups.begin());
     }
+}
+
+// -- bytes
+
+inline uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) {
+    if (selector & 0xFFFF8888u) fail("a selector that replicates signs, or is longer than four digits");
+    const uint64_t both = static_cast<uint64_t>(b) << 32 | a;
+    uint32_t result = 0;
+    for (int i = 0; i < 4; ++i)
+        result |= static_cast<uint32_t>(both >> ((selector >> (4 * i) & 7) * 8) & 0xFF) << (8 * i);
+    return result;
 }
 
 // -- collectives
@@ -189,11 +204,13 @@ void multiply(const char* instruction, Dot dot, int32_t* c, const uint32_t* a, c
     });
 }
 
-inline void mma(const char* instruction, int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+inline void mma(const char* instruction, int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                const int32_t (&c)[4]) {
     const Dot dot = dot_of(instruction, "m16n8k256", "m16n8k32");
     if (capability < 80) fail("no such product on Turing");
     if (capability >= 90 && dot == dot_xor) fail("no XOR from Hopper on");
-    multiply<16, 8>(instruction, dot, c, a, b);
+    std::copy_n(c, 4, d);
+    multiply<16, 8>(instruction, dot, d, a, b);
 }
 
 inline void mma_quarter(const char* instruction, int32_t& c0, int32_t& c1, uint32_t a, uint32_t b) {

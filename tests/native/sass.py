@@ -23,10 +23,27 @@ class Code:
     instructions: list[str]
     registers: int
     stack: int
+    loops: list[tuple[int, int]]  # of every branch back: places of the first instruction and of the branch
+
+    @property
+    def k_step(self) -> int:
+        """Instructions of the innermost loop that multiplies."""
+        turns = [self.instructions[first : last + 1] for first, last in self.loops]
+        return min((_work(turn) for turn in turns if any("MMA" in name for name in turn)), default=0)
+
+    @property
+    def behind_products(self) -> int:
+        """Instructions behind the last product."""
+        last = max(i for i, name in enumerate(self.instructions) if "MMA" in name)
+        return _work(self.instructions[last + 1 :])
 
     def count(self, *beginnings: str) -> int:
         """How many instructions begin so."""
         return sum(instruction.startswith(beginnings) for instruction in self.instructions)
+
+
+def _work(instructions: list[str]) -> int:
+    return sum(name != "NOP" for name in instructions)
 
 
 NUMBER = r"L[bi](\d+)E"  # a template's argument in a symbol
@@ -63,10 +80,27 @@ def disassemble(source: Path, architecture: int, folder: Path) -> list[Code]:
     for body in bodies:
         body = body.replace("CALL.REL.NOINC `(.L_", "BRA `(.L_")  # to the kernel's own end: what is called has a name
         symbol = body.split(",", 1)[0].strip().strip('"')
-        instructions = re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", body, re.MULTILINE)
-        found.append(Code(_short(symbol), instructions, *used[symbol]))
+        instructions, loops = _instructions(body)
+        found.append(Code(_short(symbol), instructions, *used[symbol], loops))
     assert found
     return found
+
+
+def _instructions(body: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """Names of instructions in their order, and the places of every loop: its first instruction and its branch back."""
+    names: list[str] = []
+    labels: dict[str, int] = {}
+    loops = []
+    line = r"^(?:(\.L\w+):|\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);)"
+    for label, name, operands in re.findall(line, body, re.MULTILINE):
+        if label:
+            labels[label] = len(names)
+            continue
+        target = re.search(r"`\((\.L\w+)\)", operands)
+        if name.startswith("BRA") and target and target[1] in labels and labels[target[1]] < len(names):
+            loops.append((labels[target[1]], len(names)))
+        names.append(name)
+    return names, loops
 
 
 def _resources(said: str) -> dict[str, tuple[int, int]]:

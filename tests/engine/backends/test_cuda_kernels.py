@@ -68,8 +68,9 @@ def test_every_barrier_and_every_wait_is_needed(program: Path, architecture: str
     for line in answer.stdout.decode().splitlines():
         site, count, *_ = line.split()
         caught[site] = int(count)
-    assert {site.partition(":")[0] for site in caught} == {"main_loop.hpp", "stem.hpp"}
-    assert len(caught) == _written_sites(" barrier();", *([] if architecture == "sm_75" else [" cp_async_wait<"]))
+    assert {site.partition(":")[0] for site in caught} == {"bits.hpp", "main_loop.hpp", "resident_conv.hpp", "stem.hpp"}
+    kinds = [" barrier();", " grid_dependency_wait();", *([] if architecture == "sm_75" else [" cp_async_wait<"])]
+    assert len(caught) == _written_sites(*kinds)
     assert all(caught.values()), caught
 
 
