@@ -17,7 +17,7 @@
     ├── TooCostly             413  takes more memory than all requests may have
     ├── UnsupportedType       415  not an image by its Content-Type, or samples that cannot be shown in 8 bits
     ├── BadParameter          422
-    ├── TooIntricate          422  a mask of too many corners, or classes, for the format that was asked for
+    ├── TooIntricate          422  a mask of too many corners, runs or pixels for what was asked for
     ├── EngineFailure         500  the cause goes to the log, never to the client
     ├── QueueFull             429  with a Retry-After at which there will be room
     ├── MemoryFull            429  others have the memory that it takes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import queue
@@ -51,6 +52,8 @@ def serve(settings: Settings) -> int:
         engines = load_all(settings)
         logs.configure()
         app = create_app(engines, settings, load=lambda: load_all(settings), traces=traces.from_environment())
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it again and again would hold everybody up
         print(greeting(described(engines[0]), listener, bool(settings.tls_certificate)), flush=True)
         with reloading(hangups, app.state.service.models.reload):
             uvicorn.Server(uvicorn.Config(app, **options(settings))).run([listener])

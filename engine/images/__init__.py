@@ -21,7 +21,8 @@ Every refusal is an `ImageError` that names the file, where there is one, and th
 what a file says of itself has been counted: pixels, bytes of samples, and the parts that a decoder would walk through.
 """
 
-from engine.images.components import WHOLE_COMPONENTS, Labels, ObjectParams, TooManyObjectsError, label
+from engine.images.bands import BAND, row_bands
+from engine.images.components import MOST_PEAKS, WHOLE_COMPONENTS, Labels, ObjectParams, TooManyObjectsError, label
 from engine.images.decoder import SUFFIXES, Decoded, decode, is_named_image, of_colors, size
 from engine.images.errors import (
     DamagedImageError,
@@ -39,8 +40,10 @@ from engine.images.samples import Pixels
 from engine.images.selection import FIRST, WHOLE, Choice, Selection, Taken, indices, read_choice, read_selection
 
 __all__ = [
+    "BAND",
     "FIRST",
     "MAX_PIXELS",
+    "MOST_PEAKS",
     "SUFFIXES",
     "WHOLE",
     "WHOLE_COMPONENTS",
@@ -68,5 +71,6 @@ __all__ = [
     "read_choice",
     "read_mask",
     "read_selection",
+    "row_bands",
     "size",
 ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.images.bands import row_bands
 from engine.images.errors import UnsupportedImageError
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -16,8 +16,6 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 Samples = NDArray[Any]
 Color = Literal["grey", "rgb", "palette", "cmyk"]
-
-BAND = 2**18  # samples that are worked on at a time, where the work takes more memory than its result
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def _spread(samples: Samples, bits: int) -> Samples:
 def _looked_up(table: Samples, samples: Samples) -> Samples:
     """For each of `samples` [h, w, c] its row of `table`, the last where there is none."""
     found = np.empty((*samples.shape, *table.shape[1:]), table.dtype)
-    for rows in _bands(samples):
+    for rows in row_bands(samples):
         found[rows] = table.take(samples[rows], axis=0, mode="clip")
     return found
 
@@ -105,7 +103,7 @@ def _map(samples: Samples, least: float, greatest: float) -> NDArray[np.uint16]:
     """[h, w, c] with `least` at 0 and `greatest` at 65535; what is no number or lies beyond is at the nearer end."""
     mapped = np.empty(samples.shape, np.uint16)
     factor = 65535 / (greatest - least) if greatest > least else 0.0
-    for rows in _bands(samples):
+    for rows in row_bands(samples):
         part = np.nan_to_num(samples[rows].astype(np.float64), nan=least, posinf=greatest, neginf=least)
         mapped[rows] = np.rint(np.clip((part - least) * factor, 0, 65535))
     return mapped
@@ -126,7 +124,7 @@ def _on_white(colors: Samples, alpha: Samples, premultiplied: bool) -> Samples:
     """[h, w, c] laid on white by alpha [h, w, 1], rounded."""
     top = int(np.iinfo(colors.dtype).max)
     laid = np.empty_like(colors)
-    for rows in _bands(colors):
+    for rows in row_bands(colors):
         c, a = colors[rows].astype(np.uint32), alpha[rows].astype(np.uint32)
         if premultiplied:
             laid[rows] = np.minimum(c + (top - a), top)
@@ -139,13 +137,8 @@ def _ink_to_light(ink: Samples) -> Samples:
     """Cyan, magenta, yellow and black [h, w, 4] as red, green and blue; no inks' profile is looked at."""
     top = int(np.iinfo(ink.dtype).max)
     light = np.empty((*ink.shape[:2], 3), ink.dtype)
-    for rows in _bands(ink):
+    for rows in row_bands(ink):
         part = ink[rows].astype(np.uint32)
         white = top - part[:, :, 3:]
         light[rows] = white - (part[:, :, :3] * white + top // 2) // top
     return light
-
-
-def _bands(array: Samples) -> Iterator[slice]:
-    step = max(1, BAND // (array.shape[1] * array.shape[2]))
-    return (slice(start, start + step) for start in range(0, array.shape[0], step))

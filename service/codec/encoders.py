@@ -1,4 +1,7 @@
-"""Masks to bytes: every format of the answer, in pieces, so that whoever takes them may stop between two."""
+"""Masks to bytes: every format of the answer, in pieces, so that whoever takes them may stop between two.
+
+An empty piece says no more than that: here one may stop.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.images import WHOLE_COMPONENTS, Labels, ObjectParams, TooManyObjectsError, label
+from engine.images import (
+    BAND,
+    MOST_PEAKS,
+    WHOLE_COMPONENTS,
+    Labels,
+    ObjectParams,
+    TooManyObjectsError,
+    label,
+    row_bands,
+)
 from engine.model import Model
 from engine.preprocess import in_8_bits, is_8_bits
 from service.codec import objects, png, polygons, rle
 from service.codec.pixels import Logits, Mask, Pixels
 from service.problems import TooIntricate, TooManyObjects
 
-BAND = 2**20  # samples that are worked on at a time, where the work takes more memory than its result
 PIECE = 2**16  # characters of a piece of text, at least
-OBJECTS = 2**8  # that become text at a time
 RING_CORNERS = 2**12  # that become text at a time
 CORNER_BYTES = 150  # that a corner of a polygon takes until it is text, and as text
 CLASS_PIXELS = 2**27  # that may be looked at, all of them again for every class that occurs
+OBJECT_PIXELS = 2**26  # the same, where objects are described
+SPLIT_PIXELS = 2**23  # the same, where they are split
 
 
 def to_png(mask: Mask, model: Model) -> Iterator[bytes]:
@@ -34,7 +46,7 @@ def to_png(mask: Mask, model: Model) -> Iterator[bytes]:
 def to_npy(mask: Mask, model: Model) -> Iterator[bytes]:
     """numpy's .npy: the mask itself, uint8 [h, w], 0/1 for one class, class indices for several."""
     yield _npy_header(mask.shape, mask.dtype)
-    for rows in _bands(mask):
+    for rows in row_bands(mask):
         yield mask[rows].tobytes()
 
 
@@ -107,21 +119,40 @@ def to_labels(mask: Mask, params: ObjectParams) -> Iterator[bytes]:
 
 
 def to_objects(mask: Mask, logits: Logits, model: Model, params: ObjectParams) -> Iterator[bytes]:
-    """JSON with every object, as a COCO document of one image (`objects.document`)."""
+    """JSON with every object, as a COCO document of one image (`objects.described`).
+
+    Raises TooIntricate, for objects of too many runs.
+    """
+    _require_few(len(model.classes), mask.size, OBJECT_PIXELS)
     labels, classes = labelled(mask, params)
-    own = np.empty(mask.shape)
+    yield b""
+    sums, areas = np.zeros(len(classes) + 1), np.zeros(len(classes) + 1)
     for rows, probability in _probabilities(logits, model):
-        several = probability.ndim == 3
-        index = mask[rows, :, None].astype(np.intp)
-        own[rows] = np.take_along_axis(probability, index, axis=2)[:, :, 0] if several else probability
-    document = objects.document(labels, classes, own, model)
-    annotations = document.pop("annotations")
-    parts = (annotations[first : first + OBJECTS] for first in range(0, len(annotations), OBJECTS))
-    yield from _listed(document, "annotations", (iter([_json(part)[1:-1]]) for part in parts))
+        if probability.ndim == 3:
+            index = mask[rows, :, None].astype(np.intp)
+            probability = np.take_along_axis(probability, index, axis=2)[:, :, 0]
+        flat = labels[rows].ravel()
+        sums += np.bincount(flat, probability.ravel(), len(sums))
+        areas += np.bincount(flat, minlength=len(sums))
+    yield b""
+    parts = objects.described(labels, classes, sums[1:] / areas[1:])
+    try:
+        yield from _listed(
+            objects.head(mask.shape, model), "annotations", (iter([_json(part)[1:-1]]) for part in parts)
+        )
+    except objects.TooManyRunsError:
+        raise TooIntricate(
+            f"the objects have more than {objects.MAX_RUNS} vertical runs of pixels: ask for format=labels",
+            limit=objects.MAX_RUNS,
+        ) from None
 
 
 def labelled(mask: Mask, params: ObjectParams) -> tuple[Labels, NDArray[np.uint8]]:
-    """Number of every pixel's object [h, w], 0 of the background, and the class of each; raises TooManyObjects."""
+    """The objects of a mask: the number of each pixel's, and the class of each. Raises TooManyObjects, TooIntricate."""
+    classes = sum(count > 0 for count in _counts(mask, 256)[1:])
+    if params.split:
+        _require_few(classes, mask.size, SPLIT_PIXELS, "ask for objects without split")
+    _require_few(classes, mask.size, CLASS_PIXELS)
     try:
         return label(mask, params)
     except TooManyObjectsError as error:
@@ -131,8 +162,8 @@ def labelled(mask: Mask, params: ObjectParams) -> tuple[Labels, NDArray[np.uint8
 def _probabilities(logits: Logits, model: Model) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """[rows, w] for one class, [rows, w, classes] for several, some rows at a time. Raises TooIntricate."""
     single = len(model.classes) == 1
-    _require_few(len(model.classes) if not single else 0, logits.shape[0] * logits.shape[1])
-    for rows in _bands(logits):
+    _require_few(len(model.classes) if not single else 0, logits.shape[0] * logits.shape[1], CLASS_PIXELS)
+    for rows in row_bands(logits):
         real = logits[rows] * model.layers[-1].scale
         if single:
             yield rows, 1 / (1 + np.exp(-np.clip(real[:, :, 0], -500, 500)))
@@ -151,7 +182,7 @@ def overlay(image: Pixels, mask: Mask, model: Model) -> Iterator[bytes]:
     colors = np.array([entry.color for entry in model.classes], np.uint8) // 2
     single = len(colors) == 1
     shown = np.empty_like(image)
-    for rows in _bands(image):
+    for rows in row_bands(image):
         if single:
             shown[rows] = np.where(mask[rows, :, None] != 0, image[rows] // 2 + colors[0], image[rows])
         else:
@@ -159,15 +190,9 @@ def overlay(image: Pixels, mask: Mask, model: Model) -> Iterator[bytes]:
     return png.rgb(shown)
 
 
-def _bands(array: NDArray[Any]) -> Iterator[slice]:
-    """Rows of [h, w, ...], some at a time."""
-    rows = max(1, BAND // (array.size // len(array)))
-    return (slice(first, first + rows) for first in range(0, len(array), rows))
-
-
 def _counts(mask: Mask, classes: int) -> list[int]:
     """Pixels of every class."""
-    counts = sum(np.bincount(mask[rows].ravel(), minlength=classes) for rows in _bands(mask))
+    counts = sum(np.bincount(mask[rows].ravel(), minlength=classes) for rows in row_bands(mask))
     return [int(count) for count in np.asarray(counts)]
 
 
@@ -183,16 +208,16 @@ def _present(mask: Mask, model: Model) -> Iterator[tuple[dict[str, Any], NDArray
     single = len(model.classes) == 1
     counts = _counts(mask, len(model.classes) + single)
     found = [(i, entry.name) for i, entry in enumerate(model.classes, start=single) if counts[i]]
-    _require_few(len(found), mask.size)
+    _require_few(len(found), mask.size, CLASS_PIXELS)
     for index, name in found:
         yield {"index": index, "name": name}, mask == index
 
 
-def _require_few(classes: int, pixels: int) -> None:
+def _require_few(classes: int, pixels: int, most: int, instead: str = "ask for format=png") -> None:
     """Raise TooIntricate where every class is work for every pixel, and that is too much."""
-    if classes * pixels > CLASS_PIXELS:
-        detail = f"{classes} classes in {pixels} pixels take too long in this format: ask for format=png"
-        raise TooIntricate(detail, limit=CLASS_PIXELS // pixels)
+    if classes * pixels > most:
+        detail = f"{classes} classes in {pixels} pixels take too long in this format: {instead}"
+        raise TooIntricate(detail, limit=most // max(1, classes))
 
 
 def _document(mask: Mask, model: Model, key: str, members: Iterable[Iterator[str]]) -> Iterator[bytes]:
@@ -241,6 +266,7 @@ class Encoder:
     media_type: str
     encode: Callable[[Result], Iterator[bytes]]
     memory: Callable[[int, int], int]
+    split_memory: Callable[[int, int], int] = lambda pixels, classes: 0  # that much more where objects are split
     wants_logits: bool = False
     of_objects: bool = False  # heeds ObjectParams
     brief: bool = False  # takes a small part of the engine's time, whatever the mask
@@ -276,7 +302,7 @@ def _objects(result: Result) -> Iterator[bytes]:
 ENCODERS = {  # of two with one media type, the Accept header means the first
     "png": Encoder("image/png", _of_mask(to_png), _bytes(1, 8), brief=True),
     "npy": Encoder("application/x-npy", _of_mask(to_npy), _bytes(1, 2), brief=True),
-    "json": Encoder("application/json", _of_mask(to_json), _bytes(0, 12)),
+    "json": Encoder("application/json", _of_mask(to_json), _bytes(0, 16)),
     "rle": Encoder("application/vnd.mbunet.rle+json", _of_mask(to_rle), _bytes(6, 120, rle.BAND)),
     "polygons": Encoder(
         "application/vnd.mbunet.polygons+json",
@@ -284,10 +310,15 @@ ENCODERS = {  # of two with one media type, the Accept header means the first
         lambda pixels, classes: 6 * pixels + CORNER_BYTES * min(2 * pixels, polygons.MAX_CORNERS),
     ),
     "objects": Encoder(
-        "application/vnd.mbunet.objects+json", _objects, _bytes(120, 60), wants_logits=True, of_objects=True
+        "application/vnd.mbunet.objects+json",
+        _objects,
+        _bytes(20, 200, objects.MAX_RUNS),
+        split_memory=_bytes(64, 250, MOST_PEAKS),
+        wants_logits=True,
+        of_objects=True,
     ),
-    "labels": Encoder("image/png", _labels, _bytes(112, 8), of_objects=True),
-    "overlay": Encoder("image/png", _overlay, _bytes(7, 8)),
+    "labels": Encoder("image/png", _labels, _bytes(20, 24), split_memory=_bytes(64, 250, MOST_PEAKS), of_objects=True),
+    "overlay": Encoder("image/png", _overlay, _bytes(7, 24)),
     "probability": Encoder(
         "application/x-npy",
         _probability,

@@ -7,19 +7,26 @@ is (0.5, 0.5), and the corners of a box are corners of pixels, as those of `poly
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.images import Labels
+from engine.images import Labels, row_bands
 from engine.model import Model
 from service.codec import rle
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 DIGITS = 4  # after the point
+MAX_RUNS = 2**20
+OBJECTS = 2**8  # that are described at a time
+
+
+class TooManyRunsError(ValueError):
+    pass
 
 
 @dataclass(frozen=True)
@@ -33,16 +40,25 @@ class _Runs:
 
     @classmethod
     def of(cls, labels: Labels) -> _Runs:
-        height = labels.shape[0]
-        columns = np.zeros((labels.shape[1], height + 1), np.int32)  # no run goes on into the next column
-        columns[:, :height] = labels.T
-        changes = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0))
-        starts, ends = changes[:-1], changes[1:]
-        owner = columns.ravel()[starts]
-        order = np.argsort(owner, kind="stable")[np.count_nonzero(owner == 0) :]
-        x, y = np.divmod(starts[order], height + 1)
-        first = np.flatnonzero(np.diff(owner[order], prepend=0))
-        return cls(x, y, (ends - starts)[order], first)
+        """Raises TooManyRunsError."""
+        found, count = [], 0
+        for columns in row_bands(labels.T):
+            part = _runs_of_columns(labels[:, columns])
+            part[0] += columns.start
+            count += part.shape[1]
+            if count > MAX_RUNS:
+                raise TooManyRunsError
+            found.append(part)
+        x, y, length, owner = np.concatenate(found, axis=1)
+        order = np.argsort(owner.astype(np.uint16), kind="stable")  # which for 16 bits takes linear time
+        return cls(x[order], y[order], length[order], np.flatnonzero(np.diff(owner[order], prepend=0)))
+
+    def of_objects(self, first: int, last: int) -> _Runs:
+        """Those of the objects from `first` up to `last`, which is left out; counted from 0."""
+        begin = self.first[first]
+        end = self.first[last] if last < len(self.first) else len(self.x)
+        runs = slice(begin, end)
+        return _Runs(self.x[runs], self.y[runs], self.length[runs], self.first[first:last] - begin)
 
     def sum(self, values: NDArray[Any]) -> NDArray[Any]:
         """Of the values of runs, by object."""
@@ -50,40 +66,65 @@ class _Runs:
         return summed
 
 
-def document(labels: Labels, classes: NDArray[np.uint8], probability: Floats, model: Model) -> dict[str, Any]:
-    """COCO's document of one image. `probability` [h, w] is that of each pixel's own class.
-
-    Beyond COCO's fields an annotation has `score`, the mean probability (of COCO's results), `centroid` [x, y],
-    `equivalent_diameter`, that of the disc of the same area, and `eccentricity`, that of the ellipse with the same
-    second moments: 0 for a disc, towards 1 for a line.
-    """
+def _runs_of_columns(labels: Labels) -> Integers:
+    """Column, first row, length and object of every run, [4, n]."""
     height, width = labels.shape
+    columns = np.zeros((width, height + 1), np.int32)  # no run goes on into the next column
+    columns[:, :height] = labels.T
+    flat = columns.ravel()
+    changes = np.flatnonzero(np.diff(flat, prepend=0))
+    starts, ends = changes[:-1], changes[1:]
+    inside = flat[starts] != 0
+    starts, ends = starts[inside], ends[inside]
+    return np.stack([*np.divmod(starts, height + 1), ends - starts, flat[starts]])
+
+
+def head(shape: tuple[int, ...], model: Model) -> dict[str, Any]:
+    """COCO's document of one image [h, w], but for its annotations."""
+    height, width = shape
     names = [entry.name for entry in model.classes]
     categories = [(1, names[0])] if len(names) == 1 else list(enumerate(names))[1:]
     return {
         "model": model.name,
         "images": [{"id": 1, "width": width, "height": height}],
         "categories": [{"id": index, "name": name} for index, name in categories],
-        "annotations": _annotations(labels, classes.tolist(), probability) if len(classes) else [],
     }
 
 
-def _annotations(labels: Labels, classes: list[int], probability: Floats) -> list[dict[str, Any]]:
+def described(labels: Labels, classes: NDArray[np.uint8], scores: Floats) -> Iterator[list[dict[str, Any]]]:
+    """COCO's annotation of every object, some at a time. `scores` are the mean probabilities.
+
+    Beyond COCO's fields there are `score` (of COCO's results), `centroid` [x, y], `equivalent_diameter`, that of the
+    disc of the same area, and `eccentricity`, that of the ellipse with the same second moments: 0 for a disc, towards
+    1 for a line. Raises TooManyRunsError, before there is any.
+    """
+    if not len(classes):
+        return
     runs = _Runs.of(labels)
+    for first in range(0, len(classes), OBJECTS):
+        last = min(first + OBJECTS, len(classes))
+        some = slice(first, last)
+        described = _columns(runs.of_objects(first, last), scores[some], labels.shape)
+        numbers, indices = range(first + 1, last + 1), classes[some].tolist()
+        yield [
+            {"id": number, "image_id": 1, "category_id": index, "iscrowd": 0}
+            | dict(zip(described, values, strict=True))
+            for number, index, *values in zip(numbers, indices, *described.values(), strict=True)
+        ]
+
+
+def _columns(runs: _Runs, scores: Floats, shape: tuple[int, ...]) -> dict[str, list[Any]]:
+    """What is said of every object, by its name."""
     area = runs.sum(runs.length)
-    columns = {
+    return {
         "bbox": _boxes(runs).tolist(),
         "area": area.tolist(),
-        "score": _rounded(runs.sum(_run_sums(runs, probability)) / area),
+        "score": _rounded(scores),
         "centroid": _rounded(np.stack(_centroids(runs, area), axis=1)),
         "equivalent_diameter": _rounded(np.sqrt(4 * area / np.pi)),
         "eccentricity": _rounded(_eccentricities(runs, area)),
-        "segmentation": _segmentations(runs, labels.shape),
+        "segmentation": _segmentations(runs, shape),
     }
-    return [
-        {"id": number, "image_id": 1, "category_id": index, "iscrowd": 0} | dict(zip(columns, values, strict=True))
-        for number, index, *values in zip(range(1, len(classes) + 1), classes, *columns.values(), strict=True)
-    ]
 
 
 def _rounded(values: Floats) -> list[Any]:
@@ -96,14 +137,6 @@ def _boxes(runs: _Runs) -> Integers:
     left, right = np.minimum.reduceat(runs.x, runs.first), np.maximum.reduceat(runs.x + 1, runs.first)
     top, bottom = np.minimum.reduceat(runs.y, runs.first), np.maximum.reduceat(runs.y + runs.length, runs.first)
     return np.stack([left, top, right - left, bottom - top], axis=1)
-
-
-def _run_sums(runs: _Runs, values: Floats) -> Floats:
-    """The sum of `values` [h, w] over every run."""
-    height = values.shape[0]
-    starts = runs.x * height + runs.y
-    bounds = np.stack([starts, starts + runs.length], axis=1).ravel()
-    return np.add.reduceat(np.append(values.T.ravel(), 0), bounds)[::2]
 
 
 def _centroids(runs: _Runs, area: Integers) -> tuple[Floats, Floats]:
@@ -124,11 +157,10 @@ def _eccentricities(runs: _Runs, area: Integers) -> Floats:
     return np.sqrt(np.clip(1 - least / greatest, 0, 1))
 
 
-def _segmentations(runs: _Runs, shape: tuple[int, int]) -> list[dict[str, Any]]:
+def _segmentations(runs: _Runs, shape: tuple[int, ...]) -> list[dict[str, Any]]:
     """COCO's run lengths of every object in the whole image."""
     height, width = shape
     starts = runs.x * height + runs.y
-    ends = starts + runs.length
-    bounds = zip(runs.first.tolist(), [*runs.first[1:].tolist(), len(starts)], strict=True)
     size = [height, width]
-    return [{"size": size, "counts": rle.of_runs(starts[a:b], ends[a:b], height * width)} for a, b in bounds]
+    counts = rle.of_objects(starts, starts + runs.length, runs.first, height * width)
+    return [{"size": size, "counts": text} for text in counts]

@@ -7,9 +7,12 @@ bits, the lowest first, with bit 5 set while more follow (the last group's bit 4
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
 
 GROUPS = 13  # of five bits: enough for 64-bit numbers
 BAND = 2**17  # pixels that are worked on at a time: each may be a run, which takes a hundred bytes meanwhile
@@ -30,33 +33,63 @@ def encode(foreground: NDArray[np.bool_]) -> Iterator[str]:
         if lengths.size:
             lengths_before = np.concatenate([before, lengths])
             numbers = lengths - np.where(np.arange(count, count + lengths.size) < 3, 0, lengths_before[:-2])
-            yield _characters(numbers)
+            yield _characters(numbers)[0]
             count, before = count + lengths.size, lengths_before[-2:]
         if changes.size:
             last, begun = bool(band[-1]), int(changes[-1])
 
 
-def of_runs(starts: NDArray[np.int64], ends: NDArray[np.int64], pixels: int) -> str:
-    """The same, in one piece, from the runs of ones in `pixels` pixels, column by column; runs that meet are joined."""
-    meet = starts[1:] == ends[:-1]
-    starts, ends = starts[np.append(True, ~meet)], ends[np.append(~meet, True)]
-    changes = np.stack([starts, ends], axis=1).ravel()
-    lengths = np.diff(changes, prepend=0, append=pixels)
-    numbers = lengths[:-1] if lengths[-1] == 0 else lengths
-    numbers[3:] = numbers[3:] - numbers[1:-2]
-    return _characters(numbers)
+def of_objects(starts: Integers, ends: Integers, first: Integers, pixels: int) -> list[str]:
+    """The same, in one piece each, of several masks of `pixels` pixels, from their runs of ones, column by column.
+
+    Those of mask k begin at first[k]; runs that meet are joined.
+    """
+    begins = np.zeros(len(starts), np.bool_)
+    begins[first] = True
+    kept = begins.copy()
+    kept[1:] |= starts[1:] != ends[:-1]
+    mask = (np.cumsum(begins) - 1)[kept]
+    starts, ends = starts[kept], ends[np.append(kept[1:], True)]
+
+    sizes = 2 * np.bincount(mask, minlength=len(first)) + 1  # of each: where its ones begin and end, and its end
+    opened = np.cumsum(sizes) - sizes
+    closed = opened + sizes - 1
+    at = 2 * np.arange(len(starts)) + mask
+    places = np.empty(int(sizes.sum()), np.int64)
+    places[at], places[at + 1], places[closed] = starts, ends, pixels
+    lengths = np.diff(places, prepend=0)
+    lengths[opened] = places[opened]
+    numbers = lengths.copy()
+    later = np.flatnonzero(np.arange(len(places)) - np.repeat(opened, sizes) >= 3)
+    numbers[later] -= lengths[later - 2]
+    there = np.ones(len(places), np.bool_)
+    there[closed] = lengths[closed] != 0
+    text, counts = _characters(numbers[there])
+    bounds = np.append(0, np.cumsum(counts))[np.append(0, np.cumsum(there)[closed])].tolist()
+    return [text[start:end] for start, end in pairwise(bounds)]
 
 
-def _characters(numbers: NDArray[np.int64]) -> str:
-    characters = np.zeros((numbers.size, GROUPS), np.uint8)  # 0: none
+def _characters(numbers: Integers) -> tuple[str, Integers]:
+    """The text of all numbers, and how many characters each of them has."""
+    texts, counts = [], np.empty(len(numbers), np.int64)
+    for first in range(0, len(numbers), BAND):
+        some = slice(first, first + BAND)
+        characters = _groups(numbers[some])
+        counts[some] = np.count_nonzero(characters, axis=1)
+        texts.append(characters[characters != 0].tobytes().decode("ascii"))
+    return "".join(texts), counts
+
+
+def _groups(numbers: Integers) -> NDArray[np.uint8]:
+    """The characters of each number, [n, GROUPS]; 0 is none."""
+    characters = np.zeros((numbers.size, GROUPS), np.uint8)
     rows = np.arange(numbers.size)
     for group in range(GROUPS):
         low = numbers & 31
-        numbers >>= 5
+        numbers = numbers >> 5
         more = numbers != np.where(low & 16, -1, 0)
         characters[rows, group] = low + 32 * more + 48
         rows, numbers = rows[more], numbers[more]
         if not rows.size:
             break
-    text: bytes = characters[characters != 0].tobytes()
-    return text.decode("ascii")
+    return characters

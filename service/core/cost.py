@@ -31,7 +31,9 @@ def run_bytes(params: SegmentParams, image_shape: Sequence[int]) -> int:
     result = 1 + 4 * len(model.classes) * encoder.wants_logits  # bytes a pixel: the mask, the logits
     resized = model.preprocessing.resize_mode == "resize"
     fitted = 3 * computed + result * (computed + own * resized)
-    return fitted + encoder.memory(own, len(model.classes))
+    encoded = encoder.memory(own, len(model.classes))
+    split = encoder.split_memory(own, len(model.classes)) if params.objects.split else 0
+    return fitted + encoded + split
 
 
 def require_size(model: Model, image_shape: Sequence[int], limit: int) -> None:

@@ -164,9 +164,10 @@ class Pipeline:
             pieces = []
             with held:
                 for piece in encoder.encode(drawn):
-                    pieces.append(piece)
                     if self._clock() > deadline:
                         raise DeadlinePassed("the deadline passed while the answer was written")
+                    if piece:
+                        pieces.append(piece)
             seconds.update(queue=result.queue_s, engine=result.engine_s, encode=self._clock() - started)
             return pieces
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.images import ObjectParams, TooManyObjectsError, components
+from engine.images import ObjectParams, TooManyObjectsError, bands, components
 from engine.images.components import label
 
 SPLIT = ObjectParams(split=True)
@@ -96,6 +96,18 @@ def test_splitting_only_cuts() -> None:
         assert len(np.unique(pairs[0])) == pairs.shape[1]
 
 
+def test_in_bands_objects_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [discs((20, 40, 10), (43, 40, 16)), (rng.random((40, 50)) < 0.7).astype(np.uint8)]
+    expected = [label(mask, SPLIT) for mask in drawn]
+    for module, bound in ((bands, "BAND"), (components, "PAIRS")):
+        monkeypatch.setattr(module, bound, 7)
+    for mask, (labels, owners) in zip(drawn, expected, strict=True):
+        found = label(mask, SPLIT)
+        np.testing.assert_array_equal(found[0], labels)
+        np.testing.assert_array_equal(found[1], owners)
+
+
 def test_an_empty_mask_has_no_objects() -> None:
     for params in (ObjectParams(), SPLIT):
         labels, owners = label(np.zeros((4, 5), np.uint8), params)
@@ -106,6 +118,10 @@ def test_too_many_objects_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     checkers = (np.indices((400, 400)).sum(axis=0) % 2).astype(np.uint8)
     with pytest.raises(TooManyObjectsError, match="more than 65535 objects"):
         label(checkers)
+    monkeypatch.setattr(components, "MOST_PARTS", 79_999)
+    with pytest.raises(TooManyObjectsError, match="more than 79999 parts"):
+        label(checkers, ObjectParams(min_area=2))
+    monkeypatch.undo()
     monkeypatch.setattr(components, "MOST_PEAKS", 10)
     with pytest.raises(TooManyObjectsError, match="too ragged"):
         label(checkers, SPLIT)

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.images import bands
 from service.codec import encoders, png, polygons, rle
 from service.codec.decode import decode
 from service.codec.encoders import ENCODERS, Result
@@ -124,7 +125,7 @@ def test_large_answers_come_in_pieces_that_together_are_the_same(
     whole = list(encoder.encode(result))
     for module, piece in ((png, "PIECE"), (encoders, "PIECE")):
         monkeypatch.setattr(module, piece, 100)
-    for module in (png, rle, encoders):
+    for module in (png, rle, bands):
         monkeypatch.setattr(module, "BAND", 800)
     pieces = list(encoder.encode(result))
     assert len(pieces) > len(whole) or name == "json" or encoder.media_type == "image/png"  # which gathers a block

@@ -7,13 +7,15 @@ import ctypes
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.codec.encoders import ENCODERS, Result
+from engine.images import WHOLE_COMPONENTS, ObjectParams
+from service.codec.encoders import ENCODERS, Encoder, Result
 from service.problems import TooIntricate, TooManyObjects
 from tests.service.fakes import fake_model
 
@@ -30,8 +32,16 @@ def masks(classes: int, side: int = SIDE) -> dict[str, NDArray[np.uint8]]:
         "checkers": ((x + y) % 2).astype(np.uint8),
         "dots": ((x % 2 == 0) & (y % 2 == 0)).astype(np.uint8),
         "lines": (y % 2).astype(np.uint8),
+        "squares": ((x % 12 < 11) & (y % 12 < 11)).astype(np.uint8),
         "noise": rng.integers(0, max(2, classes), (side, side), dtype=np.uint8),
     }
+
+
+def formats() -> Iterator[tuple[str, Encoder, ObjectParams]]:
+    for name, encoder in ENCODERS.items():
+        yield name, encoder, WHOLE_COMPONENTS
+        if encoder.of_objects:
+            yield f"{name} split", encoder, ObjectParams(split=True)
 
 
 def measure() -> dict[str, tuple[int, int]]:
@@ -42,15 +52,17 @@ def measure() -> dict[str, tuple[int, int]]:
     for classes in (1, 6):
         logits = rng.integers(-9000, 9000, (SIDE, SIDE, classes), dtype=np.int32)
         for kind, mask in list(masks(classes).items())[2 * (classes > 1) :]:
-            for name, encoder in ENCODERS.items():
-                result = Result(fake_model(classes), image, mask, logits)
+            for name, encoder, params in formats():
+                result = Result(fake_model(classes), image, mask, logits, params)
                 ctypes.CDLL(None).malloc_trim(0)
                 Path("/proc/self/clear_refs").write_text("5")
                 before = status("VmHWM")
                 pieces: list[bytes] = []
                 with contextlib.suppress(TooIntricate, TooManyObjects):  # found out on the way
                     pieces += encoder.encode(result)
-                found[f"{classes} {kind} {name}"] = (status("VmHWM") - before, encoder.memory(mask.size, classes))
+                counted = encoder.memory(mask.size, classes)
+                counted += encoder.split_memory(mask.size, classes) if params.split else 0
+                found[f"{classes} {kind} {name}"] = (status("VmHWM") - before, counted)
                 del pieces
     return found
 
@@ -66,6 +78,6 @@ def test_no_answer_takes_more_than_was_counted() -> None:
     program = "import json; from tests.service.codec import test_memory; print(json.dumps(test_memory.measure()))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    assert len(found) == 6 * len(ENCODERS)
+    assert len(found) == 8 * len(list(formats()))
     assert {name: (took, counted) for name, (took, counted) in found.items() if took > counted + NOISE} == {}
     assert sum(took for took, _ in found.values()) > 100 * SIDE**2  # it is seen at all

@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.images import ObjectParams
+from engine.images import ObjectParams, bands
 from engine.images.components import label
-from service.codec import encoders, objects
+from service.codec import encoders, objects, rle
 from service.codec.encoders import ENCODERS, Result
-from service.problems import TooManyObjects
+from service.problems import TooIntricate, TooManyObjects
 from tests.service.fakes import fake_model
 
 
@@ -26,9 +26,13 @@ def masks() -> list[NDArray[np.uint8]]:
 
 
 def described(mask: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.float64], dict[str, Any]]:
-    labels, classes = label(mask)
-    probability = np.random.default_rng(1).random(mask.shape)
-    return labels, probability, objects.document(labels, classes, probability, fake_model(3))
+    """Numbers of objects, each pixel's probability of its own class, and the document."""
+    logits = np.random.default_rng(1).integers(-3000, 3000, (*mask.shape, 3), dtype=np.int32)
+    odds = np.exp(logits / 1000)
+    probability = np.take_along_axis(odds, mask[:, :, None].astype(int), axis=2)[:, :, 0] / odds.sum(axis=2)
+    image = np.zeros((*mask.shape, 3), np.uint8)
+    document = json.loads(b"".join(ENCODERS["objects"].encode(Result(fake_model(3), image, mask, logits))))
+    return label(mask)[0], probability, document
 
 
 def test_areas_boxes_and_moments_are_those_of_the_pixels() -> None:
@@ -52,7 +56,7 @@ def test_the_coco_tools_read_it() -> None:
     for mask in masks():
         labels, _, document = described(mask)
         read = coco.COCO()
-        read.dataset = json.loads(json.dumps(document))
+        read.dataset = document
         read.createIndex()
         (image,) = read.getImgIds()
         for entry in read.loadAnns(read.getAnnIds(imgIds=[image])):
@@ -87,3 +91,24 @@ def test_too_many_objects_are_a_problem_that_says_what_helps() -> None:
     checkers = (np.indices((400, 400)).sum(axis=0) % 2).astype(np.uint8)
     with pytest.raises(TooManyObjects, match="raise min_area or the threshold"):
         encoders.to_labels(checkers, ObjectParams())
+
+
+@pytest.mark.parametrize("bound", ["BAND", "OBJECTS"])
+def test_objects_described_some_at_a_time_are_those_of_the_whole(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [described(mask)[2] for mask in masks()]
+    for module in (bands, objects, rle):
+        monkeypatch.setattr(module, bound, 3, raising=False)
+    assert [described(mask)[2] for mask in masks()] == expected
+
+
+def test_what_takes_too_long_is_refused_before_it_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (np.indices((40, 40))[0] % 2).astype(np.uint8)
+    monkeypatch.setattr(objects, "MAX_RUNS", 20 * 40 - 1)
+    with pytest.raises(TooIntricate, match="more than 799 vertical runs of pixels: ask for format=labels"):
+        described(lines)
+    monkeypatch.setattr(encoders, "SPLIT_PIXELS", 1599)
+    with pytest.raises(TooIntricate, match="ask for objects without split"):
+        encoders.to_labels(lines, ObjectParams(split=True))
+    monkeypatch.setattr(encoders, "OBJECT_PIXELS", 3 * 1600 - 1)
+    with pytest.raises(TooIntricate, match="ask for format=png"):
+        described(lines)
