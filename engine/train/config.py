@@ -14,7 +14,7 @@ from engine.layer import Layer
 from engine.model import Preprocessing
 from engine.networks import multibranch, unet
 from engine.networks.families import FAMILIES
-from engine.train import families, kinds, loss
+from engine.train import families, kinds
 from engine.train.data import augment
 
 ZEROS_BY = ("layer", "cost")
@@ -22,6 +22,8 @@ PARTS = ("geometry", "color", "dice", "batch-norm-re-estimation")
 """Parts of the recipe: random scales, turns and flips; random colours; the loss's Dice term; the end of the run."""
 
 BALANCED = ("balanced",)
+OVERLAPS = ("dice", "tversky", "focal-tversky", "none")
+"""What the loss adds to cross-entropy."""
 
 DECAY = (32, 8, 4, 2)
 """Bits of weights and activations, one after another, before they are a network's own."""
@@ -67,7 +69,7 @@ class Config:
         0.0, "share of crops made sure to show a class other than the background, rare ones as often as others"
     )
     augment: tuple[str, ...] = _setting(augment.PARTS, "what may happen to a crop: " + ", ".join(augment.PARTS))
-    overlap: str = _setting("dice", "what the loss adds to cross-entropy: " + ", ".join(loss.OVERLAPS))
+    overlap: str = _setting("dice", "what the loss adds to cross-entropy: " + ", ".join(OVERLAPS))
     missed: float = _setting(0.7, "of Tversky's overlap: what a missed pixel counts, one too many counting the rest")
     class_weights: tuple[str, ...] = _setting(
         (), "weight of every class in cross-entropy, the background's first; or balanced, by the root of its rarity"
@@ -88,7 +90,7 @@ class Config:
         "", "page of images that have several, from 0, or max; by default the model's own, or the first"
     )
     resize: int = _setting(0, "side that every image is resized to first; 0: images keep their size")
-    validation: float = _setting(0.2, "share of the samples that no training step sees")
+    validation: float | str = _setting(0.2, "share of the samples that no training step sees, or a folder of them")
     group: str = _setting(
         "", "regular expression: samples in whose names it finds the same (its first parentheses, if any) stay together"
     )
@@ -120,7 +122,7 @@ class Config:
             raise ValueError(f"the share of the run that anneals activations lies in [0, 1), not {self.annealing}")
         if not 0 <= self.bit_decay < 1:
             raise ValueError(f"the share of the run in which bits decay lies in [0, 1), not {self.bit_decay}")
-        if not 0 < self.validation < 1:
+        if not isinstance(self.validation, str) and not 0 < self.validation < 1:
             raise ValueError(f"the share held for validation lies between 0 and 1, not {self.validation}")
         read_selection(self.channel, self.page)
         try:
@@ -141,8 +143,8 @@ class Config:
             raise ValueError(f"the share of crops that show foreground lies in [0, 1], not {self.foreground}")
         if unknown := [part for part in self.augment if part not in augment.PARTS]:
             raise ValueError(f"a crop has no {unknown[0]!r}; there are {', '.join(augment.PARTS)}")
-        if self.overlap not in loss.OVERLAPS:
-            raise ValueError(f"no overlap {self.overlap!r}; there are {', '.join(loss.OVERLAPS)}")
+        if self.overlap not in OVERLAPS:
+            raise ValueError(f"no overlap {self.overlap!r}; there are {', '.join(OVERLAPS)}")
         if not 0 < self.missed < 1:
             raise ValueError(f"what a missed pixel counts lies between 0 and 1, not {self.missed}")
         if self.early_stopping < 0:
@@ -156,6 +158,11 @@ class Config:
     def layers(self) -> list[Layer]:
         """The network's layers; `weights` of a layer of bits names the quantizer that it is trained with."""
         return families.layers(self)
+
+    @property
+    def share(self) -> float:
+        """Of the samples held for validation; 0 where they have a folder of their own."""
+        return 0.0 if isinstance(self.validation, str) else self.validation
 
     @property
     def augmented(self) -> tuple[str, ...]:

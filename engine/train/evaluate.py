@@ -20,7 +20,7 @@ from engine.train.data import dataset
 from engine.train.data.files import DataError
 from engine.train.metrics import Counts, ObjectCounts
 
-PARTS = ("validation", "training", "all")
+PARTS = ("validation", "training", "test", "all")
 
 COLUMNS = {"Dice": "dice", "IoU": "iou", "F1": "f1", "precision": "precision", "recall": "recall",
            f"F1 {metrics.TOLERANCE} px": "near_f1", "constant": "constant"}  # fmt: skip
@@ -66,13 +66,17 @@ def select(
     failed: Callable[[DataError], None],
     parts: dataset.Parts | None = None,
 ) -> list[dataset.Sample]:
-    """The `part` ("validation", "training" or "all") of `items`: by the split that a run has kept, `parts`, or anew.
+    """The `part` (of PARTS) of `items`: by the split that a run has kept, `parts`, or anew.
 
     What a run has not seen belongs to neither part. Raises DataError where nothing is left. For a new split sizes are
     read; of an image that has none `failed` is told, and the others are split.
     """
     if part == "all":
         return items
+    if part == dataset.TEST:
+        if not (test := [sample for sample in items if sample.part == dataset.TEST]):
+            raise DataError("this data set has no test part of its own; try the part all")
+        return test
     if parts:
         training, validation, _ = parts.divide(items)
         chosen = training if part == "training" else validation

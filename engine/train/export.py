@@ -22,7 +22,7 @@ from engine.model import ClassInfo, Model, Preprocessing
 from engine.preprocess import Image
 from engine.prune import prune
 from engine.runtime import Engine
-from engine.train import calibrate, kinds, log, pretrained
+from engine.train import calibrate, kinds, log, pretrained, split
 from engine.train.config import Config
 from engine.train.data import dataset, layouts
 from engine.train.network import Network
@@ -242,20 +242,26 @@ def validation_samples(config: Config, parts: dataset.Parts | None) -> list[data
     """The validation images of a run, by the split it has kept; none where its data is not at hand."""
     if not Path(config.data).is_dir():
         return []
-    everything = dataset.grouped(layouts.samples(config.data, config.selection), config.group)
-    return (parts.divide(everything) if parts else dataset.split(everything, config.validation, config.seed))[1]
+    everything = split.samples(config)
+    return (parts.divide(everything) if parts else dataset.split(everything, config.share, config.seed))[1]
 
 
 def describe(config: Config) -> dict[str, Any]:
     """How a model came to be, as JSON without paths: data, split, budget, code."""
     data = Path(config.data)
     images = {"images": len(layouts.samples(data))} if data.is_dir() else {}
-    split = {"validation": config.validation, "seed": config.seed}
+    validation = Path(config.validation).name if isinstance(config.validation, str) else config.validation
     default = Config(config.data, config.out)
     changed = {name: getattr(config, name) for name in TOLD if getattr(config, name) != getattr(default, name)}
     others = {name: Path(path).parent.name for name in ("init", "teacher") if (path := getattr(config, name))}
     run = {"width": config.width, "annealing": config.annealing, **changed, **others}
-    return {"data": data.name, **images, "split": split, **run, "code": metadata.version("mbunet")}
+    return {
+        "data": data.name,
+        **images,
+        "split": {"validation": validation, "seed": config.seed},
+        **run,
+        "code": metadata.version("mbunet"),
+    }
 
 
 def logged_metrics(log_csv: Path, step: int) -> dict[str, float]:

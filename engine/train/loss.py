@@ -10,17 +10,16 @@ from torch.nn import functional
 
 from engine.train.data.dataset import VOID
 
-OVERLAPS = ("dice", "tversky", "focal-tversky", "none")
-"""What is added to cross-entropy."""
 FOCAL = 0.75  # exponent of the focal Tversky loss (arXiv 1810.07842): classes that overlap badly count more
 SMOOTH = 50  # pixels added to every overlap: a class that is absent has one
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Settings of the loss. Tversky's index is Dice's where `missed`, what a missed pixel counts, is a half.
+    """Settings of the loss; `overlap` is one of `config.OVERLAPS`.
 
-    `weights` [classes], for one class of background and foreground, weigh pixels in cross-entropy.
+    Tversky's index is Dice's where `missed`, what a missed pixel counts, is a half. `weights` [classes], for one class
+    of background and foreground, weigh pixels in cross-entropy.
     """
 
     overlap: str = "dice"

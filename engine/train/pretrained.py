@@ -58,7 +58,7 @@ class Pretrained:
             return [sample.name for sample in self.parts.divide(samples)[0]]
         if Path(self.config.data).name != Path(data).name:
             return []
-        return [sample.name for sample in dataset.split(samples, self.config.validation, self.config.seed)[0]]
+        return [sample.name for sample in dataset.split(samples, self.config.share, self.config.seed)[0]]
 
 
 @dataclass(frozen=True)

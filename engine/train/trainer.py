@@ -20,9 +20,9 @@ from tqdm import tqdm
 from engine import preprocess
 from engine.model import Preprocessing
 from engine.preprocess import Image, Pixels
-from engine.train import checkpoint, figures, kinds, log, metrics, pretrained
+from engine.train import checkpoint, figures, kinds, log, metrics, pretrained, split
 from engine.train.config import BALANCED, Config
-from engine.train.data import augment, dataset, layouts, samples
+from engine.train.data import augment, dataset, samples
 from engine.train.data.files import DataError
 from engine.train.data.prefetch import prefetch
 from engine.train.loss import Loss, probabilities
@@ -83,7 +83,7 @@ class Trainer:
             self._check_same_run(state)
         self.training, self.validation = self._split(pretrained.parts_of(state) or parts)
         if not self.training or not self.validation:
-            raise DataError(f"{config.data}: too few samples to hold {config.validation:.0%} for validation")
+            raise DataError(f"{config.data}: too few samples to learn from and to hold for validation")
         layers = config.layers()
         self.device = torch.device(_best_device() if config.device == "auto" else config.device)
         self.network = _placed(Network(layers, config.full_precision, config.ramp), self.device)
@@ -356,9 +356,9 @@ class Trainer:
     def _split(self, kept: dataset.Parts | None) -> tuple[list[dataset.Sample], list[dataset.Sample]]:
         """(training, validation): as the run has it, what came to the folder since joining training; else anew."""
         config = self.config
-        everything = dataset.grouped(layouts.samples(config.data, config.selection), config.group)
+        everything = split.samples(config)
         if kept is None:
-            return dataset.split(everything, config.validation, config.seed)
+            return dataset.split(everything, config.share, config.seed)
         if missing := kept.missing(everything):
             raise ResumeError(
                 f"{self.checkpoint} is of another split: {len(missing)} of its samples are not in {config.data} "

@@ -22,6 +22,7 @@ _HOW: dict[str, dict[str, Any]] = {
     "int": {"type": int, "metavar": "X"},
     "float": {"type": float, "metavar": "X"},
     "str": {"metavar": "X"},
+    "float | str": {"type": lambda text: _number_or_text(text), "metavar": "X"},
     "bool": {"action": "store_true"},
     "tuple[str, ...]": {"nargs": "*", "metavar": "X"},
 }
@@ -123,6 +124,13 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text}")
     return value
+
+
+def _number_or_text(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def part(text: str) -> Choice:

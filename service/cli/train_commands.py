@@ -128,20 +128,19 @@ def export(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Print Dice, IoU, F1, precision and recall of a model on a folder of images/ and masks/, by class."""
-    from engine.train import card, evaluate
+    from engine.train import card, evaluate, split
     from engine.train.config import Config
-    from engine.train.data import dataset, layouts
     from service.core import params
 
     if args.card and _is_checkpoint(args.model):
         raise UserError(f"a card describes a model file: mbunet export {args.model} MODEL.safetensors, then eval that")
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
     selection = params.selection(_preprocessing(args.model), config.selection)
-    everything = dataset.grouped(layouts.samples(args.data, selection), config.group)
+    everything = split.samples(config, selection)
     anew = flags.training_of(args, "validation", "group", "seed")
     parts = None if anew or args.part == "all" else _parts(args.model)
     failures: list[DataError] = []
-    samples = evaluate.select(everything, args.part, config.validation, config.seed, failures.append, parts)
+    samples = evaluate.select(everything, args.part, config.share, config.seed, failures.append, parts)
     with _scored(args) as engine:
         rows = evaluate.evaluate(
             engine,
@@ -228,7 +227,7 @@ def data(args: argparse.Namespace) -> int:
     for label, values in (("strata", strata), ("split groups", split_groups)):
         if values - {""}:
             print(f"{label}: {len(values)}")
-    faults = check(found, args.classes, config.validation, config.seed, lambda samples: progress(samples, "sample"))
+    faults = check(found, args.classes, config.share, config.seed, lambda samples: progress(samples, "sample"))
     if not any(fault.stops for fault in faults):
         sizes = sorted({sample.size for sample in found.samples})
         print(f"sizes (w, h): {len(sizes)}, from {sizes[0]} to {sizes[-1]}")
@@ -291,9 +290,11 @@ def _export_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _evaluate_flags(command: argparse.ArgumentParser) -> None:
+    from engine.train.evaluate import PARTS
+
     command.add_argument("model", help=flags.MODEL_HELP)
     command.add_argument("data", help=DATA_HELP)
-    command.add_argument("--part", choices=("validation", "training", "all"), default="all", help="default: all")
+    command.add_argument("--part", choices=PARTS, default="all", help="default: all")
     flags.add_training(command, *DATA_SETTINGS)
     flags.renamed(command, "--share", "--validation")
     command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)

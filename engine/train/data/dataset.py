@@ -17,6 +17,8 @@ from engine.train.data import files
 from engine.train.data.files import DataError
 
 VOID = 255  # in masks: pixels that nobody has named; they are neither learned nor scored
+TRAINING, VALIDATION, TEST = "training", "validation", "test"
+"""Parts that a data set itself divides its samples into. Of a test part no run learns, and by it none is chosen."""
 DIGITS = 8  # of a digest of a name
 MOST_TOLD = 12_000  # digests in a model file, whose description is bounded (engine.format.MAX_TEXT)
 
@@ -27,7 +29,8 @@ class Sample:
 
     `stratum` is what the split holds an equal share of: the `modality` column of index.csv, or ''. Samples of one
     `split_group` (a car, a patient) are never split. With `instances` the mask is all of these masks together, and
-    `mask` the folder that they lie in. `selection` chooses of an image with several channels or pages.
+    `mask` the folder that they lie in. `selection` chooses of an image with several channels or pages. `part` is the
+    one that the data set itself puts it in, or "".
     """
 
     name: str
@@ -37,6 +40,7 @@ class Sample:
     split_group: str = ""
     instances: tuple[Path, ...] = ()
     selection: Selection = FIRST
+    part: str = ""
 
     @property
     def masks(self) -> tuple[Path, ...]:
@@ -126,9 +130,9 @@ class Parts:
         return counts | {"digests": {part: "".join(sorted(map(_digest, names))) for part, names in parts.items()}}
 
     def divide(self, samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample], list[Sample]]:
-        """(training, validation, new): `samples` by part, and those of neither."""
+        """(training, validation, new): `samples` by part, and those of neither; a test part is not looked at."""
         divided: tuple[list[Sample], list[Sample], list[Sample]] = ([], [], [])
-        for sample in samples:
+        for sample in (sample for sample in samples if sample.part != TEST):
             name = _digest(sample.name) if self.digested else sample.name
             divided[0 if name in self.training else 1 if name in self.validation else 2].append(sample)
         return divided
@@ -163,8 +167,12 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
 
     Images of one size usually come from one instrument, so both parts see every instrument in the same proportion.
     Sizes too rare to give an image of their own are taken together. Where samples belong to split groups (cars), a
-    share of the groups is held, whole, and sizes do not matter.
+    share of the groups is held, whole, and sizes do not matter. Where the data set itself holds some for validation,
+    those are held; its test part is in neither.
     """
+    samples = [sample for sample in samples if sample.part != TEST]
+    if any(sample.part == VALIDATION for sample in samples):
+        return [s for s in samples if s.part != VALIDATION], [s for s in samples if s.part == VALIDATION]
     groups = sorted({sample.split_group for sample in samples})
     if any(groups):
         held = set(_drawn(groups, max(1, round(share * len(groups))), seed))

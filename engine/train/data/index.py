@@ -1,22 +1,32 @@
-"""index.csv: what the split holds an equal share of, by the name of each image."""
+"""index.csv: by the name of each image what the split holds an equal share of, what stays together, and its part."""
 
 from __future__ import annotations
 
 import csv
 import unicodedata
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.images import SUFFIXES
-from engine.train.data.dataset import Fault
+from engine.train.data.dataset import TEST, TRAINING, VALIDATION, Fault
 
-NAME, STRATUM = "name", "modality"  # its columns
+NAME, STRATUM, SPLIT_GROUP, PART = "name", "modality", "unit", "part"  # its columns
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # byte order marks, as by Excel
 SHOWN = 3  # names that a fault lists
 
 
-def read(path: Path, names: Collection[str]) -> tuple[dict[str, str], list[Fault]]:
-    """({name: stratum}, faults, none of which stops) of an index of the images `names`; of none where it is absent.
+@dataclass(frozen=True)
+class Entry:
+    """What the index says of an image: its stratum, its split group (a patient, a slide) and its part, or ""."""
+
+    stratum: str = ""
+    split_group: str = ""
+    part: str = ""
+
+
+def read(path: Path, names: Collection[str]) -> tuple[dict[str, Entry], list[Fault]]:
+    """({name: entry}, faults) of an index of the images `names`; of none where it is absent.
 
     Commas, semicolons and tabs separate; the encoding is that of its byte order mark, or UTF-8, or Windows'.
     """
@@ -31,11 +41,15 @@ def read(path: Path, names: Collection[str]) -> tuple[dict[str, str], list[Fault
     rows = [{(key or "").strip().lower(): value for key, value in row.items()} for row in table]
     if not rows or NAME not in rows[0]:
         return {}, [Fault(path, f"is passed over: it has no column {NAME}", stops=False)]
-    strata = {_name(row[NAME]): _cell(row.get(STRATUM)) for row in rows}
-    strange = sorted(strata.keys() - set(names))
+    entries = {
+        _name(row[NAME]): Entry(*(_cell(row.get(head)) for head in (STRATUM, SPLIT_GROUP, PART))) for row in rows
+    }
+    strange = sorted(entries.keys() - set(names))
     shown = ", ".join(strange[:SHOWN]) + (" and so on" if len(strange) > SHOWN else "")
     faults = [Fault(path, f"names {len(strange)} images that are not there: {shown}", stops=False)] if strange else []
-    return strata, faults
+    parts = {entry.part for entry in entries.values()} - {"", TRAINING, VALIDATION, TEST}
+    faults += [Fault(path, f"has no part {part!r}: {TRAINING}, {VALIDATION} or {TEST}") for part in sorted(parts)]
+    return entries, faults
 
 
 def _text(path: Path) -> str:

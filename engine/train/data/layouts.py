@@ -63,8 +63,11 @@ def _images_and_masks(folder: Path) -> Reading | None:
     masks, more = _by_stem((folder / "masks").iterdir())
     if not images:
         faults.append(Fault(folder / "images", f"holds no images ({', '.join(SUFFIXES)})"))
-    strata, of_index = index.read(folder / "index.csv", images)
-    found = [Sample(n, images[n], masks[n], strata.get(n, "")) for n in sorted(images.keys() & masks.keys())]
+    entries, of_index = index.read(folder / "index.csv", images)
+    found = []
+    for name in sorted(images.keys() & masks.keys()):
+        told = entries.get(name, index.Entry())
+        found.append(Sample(name, images[name], masks[name], told.stratum, told.split_group, part=told.part))
     return found, faults + more + _unpaired(images, masks) + of_index
 
 

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from engine.train.config import OVERLAPS
 from engine.train.data.dataset import VOID
-from engine.train.loss import OVERLAPS, Loss, probabilities
+from engine.train.loss import Loss, probabilities
 
 LABELS = torch.randint(0, 3, (2, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from engine import format, preprocess, selftest
 from engine.backends import reference
 from engine.runtime import Engine
-from engine.train import evaluate, export, log, trainer
+from engine.train import evaluate, export, log, split, trainer
 from engine.train.checkpoint import CheckpointError
 from engine.train.config import Config
 from engine.train.data import layouts
@@ -450,3 +450,40 @@ def test_a_run_ends_early_and_the_best_is_kept(data: Path, tmp_path: Path, monke
     assert export.restore(run.best_checkpoint)[2] == 12
     again = Trainer(config, quiet=True)
     assert (again.step, again.best, again.finished) == (16, 0.7, True)
+
+
+def test_validation_images_may_have_a_folder_of_their_own(data: Path, tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    shutil.copytree(data, held)
+    for part in ("images", "masks"):
+        for k in range(3, 12):
+            (held / part / f"disc{k:02}.png").unlink()
+        (held / part / "disc02.png").rename(held / part / "other.png")
+    (held / "index.csv").unlink()
+    config = tiny(data, tmp_path / "out", validation=str(held), samples=2)
+    run = Trainer(config, quiet=True)
+    assert len(run.training) == 12
+    assert [sample.name for sample in run.validation] == ["validation/disc00", "validation/disc01", "other"]
+    run.run()
+    grow(data, "more")
+    again = Trainer(config, quiet=True)
+    assert (len(again.training), len(again.validation)) == (13, 3)
+    model = format.load(export.export(run.checkpoint, tmp_path / "discs.safetensors"))
+    assert model.provenance["split"] == {"validation": "held", "seed": 0}
+    chosen = evaluate.select(split.samples(config), "validation", config.share, 0, lambda _: None)
+    assert [sample.name for sample in chosen] == [sample.name for sample in run.validation]
+
+
+def test_no_run_learns_from_a_test_part_or_chooses_by_it(data: Path, tmp_path: Path) -> None:
+    names = sorted(path.stem for path in (data / "images").iterdir())
+    (data / "index.csv").write_text("name,part\n" + "".join(f"{name},test\n" for name in names[:4]))
+    config = tiny(data, tmp_path / "out", samples=2)
+    Trainer(config, quiet=True).save()
+    run = Trainer(config, quiet=True)
+    assert sorted(sample.name for sample in (*run.training, *run.validation)) == names[4:]
+    failures: list[Exception] = []
+    tested = evaluate.select(layouts.samples(data), "test", 0.2, 0, failures.append)
+    assert [sample.name for sample in tested] == names[:4]
+    (data / "index.csv").unlink()
+    with pytest.raises(DataError, match="no test part of its own"):
+        evaluate.select(layouts.samples(data), "test", 0.2, 0, failures.append)

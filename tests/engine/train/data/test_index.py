@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.train.data import index, layouts
+from engine.train.data import dataset, index, layouts
+from engine.train.data.index import Entry
 
 TEXT = "name,modality\r\ncell,fluorescence\r\nzelle,dünn\r\n"
-EXPECTED = {"cell": "fluorescence", "zelle": "dünn"}
+EXPECTED = {"cell": Entry("fluorescence"), "zelle": Entry("dünn")}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
@@ -61,3 +62,17 @@ def test_accents_may_be_composed_or_not(data: Path) -> None:
     (data / "images" / f"{composed}.png").write_bytes((data / "images" / f"{apart}.png").read_bytes())
     faults = layouts.recognize(data).faults
     assert [f"a second file of the name {composed}" in fault.what for fault in faults] == [True]
+
+
+def test_units_stay_together_and_parts_are_kept(data: Path) -> None:
+    names = [f"disc{k:02}" for k in range(12)]
+    units = ["name,unit,part", *(f"{name},eye{k // 3},{'test' if k >= 9 else ''}" for k, name in enumerate(names))]
+    (data / "index.csv").write_text("\n".join(units))
+    training, held = dataset.split(layouts.samples(data), 0.3, 0)
+    assert {sample.split_group for sample in training}.isdisjoint({sample.split_group for sample in held})
+    assert sorted(sample.name for sample in (*training, *held)) == names[:9]
+    fixed = ["name,part", *(f"{name},{'validation' if k % 2 else 'training'}" for k, name in enumerate(names))]
+    (data / "index.csv").write_text("\n".join(fixed))
+    assert [sample.name for sample in dataset.split(layouts.samples(data), 0.3, 0)[1]] == names[1::2]
+    (data / "index.csv").write_text("name,part\ndisc00,train\n")
+    assert "has no part 'train': training, validation or test" in str(layouts.recognize(data).faults)

@@ -1,0 +1,27 @@
+"""The samples of a run, and which part each belongs to by its folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.images import Selection
+from engine.train.config import Config
+from engine.train.data import dataset, layouts
+from engine.train.data.dataset import TRAINING, VALIDATION, Sample
+
+
+def samples(config: Config, selection: Selection | None = None) -> list[Sample]:
+    """Every sample of a run, in its split group; those of a folder given for validation are held. Raises DataError.
+
+    Of images with several channels or pages `selection` chooses, by default the run's own.
+    """
+    selection = selection or config.selection
+    own = dataset.grouped(layouts.samples(config.data, selection), config.group)
+    if not isinstance(config.validation, str):
+        return own
+    taken = {sample.name for sample in own}
+    held = [
+        replace(sample, part=VALIDATION, name=f"validation/{sample.name}" if sample.name in taken else sample.name)
+        for sample in layouts.samples(config.validation, selection)
+    ]
+    return [replace(sample, part=TRAINING) for sample in own if sample.part != VALIDATION] + held
