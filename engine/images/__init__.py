@@ -34,7 +34,7 @@ from engine.images.errors import (
     UnsupportedImageError,
     UnusableMaskError,
 )
-from engine.images.limits import MAX_PIXELS
+from engine.images.limits import MAX_PIXELS, fresh, unlimited
 from engine.images.mask import read_mask
 from engine.images.samples import Pixels
 from engine.images.selection import FIRST, WHOLE, Choice, Selection, Taken, indices, read_choice, read_selection
@@ -64,6 +64,7 @@ __all__ = [
     "UnsupportedImageError",
     "UnusableMaskError",
     "decode",
+    "fresh",
     "indices",
     "is_named_image",
     "label",
@@ -73,4 +74,5 @@ __all__ = [
     "read_selection",
     "row_bands",
     "size",
+    "unlimited",
 ]

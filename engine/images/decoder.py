@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.images import animation, foreign, jpeg, orientation, pillow, png, profile, tiff, tiff_directory
 from engine.images.errors import ImageError, UnreadableFileError
-from engine.images.limits import MAX_PIXELS, Allowance, unlimited
+from engine.images.limits import MAX_PIXELS, Allowance, fresh, unlimited
 from engine.images.reading import Reading
 from engine.images.samples import Pixels, grey_to_rgb
 from engine.images.selection import FIRST, Choice, Selection, Taken, indices
@@ -54,14 +55,16 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     selection: Selection = FIRST,
     claim: Callable[[int], None] = unlimited,
+    empty: Callable[[tuple[int, ...]], NDArray[np.uint8]] = fresh,
 ) -> Decoded:
     """The image in a file's bytes, or in a file.
 
     `claim` is told, before anything is decoded, the bytes that this takes at its peak (`limits.Allowance`). Raises
-    ImageError: see `errors` for the kinds. Running out of memory is a MemoryError, no fault of the image.
+    ImageError: see `errors` for the kinds. Running out of memory is a MemoryError, no fault of the image. The pixels of
+    a JPEG that lies upright in the file are in memory that `empty` has given.
     """
     with named(source) as data:
-        reading = format_of(data).read(data, Allowance(max_pixels, claim), selection)
+        reading = format_of(data).read(data, Allowance(max_pixels, claim, empty), selection)
         pixels = profile.to_srgb(reading.pixels, reading.profile)
         taken = reading.taken
         if selection.channel is not None and taken.channel is None:

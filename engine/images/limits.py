@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.images.errors import DamagedImageError, TooManyPixelsError
 
 MAX_PIXELS = 2**28
@@ -33,20 +36,27 @@ def unlimited(size: int) -> None:
     """Takes any claim."""
 
 
+def fresh(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Memory of nobody's."""
+    return np.empty(shape, np.uint8)
+
+
 @dataclass(frozen=True)
 class Allowance:
     """How many pixels an image may have, and who is told, before it is taken, how many bytes its decoding takes.
 
     What is claimed is all bytes at the peak, the result included, as measured for every kind of file; the last claim
-    counts. A claim that cannot be met raises MemoryError, which is no fault of the image.
+    counts. A claim that cannot be met raises MemoryError, which is no fault of the image. `empty` gives the memory for
+    pixels of 8 bits where a decoder can write into any.
     """
 
     max_pixels: int = MAX_PIXELS
     claim: Callable[[int], None] = unlimited
+    empty: Callable[[tuple[int, ...]], NDArray[np.uint8]] = fresh
 
     def beside(self, size: int) -> Allowance:
         """The same for something that is decoded while `size` bytes are held."""
-        return Allowance(self.max_pixels, lambda more: self.claim(size + more))
+        return Allowance(self.max_pixels, lambda more: self.claim(size + more), self.empty)
 
 
 def check_size(kind: str, width: int, height: int, allowed: Allowance) -> None:

@@ -153,12 +153,16 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
     """
     await service.lifecycle.require_room()
     body = await upload.body(request, service)
-    length = request.headers.get(oip.LENGTH_HEADER)
-    asked = await service.threads.run(lambda: oip.read(body, length))
-    _require_size(asked, engine, service)
-    wanted = _params(asked, engine, service)
-    images = [_channel(image, wanted.selection) for image in asked.images]
-    memory = held_by(request)
+    length, memory = request.headers.get(oip.LENGTH_HEADER), held_by(request)
+
+    def read() -> tuple[InferRequest, SegmentParams, list[Pixels]]:
+        asked = oip.read(body, length)
+        _require_size(asked, engine, service)
+        wanted = _params(asked, engine, service)
+        images = (_channel(image, wanted.selection) for image in asked.images)
+        return asked, wanted, service.pipeline.place(images, memory)
+
+    asked, wanted, images = await service.threads.run(read)
     results = await in_time(request, service.pipeline.infer(images, wanted, memory), wanted.timeout_s)
     request.state.log |= {"model": engine.model.name, "images": len(results), "bytes": len(body)}
     memory.grow(_answer_bytes(asked) * sum(result.mask.size for result in results))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine import images
-from engine.images import FIRST, Decoded, ImageError, Selection
+from engine.images import FIRST, Decoded, ImageError, Selection, fresh
 from service.logs import log
 from service.problems import BadParameter, NotAnImage, Problem, TooManyPixels, Unavailable, UnsupportedType
 
@@ -21,9 +24,14 @@ PROBLEMS: dict[type[ImageError], type[Problem]] = {
 
 
 def decode(
-    data: bytes, max_pixels: int, selection: Selection = FIRST, claim: Callable[[int], None] = lambda size: None
+    data: bytes,
+    max_pixels: int,
+    selection: Selection = FIRST,
+    claim: Callable[[int], None] = lambda size: None,
+    empty: Callable[[tuple[int, ...]], NDArray[np.uint8]] = fresh,
 ) -> Decoded:
-    """The image in `data` as it is displayed. `claim` is told before how many bytes decoding takes, and may refuse.
+    """The image in `data` as it is displayed. `claim` is told before how many bytes decoding takes, and may refuse;
+    where it can, the decoder writes into memory that `empty` gives, which may refuse too.
 
     Raises TooManyPixels, UnsupportedType, BadParameter for a channel or page that is not there, else NotAnImage;
     Unavailable where there is no memory for it, which is not its fault.
@@ -31,11 +39,11 @@ def decode(
     if not data:
         raise NotAnImage(EMPTY)
     try:
-        return images.decode(data, max_pixels, selection, claim)
+        return images.decode(data, max_pixels, selection, claim, empty)
     except ImageError as error:
         extra: dict[str, Any] = {} if error.limit is None else {"limit": error.limit}
         raise PROBLEMS.get(type(error), NotAnImage)(error.reason, **extra) from error
-    except Problem:  # raised by `claim`
+    except Problem:  # raised by `claim` or `empty`
         raise
     except MemoryError as error:
         log.exception("no memory to decode an image of %d bytes", len(data))

@@ -17,6 +17,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.images import fresh
 from service.codec.pixels import Pixels
 from service.core import cost
 from service.core.appointments import Appointments
@@ -181,6 +185,19 @@ class Batcher:
     def waiting(self) -> int:
         """Images in the queue."""
         return sum(map(len, self._waiting.values()))
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """See `core.queue.Queue`: any memory."""
+        return fresh(shape)
+
+    def place(self, image: Pixels, claim: Callable[[int], None]) -> Pixels:
+        """See `core.queue.Queue`: the engine reads everywhere."""
+        return image
+
+    @property
+    def busy(self) -> bool:
+        """See `core.queue.Queue`."""
+        return self.waiting > 0
 
     @property
     def running_s(self) -> float:

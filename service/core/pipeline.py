@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -121,6 +121,10 @@ class Pipeline:
             ]
             return await asyncio.gather(*map(_or_problem, encoding))
 
+    def place(self, images: Iterable[Pixels], memory: Holding) -> list[Pixels]:
+        """`images` where the engine reads them, for `infer`. Not for the event loop: it may copy them."""
+        return [self._queue.place(image, memory.grow) for image in images]
+
     async def infer(self, images: Sequence[Pixels], params: SegmentParams, memory: Holding) -> list[InferenceResult]:
         """Queue and engine alone, for pixels: all of `images` or none."""
         memory.grow(sum(cost.run_bytes(params, image.shape) for image in images))
@@ -134,10 +138,12 @@ class Pipeline:
         """Pixels, for which `held` holds what they take until their answer is there."""
         with held:  # also when nobody waits any more
             copies, limit = COPIES * len(data), self._settings.max_pixels
-            decoded = decode.decode(data, limit, params.selection, lambda size: held.require(copies + size))
+            claim, empty = (lambda size: held.require(copies + size)), self._queue.empty
+            decoded = decode.decode(data, limit, params.selection, claim, empty)
             cost.require_size(params.engine.model, decoded.pixels.shape, limit)
             held.hold(decoded.pixels.nbytes + cost.run_bytes(params, decoded.pixels.shape))
-            return Decoded(decoded.pixels, self._clock() - started, decoded.taken)
+            placed = self._queue.place(decoded.pixels, held.grow)
+            return Decoded(placed, self._clock() - started, decoded.taken)
 
     async def _decode_or_problem(self, data: bytes, held: Holding, params: SegmentParams) -> Decoded | Problem:
         try:
@@ -171,7 +177,7 @@ class Pipeline:
             seconds.update(queue=result.queue_s, engine=result.engine_s, encode=self._clock() - started)
             return pieces
 
-        encoding = self._threads.after(inferring, encode, in_place=lambda: encoder.brief and not self._queue.waiting)
+        encoding = self._threads.after(inferring, encode, in_place=lambda: encoder.brief and not self._queue.busy)
         response = SegmentResponse(await asyncio.wrap_future(encoding), seconds, decoded.taken)
         held.hold(0)
         memory.grow(response.size)

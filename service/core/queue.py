@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.codec.pixels import Logits, Mask, Pixels
 from service.core.params import SegmentParams
@@ -28,9 +31,15 @@ class Queue(Protocol):
     What is refused raises QueueFull or Unavailable, at once or as the future's exception: all of `images` then do.
     """
 
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Memory for an image where the engine reads it. Raises MemoryFull."""
+
+    def place(self, image: Pixels, claim: Callable[[int], None]) -> Pixels:
+        """The image in such memory, copied where it must be, of which `claim` is told the bytes. Raises MemoryFull."""
+
     @property
-    def waiting(self) -> int:
-        """Images whose results somebody here waits for."""
+    def busy(self) -> bool:
+        """Whether the thread that gives answers has more to do at once."""
 
     def submit(self, image: Pixels, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
         """Queue one image, for whose turn `deadline`, a time of the monotonic clock, is the last moment."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import math
+import select
 import socket
 import threading
 import time
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
+from engine.images import unlimited
 from engine.model import Model
 from service.codec.pixels import Pixels
 from service.core.appointments import Appointments
@@ -108,6 +111,8 @@ class Session:
     def __init__(self, line: socket.socket, arena_bytes: int) -> None:
         self.arena = Arena(arena_bytes)
         self._line = line
+        self._poll = select.poll()
+        self._poll.register(line, select.POLLIN)
         self._tickets = itertools.count()
         self._pending: dict[int, Question] = {}
         self._lock = threading.Lock()
@@ -115,9 +120,9 @@ class Session:
         self._lost = False
 
     @property
-    def waiting(self) -> int:
-        """Answers that are still to come."""
-        return len(self._pending)
+    def busy(self) -> bool:
+        """Whether the next answer is there."""
+        return bool(self._poll.poll(0))
 
     @property
     def notice(self) -> Notice:
@@ -152,16 +157,26 @@ class Session:
         """Futures of all `images`; raises Unavailable and MemoryFull."""
         logits, low = params.encoder.wants_logits, params.low_priority
         classes = len(engine.model.classes) if logits else 0
-        try:
-            placed = [self._place(image, classes) for image in images]
-        except NoPart as error:
-            raise MemoryFull("there is no memory for these images at present", headers=RETRY) from error
+        placed = [self._placed(image, classes) for image in images]
         packet = messages.BATCH.pack(messages.SEGMENT, engine.number, params.threshold, deadline, logits, low)
         packet += b"".join(messages.IMAGE.pack(*one.placed) for one in placed)
         if len(packet) > messages.MOST:
             raise TooManyImages(f"{len(images)} images are too many for one request")
         self._ask(packet, {one.placed.ticket: one for one in placed})
         return [one.asked for one in placed]
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `core.queue.Queue`."""
+        return self._part(math.prod(shape) * np.dtype(dtype).itemsize).array(shape, dtype)
+
+    def place(self, image: Pixels, claim: Callable[[int], None] = unlimited) -> Pixels:
+        """See `core.queue.Queue`."""
+        if part_of(image, self.arena):
+            return image
+        claim(image.nbytes)
+        copy = self.empty(image.shape, image.dtype)
+        np.copyto(copy, image)
+        return copy
 
     def ask(self, kind: int, *more: int) -> Future[Any]:
         """The answer to a question of this kind; raises Unavailable."""
@@ -176,16 +191,19 @@ class Session:
         with contextlib.suppress(Lost):
             messages.send(self._line, packet)
 
-    def _place(self, image: Pixels, classes: int) -> Image:
-        """An image in the arena, copied where it lies elsewhere, and a part for its result."""
-        ticket, (height, width) = next(self._tickets), image.shape[:2]
-        part = part_of(image, self.arena)
-        if part is None:
-            part = self.arena.take(image.nbytes)
-            np.copyto(part.array(image.shape, image.dtype.type), image)
-        placed = messages.Placed(ticket, part.offset, 0, height, width, image.itemsize)
-        result = self.arena.take(placed.result_bytes(classes))
-        return Image(Asked(self, ticket), part, result, placed._replace(result=result.offset), classes)
+    def _placed(self, image: Pixels, classes: int) -> Image:
+        """An image in the arena, and a part for its result."""
+        pixels, (height, width) = part_of(self.place(image), self.arena), image.shape[:2]
+        assert pixels
+        placed = messages.Placed(next(self._tickets), pixels.offset, 0, height, width, image.itemsize)
+        result = self._part(placed.result_bytes(classes))
+        return Image(Asked(self, placed.ticket), pixels, result, placed._replace(result=result.offset), classes)
+
+    def _part(self, size: int) -> Part:
+        try:
+            return self.arena.take(size)
+        except NoPart as error:
+            raise MemoryFull("there is no memory for this image at present", headers=RETRY) from error
 
     def _ask(self, packet: bytes, pending: Mapping[int, Question]) -> None:
         with self._lock:
@@ -276,11 +294,19 @@ class EngineClient:
         notice = self.notice
         return notice.joules if notice else None
 
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """See `core.queue.Queue`."""
+        return self._require_session().empty(shape, np.uint8)
+
+    def place(self, image: Pixels, claim: Callable[[int], None]) -> Pixels:
+        """See `core.queue.Queue`."""
+        return self._require_session().place(image, claim)
+
     @property
-    def waiting(self) -> int:
+    def busy(self) -> bool:
         """See `core.queue.Queue`."""
         session = self._session
-        return session.waiting if session else 0
+        return session is not None and session.busy
 
     def submit(self, image: Pixels, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
         """See `core.queue.Queue`."""
@@ -314,11 +340,15 @@ class EngineClient:
         drain_s, queue_s = (notice.drain_s, notice.queue_s) if notice else (1.0, 1.0)
         return self._appointments.make(time.monotonic(), 1, drain_s, queue_s)
 
-    async def _answer(self, kind: int, *more: int) -> Any:
-        """The answer to a question of this kind; raises Unavailable, also where it takes too long."""
+    def _require_session(self) -> Session:
         session = self._session
         if session is None:
             raise Unavailable(GONE, headers=RETRY)
+        return session
+
+    async def _answer(self, kind: int, *more: int) -> Any:
+        """The answer to a question of this kind; raises Unavailable, also where it takes too long."""
+        session = self._require_session()
         try:
             return await asyncio.wait_for(asyncio.wrap_future(session.ask(kind, *more)), ANSWER_S)
         except asyncio.TimeoutError:

@@ -29,6 +29,8 @@ MODELS, DONE, PROBLEM, GONE, ANSWER = b"MDPGO"
 
 MOST = 1 << 16  # bytes of a packet
 DESCRIPTORS = 2  # at most, that come with one
+AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # or not at all
+CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 ANCILLARY = socket.CMSG_SPACE(DESCRIPTORS * array.array("i").itemsize)
 
 TICKET = struct.Struct("<BQ")  # kind; the number under which its answer comes
@@ -74,9 +76,9 @@ def send(line: socket.socket, packet: bytes, descriptors: Sequence[int] = ()) ->
     """Send one packet, without ever waiting; raises Lost."""
     try:
         if descriptors:
-            socket.send_fds(line, [packet], descriptors, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            socket.send_fds(line, [packet], descriptors, AT_ONCE)
         else:
-            line.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            line.send(packet, AT_ONCE)
     except OSError as error:
         raise Lost(error.errno, error.strerror) from error
 
@@ -84,9 +86,11 @@ def send(line: socket.socket, packet: bytes, descriptors: Sequence[int] = ()) ->
 def receive(line: socket.socket) -> tuple[bytes, list[int]]:
     """Wait for the next packet, and what came with it; empty at the end."""
     try:
-        packet, ancillary, _, _ = line.recvmsg(MOST, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        packet, ancillary, _, _ = line.recvmsg(MOST, ANCILLARY, CLOSE_ON_EXEC)
     except OSError:
         return b"", []
+    if not ancillary:
+        return packet, []
     descriptors = array.array("i")
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

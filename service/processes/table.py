@@ -1,19 +1,15 @@
 """Numbers that all processes add to, one row a process, in memory that they share.
 
-A process writes its own row alone, under a lock on the table's descriptor, which the system takes from whoever dies
-with it. The supervisor clears the rows of the dead.
+A process writes its own row alone, and there is no lock, which one that dies might keep: it adds first and looks at the
+sum then, so that of two who come at the same moment both may be refused. The supervisor clears the rows of the dead.
 """
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import math
 import mmap
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from service.core.tally import Tally
 from service.processes import memory
@@ -45,7 +41,6 @@ class Table:
         count = os.fstat(descriptor).st_size // ctypes.sizeof(Row)
         self._map: mmap.mmap = memory.attach(descriptor)
         self.rows: list[Row] = list((Row * count).from_buffer(self._map))
-        self._thread_lock = threading.Lock()
 
     @classmethod
     def of(cls, front_ends: int) -> Table:
@@ -62,21 +57,10 @@ class Table:
         """Of the living, by name."""
         return {name(number): row.pid for number, row in enumerate(self.rows) if row.pid}
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody else writes."""
-        with self._thread_lock:  # the system's lock is one a process
-            fcntl.lockf(self.descriptor, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
-
     def clear(self, row: int) -> None:
         """Its process is dead. Lines that it lost stay lost: the supervisor takes them over."""
-        with self.locked():
-            self.rows[SUPERVISOR].log_dropped += self.rows[row].log_dropped
-            ctypes.memset(ctypes.addressof(self.rows[row]), 0, ctypes.sizeof(Row))
+        self.rows[SUPERVISOR].log_dropped += self.rows[row].log_dropped
+        ctypes.memset(ctypes.addressof(self.rows[row]), 0, ctypes.sizeof(Row))
 
 
 def name(row: int) -> str:
@@ -100,9 +84,11 @@ class SharedTally(Tally):
 
     def add(self, by: int, most: float = math.inf) -> bool:
         """See `Tally`."""
-        with self._table.locked():
-            if by > 0 and most < math.inf and self.total + by > most:
-                return False
+        with self._lock:
             self.own += by
             setattr(self._row, self._column, self.own)
-            return True
+            fits = by <= 0 or self.total <= most
+            if not fits:
+                self.own -= by
+                setattr(self._row, self._column, self.own)
+            return fits

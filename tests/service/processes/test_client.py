@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import socket
 import time
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from engine import images
 from engine.model import Model
 from service.codec.encoders import ENCODERS
 from service.codec.pixels import Pixels
@@ -23,7 +26,7 @@ from service.core.params import SegmentParams
 from service.core.resident import Resident
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
 from service.processes import messages
-from service.processes.arena import Arena
+from service.processes.arena import Arena, part_of
 from service.processes.client import EngineClient, RemoteEngine
 from service.processes.host import Host
 from service.settings import Settings
@@ -115,6 +118,20 @@ def test_a_mask_is_what_the_engine_gives(two: Two) -> None:
         assert result.engine_s == pytest.approx(0.003)
         del result
     assert two.used() == 0
+
+
+def test_a_jpeg_is_decoded_to_where_the_engine_reads_it(two: Two) -> None:
+    file = io.BytesIO()
+    Image.fromarray(photo(32)).save(file, "JPEG")
+    engine, claimed = two.models.default, list[int]()
+    assert isinstance(engine, RemoteEngine)
+    decoded = images.decode(file.getvalue(), empty=two.client.empty).pixels
+    np.testing.assert_array_equal(decoded, images.decode(file.getvalue()).pixels)
+    assert part_of(decoded, engine.session.arena)
+    assert two.client.place(decoded, claimed.append) is decoded
+    other = two.client.place(photo(32), claimed.append)
+    assert part_of(other, engine.session.arena)
+    assert claimed == [other.nbytes]
 
 
 @pytest.mark.parametrize("classes", [1, 4])
