@@ -21,7 +21,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-ray test-dashboard test-image test-fuzz test-networks test-gpu trainer check format bench sanitize clean
+.PHONY: help setup serve test test-ray test-dashboard test-image test-fuzz test-networks test-workers test-gpu trainer check format bench sanitize clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -68,6 +68,9 @@ format: $(DEV)/.installed  ## format all sources
 bench: $(DEV)/.installed  ## measure the engine beside PyTorch, ONNX Runtime and OpenVINO (about ten minutes)
 	$(DEV)/bin/python $(PIP) install -e '.[train,dev,peers]'
 	$(DEV)/bin/python -m tests.bench $(ARGS)
+
+test-workers: $(DEV)/.installed  ## several processes: a hundred kills under load, 100,000 requests through four front ends
+	$(DEV)/bin/python -m pytest -m slow tests/service/processes $(ARGS)
 
 test-networks: $(DEV)/.installed  ## thousands of random networks on every kernel of this machine; ARGS="--seeds FIRST END"
 	$(DEV)/bin/python -m tests.networks $(ARGS)

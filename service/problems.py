@@ -21,7 +21,7 @@
     ├── EngineFailure         500  the cause goes to the log, never to the client
     ├── QueueFull             429  with a Retry-After at which there will be room
     ├── MemoryFull            429  others have the memory that it takes
-    ├── Unavailable           503  still loading, or draining
+    ├── Unavailable           503  still loading, or draining, or the engine's process has ended
     └── DeadlinePassed        504
 
 A client that leaves is no problem: nobody reads the answer (`starlette.requests.ClientDisconnect`).

@@ -5,7 +5,8 @@ sends ready-made requests over raw sockets. Only answers with status 200 count. 
 
 * one client: median request, median of the engine's own time (Server-Timing), and what is between them;
 * closed loop of 16 clients: images per second, p50/p95/p99, how busy the machine's cores were;
-* CPU milliseconds per image with an engine that does nothing: all that is not engine;
+* CPU milliseconds per image with an engine that does nothing: all that is not engine, in one process and in several,
+  by process; and the rate that follows from them for more cores (`Cost.rate`). `--nothing` prints these alone;
 * open loop: arrivals at random (Poisson) at a share of the measured capacity, p50/p95/p99 from the time of arrival;
 * four sizes interleaved by 16 clients against the same four sizes one after the other.
 """
@@ -16,6 +17,7 @@ import argparse
 import asyncio
 import importlib.util
 import io
+import json
 import os
 import random
 import re
@@ -72,34 +74,99 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.safetensors"
         format.save(random_model(width=args.width, zeros=0.9), path)
-        contenders = ["mbunet", "fastapi"]
+        if args.nothing:
+            print_costs(path, args)
+            return
+        contenders = [("mbunet", 1), ("mbunet", args.workers), ("fastapi", 1)]
         if importlib.util.find_spec("litserve"):
-            contenders.append("litserve")
+            contenders.append(("litserve", 1))
         else:
             print("(litserve is not installed, so it is left out)")
         body = photo(args.size)
         what = f"{args.size} x {args.size} JPEG of {len(body)} bytes, width {args.width}, 90 % zeros"
         print(f"{what}, {os.cpu_count()} cores\n\n{HEADING}")
-        for name in contenders:
+        for name, workers in contenders:
             sent = request(body, name == "litserve")
-            with served(name, path) as (port, pid):
+            with served(name, path, workers) as (port, pid):
                 alone = asyncio.run(closed(port, pid, [sent], 1, args.seconds))
                 many = asyncio.run(closed(port, pid, [sent], CLIENTS, args.seconds))
-                print(row(name, alone, many), flush=True)
-                if name == "mbunet":
-                    ours = many.rate
+                print(row(f"{name} x {workers}" if workers > 1 else name, alone, many), flush=True)
+                if (name, workers) == contenders[0]:
                     mixed = mixed_sizes(port, pid, args.seconds)
                 rates = [share * many.rate for share in (0.5, 0.8)]
                 for rate in rates:
                     arrived = asyncio.run(opened(port, pid, sent, rate, args.seconds))
                     print(f"{'':<12}{rate:>6.0f} /s arriving: {quantiles(arrived)}{failures(arrived)}", flush=True)
         print(f"\nfour sizes {SIZES}, mixed: {mixed:.1%} of the rate of one size at a time")
-        with served("nothing", path) as (port, pid):
-            load = asyncio.run(closed(port, pid, [request(body)], CLIENTS, args.seconds))
-            cost = 1e3 * load.cpu_s / len(load.seconds)
-            print(
-                f"an engine that does nothing: {cost:.2f} ms CPU per image, {load.rate:.0f}/s ({ours:.0f}/s with ours)"
-            )
+        print_costs(path, args)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU milliseconds per image: of all processes, and of the engine's where it has one of its own."""
+
+    whole: float
+    engine: float = 0.0
+
+    def rate(self, cores: int) -> float:
+        """Images a second: as many as all cores have time for, and no more than the engine's process has.
+
+        Front ends share nothing else, so they scale with cores; the engine's process is what does not.
+        """
+        return min(1e3 * cores / self.whole, 1e3 / self.engine if self.engine else 1e3 / self.whole)
+
+
+def print_costs(model: Path, args: argparse.Namespace) -> None:
+    """CPU per image with an engine that does nothing."""
+    bodies = {
+        f"JPEG {args.size}": [request(photo(args.size))],
+        "JPEG, four sizes": [request(photo(size)) for size in SIZES],
+        f"v2 binary {args.size}": [tensor_request(args.size)],
+    }
+    print(f"\nan engine that does nothing{'':<8}ms CPU per image   of it the engine's   /s here   16 cores")
+    for workers in (1, args.workers):
+        with served("nothing", model, workers) as (port, pid):
+            for what, sent in bodies.items():
+                cost, rate = cost_of(port, pid, sent, args.seconds)
+                name = f"{what}, {workers} process{'es for HTTP' if workers > 1 else ''}"
+                print(
+                    f"{name:<36}{cost.whole:>17.3f}{cost.engine:>20.3f}{rate:>10.0f}{cost.rate(16):>11.0f}", flush=True
+                )
+
+
+def cost_of(port: int, pid: int, requests: Sequence[bytes], seconds: float) -> tuple[Cost, float]:
+    """CPU per image, and images per second."""
+    asyncio.run(closed(port, pid, requests, CLIENTS, 1))  # until buffers and caches are warm
+    engine = engine_pid(pid)
+    before = process_seconds(engine) if engine else 0.0
+    load = asyncio.run(closed(port, pid, requests, CLIENTS, seconds))
+    its = process_seconds(engine) - before if engine else 0.0
+    return Cost(1e3 * load.cpu_s / len(load.seconds), 1e3 * its / len(load.seconds)), load.rate
+
+
+def engine_pid(pid: int) -> int | None:
+    """The engine's process below a supervisor; None where there is none."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if Path(f"/proc/{child}/comm").read_text().strip() == "mbunet-engine":
+            return int(child)
+    return None
+
+
+def tensor_request(size: int) -> bytes:
+    """A whole request of the Open Inference Protocol, tensors as bytes both ways."""
+    pixels = np.random.default_rng(size).integers(0, 256, (1, size, size, 3), dtype=np.uint8).tobytes()
+    parameters = {"binary_data_size": len(pixels)}
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, size, size, 3], "parameters": parameters}
+    document = {"inputs": [tensor], "outputs": [{"name": "mask", "parameters": {"binary_data": True}}]}
+    head = json.dumps(document).encode()
+    lines = (
+        "POST /v2/models/random/infer HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/octet-stream",
+        f"Inference-Header-Content-Length: {len(head)}",
+        f"Content-Length: {len(head) + len(pixels)}",
+    )
+    return "\r\n".join([*lines, "", ""]).encode() + head + pixels
 
 
 def mixed_sizes(port: int, pid: int, seconds: float) -> float:
@@ -203,7 +270,7 @@ async def ask(
     reader, writer = connection
     writer.write(request)
     answer = await reader.readuntil(b"\r\n\r\n")
-    length = re.search(rb"(?i)content-length: (\d+)", answer)
+    length = re.search(rb"(?i)\r\ncontent-length: (\d+)", answer)
     assert length
     await reader.readexactly(int(length[1]))
     if answer.startswith(b"HTTP/1.1 200"):
@@ -271,6 +338,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=32, help="channels of the first layer (default: 32)")
     parser.add_argument("--size", type=int, default=512, help="side of the image (default: 512)")
     parser.add_argument("--seconds", type=float, default=6, help="of every measurement (default: 6)")
+    parser.add_argument("--workers", type=int, default=2, help="processes for HTTP of the second row (default: 2)")
+    parser.add_argument("--nothing", action="store_true", help="only with an engine that does nothing")
     return parser.parse_args()
 
 
