@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from service.settings import LAST_SHARE, Settings
 
 LOAD = "service.core.engine:load_all"
 SHARED = Path("/dev/shm")
+ABANDONED_S = 60.0  # after which a folder that nobody has locked has nobody
 PAUSE_S = 1.0  # at least, between two starts of a process
 GRACE_S = 5.0  # beyond the setting drain_ms, for those who should have ended by then
 ENDINGS = (signal.SIGTERM, signal.SIGINT)
@@ -46,10 +50,7 @@ def serve(settings: Settings, load: str = LOAD) -> int:
     require_certificate(settings)
     with contextlib.ExitStack() as stack:
         ports = [stack.enter_context(port) for port in listeners(settings)]
-        shared = SHARED if os.access(SHARED, os.W_OK) else None
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="mbunet-", dir=shared, ignore_cleanup_errors=True)
-        )
+        folder = stack.enter_context(counting_folder(SHARED if os.access(SHARED, os.W_OK) else None))
         logs.configure()
         return Supervisor(settings, ports, folder, load).run()
 
@@ -59,6 +60,29 @@ def listeners(settings: Settings) -> list[socket.socket]:
     with listen(settings) as first:  # which admits none beside it: so no other server listens there
         port = first.getsockname()[1]
     return [listen(replace(settings, port=port), shared=True) for _ in range(settings.front_ends)]
+
+
+@contextmanager
+def counting_folder(where: Path | None) -> Iterator[str]:
+    """A folder for counts. Those that servers have left whose processes were all killed at once are removed."""
+    for folder in where.glob("mbunet-*") if where else ():
+        with contextlib.suppress(OSError), locked(folder):
+            if time.time() - folder.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(folder)
+    counts = tempfile.TemporaryDirectory(prefix="mbunet-", dir=where, ignore_cleanup_errors=True)
+    with counts as folder_name, locked(Path(folder_name)):
+        yield folder_name
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """It has somebody. Raises OSError where it had before; the lock ends with the process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @dataclass
