@@ -21,7 +21,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-ray test-dashboard test-image test-fuzz test-networks test-workers test-gpu trainer check format bench sanitize clean
+.PHONY: help setup serve test test-ray test-wheel test-dashboard test-image test-fuzz test-networks test-workers test-gpu trainer check format bench sanitize clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -36,6 +36,11 @@ test: $(DEV)/.installed  ## run all tests; ARGS="-k name" chooses some
 
 test-image: $(DEV)/.installed  ## build the images on a Debian made here and run them; needs root, debootstrap, buildah, crun
 	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_image.py $(ARGS)
+
+test-wheel: $(DEV)/.installed  ## install the wheel by itself, without PyTorch, and serve one image with it
+	@[ -z "$$(find engine service -name '*.py' -newer $(DEV)/.strict 2>/dev/null)" ] || rm $(DEV)/.strict
+	@$(MAKE) --no-print-directory $(DEV)/.strict
+	PYTHON=$(DEV)/bin/python tests/minimal.sh $(DEV)/wheel/*.whl
 
 test-dashboard: $(DEV)/.installed  ## watch the service under load with a real Prometheus; needs prometheus
 	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_live.py $(ARGS)
@@ -107,6 +112,7 @@ $(DEV)/.ray: pyproject.toml $(DEV)/.installed
 	@touch $@
 
 $(DEV)/.strict: $(BUILD_INPUTS) | $(DEV)
+	@rm -rf $(DEV)/wheel
 	$(CUDA_HERE) $(DEV)/bin/python $(PIP) wheel . --no-deps --wheel-dir $(DEV)/wheel \
 		--config-settings=cmake.define.MBUNET_WERROR=ON
 	@touch $@
