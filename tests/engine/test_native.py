@@ -37,7 +37,9 @@ def in_module(space: Any, place: str = "") -> Iterator[tuple[str, str]]:
         if name == "__new__":  # of a class that a function makes; its __init__ tells the same
             continue
         if hasattr(value, "__nb_signature__"):
-            signature = value.__nb_signature__[0][0]
+            signature, _, defaults = value.__nb_signature__[0]
+            for number, default in enumerate(defaults or ()):
+                signature = signature.replace(f" = \\{number}", f"={default!r}")
             for pattern, replacement in SPELLED:
                 signature = re.sub(pattern, replacement, signature)
             yield f"{place}{name}", signature.removeprefix("def ").removeprefix(name)
