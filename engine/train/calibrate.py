@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.model import Model
+from engine.train.data.dataset import VOID
 
 PIXELS = 20_000  # of an image at most, evenly spread
 RANGE = 5.0  # temperatures from e^-RANGE to e^RANGE
@@ -22,9 +23,10 @@ LabeledLogits = tuple[NDArray[np.float64], NDArray[np.integer]]
 
 
 def subsample(logits: NDArray[np.floating], mask: NDArray[np.uint8]) -> LabeledLogits:
-    """Evenly spread pixels of real logits [h, w, classes] and a mask [h, w]."""
+    """Evenly spread pixels of real logits [h, w, classes] and a mask [h, w], less those that are VOID."""
     step = -(-mask.size // PIXELS)
-    return logits.reshape(mask.size, -1)[::step].astype(np.float64), mask.reshape(-1)[::step]
+    labels = mask.reshape(-1)[::step]
+    return logits.reshape(mask.size, -1)[::step][labels != VOID].astype(np.float64), labels[labels != VOID]
 
 
 def temperature(labeled: Iterable[LabeledLogits]) -> float:

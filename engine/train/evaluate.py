@@ -17,6 +17,7 @@ from engine.images import ObjectParams
 from engine.preprocess import Image
 from engine.train import metrics
 from engine.train.data import dataset
+from engine.train.data.dataset import VOID
 from engine.train.data.files import DataError
 from engine.train.metrics import Counts, ObjectCounts
 
@@ -114,7 +115,6 @@ def evaluate(
     and with `min_area` objects of at least so many pixels.
     A sample that cannot be used raises DataError, or where `failed` is given, that is told and the others go on.
     """
-    labels = list(classes[1:]) or [""]
     rows = []
     for sample in samples:
         try:
@@ -125,11 +125,10 @@ def evaluate(
             failed(error)
             continue
         (predicted,), _ = engine.run([image], threshold)
-        baseline = metrics.count(metrics.otsu(image), mask) if otsu and not classes else None
+        baseline = metrics.count(metrics.otsu(image), mask, mask != VOID) if otsu and not classes else None
         trust = metrics.reliability(engine.probabilities(image), mask) if calibration else None
-        for k, (name, counts) in enumerate(
-            zip(labels, metrics.by_class(predicted, mask, len(classes)), strict=True), start=1
-        ):
+        counted = metrics.by_class(predicted, mask, classes)
+        for k, (name, counts) in zip(metrics.scored(classes), counted, strict=True):
             objects = _count_objects(predicted == k, mask == k, min_area) if min_area else None
             rows.append(Row(sample.name, sample.stratum, counts, baseline, name, trust, objects))
             trust = None

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure  # without pyplot a figure draws by Agg and
 from numpy.typing import NDArray
 
 from engine.train import log
+from engine.train.data.dataset import VOID
 
 PANELS = {
     "Loss": ("loss",),
@@ -49,7 +50,7 @@ def examples(
     grid = figure.subplots(len(images), 3, squeeze=False)
     for row, image, mask, prediction in zip(grid, images, masks, predictions, strict=True):
         row[0].imshow(image)
-        row[1].imshow(mask != 0, cmap="gray", vmin=0, vmax=1)
+        row[1].imshow((mask != 0) & (mask != VOID), cmap="gray", vmin=0, vmax=1)
         row[2].imshow(overlay(image, mask, prediction))
     for axes, title in zip(grid[0], ("image", "truth", "green right, red extra, blue missed"), strict=True):
         axes.set_title(title)
@@ -60,7 +61,8 @@ def examples(
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.uint8]:
     """uint8 [h, w, 3]: `image` half covered by RIGHT, EXTRA and MISSED."""
-    true, predicted = mask != 0, prediction != 0
+    known = mask != VOID
+    true, predicted = (mask != 0) & known, (prediction != 0) & known
     mixed: NDArray[np.uint8] = image.copy()
     for where, color in ((true & predicted, RIGHT), (predicted & ~true, EXTRA), (true & ~predicted, MISSED)):
         mixed[where] = mixed[where] // 2 + np.array(color, np.uint8) // 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.preprocess import Image, is_8_bits, stretch
+from engine.train.data.dataset import VOID
 
 BINS = 15
 """Equal bins of probability for the expected calibration error."""
@@ -19,6 +20,9 @@ BINS = 15
 
 TOLERANCE = 2
 """Pixels by which a line may lie beside the true one in the scores of thin classes."""
+
+BACKGROUNDS = ("background", "ground", "other", "none", "nothing")
+"""Names of a first class that is not scored: it is what no other class is."""
 
 FOREGROUND = "foreground"
 """The name of the class of binary masks in what people read."""
@@ -136,12 +140,15 @@ class Metrics:
         return "\n".join([*lines, *self.remarks])
 
 
-def count(predicted: NDArray[np.generic], true: NDArray[np.generic]) -> Counts:
-    """Counts of two masks of one shape; non-zero is foreground."""
+def count(predicted: NDArray[np.generic], true: NDArray[np.generic], known: NDArray[np.bool_] | None = None) -> Counts:
+    """Counts of two masks of one shape; non-zero is foreground. What is not `known` does not count."""
     a, b = predicted != 0, true != 0
+    if known is not None:
+        a, b = a & known, b & known
     both, either = int((a & b).sum()), int((a | b).sum())
     near_predicted, near_true = int((a & _widened(b)).sum()), int((b & _widened(a)).sum())
-    return Counts(both, int(a.sum()) - both, int(b.sum()) - both, a.size - either, near_predicted, near_true)
+    size = a.size if known is None else int(known.sum())
+    return Counts(both, int(a.sum()) - both, int(b.sum()) - both, size - either, near_predicted, near_true)
 
 
 def _widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -165,9 +172,19 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(numbers)) if numbers else math.nan
 
 
-def by_class(predicted: NDArray[np.generic], true: NDArray[np.generic], classes: int = 0) -> list[Counts]:
-    """Counts of every class but the background (0); of binary masks, `classes` being 0, of the foreground."""
-    return [count(predicted == k, true == k) for k in range(1, classes)] if classes else [count(predicted, true)]
+def scored(classes: Sequence[str]) -> dict[int, str]:
+    """What is scored, by its index: every class, but not a first one of BACKGROUNDS; of binary masks 1, ""."""
+    return {k: name for k, name in enumerate(classes) if k or name not in BACKGROUNDS} or {1: ""}
+
+
+def by_class(
+    predicted: NDArray[np.generic], true: NDArray[np.uint8], classes: Sequence[str] = ()
+) -> list[tuple[str, Counts]]:
+    """(name, counts) of each class that is `scored`; pixels that are VOID do not count."""
+    known = true != VOID if (true == VOID).any() else None
+    if not classes:
+        return [("", count(predicted, true, known))]
+    return [(name, count(predicted == k, true == k, known)) for k, name in scored(classes).items()]
 
 
 @dataclass(frozen=True)
@@ -249,12 +266,14 @@ def reliability(probabilities: NDArray[np.float64], true: NDArray[np.generic]) -
     """A reliability diagram of one image, float64 [3, BINS]: pixels, sum of probabilities, pixels it holds of.
 
     `probabilities` [h, w, classes] are the foreground's with one class; with several, the largest one counts, and it
-    holds where its class is the true one.
+    holds where its class is the true one. Pixels that are VOID are left out.
     """
     if probabilities.shape[2] == 1:
         claimed, holds = probabilities[..., 0].ravel(), (true != 0).ravel()
     else:
         claimed, holds = probabilities.max(2).ravel(), (probabilities.argmax(2) == true).ravel()
+    known = true.ravel() != VOID
+    claimed, holds = claimed[known], holds[known]
     bins = np.minimum((claimed * BINS).astype(np.intp), BINS - 1)
     return np.stack([np.bincount(bins, w, minlength=BINS) for w in (np.ones_like(claimed), claimed, holds)])
 

@@ -445,11 +445,10 @@ def predict(network: Network, image: Image, config: Config, threshold: float = 0
 def validate(network: Network, items: Sequence[dataset.Sample], config: Config) -> metrics.Metrics:
     """Metrics of `network` in evaluation mode over whole images."""
     network.eval()
-    classes, names = len(config.classes), config.classes[1:] or ("",)
     counts: list[tuple[str, metrics.Counts]] = []
     for sample in items:
-        image, mask = sample.load(classes)
-        counts += zip(names, metrics.by_class(predict(network, image, config), mask, classes), strict=True)
+        image, mask = sample.load(len(config.classes))
+        counts += metrics.by_class(predict(network, image, config), mask, config.classes)
     return metrics.summarize_classes(counts)
 
 

@@ -57,9 +57,12 @@ def train(args: argparse.Namespace) -> int:
     """Train on a folder of images/ and masks/; resumes where an interrupted run stopped."""
     from engine import strategy
     from engine.train.config import Config
+    from engine.train.data import layouts
     from engine.train.trainer import Interrupted, Trainer
 
     given, default = flags.training_of(args), Config(args.data, args.out)
+    if own := layouts.recognize(args.data).classes:
+        given.setdefault("classes", own)
     if "init" in given:
         given = _taken_over(given, default) | given
     if "masked" in vars(args):
@@ -223,11 +226,22 @@ def data(args: argparse.Namespace) -> int:
     found = layouts.recognize(args.data, config.selection)
     found = replace(found, samples=dataset.grouped(found.samples, config.group))
     print(f"{args.data}: {found.layout}, {len(found.samples)} samples")
+    if found.classes:
+        print(f"classes: {', '.join(found.classes)}")
+    counts = {part: sum(sample.part == part for sample in found.samples) for part in dataset.PARTS}
+    if any(counts.values()):
+        print("its own parts: " + ", ".join(f"{part} {count}" for part, count in counts.items() if count))
     strata, split_groups = {s.stratum for s in found.samples}, {s.split_group for s in found.samples}
     for label, values in (("strata", strata), ("split groups", split_groups)):
         if values - {""}:
             print(f"{label}: {len(values)}")
-    faults = check(found, args.classes, config.share, config.seed, lambda samples: progress(samples, "sample"))
+    faults = check(
+        found,
+        args.classes or len(found.classes),
+        config.share,
+        config.seed,
+        lambda samples: progress(samples, "sample"),
+    )
     if not any(fault.stops for fault in faults):
         sizes = sorted({sample.size for sample in found.samples})
         print(f"sizes (w, h): {len(sizes)}, from {sizes[0]} to {sizes[-1]}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine import preprocess
 from engine.images import Pixels
 from engine.train.data import files
-from engine.train.data.dataset import Dataset, Fault, Sample, split
+from engine.train.data.dataset import VOID, Dataset, Fault, Sample, split
 from engine.train.data.files import DataError
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ def _look(sample: Sample, classes: int) -> tuple[list[Fault], _Seen | None]:
     """One sample: what is wrong with its image, with its mask, and with both together."""
     faults: list[Fault] = []
     image = _read(partial(files.read_image, sample.image, sample.selection), sample.image, faults)
-    parts = {path: _read(partial(files.read_mask, path, classes), path, faults) for path in sample.masks}
+    parts = {path: _read(partial(sample.read, path, classes), path, faults) for path in sample.masks}
     if image is None or any(mask is None for mask in parts.values()):
         return faults, None
     grey = preprocess.stretch(image).mean(axis=2, dtype=np.float32)
@@ -84,7 +84,7 @@ def _look(sample: Sample, classes: int) -> tuple[list[Fault], _Seen | None]:
     whole = np.maximum.reduce(sound)
     if not classes:
         faults += _foreground(sample, grey, whole)
-    return faults, _Seen(sample, _thumbnail(grey), image.shape, frozenset(np.unique(whole).tolist()))
+    return faults, _Seen(sample, _thumbnail(grey), image.shape, frozenset(np.unique(whole).tolist()) - {VOID})
 
 
 def _read(read: Callable[[], T], path: Path, faults: list[Fault]) -> T | None:

@@ -17,10 +17,23 @@ from engine.train.data import files
 from engine.train.data.files import DataError
 
 VOID = 255  # in masks: pixels that nobody has named; they are neither learned nor scored
-TRAINING, VALIDATION, TEST = "training", "validation", "test"
+PARTS = TRAINING, VALIDATION, TEST = "training", "validation", "test"
 """Parts that a data set itself divides its samples into. Of a test part no run learns, and by it none is chosen."""
 DIGITS = 8  # of a digest of a name
 MOST_TOLD = 12_000  # digests in a model file, whose description is bounded (engine.format.MAX_TEXT)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How masks are drawn, where not as `engine.images.read_mask` has it.
+
+    Of class indices `void` names no class. With `paints` each of a sample's masks is a shape of that class, the higher
+    class on top. From the grey value `cut` on a soft mask is foreground.
+    """
+
+    void: int | None = None
+    paints: tuple[int, ...] = ()
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,7 @@ class Sample:
     `stratum` is what the split holds an equal share of: the `modality` column of index.csv, or ''. Samples of one
     `split_group` (a car, a patient) are never split. With `instances` the mask is all of these masks together, and
     `mask` the folder that they lie in. `selection` chooses of an image with several channels or pages. `part` is the
-    one that the data set itself puts it in, or "".
+    one that the data set itself puts it in, or "". `drawn` says how its masks are.
     """
 
     name: str
@@ -41,6 +54,7 @@ class Sample:
     instances: tuple[Path, ...] = ()
     selection: Selection = FIRST
     part: str = ""
+    drawn: Drawn = Drawn()
 
     @property
     def masks(self) -> tuple[Path, ...]:
@@ -52,8 +66,23 @@ class Sample:
         """(width, height) from the image's header; raises DataError."""
         return files.read_size(self.image)
 
+    def read(self, path: Path, classes: int = 0) -> NDArray[np.uint8]:
+        """One of its masks, [h, w] of class indices and VOID. Raises DataError."""
+        how = self.drawn
+        if how.cut:
+            return (files.read_image(path)[..., 0] >= how.cut).astype(np.uint8)
+        if how.paints and classes:
+            return files.read_mask(path) * np.uint8(how.paints[self.masks.index(path)])
+        if how.void is None or not classes:
+            return files.read_mask(path, classes)
+        mask = files.read_mask(path, 256)
+        strange = mask[(mask >= classes) & (mask != how.void)]
+        if strange.size:
+            raise DataError(f"{path}: holds class {strange.max()}, but the {classes} classes are 0 to {classes - 1}")
+        return np.where(mask == how.void, np.uint8(VOID), mask)
+
     def load(self, classes: int = 0) -> tuple[Pixels, NDArray[np.uint8]]:
-        """(image uint8 or uint16 [h, w, 3], mask uint8 [h, w] of class indices: 0 background, 1 foreground).
+        """(image uint8 or uint16 [h, w, 3], mask uint8 [h, w] of class indices: 0 background, 1 foreground, VOID).
 
         With `classes` above 0 the mask's own values, palette indices where it has a palette, are the classes. Raises
         DataError.
@@ -61,7 +90,7 @@ class Sample:
         image = files.read_image(self.image, self.selection)
         mask = np.zeros(image.shape[:2], np.uint8)
         for path in self.masks:
-            part = files.read_mask(path, classes)
+            part = self.read(path, classes)
             if part.shape != mask.shape:
                 raise DataError(f"{path}: its image is {mask.shape} (h, w) but the mask is {part.shape}")
             mask = np.maximum(mask, part)
@@ -84,6 +113,8 @@ class Fault:
 class Dataset:
     """A recognised folder: the name of its layout, its samples sorted by name, and what is wrong with its files' names.
 
+    `classes` are the names of its classes, where its layout has several.
+
     What is wrong inside the files only `check.check` finds.
     """
 
@@ -91,6 +122,7 @@ class Dataset:
     layout: str
     samples: list[Sample]
     faults: list[Fault]
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

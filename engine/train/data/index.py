@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.images import SUFFIXES
-from engine.train.data.dataset import TEST, TRAINING, VALIDATION, Fault
+from engine.train.data.dataset import PARTS, Fault
 
 NAME, STRATUM, SPLIT_GROUP, PART = "name", "modality", "unit", "part"  # its columns
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # byte order marks, as by Excel
@@ -47,8 +47,8 @@ def read(path: Path, names: Collection[str]) -> tuple[dict[str, Entry], list[Fau
     strange = sorted(entries.keys() - set(names))
     shown = ", ".join(strange[:SHOWN]) + (" and so on" if len(strange) > SHOWN else "")
     faults = [Fault(path, f"names {len(strange)} images that are not there: {shown}", stops=False)] if strange else []
-    parts = {entry.part for entry in entries.values()} - {"", TRAINING, VALIDATION, TEST}
-    faults += [Fault(path, f"has no part {part!r}: {TRAINING}, {VALIDATION} or {TEST}") for part in sorted(parts)]
+    parts = {entry.part for entry in entries.values()} - {"", *PARTS}
+    faults += [Fault(path, f"has no part {part!r}: {', '.join(PARTS)}") for part in sorted(parts)]
     return entries, faults
 
 

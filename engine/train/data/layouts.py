@@ -7,14 +7,16 @@ everything that is wrong with the folder. What is wrong inside a file only `chec
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.images import FIRST, SUFFIXES, Selection, is_named_image
 from engine.train.data import index
-from engine.train.data.dataset import Dataset, Fault, Sample
+from engine.train.data.dataset import TEST, TRAINING, VALIDATION, Dataset, Drawn, Fault, Sample
 from engine.train.data.files import DataError
+
+PLAIN = Drawn()
 
 Reading = tuple[list[Sample], list[Fault]]
 """(samples, what is wrong with the folder)."""
@@ -22,11 +24,15 @@ Reading = tuple[list[Sample], list[Fault]]
 
 @dataclass(frozen=True)
 class Layout:
-    """A way to lay out a folder: its name, how people recognize it, and what is in a folder, None for other layouts."""
+    """A way to lay out a folder: its name, how people recognize it, and what is in a folder, None for other layouts.
+
+    `classes` are the names of its classes, where it has several.
+    """
 
     name: str
     looks: str
     read: Callable[[Path], Reading | None]
+    classes: tuple[str, ...] = ()
 
 
 def samples(folder: str | Path, selection: Selection = FIRST) -> list[Sample]:
@@ -46,7 +52,7 @@ def recognize(folder: str | Path, selection: Selection = FIRST) -> Dataset:
         reading = layout.read(Path(folder))
         if reading:
             chosen = [replace(sample, selection=selection) for sample in reading[0]]
-            found = Dataset(Path(folder), layout.name, chosen, reading[1])
+            found = Dataset(Path(folder), layout.name, chosen, reading[1], layout.classes)
             if chosen:
                 return found
             empty = empty or found
@@ -101,6 +107,65 @@ def _suffixed(suffix: str, split_group: Callable[[str], str] = lambda _: "") -> 
     return read
 
 
+def _chase(folder: Path) -> Reading | None:
+    """Two eyes a patient, two observers: the first one's masks. Patients 11 to 14 are the usual test."""
+    images = sorted(folder.glob("Image_[0-9][0-9][LR].jpg"))
+    found, faults = [], []
+    for image in images:
+        mask = image.with_name(f"{image.stem}_1stHO.png")
+        patient = image.stem[6:8]
+        part = TEST if patient >= "11" else ""
+        if mask.is_file():
+            found.append(Sample(image.stem, image, mask, split_group=patient, part=part))
+        else:
+            faults.append(Fault(image, f"has no mask {mask.name}"))
+    return (found, faults) if images else None
+
+
+def _divided(
+    parts: Mapping[str, tuple[str, str]], drawn: Drawn = PLAIN, suffixes: tuple[str, str] = ("", "")
+) -> Callable[[Path], Reading | None]:
+    """Folders (of images, of masks) for each part; a name is a file's place in them, less the `suffixes` of both."""
+
+    def read(folder: Path) -> Reading | None:
+        found: list[Sample] = []
+        faults: list[Fault] = []
+        for part, folders in parts.items():
+            if all((folder / below).is_dir() for below in folders):
+                images, masks = (_by_place(folder / below, end) for below, end in zip(folders, suffixes, strict=True))
+                names = sorted(images.keys() & masks.keys())
+                found += [Sample(name, images[name], masks[name], part=part, drawn=drawn) for name in names]
+                faults += _unpaired(images, masks)
+        return (sorted(found, key=lambda sample: sample.name), faults) if found or faults else None
+
+    return read
+
+
+def _by_place(folder: Path, suffix: str) -> dict[str, Path]:
+    """{place below `folder` less `suffix`: file}; masks of instances beside those of classes are passed over."""
+    files = [file for file in sorted(folder.rglob(f"*{suffix}.*")) if is_named_image(file)]
+    wanted = [file for file in files if not file.stem.endswith(f"_inst{suffix}")]
+    return {(file.parent.relative_to(folder) / file.stem.removesuffix(suffix)).as_posix(): file for file in wanted}
+
+
+def _roads(folder: Path) -> Reading | None:
+    """A folder for each photograph, with one mask for the lane, for cracks and for potholes. A group is a highway."""
+    layers = ("LANE", "CRACK", "POTHOLE")
+    found, faults = [], []
+    for image in sorted([*folder.glob("*/*_RAW.jpg"), *folder.glob("Dataset/*/*_RAW.jpg")]):
+        name = image.stem.removesuffix("_RAW")
+        masks = tuple(image.with_name(f"{name}_{layer}.png") for layer in layers)
+        highway = "_".join(name.split("_")[1:3])
+        missing = [mask.name for mask in masks if not mask.is_file()]
+        if missing:
+            faults.append(Fault(image, f"has no mask {', '.join(missing)}"))
+        else:
+            part = TEST if highway == "RS_386" else ""
+            drawn = Drawn(paints=(1, 2, 3))
+            found.append(Sample(name, image, image.parent, "", highway, masks, part=part, drawn=drawn))
+    return (sorted(found, key=lambda sample: sample.name), faults) if found or faults else None
+
+
 def _by_stem(files: Iterable[Path], suffix: str = "") -> tuple[dict[str, Path], list[Fault]]:
     """({name: file} of the images among `files`, names less `suffix`; a fault for every name that comes twice).
 
@@ -123,10 +188,41 @@ def _unpaired(images: dict[str, Path], masks: dict[str, Path]) -> list[Fault]:
     return lonely + [Fault(masks[name], "a mask without an image") for name in sorted(masks.keys() - images.keys())]
 
 
+CAMVID = {TRAINING: ("train", "trainannot"), VALIDATION: ("val", "valannot"), TEST: ("test", "testannot")}
+CAMVID_CLASSES = (
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "cyclist",
+)
+IDD = {part: (f"leftImg8bit/{name}", f"gtFine/{name}") for part, name in ((TRAINING, "train"), (VALIDATION, "val"))}
+IDD_CLASSES = ("drivable", "non-drivable", "living", "vehicle", "roadside", "far", "sky")
+ROAD_CLASSES = ("background", "road", "crack", "pothole")
+DUTS, ECSSD = {"": ("DUTS-TR-Image", "DUTS-TR-Mask")}, {TEST: ("images", "ground_truth_mask")}
+SOFT = Drawn(cut=128)
+
 LAYOUTS: Sequence[Layout] = (
     Layout("images and masks", "images/NAME.png|jpg beside masks/NAME.png", _images_and_masks),
     Layout("DSB-2018", "Kaggle's: ID/images, ID/masks", _instances),
     Layout("ISIC", "ISIC_x.jpg, ISIC_x_segmentation.png", _suffixed("_segmentation")),
     Layout("Carvana", "x_01.jpg, x_01_mask.gif", _suffixed("_mask", lambda name: name.rpartition("_")[0])),
+    Layout("CHASE_DB1", "Image_01L.jpg, Image_01L_1stHO.png", _chase),
+    Layout("CamVid", "SegNet's: train/ beside trainannot/, …", _divided(CAMVID, Drawn(void=11)), CAMVID_CLASSES),
+    Layout(
+        "IDD-Lite",
+        "leftImg8bit/train/N/x_image.jpg, gtFine/train/N/x_label.png",
+        _divided(IDD, Drawn(void=255), ("_image", "_label")),
+        IDD_CLASSES,
+    ),
+    Layout("DUTS-TR", "DUTS-TR-Image/, DUTS-TR-Mask/", _divided(DUTS, SOFT)),
+    Layout("ECSSD", "images/, ground_truth_mask/", _divided(ECSSD, SOFT)),
+    Layout("Cracks and potholes", "ID/ID_RAW.jpg, ID_LANE.png, ID_CRACK.png, ID_POTHOLE.png", _roads, ROAD_CLASSES),
 )
 """Every layout, in the order in which they are tried."""

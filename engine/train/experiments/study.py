@@ -198,14 +198,14 @@ def _model(network: Network, config: Config, name: str) -> Model:
 
 def score(model: Model, items: Sequence[dataset.Sample], config: Config) -> metrics.Metrics:
     """Metrics of `model` over whole images, by the engine, which gives the bits of torch in less time."""
-    how, classes, names = config.preprocessing, len(config.classes), config.classes[1:] or ("",)
+    how = config.preprocessing
     counted: list[tuple[str, metrics.Counts]] = []
     with Engine.load(replace(model, preprocessing=Preprocessing()), threads=torch.get_num_threads()) as engine:
         for sample in items:
-            image, mask = _held(sample, classes, how)
+            image, mask = _held(sample, len(config.classes), how)
             (predicted,), _ = engine.run([image])
             found = preprocess.postprocess(predicted, mask.shape, how)
-            counted += zip(names, metrics.by_class(found, mask, classes), strict=True)
+            counted += metrics.by_class(found, mask, config.classes)
     return metrics.summarize_classes(counted)
 
 

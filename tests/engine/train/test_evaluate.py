@@ -85,7 +85,7 @@ def test_csv_has_one_line_per_image(tmp_path: Path) -> None:
 class Blind:
     """Finds every pixel of class 1 and none of class 2."""
 
-    class_names = ("road", "pothole", "crack")
+    class_names = ("background", "pothole", "crack")
 
     def run(self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None) -> tuple[list[Any], None]:
         return [np.where(image[..., 0] == 1, 1, 0).astype(np.uint8) for image in images], None

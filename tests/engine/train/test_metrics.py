@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.train import metrics
+from engine.train.data.dataset import VOID
 from engine.train.metrics import Counts
 
 
@@ -105,3 +106,21 @@ def test_objects_match_above_half_of_their_union() -> None:
     assert metrics.sum_objects([counts, half]) == metrics.ObjectCounts(2, 4, 4)
     empty = np.zeros((2, 2), np.int32)
     assert metrics.match_objects(empty, empty).f1 == 1.0
+
+
+def test_pixels_without_a_name_do_not_count() -> None:
+    true = np.array([[0, 1, 2, VOID, VOID]], np.uint8)
+    predicted = np.array([[0, 1, 1, 1, 2]], np.uint8)
+    found = dict(metrics.by_class(predicted, true, ("background", "a", "b")))
+    assert (found["a"].both, found["a"].predicted, found["a"].neither) == (1, 1, 1)
+    assert (found["b"].true, found["b"].predicted) == (1, 0)
+    ((_, whole),) = metrics.by_class(predicted != 0, np.array([[0, 1, 1, VOID, VOID]], np.uint8))
+    assert (whole.both, whole.predicted, whole.true, whole.neither) == (2, 0, 0, 1)
+    certain = np.ones((1, 5, 1))
+    assert metrics.reliability(certain, true)[0].sum() == 3
+
+
+def test_a_first_class_is_scored_unless_it_is_the_background() -> None:
+    assert metrics.scored(("background", "road", "car")) == {1: "road", 2: "car"}
+    assert metrics.scored(("sky", "road", "background")) == {0: "sky", 1: "road", 2: "background"}
+    assert metrics.scored(()) == {1: ""}

@@ -75,4 +75,4 @@ def test_units_stay_together_and_parts_are_kept(data: Path) -> None:
     (data / "index.csv").write_text("\n".join(fixed))
     assert [sample.name for sample in dataset.split(layouts.samples(data), 0.3, 0)[1]] == names[1::2]
     (data / "index.csv").write_text("name,part\ndisc00,train\n")
-    assert "has no part 'train': training, validation or test" in str(layouts.recognize(data).faults)
+    assert "has no part 'train': training, validation, test" in str(layouts.recognize(data).faults)

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from engine.train.data import dataset, layouts
+from engine.train.data.check import check
+from engine.train.data.dataset import VOID
 from engine.train.data.files import DataError
 
 
@@ -138,3 +140,85 @@ def test_index_masks_give_their_own_values(tmp_path: Path) -> None:
             sample.load(classes=2)
         with pytest.raises(DataError, match="not a binary mask"):
             sample.load()
+
+
+def drawn(path: Path, values: list[list[int]]) -> None:
+    """A grey image of those values, 8 times as large."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.kron(np.array(values, np.uint8), np.ones((8, 8), np.uint8))).save(path)
+
+
+def of_part(folder: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for sample in layouts.samples(folder):
+        found.setdefault(sample.part, []).append(sample.name)
+    return found
+
+
+def test_camvid_comes_with_its_parts_its_classes_and_pixels_without_a_name(tmp_path: Path) -> None:
+    for part, name in (("train", "a"), ("val", "b"), ("test", "c")):
+        drawn(tmp_path / part / f"{name}.png", [[9, 90]])
+        drawn(tmp_path / f"{part}annot" / f"{name}.png", [[3, 11]])
+    found = layouts.recognize(tmp_path)
+    assert (found.layout, len(found.classes), found.faults) == ("CamVid", 11, [])
+    assert of_part(tmp_path) == {"training": ["a"], "validation": ["b"], "test": ["c"]}
+    _, mask = found.samples[0].load(len(found.classes))
+    assert (mask[0, 0], mask[0, 8]) == (3, VOID)
+    drawn(tmp_path / "trainannot" / "a.png", [[3, 12]])
+    with pytest.raises(DataError, match="holds class 12, but the 11 classes are 0 to 10"):
+        found.samples[0].load(11)
+
+
+def test_idd_lite_is_read_by_drive_and_without_its_instances(tmp_path: Path) -> None:
+    for part, drive in (("train", "0"), ("train", "7"), ("val", "3")):
+        drawn(tmp_path / "leftImg8bit" / part / drive / "024541_image.jpg", [[9, 90]])
+        for kind in ("label", "inst_label"):
+            drawn(tmp_path / "gtFine" / part / drive / f"024541_{kind}.png", [[6, 255]])
+    found = layouts.recognize(tmp_path)
+    assert (found.layout, len(found.classes), found.faults) == ("IDD-Lite", 7, [])
+    assert of_part(tmp_path) == {"training": ["0/024541", "7/024541"], "validation": ["3/024541"]}
+    assert np.unique(found.samples[0].load(7)[1]).tolist() == [6, VOID]
+
+
+def test_soft_masks_of_salient_objects_are_cut_at_the_middle(tmp_path: Path) -> None:
+    drawn(tmp_path / "duts" / "DUTS-TR-Image" / "x.jpg", [[9, 90, 9]])
+    drawn(tmp_path / "duts" / "DUTS-TR-Mask" / "x.png", [[127, 128, 255]])
+    drawn(tmp_path / "ecssd" / "images" / "0001.jpg", [[9, 90]])
+    drawn(tmp_path / "ecssd" / "ground_truth_mask" / "0001.png", [[0, 255]])
+    found = layouts.recognize(tmp_path / "duts")
+    assert found.layout == "DUTS-TR"
+    assert found.samples[0].load()[1][0, ::8].tolist() == [0, 1, 1]
+    assert of_part(tmp_path / "ecssd") == {"test": ["0001"]}
+    assert [f.what for f in check(found, 0, 0.2, 0)] == []
+
+
+def test_roads_are_painted_layer_by_layer_and_one_highway_is_the_test(tmp_path: Path) -> None:
+    names = [f"{1000 + k}_{highway}_x_{k}" for k, highway in enumerate(["RS_290", "RS_290", "DF_010", "RS_386"])]
+    for name in names:
+        drawn(tmp_path / "Dataset" / name / f"{name}_RAW.jpg", [[9, 90, 200, 9]])
+        for layer, shape in (("LANE", [0, 255, 255, 255]), ("CRACK", [0, 0, 255, 255]), ("POTHOLE", [0, 0, 0, 255])):
+            drawn(tmp_path / "Dataset" / name / f"{name}_{layer}.png", [shape])
+    found = layouts.recognize(tmp_path)
+    assert (found.classes, found.faults) == (("background", "road", "crack", "pothole"), [])
+    assert found.samples[0].load(4)[1][0, ::8].tolist() == [0, 1, 2, 3]
+    assert found.samples[0].load()[1][0, ::8].tolist() == [0, 1, 1, 1]
+    training, held = dataset.split(found.samples, 0.5, 0)
+    assert {"RS_386"}.isdisjoint(sample.split_group for sample in (*training, *held))
+    assert {sample.split_group for sample in training}.isdisjoint(sample.split_group for sample in held)
+    (tmp_path / "Dataset" / names[0] / f"{names[0]}_CRACK.png").unlink()
+    assert "has no mask" in str(layouts.recognize(tmp_path).faults[0])
+
+
+def test_chase_takes_the_first_observer_and_leaves_four_patients_alone(tmp_path: Path) -> None:
+    for patient in ("01", "02", "11", "14"):
+        for eye in "LR":
+            drawn(tmp_path / f"Image_{patient}{eye}.jpg", [[9, 90]])
+            drawn(tmp_path / f"Image_{patient}{eye}_1stHO.png", [[0, 255]])
+            drawn(tmp_path / f"Image_{patient}{eye}_2ndHO.png", [[255, 255]])
+    found = layouts.recognize(tmp_path)
+    assert (found.layout, found.faults) == ("CHASE_DB1", [])
+    assert {s.split_group for s in found.samples if s.part == "test"} == {"11", "14"}
+    assert found.samples[0].load()[1][0, ::8].tolist() == [0, 1]
+    training, held = dataset.split(found.samples, 0.5, 0)
+    assert sorted(s.split_group for s in (*training, *held)) == ["01", "01", "02", "02"]
+    assert len({s.split_group for s in held}) == 1
