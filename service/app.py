@@ -23,7 +23,9 @@ from service.api import (
     stream,
     tracing,
     v2,
+    websocket_limits,
 )
+from service.core.budget import Budget
 from service.core.engine import Engine
 from service.core.service import Service, assemble
 from service.settings import Settings
@@ -51,9 +53,9 @@ def application(service: Service, traces: Traces | None = None) -> FastAPI:
     settings = service.settings
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Budget]]:
         service.lifecycle.start()
-        yield
+        yield {websocket_limits.BUDGET: service.budget}
         await asyncio.to_thread(service.lifecycle.stop)
 
     app = FastAPI(

@@ -99,12 +99,14 @@ def occupy_standard_streams() -> None:
 def options(settings: Settings) -> dict[str, Any]:
     """What uvicorn is told."""
     from service.api.http_limits import BoundedHttp
+    from service.api.websocket_limits import BoundedWebSocket
 
     return {
         "timeout_graceful_shutdown": math.ceil((1 - LAST_SHARE) * settings.drain_ms / 1000),
         "timeout_keep_alive": settings.keep_alive_ms / 1000,
         "http": partial(BoundedHttp, stall_s=settings.stall_ms / 1000),
         "loop": "uvloop",
+        "ws": partial(BoundedWebSocket, upload_s=settings.upload_ms / 1000),
         "ws_max_size": settings.max_body_bytes,
         "ws_per_message_deflate": False,  # images are compressed, and this would be done in the event loop
         "ws_max_queue": 2,  # a frame that nobody takes stays with the client

@@ -90,8 +90,9 @@ async def segment_batch(request: Request) -> Response:
     request.state.log |= {"model": model, "images": len(bodies), "bytes": sum(map(len, bodies))}
 
     state = request.scope["state"]
-    memory.grow(2 * sum(one.size for one in segmented if isinstance(one, SegmentResponse)))  # as base64
-    pieces = await service.threads.run(lambda: list(_document(model, segmented, params.encoder, state)))
+    size = 2 * sum(one.size for one in segmented if isinstance(one, SegmentResponse))  # as base64
+    memory.grow(size)
+    pieces = await service.threads.run(lambda: list(_document(model, segmented, params.encoder, state)), size)
     return PiecesResponse(pieces, "application/json", joules_header(service))
 
 

@@ -73,7 +73,8 @@ async def _each(request: Request, service: Service, take: Callable[[bytes], None
     chunks: list[bytes] = []
     await _arriving(request, service.settings, chunks.append)
     packed, memory = _joined(chunks, request), held_by(request)
-    for piece in await service.threads.run(lambda: unpacked(packed, coding, service.settings.max_body_bytes, memory)):
+    most = service.settings.max_body_bytes
+    for piece in await service.threads.run(lambda: unpacked(packed, coding, most, memory), len(packed)):
         take(piece)
         await asyncio.sleep(0)
 

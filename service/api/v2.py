@@ -162,7 +162,7 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
         images = (_channel(image, wanted.selection) for image in asked.images)
         return asked, wanted, service.pipeline.place(images, memory)
 
-    asked, wanted, images = await service.threads.run(read)
+    asked, wanted, images = await service.threads.run(read, len(body))
     results = await in_time(request, service.pipeline.infer(images, wanted, memory), wanted.timeout_s)
     request.state.log |= {"model": engine.model.name, "images": len(results), "bytes": len(body)}
     memory.grow(_answer_bytes(asked) * sum(result.mask.size for result in results))
@@ -172,7 +172,8 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
         outputs = {name: [_OUTPUT[name](mask, wanted) for mask in masks] for name in asked.outputs}
         return oip.write(asked, engine.model.name, outputs)
 
-    pieces, headers = await service.threads.run(write)
+    size = sum(cost.run_bytes(wanted, result.mask.shape) for result in results)
+    pieces, headers = await service.threads.run(write, size)
     last = results[-1]
     timing = {"Server-Timing": server_timing(milliseconds({"queue": last.queue_s, "engine": last.engine_s}))}
     return PiecesResponse(pieces, headers.pop("Content-Type"), headers | timing | joules_header(service))

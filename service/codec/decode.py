@@ -23,6 +23,10 @@ PROBLEMS: dict[type[ImageError], type[Problem]] = {
 """NotAnImage of all others."""
 
 
+class PostponedError(MemoryError):
+    """Raised by a `claim`: this is not to be decoded here and now."""
+
+
 def decode(
     data: bytes,
     max_pixels: int,
@@ -43,7 +47,7 @@ def decode(
     except ImageError as error:
         extra: dict[str, Any] = {} if error.limit is None else {"limit": error.limit}
         raise PROBLEMS.get(type(error), NotAnImage)(error.reason, **extra) from error
-    except Problem:  # raised by `claim` or `empty`
+    except (Problem, PostponedError):  # raised by `claim` or `empty`
         raise
     except MemoryError as error:
         log.exception("no memory to decode an image of %d bytes", len(data))

@@ -6,19 +6,20 @@
     engine  a batch → a mask of each, logits if asked engine
     encode  a mask → the bytes of the response        engine where that is brief and nothing waits, else codec
 
-Neither decoding nor encoding ever runs in the event loop.
+Neither decoding nor encoding ever runs in the event loop, nor what is small behind what is large (`core.threads`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.images import WHOLE, Taken
 from service.codec import decode
@@ -28,11 +29,13 @@ from service.core import cost
 from service.core.budget import Budget, Holding
 from service.core.params import SegmentParams
 from service.core.queue import InferenceResult, Queue
-from service.core.threads import CodecThreads
+from service.core.threads import SMALL_BYTES, CodecThreads
 from service.problems import DeadlinePassed, Problem, QueueFull, Unavailable
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import Traces
+
+T = TypeVar("T")
 
 COPIES = 3  # of a file's bytes that its decoder makes
 
@@ -90,17 +93,12 @@ class Pipeline:
         started = self._clock()
         deadline = started + params.timeout_s
 
-        def decode_and_queue() -> tuple[Decoded, Future[InferenceResult]]:
-            decoded = self._decode(data, params, started, held)
+        def decode_and_queue(most: float) -> tuple[Decoded, Future[InferenceResult]]:
+            decoded = self._decode(data, params, started, held, most)
             return decoded, self._queue.submit(decoded.image, params, deadline)
 
         with self._budget.holding() as held:
-            queueing = self._threads.submit(decode_and_queue)
-            try:
-                decoded, inferring = await asyncio.wrap_future(queueing)
-            except asyncio.CancelledError:
-                queueing.add_done_callback(_leave_queue)
-                raise
+            decoded, inferring = await self._in_lane(len(data), decode_and_queue, _leave_queue)
             return await self._encode(decoded, inferring, params, deadline, held, memory)
 
     async def segment_all(
@@ -134,12 +132,36 @@ class Pipeline:
             self._observe({"queue": result.queue_s, "engine": result.engine_s})
         return results
 
-    def _decode(self, data: bytes, params: SegmentParams, started: float, held: Holding) -> Decoded:
-        """Pixels, for which `held` holds what they take until their answer is there."""
+    async def _in_lane(
+        self, size: int, work: Callable[[float], T], left: Callable[[Future[T]], None] = lambda working: None
+    ) -> T:
+        """The result of `work(most)` on a file of `size` bytes. `left` gets what nobody waits for any more.
+
+        Among the small, unless it is found to take more than `most` bytes and raises PostponedError; then again, among
+        the large.
+        """
+        for most in (SMALL_BYTES, math.inf) if COPIES * size <= SMALL_BYTES else (math.inf,):
+            working = self._threads.submit(partial(work, most), most)
+            try:
+                return await asyncio.wrap_future(working)
+            except asyncio.CancelledError:
+                working.add_done_callback(left)
+                raise
+            except decode.PostponedError:
+                continue
+        raise AssertionError
+
+    def _decode(self, data: bytes, params: SegmentParams, started: float, held: Holding, most: float) -> Decoded:
+        """Pixels, for which `held` holds what they take until their answer is there. Raises PostponedError."""
+
+        def claim(size: int) -> None:
+            if COPIES * len(data) + size > most:
+                raise decode.PostponedError
+            held.require(COPIES * len(data) + size)
+
         with held:  # also when nobody waits any more
-            copies, limit = COPIES * len(data), self._settings.max_pixels
-            claim, empty = (lambda size: held.require(copies + size)), self._queue.empty
-            decoded = decode.decode(data, limit, params.selection, claim, empty)
+            limit = self._settings.max_pixels
+            decoded = decode.decode(data, limit, params.selection, claim, self._queue.empty)
             cost.require_size(params.engine.model, decoded.pixels.shape, limit)
             held.hold(decoded.pixels.nbytes + cost.run_bytes(params, decoded.pixels.shape))
             placed = self._queue.place(decoded.pixels, held.grow)
@@ -147,7 +169,7 @@ class Pipeline:
 
     async def _decode_or_problem(self, data: bytes, held: Holding, params: SegmentParams) -> Decoded | Problem:
         try:
-            return await self._threads.run(partial(self._decode, data, params, self._clock(), held))
+            return await self._in_lane(len(data), partial(self._decode, data, params, self._clock(), held))
         except Problem as problem:
             return problem
 
@@ -177,7 +199,8 @@ class Pipeline:
             seconds.update(queue=result.queue_s, engine=result.engine_s, encode=self._clock() - started)
             return pieces
 
-        encoding = self._threads.after(inferring, encode, in_place=lambda: encoder.brief and not self._queue.busy)
+        size = cost.run_bytes(params, decoded.image.shape)
+        encoding = self._threads.after(inferring, encode, size, in_place=lambda: encoder.brief and not self._queue.busy)
         response = SegmentResponse(await asyncio.wrap_future(encoding), seconds, decoded.taken)
         held.hold(0)
         memory.grow(response.size)

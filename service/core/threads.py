@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -13,24 +14,33 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+SMALL_BYTES = 2**25
+"""Work on no more bytes of memory than these is small."""
+
+
 class CodecThreads:
-    """A pool of `count` threads, by default one a core."""
+    """Two pools of `count` threads each, by default one a core: small work never waits for large.
+
+    `size` is how many bytes of memory some work takes.
+    """
 
     def __init__(self, count: int | None = None) -> None:
-        self._pool = ThreadPoolExecutor(count or os.cpu_count(), "codec", _yield_to_engine)
+        count = count or os.cpu_count()
+        self._small = ThreadPoolExecutor(count, "codec-small", _yield_to_engine)
+        self._large = ThreadPoolExecutor(count, "codec-large", _yield_to_engine)
 
-    def submit(self, work: Callable[[], T]) -> Future[T]:
-        """The result of `work`, done in the pool."""
-        return self._pool.submit(work)
+    def submit(self, work: Callable[[], T], size: float = math.inf) -> Future[T]:
+        """The result of `work`, done in a pool."""
+        return (self._small if size <= SMALL_BYTES else self._large).submit(work)
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[[], T], size: float = math.inf) -> T:
         """The same, for a coroutine that waits for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await asyncio.wrap_future(self.submit(work, size))
 
-    def after(self, first: Future[Any], work: Callable[[], T], in_place: Callable[[], bool]) -> Future[T]:
+    def after(self, first: Future[Any], work: Callable[[], T], size: float, in_place: Callable[[], bool]) -> Future[T]:
         """The result of `work`, begun once `first` is done, well or not: without a detour over the event loop.
 
-        It is done in the pool, or where `in_place` then says so, in the very thread that has finished `first`; but
+        It is done in a pool, or where `in_place` then says so, in the very thread that has finished `first`; but
         never in the calling thread, which is the loop's. Cancelling it cancels `first`.
         """
         last: Future[T] = Future()
@@ -47,7 +57,7 @@ class CodecThreads:
             if threading.get_ident() != caller and in_place():
                 finish()
             else:
-                self._pool.submit(finish)
+                self.submit(finish, size)
 
         first.add_done_callback(begin)
         last.add_done_callback(lambda _: first.cancel())
@@ -55,7 +65,8 @@ class CodecThreads:
 
     def stop(self, wait: bool = False) -> None:
         """Take nothing more."""
-        self._pool.shutdown(wait=wait)
+        for pool in (self._small, self._large):
+            pool.shutdown(wait=wait)
 
 
 def _yield_to_engine() -> None:

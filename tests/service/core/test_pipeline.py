@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 import numpy as np
@@ -19,6 +20,7 @@ from service.core.params import SegmentParams
 from service.core.pipeline import Decoded, SegmentResponse
 from service.core.queue import InferenceResult
 from service.core.service import Service, assemble
+from service.core.threads import SMALL_BYTES
 from service.settings import Settings
 from tests.service.fakes import PATIENCE, FakeEngine
 
@@ -60,7 +62,7 @@ def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("brief", "waiting", "thread"), [(True, 0, "stepping"), (True, 1, "codec"), (False, 0, "codec")]
+    ("brief", "waiting", "thread"), [(True, 0, "stepping"), (True, 1, "codec-small"), (False, 0, "codec-small")]
 )
 def test_who_encodes(brief: bool, waiting: int, thread: str) -> None:
     """The engine's own thread where that is brief and nothing waits for the engine; otherwise the pool."""
@@ -106,3 +108,37 @@ def test_nothing_is_encoded_in_the_event_loop() -> None:
     asyncio.run(ask())
     assert len(threads) == 1
     assert threads != [threading.main_thread()]
+
+
+def test_small_images_never_wait_behind_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not behind large files, nor behind small files of large images, which their headers tell."""
+    gate, stuck = threading.Event(), threading.Semaphore(0)
+
+    def slow(data: bytes, most: int, selection: object, claim: Callable[[int], None], *_: object) -> images.Decoded:
+        claim(int(data[:12]))
+        if int(data[:12]) > SMALL_BYTES:
+            stuck.release()
+            assert gate.wait(PATIENCE)
+        return images.Decoded(IMAGE, WHOLE)
+
+    async def ask(size: int, padding: int = 0) -> SegmentResponse:
+        params = SegmentParams(service.models.default, 0.5)
+        with service.budget.holding() as memory:
+            return await service.pipeline.segment(b"%012d" % size + bytes(padding), params, memory)
+
+    async def all_of_them() -> None:
+        threads = os.cpu_count() or 1
+        large = [asyncio.create_task(ask(SMALL_BYTES + 1, padding=SMALL_BYTES * (k % 2))) for k in range(2 * threads)]
+        for _ in range(threads):
+            await asyncio.to_thread(stuck.acquire)  # all threads for the large have something to do
+        await asyncio.gather(*(ask(1) for _ in range(10)))
+        assert not any(task.done() for task in large)
+        gate.set()
+        await asyncio.gather(*large)
+
+    monkeypatch.setattr(decode, "decode", slow)
+    service = assemble([FakeEngine()], Settings(memory_bytes=2**36))
+    service.batcher.start()
+    asyncio.run(all_of_them())
+    service.batcher.close()
+    service.threads.stop(wait=True)

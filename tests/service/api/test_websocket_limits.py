@@ -1,0 +1,79 @@
+"""Messages that are not there yet: counted in the budget, and given up where they take too long."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+from fastapi import FastAPI
+from websockets.frames import Close, CloseCode, Frame, Opcode
+
+from service.api.websocket_limits import COPIES
+from service.app import create_app
+from service.settings import Settings
+from tests.service.api.test_stream import head, streaming
+from tests.service.fakes import PATIENCE, FakeEngine, serving
+from tests.service.test_app import assert_lives_on
+
+HANDSHAKE = "GET /stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+HANDSHAKE += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+PART = 500_000
+MEMORY = 4 * COPIES * PART  # of which three quarters are for large requests
+
+
+@contextmanager
+def half_a_message(client: httpx.Client) -> Iterator[socket.socket]:
+    """A websocket on which a message has begun to arrive."""
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), PATIENCE) as raw:
+        raw.sendall(HANDSHAKE.encode())
+        assert raw.recv(1 << 16).startswith(b"HTTP/1.1 101 ")
+        raw.sendall(Frame(Opcode.BINARY, bytes(2 * PART)).serialize(mask=True)[:PART])
+        yield raw
+
+
+def closed(raw: socket.socket) -> Close:
+    """With what the server closes, which it must."""
+    received = raw.recv(1 << 16)
+    assert received[0] & 15 == Opcode.CLOSE
+    return Close.parse(received[2:])
+
+
+def held(app: FastAPI) -> int:
+    size: int = app.state.service.budget.held
+    return size
+
+
+def test_what_arrives_is_counted_and_refused_where_there_is_no_memory() -> None:
+    app = create_app(FakeEngine(), Settings(memory_bytes=MEMORY))
+    with serving(app) as client:
+        with ExitStack() as stack:
+            for number in range(1, 4):
+                stack.enter_context(half_a_message(client))
+                while held(app) < 0.99 * number * COPIES * PART:
+                    pass
+            with half_a_message(client) as raw:
+                assert closed(raw).code == CloseCode.TRY_AGAIN_LATER
+            assert held(app) <= 0.75 * MEMORY
+            assert_lives_on(client)
+        while held(app):
+            pass
+
+
+def test_a_message_that_takes_too_long_is_given_up() -> None:
+    app = create_app(FakeEngine(), Settings(upload_ms=50))
+    with serving(app) as client:
+        with half_a_message(client) as raw:
+            assert closed(raw).code == CloseCode.POLICY_VIOLATION
+        while held(app):
+            pass
+
+
+def test_a_stream_that_is_idle_is_not_late() -> None:
+    with serving(create_app(FakeEngine(), Settings(upload_ms=50))) as client, streaming(client) as socket:
+        for number in range(3):
+            socket.send(b"no image")
+            assert head(socket)["frame"] == number
+            with half_a_message(client) as raw:  # its time runs out, and so would that of the other
+                closed(raw)
