@@ -29,6 +29,8 @@ def write(model: Model, rows: Sequence[Row], part: str) -> str:
     story = current(model.provenance)
     lines = [f"# {model.name}", "", _what(model), "", "## Data and training", "", *_story(story)]
     lines += ["", f"## Scores ({len({row.name for row in rows})} images, part: {part})", "", *_table(rows)]
+    if confused := evaluate.confusion_table(rows, [info.name for info in model.classes]):
+        lines += ["", "```", confused, "```"]
     error = evaluate.calibration_error(rows)
     if error is not None:
         lines += [

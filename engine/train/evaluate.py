@@ -46,8 +46,9 @@ class Segments(Protocol):
 class Row:
     """One image's pixel counts for one class: of the model's mask and, where asked for, of Otsu's.
 
-    `label` names the class where there are several; the background has no rows. The image's `reliability`
-    (`metrics.reliability`) stands in its first row. `objects` are counted without splitting and with it, where asked.
+    `label` names the class where there are several. The image's `reliability` (`metrics.reliability`) stands in its
+    first row, and with several classes its `confusion` (`metrics.confusion`). `objects` are counted without splitting
+    and with it, where asked.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Row:
     label: str = ""
     reliability: NDArray[np.float64] | None = field(default=None, compare=False)
     objects: tuple[ObjectCounts, ObjectCounts] | None = None
+    confusion: NDArray[np.int64] | None = field(default=None, compare=False)
 
 
 def select(
@@ -127,11 +129,12 @@ def evaluate(
         (predicted,), _ = engine.run([image], threshold)
         baseline = metrics.count(metrics.otsu(image), mask, mask != VOID) if otsu and not classes else None
         trust = metrics.reliability(engine.probabilities(image), mask) if calibration else None
+        taken = metrics.confusion(predicted, mask, len(classes)) if classes else None
         counted = metrics.by_class(predicted, mask, classes)
         for k, (name, counts) in zip(metrics.scored(classes), counted, strict=True):
             objects = _count_objects(predicted == k, mask == k, min_area) if min_area else None
-            rows.append(Row(sample.name, sample.stratum, counts, baseline, name, trust, objects))
-            trust = None
+            rows.append(Row(sample.name, sample.stratum, counts, baseline, name, trust, objects, taken))
+            trust = taken = None
     return rows
 
 
@@ -171,6 +174,22 @@ def table(rows: Sequence[Row]) -> str:
 def score(rows: Iterable[Row]) -> metrics.Metrics:
     """The metrics of `rows`; raises ValueError when there are none."""
     return metrics.summarize_classes((row.label, row.counts) for row in rows)
+
+
+def confusion_table(rows: Iterable[Row], classes: Sequence[str]) -> str:
+    """Text table of what the pixels of every class were taken for, in percent of that class; "" where masks are binary.
+
+    A class that occurs in no mask has no row.
+    """
+    total = sum(row.confusion for row in rows if row.confusion is not None)
+    if not isinstance(total, np.ndarray):
+        return ""
+    wide = max(10, *(len(name) + 2 for name in classes))
+    lines = [f"{'true, taken for':<16}" + "".join(f"{name:>{wide}}" for name in classes)]
+    for name, taken in zip(classes, total, strict=True):
+        if taken.sum():
+            lines.append(f"{name:<16}" + "".join(f"{share:>{wide}.1%}" for share in taken / taken.sum()))
+    return "\n".join(lines)
 
 
 def object_table(rows: Sequence[Row]) -> str:

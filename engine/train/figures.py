@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.train import log
 from engine.train.data.dataset import VOID
+from engine.train.metrics import TOLERANCE
 
 PANELS = {
     "Loss": ("loss",),
@@ -19,15 +20,24 @@ PANELS = {
     "Learning rate": ("learning_rate",),
     "Zeros": ("zeros",),
 }
+CLASS_PANELS = {"Dice by class": "f1", f"F1 by class within {TOLERANCE} pixels": "near_f1"}
 RIGHT, EXTRA, MISSED = (64, 192, 96), (224, 64, 64), (64, 112, 240)
-"""Colours of an overlay: foreground in both masks, only predicted, only true."""
+"""Colours of an overlay: the right class, another one than the background or than the true one, none for a true one."""
 
 
-def curves(log_csv: Path, out_png: Path) -> None:
-    """Draw the columns of a training log over the samples seen."""
+def curves(log_csv: Path, out_png: Path, class_csv: Path | None = None) -> None:
+    """Draw the columns of a training log over the samples seen, and those of the log of classes over the steps."""
     rows = log.read(log_csv)
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    for axes, (title, columns) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+    by_class = log.read_classes(class_csv) if class_csv else {}
+    figure = Figure(figsize=(10, 9 if by_class else 6), layout="constrained")
+    panels = list(figure.subplots(3 if by_class else 2, 2).flat)
+    for axes, (title, column) in zip(panels[len(PANELS) :], CLASS_PANELS.items(), strict=bool(by_class)):
+        for name, found in by_class.items():
+            axes.plot([row["step"] for row in found], [row[column] for row in found], label=name, marker="o", ms=3)
+        axes.set(title=title, xlabel="steps", ylim=(0, 1))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    for axes, (title, columns) in zip(panels, PANELS.items(), strict=False):
         for column in columns:
             points = [(row["samples"], row[column]) for row in rows if column in row]
             if points:
@@ -61,9 +71,9 @@ def examples(
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.uint8]:
     """uint8 [h, w, 3]: `image` half covered by RIGHT, EXTRA and MISSED."""
-    known = mask != VOID
-    true, predicted = (mask != 0) & known, (prediction != 0) & known
+    right, known = mask == prediction, mask != VOID
+    found, missed = (prediction != 0) & known, (mask != 0) & (prediction == 0) & known
     mixed: NDArray[np.uint8] = image.copy()
-    for where, color in ((true & predicted, RIGHT), (predicted & ~true, EXTRA), (true & ~predicted, MISSED)):
+    for where, color in ((found & right, RIGHT), (found & ~right, EXTRA), (missed, MISSED)):
         mixed[where] = mixed[where] // 2 + np.array(color, np.uint8) // 2
     return mixed

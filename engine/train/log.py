@@ -40,6 +40,15 @@ def read(path: Path) -> list[dict[str, float]]:
         return [current({name: float(text) for name, text in row.items() if text}) for row in csv.DictReader(whole)]
 
 
+def read_classes(path: Path) -> dict[str, list[dict[str, float]]]:
+    """The rows of the log of classes at `path`, by class; nan where there was nothing to score."""
+    found: dict[str, list[dict[str, float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(line for line in file if line.endswith("\n")):
+            found.setdefault(row.pop("class"), []).append({name: float(text) for name, text in row.items()})
+    return found
+
+
 def forget(path: Path, step: int) -> None:
     """Drop the rows after `step`, which a run that resumes there writes again, and a last row that was cut short."""
     if not path.is_file():

@@ -187,6 +187,13 @@ def by_class(
     return [(name, count(predicted == k, true == k, known)) for k, name in scored(classes).items()]
 
 
+def confusion(predicted: NDArray[np.generic], true: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Pixels by true class (row) and by the class that they were taken for (column), less those that are VOID."""
+    known = true != VOID
+    both = true[known].astype(np.int64) * classes + predicted[known]
+    return np.bincount(both, minlength=classes**2).reshape(classes, classes)
+
+
 @dataclass(frozen=True)
 class ObjectCounts:
     """Objects of one or more images: found, true, and found ones that match a true one."""

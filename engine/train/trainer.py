@@ -99,6 +99,7 @@ class Trainer:
         self.best = 0.0
         self._settled, self._stale = False, 0  # whether the best is of the final network; validations since
         self.last = 0.0  # what the last validation gave
+        self._never_found: tuple[str, ...] = ()  # classes, in it
         self._step_seconds: float | None = None  # of late
         self._looked = -1.0  # pace's seconds at the last validation
         self._look_seconds = 0.0  # that it took
@@ -201,6 +202,8 @@ class Trainer:
         shown = {"loss": f"{np.mean(self._losses):.4f}", "samples_s": f"{speed:.1f}"}
         if self._looked >= 0:
             shown |= {"validation": f"{self.last:.4f}", "best": f"{self.best:.4f}"}
+        if self._never_found:
+            shown["never found"] = " ".join(self._never_found)
         return shown
 
     def _count_time(self) -> None:
@@ -316,7 +319,7 @@ class Trainer:
         self._set_zeros()
         result = validate(self.network, self._looked_at(), self.config)
         self._look_seconds = self.pace.advance()
-        self._looked, self.last = self.pace.spent, result.headline
+        self._looked, self.last, self._never_found = self.pace.spent, result.headline, result.never_found
         better = self._compare()
         self._log(dice=result.dice, iou=result.iou, f1=result.f1)
         for name, own in (result.by_class or {metrics.FOREGROUND: result}).items():
@@ -412,7 +415,7 @@ class Trainer:
 
     def _draw(self) -> None:
         """The run in pictures: its curves so far, and examples spread over the validation images."""
-        figures.curves(self.log, self.out / "curves.png")
+        figures.curves(self.log, self.out / "curves.png", self.class_log if self.config.classes else None)
         chosen = evenly(self.validation, EXAMPLES)
         images, masks = zip(*(sample.load(len(self.config.classes)) for sample in chosen), strict=True)
         predictions = [predict(self.network, image, self.config) for image in images]

@@ -164,6 +164,8 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.card:
         args.card.write_text(card.write(_model(args.model), rows, args.part), encoding="utf-8")
     print(evaluate.table(rows))
+    if confused := evaluate.confusion_table(rows, engine.class_names):
+        print(f"\n{confused}\n")
     print(f"expected calibration error of the probabilities: {evaluate.calibration_error(rows):.4f}")
     if args.objects:
         print(f"\nobjects of at least {args.objects} pixels, matched above an IoU of .5:")

@@ -108,9 +108,13 @@ def test_a_class_that_is_never_found_stands_in_every_headline(
     rows = evaluate.evaluate(scored, samples, classes=engine.class_names)
     assert evaluate.score(rows).headline == 0.5
     assert said in evaluate.table(rows)
+    confused = evaluate.confusion_table(rows, engine.class_names)
+    assert confused.splitlines()[-1].split() == ["crack", "100.0%", "0.0%", "0.0%"]
+    assert evaluate.confusion_table(rows[:0], engine.class_names) == ""
     infos = tuple(ClassInfo(name, (0, 0, 0)) for name in engine.class_names)
     model = replace(random_model(3), classes=infos)
     assert f"**{said}**" in card.write(model, rows, "all")
+    assert confused in card.write(model, rows, "all")
     config = Config(str(tmp_path), str(tmp_path / "run"), width=3, samples=2, batch=2, crop=32, device="cpu",
                     validation=0.5, seed=1, classes=engine.class_names)  # fmt: skip
     monkeypatch.setattr(trainer, "predict", lambda network, image, config: engine.run([image])[0][0])
@@ -120,6 +124,7 @@ def test_a_class_that_is_never_found_stands_in_every_headline(
     found = run.run()
     assert (found.headline, found.never_found) == (0.5, ("crack",))
     assert said in str(found)
+    assert run._shown(1.0)["never found"] == "crack"
     with run.class_log.open(newline="") as file:
         assert {row["class"]: row["f1"] for row in csv.DictReader(file)} == {"pothole": "1.0", "crack": "0.0"}
     row = {"name": "masked-0", "method": "Masked", **study._metrics(found)}

@@ -124,3 +124,9 @@ def test_a_first_class_is_scored_unless_it_is_the_background() -> None:
     assert metrics.scored(("background", "road", "car")) == {1: "road", 2: "car"}
     assert metrics.scored(("sky", "road", "background")) == {0: "sky", 1: "road", 2: "background"}
     assert metrics.scored(()) == {1: ""}
+
+
+def test_confusion_says_what_every_class_was_taken_for() -> None:
+    true = np.array([[0, 1, 1, 2, VOID]], np.uint8)
+    predicted = np.array([[0, 1, 2, 0, 1]], np.uint8)
+    assert metrics.confusion(predicted, true, 3).tolist() == [[1, 0, 0], [0, 1, 1], [1, 0, 0]]
