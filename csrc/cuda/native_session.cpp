@@ -195,16 +195,26 @@ void NativeSession::reserve(const DeviceLayout& layout) {
     check(cudaMemsetAsync(staging_.device(), 0, staging_.size(), stream_.get()), "clearing results");
 }
 
+// An image is on its way to the device while the next one is copied into pinned memory.
 void NativeSession::copy_in(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) {
     const size_t stride = size_t{3} * static_cast<size_t>(shape.height) * static_cast<size_t>(shape.width);
     auto* params = reinterpret_cast<ImageParams*>(staging_.host());
-    uint8_t* pixels = staging_.host() + layout.pixels;
+    for (const Image& image : images) *params++ = {image.height, image.width, image.threshold, 0};
+    size_t sent = 0, pixels = layout.pixels;
     for (const Image& image : images) {
-        *params++ = {image.height, image.width, image.threshold, 0};
-        std::memcpy(pixels, image.pixels,
-                    size_t{3} * static_cast<size_t>(image.height) * static_cast<size_t>(image.width));
+        const size_t bytes = size_t{3} * static_cast<size_t>(image.height) * static_cast<size_t>(image.width);
+        std::memcpy(staging_.host() + pixels, image.pixels, bytes);
+        send(sent, pixels + bytes);  // the first with all parameters before it
         pixels += stride;
+        sent = pixels;
     }
+}
+
+void NativeSession::send(size_t begin, size_t end) const {
+    if (staging_.shared()) return;
+    check(cudaMemcpyAsync(staging_.device() + begin, staging_.host() + begin, end - begin, cudaMemcpyHostToDevice,
+                          stream_.get()),
+          "copying images");
 }
 
 void NativeSession::copy_out(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) const {
@@ -222,14 +232,11 @@ void NativeSession::copy_out(std::span<const Image> images, const DeviceLayout& 
 }
 
 void NativeSession::enqueue(const DeviceLayout& layout, const Shape& shape) const {
-    uint8_t *host = staging_.host(), *device = staging_.device();
-    const auto copy = [&](uint8_t* to, const uint8_t* from, size_t begin, size_t end, cudaMemcpyKind kind) {
-        if (!staging_.shared())
-            check(cudaMemcpyAsync(to + begin, from + begin, end - begin, kind, stream_.get()), "copying");
-    };
-    copy(device, host, 0, layout.masks, cudaMemcpyHostToDevice);
     for (size_t step = 0; step < layers_.size(); ++step) enqueue_step(step, layout, shape);
-    copy(host, device, layout.masks, layout.staging_bytes, cudaMemcpyDeviceToHost);
+    if (staging_.shared()) return;
+    check(cudaMemcpyAsync(staging_.host() + layout.masks, staging_.device() + layout.masks,
+                          layout.staging_bytes - layout.masks, cudaMemcpyDeviceToHost, stream_.get()),
+          "copying results");
 }
 
 void NativeSession::enqueue_step(size_t step, const DeviceLayout& layout, const Shape& shape) const {
@@ -242,7 +249,7 @@ void NativeSession::enqueue_step(size_t step, const DeviceLayout& layout, const 
     Launch launched{};
     launched.layer = &layers_[step];
     launched.packed_weights = reinterpret_cast<const uint32_t*>(weights_.data() + offsets_[step]);
-    launched.follows = step > 0;  // the first is behind a copy
+    launched.follows = step > 0;  // the first is behind the copy of the images
     launched.images = shape.images;
     launched.height = shape.height / stride;
     launched.width = shape.width / stride;

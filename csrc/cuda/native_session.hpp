@@ -39,6 +39,8 @@ class NativeSession : public Session {
     void run_together(std::span<const Image> images, const Shape& shape);
     void reserve(const DeviceLayout& layout);
     void copy_in(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape);
+    // Begins to copy these bytes of the staging memory to the device.
+    void send(size_t begin, size_t end) const;
     void copy_out(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) const;
     void enqueue(const DeviceLayout& layout, const Shape& shape) const;
     void enqueue_step(size_t step, const DeviceLayout& layout, const Shape& shape) const;
