@@ -5,6 +5,7 @@
 #pragma once
 
 #include "main_loop.hpp"
+#include "warpgroup_sums.hpp"
 
 namespace mbunet::cuda {
 
@@ -23,7 +24,7 @@ struct SignOutput {
         y += pixel.y;
         x += pixel.x;
         int32_t thresholds[kWords][8] = {};
-        if constexpr (Sums::kCountsOnes)
+        if constexpr (Sums::kStartsAtZero)
             repeat<kWords>([&](int w) { load_starts(thresholds[w], args.accumulator_start + (word + w) * 32, lane); });
         uint32_t bits[kWords], pooled[kWords];
         repeat<kWords>([&](int w) {  // lanes part only after the last exchange
@@ -56,15 +57,10 @@ struct SignOutput {
     }
 };
 
-// A block computes one tile of pixels and kWords output words of it; its weights stream through.
-template <bool masked, int kWords, bool upsamples>
-struct Conv {
-    using Args = ConvArgs;
-    static constexpr bool kBeginsEarly = true;
-
-    template <BitOp bit_op>
+// A block computes one tile of pixels and some output words of it; its weights stream through.
+template <class Words, int kWords, bool upsamples>
+struct StreamedConv {
     MBUNET_DEVICE static void run(const ConvArgs& args) {
-        using Words = Sums<bit_op, masked, kWords>;
         const Block block = block_index();
         const int word = block.y * kWords, image = block.z;
         const Pixel origin = origin_of(block.x, args.extent.width);
@@ -72,7 +68,31 @@ struct Conv {
         Words sums;
         loop.run([&](const typename Words::Step& step) { sums.first(step, args.starts + word * kStartWords); },
                  [&](const typename Words::Step& step) { sums.next(step); });
+        sums.finish();
         SignOutput<Words, kWords, upsamples>::store_tile(args, sums, image, origin.y, origin.x, word);
+    }
+};
+
+template <bool masked, int kWords, bool upsamples>
+struct Conv {
+    using Args = ConvArgs;
+    static constexpr bool kBeginsEarly = true;
+
+    template <BitOp bit_op>
+    MBUNET_DEVICE static void run(const ConvArgs& args) {
+        StreamedConv<Sums<bit_op, masked, kWords>, kWords, upsamples>::run(args);
+    }
+};
+
+// 3x3 by products of warpgroups, of masked weights: sm_90a's own.
+struct WarpgroupConv {
+    using Args = ConvArgs;
+    static constexpr bool kBeginsEarly = true;
+    static constexpr int kBlocks = kWarpgroupBlocks;
+
+    template <BitOp>
+    MBUNET_DEVICE static void run(const ConvArgs& args) {
+        if constexpr (has_warpgroups()) StreamedConv<WarpgroupConvSums, WarpgroupConvSums::kWords, false>::run(args);
     }
 };
 

@@ -74,6 +74,27 @@ void append_weights(Layer& layer, const Columns& columns, const KSchedule& sched
                         }
 }
 
+// [K step][pair of output words][half of a K step][kColumns][4 words]: see warpgroup_sums.hpp.
+void append_warpgroup_weights(Layer& layer, const Columns& columns, const KSchedule& schedule) {
+    for (int k_step = 0; k_step < layer.k_steps; ++k_step)
+        for (int pair = 0; pair < columns.count() / 2; ++pair)
+            for (int half = 0; half < 2; ++half)
+                for (int column = 0; column < 128; ++column) {
+                    const KChunk& chunk = schedule.chunks[static_cast<size_t>(2 * k_step + half)];
+                    const int sign = column / 8 % 2 ? -1 : 1, bit = channel_of(column % 64 / 16, column % 8);
+                    for (const KChunk::Word& word : chunk.words)
+                        layer.packed_weights.push_back(
+                            sign_bits(columns, chunk.segment, pair * 2 + column / 64, bit, word, sign));
+                }
+}
+
+// Whether the first of a K step's chunks is nowhere behind the second: a descriptor knows no way back.
+bool chunks_ascend(const KSchedule& schedule) {
+    for (size_t i = 0; i < schedule.chunks.size(); i += 2)
+        if (schedule.chunks[i].offset > schedule.chunks[i + 1].offset) return false;
+    return true;
+}
+
 // The table in conv_weights.hpp, for one layer.
 class Counting {
   public:
@@ -154,17 +175,23 @@ void append_chunks(Layer& layer, const KSchedule& schedule) {
 
 }  // namespace
 
-void pack_convolution(Layer& layer, const Step& step) {
+void pack_convolution(Layer& layer, const Step& step, int warpgroup_steps) {
     const Columns columns(step);
     const KSchedule schedule(conv_shape(layer));
     layer.masked = std::find(step.conv.weights.begin(), step.conv.weights.end(), 0) != step.conv.weights.end();
     layer.k_steps = static_cast<int>(schedule.chunks.size()) / 2;
-    append_weights(layer, columns, schedule);
+    layer.by_warpgroups = warpgroup_steps && layer.k_steps >= warpgroup_steps && layer.masked && !layer.general &&
+                          layer.up == 1 && columns.count() % 2 == 0 && chunks_ascend(schedule);
+    if (layer.by_warpgroups)
+        append_warpgroup_weights(layer, columns, schedule);
+    else
+        append_weights(layer, columns, schedule);
     const Counting counting(layer, step, columns, schedule);
     const int halvings = layer.general ? 0 : counting.doubling();  // a part alone needs not be doubled
     layer.accumulator_start = append_words(layer, columns, step.levels(), kNever, [&](int column, int bit, int level) {
         const auto at = static_cast<size_t>(columns.channel(column, bit) * step.levels() + level);
-        return counting.reach(column, bit, step.thresholds[at]) >> halvings;
+        const int more = layer.by_warpgroups ? columns.count_of(-1, 0, column, bit) : 0;
+        return (counting.reach(column, bit, step.thresholds[at]) >> halvings) + more;
     });
     if (!layer.general) append_start_fragments(layer, columns.count());
     if (layer.general) {

@@ -18,7 +18,10 @@
 
 namespace mbunet::cuda {
 
-// Appends to layer.packed_weights what its kernel reads, and sets where the parts of it begin.
-void pack_convolution(Layer& layer, const Step& step);
+// Products of warpgroups count a & pos - a & neg, which is N less than what AND counts.
+//
+// Appends to layer.packed_weights what its kernel reads, and sets where the parts of it begin. `warpgroup_steps` is
+// the device's.
+void pack_convolution(Layer& layer, const Step& step, int warpgroup_steps);
 
 }  // namespace mbunet::cuda

@@ -8,8 +8,8 @@
 # there is nvcc.
 set(MBUNET_CUDA AUTO CACHE STRING "Build the CUDA engine: AUTO, ON or OFF")
 
-# for GPUs that are newer than these the driver compiles 90's PTX
-set(every_architecture 75-real 80-real 86-real 87-real 89-real 90 120-real)
+# for GPUs that are newer than these the driver compiles 90's PTX; 90a has products that no other architecture has
+set(every_architecture 75-real 80-real 86-real 87-real 89-real 90a-real 90-virtual 120-real)
 
 # The architectures of this machine's GPUs.
 function(find_gpus out)
@@ -20,6 +20,7 @@ function(find_gpus out)
     set(found 8.7)  # all Jetsons that JetPack 6 runs on
   endif()
   list(TRANSFORM found REPLACE "\\." "")
+  list(TRANSFORM found REPLACE "^90$" "90a")
   list(TRANSFORM found APPEND -real)
   list(REMOVE_DUPLICATES found)
   set(${out} ${found} PARENT_SCOPE)

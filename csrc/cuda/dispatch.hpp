@@ -89,12 +89,25 @@ int dispatch_general_conv(const Launch& launch, Run&& run) {
                              : run.template operator()<GeneralConv<masked, 3>>(grid, args);
 }
 
-template <bool masked, int kWords, bool upsamples, class Run>
-int dispatch_blocks(const Launch& launch, const KSchedule& schedule, const ConvBlocks& blocks, Run&& run) {
-    auto args = loop_args<ResidentConvArgs>(launch, schedule);
+// What a convolution of MBU-Net is told.
+template <class Args>
+Args conv_args(const Launch& launch, const KSchedule& schedule) {
+    auto args = loop_args<Args>(launch, schedule);
     args.starts = signed_words(launch, launch.layer->starts);
     args.pooled_image_words = launch.height / 2 * (launch.width / 2) * args.output_words;
     args.output_image_words = launch.height * launch.width * args.columns;
+    return args;
+}
+
+template <class Run>
+int dispatch_warpgroups(const Launch& launch, const KSchedule& schedule, Run&& run) {
+    return run.template operator()<WarpgroupConv>(conv_grid(launch, schedule, WarpgroupConvSums::kWords),
+                                                  conv_args<ConvArgs>(launch, schedule));
+}
+
+template <bool masked, int kWords, bool upsamples, class Run>
+int dispatch_blocks(const Launch& launch, const KSchedule& schedule, const ConvBlocks& blocks, Run&& run) {
+    auto args = conv_args<ResidentConvArgs>(launch, schedule);
     if (!blocks.resident)
         return run.template operator()<Conv<masked, kWords, upsamples>>(conv_grid(launch, schedule, kWords), args);
     args.walk = TileWalk(launch.images, launch.height, launch.width, blocks.count);
@@ -112,6 +125,7 @@ int dispatch_conv(const Launch& launch, const Device& device, Run&& run) {
     const KSchedule schedule(conv_shape(layer));
     const int columns = layer.up * layer.up * pixel_words(layer.channels);
     const ConvBlocks blocks = conv_blocks(launch, schedule, columns, device);
+    if (layer.by_warpgroups) return dispatch_warpgroups(launch, schedule, run);
     return blocks.words == 2 ? dispatch_blocks<masked, 2, upsamples>(launch, schedule, blocks, run)
                              : dispatch_blocks<masked, 1, upsamples>(launch, schedule, blocks, run);
 }

@@ -17,6 +17,10 @@ constexpr BitOp bit_op_of(int compiled) { return compiled < 90 ? BitOp::kXor : B
 constexpr int kStages = 4;          // K steps of weights in shared memory
 constexpr int kResidentBlocks = 4;  // of a multiprocessor: leaves 128 registers to a thread
 
+// From so many K steps on, masked, Hopper's products of warpgroups are worth it: below, weights are resident instead.
+constexpr int kWarpgroupSteps = 10;
+constexpr int kWarpgroupBlocks = 3;  // of a multiprocessor: its sums take 128 registers alone
+
 // Images that go through the network together.
 constexpr int64_t kMostPixels = int64_t{1} << 26;
 constexpr int64_t kMostImages = 512;

@@ -33,7 +33,7 @@ void KSchedule::add_part(const ConvShape& shape, int segment, int plane) {
                 add_chunks(shape, input, all, plane, segment, row, column);
         first += channels;
     }
-    if (chunks.size() % 2) chunks.push_back({{}, 0, segment});
+    if (chunks.size() % 2) chunks.push_back({{}, chunks.back().offset, segment});  // of nothing, wherever that is
 }
 
 // Chunks of one plane of a pixel of one input, for the tap at (row, column) of the kernel and those to its right.

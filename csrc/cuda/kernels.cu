@@ -16,17 +16,31 @@ constexpr BitOp kBitOp = BitOp::kXor;  // host code only names the kernels
 #endif
 
 template <class Kernel>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks) entry(const typename Kernel::Args args) {
+constexpr int blocks_of() {
+    if constexpr (requires { Kernel::kBlocks; })
+        return Kernel::kBlocks;
+    else
+        return kResidentBlocks;
+}
+
+template <class Kernel>
+__global__ void __launch_bounds__(kThreads, blocks_of<Kernel>()) entry(const typename Kernel::Args args) {
     run_kernel<Kernel, kBitOp>(args);
 }
 
+__device__ int loaded_has_warpgroups = has_warpgroups();
+
 }  // namespace
 
-int loaded_capability(int& compiled) {
+int loaded_code(LoadedCode& code) {
     cudaFuncAttributes attributes;
     const cudaError_t error = cudaFuncGetAttributes(&attributes, entry<Head>);
-    compiled = error == cudaSuccess ? attributes.ptxVersion : 0;  // __CUDA_ARCH__ / 10, of machine code too
-    return error;
+    if (error != cudaSuccess) return error;
+    int warpgroups = 0;
+    code.capability = attributes.ptxVersion;  // __CUDA_ARCH__ / 10, of machine code too
+    const cudaError_t copied = cudaMemcpyFromSymbol(&warpgroups, loaded_has_warpgroups, sizeof warpgroups);
+    code.has_warpgroups = warpgroups != 0;
+    return copied;
 }
 
 int launch(const Launch& launch, const Device& device, Stream stream) {

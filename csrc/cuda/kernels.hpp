@@ -27,13 +27,19 @@ enum class BitOp { kXor, kAnd };
 struct Device {
     BitOp bit_op;
     int multiprocessors;
-    int shared_bytes;  // that it offers a block
-    bool overlaps;     // whether a kernel may begin before the one before it has ended
+    int shared_bytes;     // that it offers a block
+    int warpgroup_steps;  // K steps from which a convolution is one of warpgroups; 0 where there are no such products
+    bool overlaps;        // whether a kernel may begin before the one before it has ended
 };
 
-// Compute capability (10 * major + minor) that the kernels which the current device runs were compiled for; it asks the
-// CUDA runtime, because code for an older architecture may be what runs. Returns a cudaError_t.
-int loaded_capability(int& compiled);
+// What the kernels were compiled for that the current device runs.
+struct LoadedCode {
+    int capability;       // 10 * major + minor: code for an older architecture may be what runs
+    bool has_warpgroups;  // products of warpgroups, which sm_90a alone has
+};
+
+// Asks the CUDA runtime. Returns a cudaError_t.
+int loaded_code(LoadedCode& code);
 
 // 32-bit words of a plane of one pixel: 1, 2, or a multiple of 4, so that a pixel, or several, fill 16 bytes.
 constexpr int pixel_words(int channels) { return channels <= 32 ? 1 : channels <= 64 ? 2 : (channels + 127) / 128 * 4; }
@@ -48,6 +54,7 @@ struct Layer {
     bool input_is_signed = true;
     int kernel = 3, up = 1, segments = 1;  // of a convolution of bits
     bool masked = false;                   // some weight is zero
+    bool by_warpgroups = false;            // WarpgroupConv computes it
     bool general = false;  // more than one segment on one plane that makes one plane, or an unusual kernel
     int doublings = 0;     // of the head's logits
     int k_steps = 0;       // products of 256 bits for one output; 0 where there are no bits to multiply
@@ -57,7 +64,7 @@ struct Layer {
 };
 
 // Throws Error for a step with more than two inputs.
-Layer prepare(const Network& network, const Step& step, BitOp bit_op);
+Layer prepare(const Network& network, const Step& step, const Device& device);
 
 // Bytes of shared memory that a block of the layer's kernel needs; a device offers a limited number of them.
 size_t shared_bytes(const Layer& layer);

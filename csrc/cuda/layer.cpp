@@ -83,8 +83,8 @@ void append_start_fragments(Layer& layer, int words) {
             }
 }
 
-Layer prepare(const Network& network, const Step& step, BitOp bit_op) {
-    Layer layer{step.op, bit_op, step.channels, step.input_channels};
+Layer prepare(const Network& network, const Step& step, const Device& device) {
+    Layer layer{step.op, device.bit_op, step.channels, step.input_channels};
     if (!step.inputs.empty()) {
         const Tensor& read = network.tensor(step.inputs[0]);
         layer.input_planes = read.planes;
@@ -100,7 +100,7 @@ Layer prepare(const Network& network, const Step& step, BitOp bit_op) {
             layer.up = step.conv.up;
             layer.segments = step.conv.segments;
             layer.general = is_general(layer, step);
-            pack_convolution(layer, step);
+            pack_convolution(layer, step, device.warpgroup_steps);
             break;
         case Op::kHead: prepare_head(layer, step); break;
         case Op::kPool:
@@ -125,6 +125,7 @@ std::string kernel_name(const Layer& layer, int compiled) {
         case Op::kHead: return layer.doublings ? "integer sums, doublings and decision" : "integer sums and decision";
         default: break;
     }
+    if (layer.by_warpgroups) return "wgmma m64n128k256 and, columns of two signs";
     std::string name = turing ? "bmma m8n8k128 " : "bmma m16n8k256 ";
     name += layer.bit_op == BitOp::kXor ? "xor" : "and";
     name += layer.masked ? ", two planes" : ", one plane";

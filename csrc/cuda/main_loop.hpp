@@ -29,23 +29,6 @@ struct MainLoopArgs {
     int stages;        // offset of the weights in shared memory, behind the shared tiles: bytes
 };
 
-// What a K step's two chunks are: the lane's own offset in the shared tiles, and taps as Sums wants them.
-struct Chunks {
-    uint32_t offset;
-    Words2 taps;
-};
-
-template <bool with_taps>
-MBUNET_DEVICE Chunks load_chunks(const uint32_t* chunks, int k_step, int lane) {
-    const uint32_t* entry = chunks + k_step * kChunkEntryWords;
-    Chunks found{load(entry + lane / 16), {}};
-    if (with_taps) {
-        const Words2 words = load(reinterpret_cast<const Words2*>(entry + 2));
-        found.taps = {0 - (words.x >> lane % 4 & 1), 0 - (words.y >> lane % 4 & 1)};
-    }
-    return found;
-}
-
 template <class Sums, int kKernel, class Args>
 struct MainLoop {
     static constexpr SharedTile kSharedTile{kKernel};
@@ -53,40 +36,38 @@ struct MainLoop {
     // Begins to copy the tile at (y, x) of every source, and the weights of the first stages, from output word `word`
     // on.
     MBUNET_DEVICE MainLoop(const Args& args, int image, int y, int x, int word)
-        : args_(args),
-          weights_(args.weights + word * (Sums::kPlanes * kSliceWords) + thread_index() * 4),
-          lane_(thread_index() % 32),
-          pixels_(shared_memory() + static_cast<uint32_t>(row_offset(thread_index() / 32, lane_, kSharedTile.width))) {
-        for (int k_step = 0; k_step < kStages - 1; ++k_step) copy_weights(k_step);
+        : args_(args), weights_(args.weights + word * (Sums::kPlanes * kSliceWords) + thread_index() * 4) {
+        for (int k_step = 0; k_step < kAhead; ++k_step) copy_weights(k_step);
         wait_for_inputs();
         copy_tiles<kKernel>(args.sources, args.extent, shared_memory(), image, y, x);
-        for (int k_step = 0; k_step < kStages - 1; ++k_step) cp_async_commit();  // all of it is in the first group
+        for (int k_step = 0; k_step < kAhead; ++k_step) cp_async_commit();  // all of it is in the first group
     }
 
     // Calls first(step) for the first K step and next(step) for the others, as soon as their weights are there.
     template <class First, class Next>
     MBUNET_DEVICE void run(const First& first, const Next& next) {
-        Chunks chunks = load_chunks<kWithTaps>(args_.chunks, 0, lane_);
+        Chunks chunks = Sums::load_chunks(args_.chunks);
         run_step(0, chunks, first);
         MBUNET_ROLLED
         for (int k_step = 1; k_step < args_.k_steps; ++k_step) run_step(k_step, chunks, next);
     }
 
   private:
-    static constexpr bool kWithTaps = Sums::kPlanes == 1;
+    using Chunks = typename Sums::Chunks;
+    static constexpr int kAhead = kStages - 1 - Sums::kUnderWay;  // K steps that are copied before they are needed
 
     // `chunks` are those of this K step, and become those of the next.
     template <class Add>
     MBUNET_DEVICE void run_step(int k_step, Chunks& chunks, const Add& add) {
-        const Chunks after =
-            load_chunks<kWithTaps>(args_.chunks, k_step + 1 < args_.k_steps ? k_step + 1 : k_step, lane_);
-        cp_async_wait<kStages - 2>();
-        barrier();  // everyone's copies of this K step are there, and nobody reads the last one's weights any more
-        copy_weights(k_step + kStages - 1);
+        const int after = k_step + 1 < args_.k_steps ? k_step + 1 : k_step;
+        const Chunks chunks_after = Sums::load_chunks(args_.chunks + after * kChunkEntryWords);
+        cp_async_wait<kAhead - 1>();
+        Sums::before_barrier();
+        barrier();  // everyone's copies of this K step are there, and nobody reads the weights that are replaced now
+        copy_weights(k_step + kAhead);
         cp_async_commit();
-        add(typename Sums::Step{pixels_ + chunks.offset, stage(k_step) + static_cast<uint32_t>(lane_ * 16),
-                                chunks.taps});
-        chunks = after;
+        add(Sums::template step<kSharedTile.width>(chunks, shared_memory(), stage(k_step)));
+        chunks = chunks_after;
     }
 
     MBUNET_DEVICE uint32_t stage(int k_step) const {
@@ -108,8 +89,6 @@ struct MainLoop {
 
     const Args& args_;
     const uint32_t* weights_;  // the thread's first of the next K step that is copied
-    const int lane_;
-    const uint32_t pixels_;  // the lane's row of ldmatrix
 };
 
 }  // namespace mbunet::cuda

@@ -31,19 +31,19 @@ int attribute(cudaDeviceAttr which, int gpu) {
     return value;
 }
 
-int capability_compiled_for(const Gpu& gpu) {
-    int compiled = 0;
+LoadedCode code_loaded_for(const Gpu& gpu) {
+    LoadedCode code{};
     const std::string own = std::to_string(gpu.capability / 10) + "." + std::to_string(gpu.capability % 10);
-    check(loaded_capability(compiled), "loading kernels on " + gpu.name + ", compute capability " + own);
-    return compiled;
+    check(loaded_code(code), "loading kernels on " + gpu.name + ", compute capability " + own);
+    return code;
 }
 
 // Whether kernels may begin early: graphs know that since CUDA 12.3.
-bool can_overlap(int compiled) {
+bool can_overlap(const LoadedCode& code) {
     constexpr int kSince = 12030;
     int driver = 0;
     check(cudaDriverGetVersion(&driver), "asking for the driver's version");
-    return compiled >= 90 && CUDART_VERSION >= kSince && driver >= kSince;
+    return code.capability >= 90 && CUDART_VERSION >= kSince && driver >= kSince;
 }
 
 }  // namespace
@@ -53,9 +53,10 @@ std::unique_ptr<Session> make_session(int gpu) { return std::make_unique<NativeS
 NativeSession::NativeSession(int gpu)
     : gpu_(gpu),
       info_(current(gpu)),
-      compiled_(capability_compiled_for(info_)),
-      device_{bit_op_of(compiled_), attribute(cudaDevAttrMultiProcessorCount, gpu),
-              attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu), can_overlap(compiled_)},
+      code_(code_loaded_for(info_)),
+      device_{bit_op_of(code_.capability), attribute(cudaDevAttrMultiProcessorCount, gpu),
+              attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu), code_.has_warpgroups ? kWarpgroupSteps : 0,
+              can_overlap(code_)},
       staging_(attribute(cudaDevAttrIntegrated, gpu) != 0) {}
 
 NativeSession::~NativeSession() {
@@ -67,7 +68,7 @@ void NativeSession::load() {
     const auto offered = static_cast<size_t>(device_.shared_bytes);
     std::vector<uint32_t> words;
     for (const Step& step : network_.steps()) {
-        layers_.push_back(prepare(network_, step, device_.bit_op));
+        layers_.push_back(prepare(network_, step, device_));
         Layer& layer = layers_.back();
         if (const size_t needed = shared_bytes(layer); needed > offered)
             throw Error("a kernel needs " + std::to_string(needed) + " bytes of shared memory in a block, and " +
@@ -149,7 +150,7 @@ double NativeSession::peak() {
 std::vector<std::string> NativeSession::kernels() const {
     std::vector<std::string> names;
     for (size_t i = 0; i < layers_.size(); ++i)
-        names.push_back(is_fused(i) ? "within the layer before" : kernel_name(layers_[i], compiled_));
+        names.push_back(is_fused(i) ? "within the layer before" : kernel_name(layers_[i], code_.capability));
     return names;
 }
 

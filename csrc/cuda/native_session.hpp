@@ -49,7 +49,7 @@ class NativeSession : public Session {
 
     const int gpu_;
     const Gpu info_;
-    const int compiled_;  // compute capability that the loaded kernels were compiled for
+    const LoadedCode code_;
     const Device device_;
     OwnStream stream_;
     std::vector<Layer> layers_;    // by step

@@ -40,6 +40,15 @@ __device__ constexpr int capability() { return __CUDA_ARCH__ / 10; }
 __device__ constexpr int capability() { return 0; }
 #endif
 
+// Whether it is compiled for products of warpgroups.
+#if defined(__CUDACC__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+__host__ __device__ constexpr bool has_warpgroups() { return false; }
+#elif defined(__CUDACC__)
+__host__ __device__ constexpr bool has_warpgroups() { return true; }
+#else
+constexpr bool has_warpgroups() { return true; }
+#endif
+
 MBUNET_DEVICE int thread_index() {
 #ifdef __CUDACC__
     const auto index = static_cast<int>(threadIdx.x);
@@ -366,6 +375,94 @@ MBUNET_DEVICE void imma_u8s8(Sums4& d, const RowWords& a, const ColumnWords& b, 
 MBUNET_DEVICE void imma_u8u8(Sums4& d, const RowWords& a, const ColumnWords& b, const Sums4& c) {
     if (capability() >= 80) return mma_m16n8k32_u8u8(d, a, b, c);
     by_quarters(d, a, b, c, [](int32_t& c0, int32_t& c1, uint32_t x, uint32_t y) { mma_m8n8k16_u8u8(c0, c1, x, y); });
+}
+
+// -- matrix products of a warpgroup
+//
+// d[64][128] += a[64][256] * b[256][128], bits, by four warps together; the operands lie in shared memory, where
+// descriptors find them. Warp w, lane 4 g + t: d[4 n], d[4 n + 1] = row 16 w + g, columns 8 n + 2 t and 8 n + 2 t + 1;
+// d[4 n + 2], d[4 n + 3] = row 16 w + g + 8, the same columns. The product runs on its own: d and the operands must not
+// be touched before it is waited for.
+
+using WarpgroupSums = int32_t[64];
+
+// Of an operand without swizzle: rows (of a) or columns (of b) in groups of eight, of each 16 bytes behind each other.
+// `half` bytes from the first 128 bits along K to the second, `group` from one group to the next. All are multiples of
+// 16 below 256 KiB.
+MBUNET_DEVICE uint64_t matrix_descriptor(uint32_t address, uint32_t half, uint32_t group) {
+    return static_cast<uint64_t>((address & 0x3FFFF) >> 4) | static_cast<uint64_t>(half >> 4) << 16 |
+           static_cast<uint64_t>(group >> 4) << 32;
+}
+
+// Before the first product, and before one whose sums have been touched since the last.
+MBUNET_DEVICE void wgmma_fence(MBUNET_SITE) {
+#ifndef __CUDACC__
+    emulation::wgmma_fence({file, line});
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+
+// Closes the group of the products begun since the last commit.
+MBUNET_DEVICE void wgmma_commit(MBUNET_SITE) {
+#ifndef __CUDACC__
+    emulation::wgmma_commit({file, line});
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+
+// Waits until at most the kPending groups committed last are under way.
+template <int kPending>
+MBUNET_DEVICE void wgmma_wait(MBUNET_SITE) {
+#ifndef __CUDACC__
+    emulation::wgmma_wait(kPending, {file, line});
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+#endif
+}
+
+// Makes what this thread has copied or written to shared memory visible to products of warpgroups.
+MBUNET_DEVICE void fence_proxy_async(MBUNET_SITE) {
+#ifndef __CUDACC__
+    emulation::fence_proxy_async({file, line});
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
+// Adds, or, where not `adds`, sets.
+MBUNET_DEVICE void wgmma_m64n128k256_and(WarpgroupSums& d, uint64_t a, uint64_t b, bool adds) {
+#ifndef __CUDACC__
+    emulation::wgmma(d, a, b, adds);
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n128k256.s32.b1.b1.and.popc {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "%64, %65, p;\n}"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]), "+r"(d[8]),
+          "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]), "+r"(d[16]),
+          "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]), "+r"(d[24]),
+          "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]), "+r"(d[30]), "+r"(d[31]), "+r"(d[32]),
+          "+r"(d[33]), "+r"(d[34]), "+r"(d[35]), "+r"(d[36]), "+r"(d[37]), "+r"(d[38]), "+r"(d[39]), "+r"(d[40]),
+          "+r"(d[41]), "+r"(d[42]), "+r"(d[43]), "+r"(d[44]), "+r"(d[45]), "+r"(d[46]), "+r"(d[47]), "+r"(d[48]),
+          "+r"(d[49]), "+r"(d[50]), "+r"(d[51]), "+r"(d[52]), "+r"(d[53]), "+r"(d[54]), "+r"(d[55]), "+r"(d[56]),
+          "+r"(d[57]), "+r"(d[58]), "+r"(d[59]), "+r"(d[60]), "+r"(d[61]), "+r"(d[62]), "+r"(d[63])
+        : "l"(a), "l"(b), "r"(static_cast<int32_t>(adds)));
+#endif
+}
+
+// Keeps the compiler from moving accesses to sums across it: it does not know how long a product runs.
+MBUNET_DEVICE void touch(WarpgroupSums& d) {
+#ifdef __CUDACC__
+    repeat<64>([&](int i) { asm volatile("" : "+r"(d[i])::"memory"); });
+#else
+    static_cast<void>(d);
+#endif
 }
 
 }  // namespace mbunet::cuda

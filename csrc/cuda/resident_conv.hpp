@@ -72,15 +72,11 @@ struct ResidentConv {
     template <class Words>
     MBUNET_DEVICE static void multiply(const ResidentConvArgs& args, Words& sums, uint32_t tiles, int first_word,
                                        int word) {
-        constexpr bool kWithTaps = Words::kPlanes == 1;
         constexpr int kWordBytes = Words::kStepBytes / kWords;
-        const int lane = thread_index() % 32;
-        const uint32_t pixels =
-            tiles + static_cast<uint32_t>(row_offset(thread_index() / 32, lane, SharedTile(kKernel).width));
-        uint32_t slice = shared_memory() + static_cast<uint32_t>(args.stages + word * kWordBytes + lane * 16);
+        uint32_t slice = shared_memory() + static_cast<uint32_t>(args.stages + word * kWordBytes);
         const auto step = [&](int k_step) {
-            const Chunks chunks = load_chunks<kWithTaps>(args.chunks, k_step, lane);
-            const typename Words::Step found{pixels + chunks.offset, slice, chunks.taps};
+            const auto found = Words::template step<SharedTile(kKernel).width>(
+                Words::load_chunks(args.chunks + k_step * kChunkEntryWords), tiles, slice);
             slice += static_cast<uint32_t>(args.block_words * kWordBytes);
             return found;
         };

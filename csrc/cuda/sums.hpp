@@ -21,8 +21,16 @@ MBUNET_DEVICE void load_start(int32_t (&start)[4], const int32_t* starts, int bl
 template <BitOp bit_op, bool masked, int kWords>
 struct Sums {
     static constexpr bool kCountsOnes = bit_op == BitOp::kAnd && !masked;
+    static constexpr bool kStartsAtZero = kCountsOnes;  // and not at minus the threshold
+    static constexpr int kUnderWay = 0;
     static constexpr int kPlanes = masked ? 2 : 1;  // of weights
     static constexpr int kStepBytes = kWords * kPlanes * kSliceWords * 4;
+
+    // What a K step's two chunks are: the lane's own offset in the shared tiles, and taps as below.
+    struct Chunks {
+        uint32_t offset;
+        Words2 taps;
+    };
 
     // Where a K step's operands are.
     struct Step {
@@ -33,6 +41,28 @@ struct Sums {
 
     int32_t of[kFragments][kWords * 4][4];
     int32_t ones[kFragments][4];  // where needed: ones among the inputs, the same for every channel
+
+    MBUNET_DEVICE static Chunks load_chunks(const uint32_t* entry) {
+        const int lane = thread_index() % 32;
+        Chunks found{load(entry + lane / 16), {}};
+        if constexpr (!masked) {
+            const Words2 words = load(reinterpret_cast<const Words2*>(entry + 2));
+            found.taps = {0 - (words.x >> lane % 4 & 1), 0 - (words.y >> lane % 4 & 1)};
+        }
+        return found;
+    }
+
+    // Of tiles and weights in shared memory.
+    template <int kTileWidthInShared>
+    MBUNET_DEVICE static Step step(const Chunks& chunks, uint32_t tiles, uint32_t slice) {
+        const int warp = thread_index() / 32, lane = thread_index() % 32;
+        return {tiles + static_cast<uint32_t>(row_offset(warp, lane, kTileWidthInShared)) + chunks.offset,
+                slice + static_cast<uint32_t>(lane * 16), chunks.taps};
+    }
+
+    // What warpgroup_sums.hpp has to do here.
+    MBUNET_DEVICE static void before_barrier() {}
+    MBUNET_DEVICE static void finish() {}
 
     MBUNET_DEVICE void clear() {
         repeat<kFragments>([&](int f) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <random>
 #include <vector>
@@ -172,6 +173,56 @@ void matrices() {
             }
 }
 
+// "Register Fragments and Shared Memory Matrix Layouts" of wgmma: the k'th bit of row i of an operand without swizzle,
+// as a byte of shared memory behind the operand's begin, and which element of d is register i of a thread.
+constexpr int kHalf = 2560 + 16, kGroup = 128 + 16;  // neither a multiple of the other
+
+int operand_byte(int row, int k) { return k / 128 * kHalf + row / 8 * kGroup + row % 8 * 16 + k % 128 / 8; }
+
+At d_of_64_rows(int thread, int i) {
+    const int warp = thread / 32, lane = thread % 32;
+    return {warp * 16 + group(lane) + (i % 4 < 2 ? 0 : 8), i / 4 * 8 + in_group(lane) * 2 + (i & 0x1)};
+}
+
+void warpgroup() {
+    constexpr int kRows = 64, kColumns = 128, kK = 256, kSecond = 8192;  // where b begins
+    emulation::capability = 90;
+    std::mt19937 random;
+    Matrix a(kRows, kK), b(kColumns, kK), c(kRows, kColumns);
+    a.fill(random, 1);
+    b.fill(random, 1);
+    c.fill(random, 20);
+    std::vector<uint8_t> bytes(2 * kSecond);
+    for (int k = 0; k < kK; ++k) {
+        for (int i = 0; i < kRows; ++i) bytes.at(operand_byte(i, k)) |= static_cast<uint8_t>(a.at(i, k) << k % 8);
+        for (int i = 0; i < kColumns; ++i)
+            bytes.at(kSecond + operand_byte(i, k)) |= static_cast<uint8_t>(b.at(i, k) << k % 8);
+    }
+    static int32_t sums[128][64];
+    for (int thread = 0; thread < 128; ++thread)
+        for (int i = 0; i < 64; ++i) sums[thread][i] = c.at(d_of_64_rows(thread, i));
+    emulation::run_grid({1, 1, 1}, 128, bytes.size(), 1, [&] {
+        const auto thread = static_cast<uint32_t>(thread_index());
+        for (size_t i = thread * 4; i < bytes.size(); i += 128 * 4) {
+            uint32_t word;
+            std::memcpy(&word, &bytes[i], 4);
+            store_shared(shared_memory() + static_cast<uint32_t>(i), word);
+        }
+        fence_proxy_async();
+        barrier();
+        wgmma_fence();
+        wgmma_m64n128k256_and(sums[thread], matrix_descriptor(shared_memory(), kHalf, kGroup),
+                              matrix_descriptor(shared_memory() + kSecond, kHalf, kGroup), true);
+        wgmma_commit();
+        wgmma_wait<0>();
+    });
+    for (int row = 0; row < kRows; ++row)
+        for (int column = 0; column < kColumns; ++column)
+            for (int k = 0; k < kK; ++k) c.at(row, column) += a.at(row, k) & b.at(column, k);
+    for (int thread = 0; thread < 128; ++thread)
+        for (int i = 0; i < 64; ++i) require(sums[thread][i] == c.at(d_of_64_rows(thread, i)), "m64n128k256 and");
+}
+
 int exclusive_or(int a, int b) { return a ^ b; }
 int both(int a, int b) { return a & b; }
 int unsigned_signed(int a, int b) { return a * (b < 128 ? b : b - 256); }
@@ -215,5 +266,6 @@ int main() {
     products();
     wholes();
     matrices();
+    warpgroup();
     std::puts("holds");
 }

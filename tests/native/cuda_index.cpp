@@ -71,7 +71,7 @@ void walks() {
 // Where blocks stay: with all their output words where that leaves enough of them, with fewer where tiles are few, not
 // at all where weights are large or every tile has a block of its own.
 void residents() {
-    const Device device{BitOp::kAnd, 132, 227 * 1024, true};
+    const Device device{BitOp::kAnd, 132, 227 * 1024, 0, true};
     const auto blocks = [&](std::vector<int> inputs, int channels, int up, int images, int side, const Device& device) {
         Layer layer{Op::kConv, BitOp::kAnd, channels, std::move(inputs)};
         layer.masked = true;
@@ -91,7 +91,7 @@ void residents() {
     require(blocks({128}, 64, 2, 1, 128, device).block_words < 8, "few tiles are shared by output words");
     require(!blocks({512}, 512, 1, 8, 64, device).resident, "large weights stream");
     require(!blocks({64}, 64, 1, 1, 128, device).resident, "a tile for every block streams");
-    const Device orin{BitOp::kXor, 8, 163 * 1024, false};
+    const Device orin{BitOp::kXor, 8, 163 * 1024, 0, false};
     require(blocks({64, 64}, 64, 1, 1, 512, orin).resident, "two inputs of 64 channels stay on 163 KiB");
 }
 
@@ -117,7 +117,7 @@ void limits() {
                 launch.images = images;
                 launch.height = height;
                 launch.width = width;
-                dispatch(launch, {BitOp::kXor, 1, 0, false},
+                dispatch(launch, {BitOp::kXor, 1, 0, 0, false},
                          [&]<class Kernel>(const Grid& grid, const typename Kernel::Args&) {
                              require(grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.y < 65536 && grid.z < 65536,
                                      "a grid is as CUDA allows it", static_cast<int>(op));

@@ -30,7 +30,7 @@ bool launches_one(const std::vector<int>& input_channels, bool follows = false, 
     launch.images = 3;
     launch.height = launch.width = 64;
     launch.follows = follows;
-    return cuda::launch(launch, {cuda::BitOp::kXor, 1, kOffered, overlaps}, nullptr) == cudaSuccess;
+    return cuda::launch(launch, {cuda::BitOp::kXor, 1, kOffered, 0, overlaps}, nullptr) == cudaSuccess;
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ class Memory {
 // A case on the emulated device.
 class Run {
   public:
-    Run(const Network& network, const protocol::Images& all, cuda::BitOp bit_op) : network_(network) {
+    Run(const Network& network, const protocol::Images& all, const cuda::Device& device) : network_(network) {
         const int multiple = network.multiple();
         images_ = static_cast<int>(all.images.size());
         height_ = round_up(all.images[0].height, multiple);
@@ -48,7 +48,7 @@ class Run {
             tensors_.emplace_back(pixels(tensor.stride) *
                                   static_cast<size_t>(tensor.planes * cuda::pixel_words(tensor.channels)));
         for (const Step& step : network.steps()) {
-            layers_.push_back(cuda::prepare(network, step, bit_op));
+            layers_.push_back(cuda::prepare(network, step, device));
             const std::vector<uint32_t>& packed = layers_.back().packed_weights;
             weights_.emplace_back(packed.size());
             std::copy(packed.begin(), packed.end(), weights_.back().data());
@@ -129,8 +129,9 @@ void require_decisions(const protocol::Images& all, int classes) {
 // The two devices that a case runs on; pools are fused on the first.
 struct Devices {
     cuda::Device small, large;
-    explicit Devices(cuda::BitOp bit_op)
-        : small{bit_op, 1, static_cast<int>(emulation::shared_limit()), true}, large{bit_op, 1 << 20, 0, true} {}
+    Devices(cuda::BitOp bit_op, int warpgroup_steps)
+        : small{bit_op, 1, static_cast<int>(emulation::shared_limit()), warpgroup_steps, true},
+          large{bit_op, 1 << 20, 0, warpgroup_steps, true} {}
 };
 
 void mutate(Run& run, protocol::Images& all, const Devices& devices) {
@@ -163,12 +164,13 @@ int main(int count, char** arguments) {
     const bool mutates = count > 1 && std::strcmp(arguments[1], "mutate") == 0;
     const protocol::Header header = protocol::read_header();
     emulation::capability = protocol::capability(header);
-    const Devices devices(cuda::bit_op_of(emulation::capability));
+    const Devices devices(cuda::bit_op_of(emulation::capability),
+                          protocol::has_warpgroups(header));  // from one K step on
     for (;;) {
         Network network;
         if (!protocol::read_network(network)) return 0;
         protocol::Images all = protocol::read_images(network.classes());
-        Run run(network, all, devices.small.bit_op);
+        Run run(network, all, devices.small);
         run.run(all, true, devices.small);
         require_decisions(all, network.classes());
         const auto first = all.logits;

@@ -152,6 +152,7 @@ int main(int, char** arguments) {
     try {
         const protocol::Header header = protocol::read_header();
         fake_cudart::capability = protocol::capability(header);
+        fake_cudart::has_warpgroups = protocol::has_warpgroups(header);
         fake_cudart::integrated = header.threads == 1;
         if (arguments[1] == std::string("errors")) {
             errors();

@@ -6,8 +6,10 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <random>
 #include <set>
 #include <stdexcept>
@@ -74,6 +76,15 @@ struct Copy {
     bool real;
 };
 
+// A product of a warpgroup that one of its threads has begun: its own 64 sums of it.
+struct Product {
+    int32_t* sums;
+    uint64_t a, b;
+    bool adds;
+    bool is_early;  // it has read its operands already
+    int32_t early[64];
+};
+
 struct Fiber {
     enum State { kReady, kInWarp, kAtBarrier, kDone };
     State state = kDone;
@@ -84,6 +95,11 @@ struct Fiber {
     std::vector<char> stack = std::vector<char>(kStack);
     std::vector<std::vector<Copy>> groups;  // committed, oldest first
     std::vector<Copy> open;
+    std::vector<std::vector<Product>> product_groups;  // committed, oldest first
+    std::vector<Product> products;
+    std::map<int32_t*, std::array<int32_t, 64>> in_flight;  // sums of products under way, by where they go
+    bool is_fenced = false;                                 // wgmma.fence since they were last touched
+    std::vector<size_t> unfenced;                           // words of shared memory written since fence.proxy.async
     const void* operands;
 };
 
@@ -93,6 +109,7 @@ struct Access {
     long phase = -1;
     int thread = 0;  // who touched it
     bool written = false;
+    bool unfenced = false;  // written, and no fence.proxy.async since: products of warpgroups may not see it
 };
 
 struct Warp {
@@ -203,6 +220,11 @@ inline void run_block() {
         fiber.started = fiber.has_waited = false;
         fiber.groups.clear();
         fiber.open.clear();
+        fiber.product_groups.clear();
+        fiber.products.clear();
+        fiber.in_flight.clear();
+        fiber.unfenced.clear();
+        fiber.is_fenced = false;
     }
     for (Warp& warp : state.warps) warp = {};
     for (uint8_t& byte : state.shared) byte = static_cast<uint8_t>(state.random());

@@ -20,7 +20,7 @@ namespace emulation {
 
 inline void touch(Access& access, int thread, bool writes) {
     if (access.phase != state.phase) {
-        access = {state.phase, thread, writes};
+        access = {state.phase, thread, writes, access.unfenced};
     } else if (access.thread == thread) {
         access.written |= writes;
     } else {
@@ -33,7 +33,12 @@ inline uint8_t* shared_at(uint32_t address, size_t bytes, bool writes, int threa
     if (address % bytes) fail("misaligned access to shared memory");
     if (address < kSharedBase || address - kSharedBase + bytes > state.shared.size()) fail("outside of shared memory");
     const size_t offset = address - kSharedBase;
-    for (size_t word = offset / 4; word < (offset + bytes) / 4; ++word) touch(state.accesses[word], thread, writes);
+    for (size_t word = offset / 4; word < (offset + bytes) / 4; ++word) {
+        touch(state.accesses[word], thread, writes);
+        if (!writes) continue;
+        state.accesses[word].unfenced = true;
+        self().unfenced.push_back(word);
+    }
     return &state.shared[offset];
 }
 
@@ -97,6 +102,93 @@ inline uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) {
     return result;
 }
 
+// -- products of warpgroups
+
+inline int32_t dot_xor(uint32_t a, uint32_t b) { return __builtin_popcount(a ^ b); }
+inline int32_t dot_and(uint32_t a, uint32_t b) { return __builtin_popcount(a & b); }
+
+inline void fence_proxy_async(const Site& site) {
+    if (left_out(site)) return;
+    for (size_t word : self().unfenced) state.accesses[word].unfenced = false;
+    self().unfenced.clear();
+}
+
+inline void wgmma_fence(const Site& site) {
+    if (!left_out(site)) self().is_fenced = true;
+}
+
+// 32 bytes along K of row (or column) `i` of the operand that a descriptor describes.
+inline void read_operand(uint32_t (&words)[8], uint64_t descriptor, int i) {
+    const auto field = [&](int shift) { return static_cast<uint32_t>(descriptor >> shift & 0x3FFF) * 16; };
+    for (uint32_t half = 0; half < 2; ++half) {
+        const uint32_t at =
+            field(0) + half * field(16) + static_cast<uint32_t>(i / 8) * field(32) + static_cast<uint32_t>(i % 8) * 16;
+        std::memcpy(words + 4 * half, shared_at(at, 16, false, state.current), 16);
+        for (size_t word = (at - kSharedBase) / 4; word < (at - kSharedBase) / 4 + 4; ++word)
+            if (state.accesses[word].unfenced) fail("a product reads what was written without fence.proxy.async");
+    }
+}
+
+inline void multiply(int32_t (&result)[64], uint64_t a, uint64_t b) {
+    const int warp = state.current / kWarp % 4, lane = state.current % kWarp;
+    uint32_t rows[2][8];
+    for (int row = 0; row < 2; ++row) read_operand(rows[row], a, warp * 16 + row * 8 + lane / 4);
+    for (int i = 0; i < 32; ++i) {
+        uint32_t column[8];
+        read_operand(column, b, i / 2 * 8 + lane % 4 * 2 + i % 2);
+        for (int row = 0; row < 2; ++row) {
+            int32_t& sum = result[i / 2 * 4 + row * 2 + i % 2] = 0;
+            for (int word = 0; word < 8; ++word) sum += dot_and(rows[row][word], column[word]);
+        }
+    }
+}
+
+// The operands are read now or, as the generator wills, as late as when somebody waits; the sums hold poison until
+// then.
+inline void wgmma(int32_t (&sums)[64], uint64_t a, uint64_t b, bool adds) {
+    if (capability != 90) fail("no products of warpgroups but on Hopper");
+    auto& in_flight = self().in_flight;
+    if (!in_flight.contains(sums)) {
+        if (!self().is_fenced) fail("a product of a warpgroup without wgmma.fence");
+        std::copy_n(sums, 64, in_flight[sums].begin());
+        for (int32_t& sum : sums) sum = static_cast<int32_t>(state.random());
+    }
+    Product product{sums, a, b, adds, state.random() % 2 == 0, {}};
+    if (product.is_early) multiply(product.early, a, b);
+    self().products.push_back(product);
+}
+
+inline void wgmma_commit(const Site& site) {
+    if (left_out(site)) return;
+    self().product_groups.push_back(std::move(self().products));
+    self().products.clear();
+}
+
+inline void wgmma_wait(int pending, const Site& site) {
+    if (left_out(site)) return;
+    auto& groups = self().product_groups;
+    std::set<int32_t*> busy;
+    while (groups.size() > static_cast<size_t>(pending)) {
+        for (Product& product : groups.front()) {
+            if (!product.is_early) multiply(product.early, product.a, product.b);
+            auto& sums = self().in_flight[product.sums];
+            for (size_t i = 0; i < 64; ++i) sums[i] = product.early[i] + (product.adds ? sums[i] : 0);
+        }
+        groups.erase(groups.begin());
+    }
+    for (const auto& group : groups)
+        for (const Product& product : group) busy.insert(product.sums);
+    for (const Product& product : self().products) busy.insert(product.sums);
+    for (auto held = self().in_flight.begin(); held != self().in_flight.end();)
+        if (busy.contains(held->first)) {
+            ++held;
+        } else {
+            std::copy(held->second.begin(), held->second.end(), held->first);
+            held = self().in_flight.erase(held);
+            self().is_fenced = false;
+        }
+}
+
 // -- collectives
 
 inline void barrier(const Site& site) {
@@ -158,9 +250,6 @@ inline void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
 }
 
 // -- matrix products
-
-inline int32_t dot_xor(uint32_t a, uint32_t b) { return __builtin_popcount(a ^ b); }
-inline int32_t dot_and(uint32_t a, uint32_t b) { return __builtin_popcount(a & b); }
 
 // Sum of products of four unsigned bytes with four bytes of type B.
 template <class B>

@@ -118,8 +118,8 @@ bool fake_cudart::waiting() {
 
 namespace mbunet::cuda {
 
-int loaded_capability(int& compiled) {
-    compiled = fake_cudart::capability;
+int loaded_code(LoadedCode& code) {
+    code = {fake_cudart::capability, fake_cudart::has_warpgroups};
     return answer(static_cast<cudaError_t>(fake_cudart::loading_fails_with));
 }
 

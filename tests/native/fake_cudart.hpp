@@ -6,7 +6,8 @@
 namespace fake_cudart {
 
 inline int gpus = 1;
-inline int capability = 80;                       // that the kernels are compiled for: their bit operation follows
+inline int capability = 80;
+inline bool has_warpgroups = false;               // that the kernels are compiled for: their bit operation follows
 inline int driver = 13000;                        // the CUDA version that the driver offers; 0: there is no driver
 inline bool integrated = false;                   // whether GPU and host share their memory
 inline size_t capacity = size_t{1} << 40;         // bytes of device memory

@@ -42,6 +42,9 @@ inline Header read_header() {
 }
 
 // 10 * major + minor of the architecture that the kernel's name is: 80 of "sm_80".
+// "sm_90a" has products of warpgroups.
+inline bool has_warpgroups(const Header& header) { return header.kernel.back() == 'a'; }
+
 inline int capability(const Header& header) { return std::stoi(header.kernel.substr(3)); }
 
 // Operation, output tensor, inputs (count and each), then what the operation has, in the order of Network's functions.

@@ -34,7 +34,7 @@ class Code:
     @property
     def behind_products(self) -> int:
         """Instructions behind the last product."""
-        last = max(i for i, name in enumerate(self.instructions) if "MMA" in name)
+        last = max((i for i, name in enumerate(self.instructions) if "MMA" in name), default=-1)
         return _work(self.instructions[last + 1 :])
 
     def count(self, *beginnings: str) -> int:
@@ -49,7 +49,7 @@ def _work(instructions: list[str]) -> int:
 NUMBER = r"L[bi](\d+)E"  # a template's argument in a symbol
 
 
-def compiled(architecture: int, folder: Path) -> list[Code]:
+def compiled(architecture: str, folder: Path) -> list[Code]:
     """The kernels' code; compiled anew only where sources or compiler have changed."""
     sources = [*sorted(KERNELS.parent.glob("*.[ch]*")), ROOT / "csrc/network.hpp"]
     state = hashlib.sha256(output("nvcc", "--version").encode())
@@ -65,7 +65,7 @@ def compiled(architecture: int, folder: Path) -> list[Code]:
     return disassemble(KERNELS, architecture, own)
 
 
-def disassemble(source: Path, architecture: int, folder: Path) -> list[Code]:
+def disassemble(source: Path, architecture: str, folder: Path) -> list[Code]:
     """Every kernel of a source. `folder` keeps machine code, what the assembler said of it, and the listing."""
     cubin, said, listing = folder / "code.cubin", folder / "said.txt", folder / "listing.txt"
     if not listing.exists():
@@ -91,7 +91,7 @@ def _instructions(body: str) -> tuple[list[str], list[tuple[int, int]]]:
     names: list[str] = []
     labels: dict[str, int] = {}
     loops = []
-    line = r"^(?:(\.L\w+):|\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);)"
+    line = r"^(?:(\.L\w+):|\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)([^;]*);)"
     for label, name, operands in re.findall(line, body, re.MULTILINE):
         if label:
             labels[label] = len(names)

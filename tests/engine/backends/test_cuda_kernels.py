@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.layer import IMAGE, Layer
+from engine.model import Model
 from tests.cases import CASES, MIXED, RANDOM, Case, covering, same
+from tests.models import random_model
 from tests.native import cuda
 from tests.native.replay import encode, replay
 from tests.native.sources import NATIVE, sources
@@ -26,6 +29,25 @@ WIDE = ((40, 3186), (70, 5689), (150, 3415))  # most channels of a tensor, seed;
 GENERAL = [
     *covering(RANDOM),
     *(Case(f"up to {most} channels", ((13, 21),), seed=seed, channels=most) for most, seed in WIDE),
+]
+
+
+class OneConvolution(Case):
+    """Nothing but a masked convolution of 128 to 64 channels between first layer and head: nine K steps."""
+
+    @property
+    def model(self) -> Model:
+        """Its random network."""
+        first = Layer("first", "stem", (IMAGE,), 128, "int16", 3)
+        return random_model(layers=[first, Layer("conv", "conv", ("first",), 64, "masked", 3), HEAD])
+
+
+HEAD = Layer("head", "head", ("conv",), 1, "int16", 1)
+# of networks wide enough for products of warpgroups, which take 64 output channels
+WARPGROUPS = [
+    OneConvolution("one convolution", ((21, 37), (21, 37))),
+    Case("40 channels", ((16, 32),), width=40, masked=MIXED),
+    EMULATED[-1],
 ]
 
 
@@ -58,23 +80,39 @@ def test_logits_equal_the_reference(program: Path, architecture: str) -> None:
         assert same(logits, case.expected()), case.name
 
 
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
+def test_products_of_warpgroups_give_the_reference_s_logits(program: Path) -> None:
+    for case, logits in zip(WARPGROUPS, replay([str(program)], "sm_90a", 1, WARPGROUPS), strict=True):
+        assert same(logits, case.expected()), case.name
+
+
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_90a"])
 def test_every_barrier_and_every_wait_is_needed(program: Path, architecture: str) -> None:
     """Left out of the kernels, each gives wrong bits or an error. Turing copies at once and has no waits."""
     case = Case("masked", ((32, 32),), width=8, masked=MIXED)
+    files, kinds = {"bits.hpp", "main_loop.hpp", "stem.hpp"}, [" barrier();", " grid_dependency_wait();"]
+    if architecture == "sm_90a":
+        case = OneConvolution("one convolution", ((16, 16),))
+        files.add("warpgroup_sums.hpp")
+        kinds += WARPGROUP_SITES
+    else:
+        files.add("resident_conv.hpp")
+    if architecture != "sm_75":
+        kinds.append(" cp_async_wait<")
     command, data = [str(program), "mutate"], encode(architecture, 1, [case])
     answer = subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True)
     caught: dict[str, int] = {}
     for line in answer.stdout.decode().splitlines():
         site, count, *_ = line.split()
         caught[site] = int(count)
-    assert {site.partition(":")[0] for site in caught} == {"bits.hpp", "main_loop.hpp", "resident_conv.hpp", "stem.hpp"}
-    kinds = [" barrier();", " grid_dependency_wait();", *([] if architecture == "sm_75" else [" cp_async_wait<"])]
-    assert len(caught) == _written_sites(*kinds)
+    assert {site.partition(":")[0] for site in caught} == files
+    assert len(caught) == _written_sites(files, *kinds)
     assert all(caught.values()), caught
 
 
-def _written_sites(*kinds: str) -> int:
-    """How many of these stand in the kernels' sources."""
-    headers = [path.read_text() for path in cuda.KERNELS.parent.glob("*.hpp") if path.name != "ptx.hpp"]
+WARPGROUP_SITES = [" wgmma_fence();", " wgmma_commit();", " wgmma_wait<", " fence_proxy_async();"]
+
+
+def _written_sites(files: set[str], *kinds: str) -> int:
+    """How many of these stand in these headers of the kernels."""
+    headers = [(cuda.KERNELS.parent / name).read_text() for name in files]
     return sum(header.count(kind) for header in headers for kind in kinds)

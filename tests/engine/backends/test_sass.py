@@ -16,62 +16,71 @@ from tests.native import cuda, sass
 from tests.native.sass import Code
 
 BINARY = {  # architecture: the instruction that multiplies bits there
-    75: "BMMA.88128.XOR.POPC",
-    **dict.fromkeys((80, 86, 87, 89), "BMMA.168256.XOR.POPC"),
-    90: "BMMA.168256.AND.POPC",
+    "75": "BMMA.88128.XOR.POPC",
+    **dict.fromkeys(("80", "86", "87", "89"), "BMMA.168256.XOR.POPC"),
+    "90a": "BMMA.168256.AND.POPC",
 }
-EMULATED = (120,)  # no product of bits in hardware: the compiler makes it of IMMA
+EMULATED = ("120",)  # no product of bits in hardware: the compiler makes it of IMMA
 # Instructions of the kernels that MBU-Net runs on, as nvcc 13.0 makes them: what may only become less. A thread of
 # Conv<masked, words, upsamples>, and of ResidentConv likewise, makes 32 outputs a word: counted are what a K step takes
 # (of Stem, which has one, what an output word takes), and what there is behind the last product.
 COUNTED_BY = "release 13.0"
-COUNTED_FOR = (75, 80, 90)
+COUNTED_FOR = ("75", "80", "90a")
 COUNTED = {
-    "ResidentConv<0,1,0>": ((62, 79), (38, 79), (33, 164)),
-    "ResidentConv<0,1,1>": ((62, 101), (38, 102), (33, 182)),
-    "ResidentConv<0,2,0>": ((96, 121), (48, 121), (43, 272)),
-    "ResidentConv<0,2,1>": ((96, 138), (48, 140), (43, 285)),
-    "ResidentConv<1,1,0>": ((78, 79), (30, 79), (38, 85)),
-    "ResidentConv<1,1,1>": ((78, 102), (30, 101), (38, 103)),
-    "ResidentConv<1,2,0>": ((146, 121), (50, 121), (58, 127)),
-    "ResidentConv<1,2,1>": ((146, 138), (50, 139), (58, 140)),
-    "Conv<0,1,0>": ((84, 105), (75, 107), (60, 181)),
-    "Conv<0,1,1>": ((84, 103), (62, 105), (56, 185)),
-    "Conv<0,2,0>": ((124, 153), (80, 155), (74, 290)),
+    "ResidentConv<0,1,0>": ((62, 79), (38, 79), (32, 153)),
+    "ResidentConv<0,1,1>": ((62, 101), (38, 102), (32, 171)),
+    "ResidentConv<0,2,0>": ((96, 121), (48, 121), (42, 271)),
+    "ResidentConv<0,2,1>": ((96, 138), (48, 140), (42, 283)),
+    "ResidentConv<1,1,0>": ((78, 79), (30, 79), (38, 88)),
+    "ResidentConv<1,1,1>": ((78, 103), (30, 102), (38, 106)),
+    "ResidentConv<1,2,0>": ((146, 121), (50, 121), (58, 130)),
+    "ResidentConv<1,2,1>": ((146, 139), (50, 140), (58, 143)),
+    "Conv<0,1,0>": ((85, 104), (64, 106), (60, 180)),
+    "Conv<0,1,1>": ((83, 103), (62, 105), (56, 184)),
+    "Conv<0,2,0>": ((124, 151), (80, 153), (74, 289)),
     "Conv<0,2,1>": ((112, 150), (68, 151), (64, 289)),
-    "Conv<1,1,0>": ((94, 105), (50, 111), (58, 110)),
-    "Conv<1,1,1>": ((94, 105), (50, 113), (58, 113)),
-    "Conv<1,2,0>": ((165, 153), (74, 154), (81, 154)),
-    "Conv<1,2,1>": ((164, 150), (73, 150), (81, 152)),
+    "Conv<1,1,0>": ((94, 105), (53, 121), (59, 120)),
+    "Conv<1,1,1>": ((94, 105), (54, 119), (60, 119)),
+    "Conv<1,2,0>": ((165, 153), (74, 153), (81, 154)),
+    "Conv<1,2,1>": ((166, 150), (73, 150), (81, 152)),
+    "WarpgroupConv": ((0, 3), (0, 3), (61, 233)),
     "Stem<1>": ((166, 31), (119, 49), (109, 46)),
 }
+WARPGROUP_REGISTERS = 168  # three blocks of 128
 REGISTERS = 128  # so that a multiprocessor holds two blocks of 256 threads, or four of 128
 
 
 @pytest.fixture(scope="module")
-def compiled(request: pytest.FixtureRequest) -> dict[int, list[Code]]:
+def compiled(request: pytest.FixtureRequest) -> dict[str, list[Code]]:
     """The kernels of every architecture that this nvcc knows."""
     cuda.require("the machine code of the CUDA kernels")
     folder = request.config.cache.mkdir("cubins")
-    known = {int(number) for number in re.findall(r"\d+", sass.output("nvcc", "--list-gpu-code"))}
-    architectures = [number for number in (*BINARY, *EMULATED) if number in known]
+    known = set(re.findall(r"sm_(\w+)", sass.output("nvcc", "--list-gpu-code")))
+    architectures = [name for name in (*BINARY, *EMULATED) if name.rstrip("a") in known]
     with ThreadPoolExecutor(2) as pool:
-        return dict(
-            zip(architectures, pool.map(lambda number: sass.compiled(number, folder), architectures), strict=True)
-        )
+        return dict(zip(architectures, pool.map(lambda name: sass.compiled(name, folder), architectures), strict=True))
 
 
-def test_every_architecture_compiles(compiled: dict[int, list[Code]]) -> None:
+def test_every_architecture_compiles(compiled: dict[str, list[Code]]) -> None:
     assert set(BINARY) <= set(compiled)
     names = [[code.name for code in codes] for codes in compiled.values()]
     assert all(sorted(some) == sorted(names[0]) for some in names)
-    assert {"Stem", "Conv", "ResidentConv", "GeneralConv", "Pool", "Gate", "Head", "CoarseHead", "Doubling"} <= {
-        re.sub("<.*", "", name) for name in names[0]
-    }
+    assert {
+        "Stem",
+        "Conv",
+        "ResidentConv",
+        "WarpgroupConv",
+        "GeneralConv",
+        "Pool",
+        "Gate",
+        "Head",
+        "CoarseHead",
+        "Doubling",
+    } <= {re.sub("<.*", "", name) for name in names[0]}
 
 
 @pytest.mark.parametrize("architecture", BINARY)
-def test_products_of_bits_are_native(compiled: dict[int, list[Code]], architecture: int) -> None:
+def test_products_of_bits_are_native(compiled: dict[str, list[Code]], architecture: str) -> None:
     for code in _convolutions(compiled[architecture]):
         assert code.count(BINARY[architecture]) > 0, code.name
         assert code.count("BMMA") == code.count(BINARY[architecture]), code.name
@@ -79,16 +88,27 @@ def test_products_of_bits_are_native(compiled: dict[int, list[Code]], architectu
 
 
 @pytest.mark.parametrize("architecture", BINARY)
-def test_nothing_is_called_and_nothing_spills(compiled: dict[int, list[Code]], architecture: int) -> None:
+def test_nothing_is_called_and_nothing_spills(compiled: dict[str, list[Code]], architecture: str) -> None:
     for code in compiled[architecture]:
         assert code.count("CALL", "JCAL") == 0, code.name
         assert code.count("LDL", "STL") == 0, code.name
         assert code.stack == 0, code.name
-        assert 0 < code.registers <= REGISTERS, code.name
+        most = WARPGROUP_REGISTERS if code.name == "WarpgroupConv" else REGISTERS
+        assert 0 < code.registers <= most, code.name
+
+
+def test_products_of_warpgroups_are_native_and_run_on(compiled: dict[str, list[Code]]) -> None:
+    """Two to a K step, the first one's and the others'; a compiler that serialized them would wait behind each."""
+    (code,) = (code for code in compiled["90a"] if code.name == "WarpgroupConv")
+    assert code.count("BGMMA.64x128x256.AND.POPC") == code.count("BGMMA") == 4
+    assert code.count("WARPGROUP.ARRIVE") == 2
+    assert code.count("WARPGROUP.DEPBAR") == 3
+    for codes in (compiled[name] for name in BINARY if name != "90a"):
+        assert all(code.count("BGMMA") == 0 for code in codes)
 
 
 @pytest.mark.parametrize("architecture", COUNTED_FOR)
-def test_no_output_takes_more_instructions(compiled: dict[int, list[Code]], architecture: int) -> None:
+def test_no_output_takes_more_instructions(compiled: dict[str, list[Code]], architecture: str) -> None:
     if COUNTED_BY not in sass.output("nvcc", "--version"):
         pytest.skip(f"the instructions were counted with nvcc's {COUNTED_BY}")
     allowed = {name: counts[COUNTED_FOR.index(architecture)] for name, counts in COUNTED.items()}
@@ -99,9 +119,9 @@ def test_no_output_takes_more_instructions(compiled: dict[int, list[Code]], arch
 
 
 @pytest.mark.parametrize("architecture", BINARY)
-def test_the_first_layer_multiplies_bytes(compiled: dict[int, list[Code]], architecture: int) -> None:
+def test_the_first_layer_multiplies_bytes(compiled: dict[str, list[Code]], architecture: str) -> None:
     """Its weights' high bytes have a sign, their low bytes have none."""
-    shape = "8816" if architecture == 75 else "16832"
+    shape = "8816" if architecture == "75" else "16832"
     for code in (code for code in compiled[architecture] if code.name.startswith("Stem")):
         high, low = code.count(f"IMMA.{shape}.U8.S8"), code.count(f"IMMA.{shape}.U8.U8")
         assert high == low > 0
@@ -109,19 +129,19 @@ def test_the_first_layer_multiplies_bytes(compiled: dict[int, list[Code]], archi
 
 
 @pytest.mark.parametrize("architecture", BINARY)
-def test_results_need_no_atomics(compiled: dict[int, list[Code]], architecture: int) -> None:
+def test_results_need_no_atomics(compiled: dict[str, list[Code]], architecture: str) -> None:
     assert all(code.count("ATOM", "RED.") == 0 for code in compiled[architecture])
 
 
-@pytest.mark.parametrize("architecture", [80, 86, 87, 89, 90])
-def test_inputs_arrive_asynchronously_and_as_matrices(compiled: dict[int, list[Code]], architecture: int) -> None:
+@pytest.mark.parametrize("architecture", ["80", "86", "87", "89", "90a"])
+def test_inputs_arrive_asynchronously_and_as_matrices(compiled: dict[str, list[Code]], architecture: str) -> None:
     for code in _convolutions(compiled[architecture]):
         assert code.count("LDGSTS") > 0, code.name
         assert code.count("LDSM") > 0, code.name
 
 
 @pytest.mark.parametrize("architecture", EMULATED)
-def test_where_products_of_bits_are_emulated(compiled: dict[int, list[Code]], architecture: int) -> None:
+def test_where_products_of_bits_are_emulated(compiled: dict[str, list[Code]], architecture: str) -> None:
     """If this fails, a compiler has learnt them: the table in docs/deployment.md and `BINARY` want a new row."""
     if architecture not in compiled:
         pytest.skip(f"this nvcc does not know sm_{architecture}")
@@ -130,10 +150,10 @@ def test_where_products_of_bits_are_emulated(compiled: dict[int, list[Code]], ar
         assert code.count("IMMA") > 0, code.name
 
 
-def test_an_emulated_product_would_be_noticed(compiled: dict[int, list[Code]], tmp_path: Path) -> None:
+def test_an_emulated_product_would_be_noticed(compiled: dict[str, list[Code]], tmp_path: Path) -> None:
     """XOR on sm_90, where only AND is native, has the call that the tests above look for."""
     (tmp_path / "xor.cu").write_text(XOR)
-    (code,) = sass.disassemble(tmp_path / "xor.cu", 90, tmp_path)
+    (code,) = sass.disassemble(tmp_path / "xor.cu", "90", tmp_path)
     assert code.count("CALL") > 0
     assert code.count("BMMA.168256.XOR") == 0
 
@@ -146,6 +166,6 @@ XOR = """__global__ void kernel(int* c, const unsigned* a) {
 
 
 def _convolutions(codes: list[Code]) -> list[Code]:
-    found = [code for code in codes if "Conv" in code.name]
+    found = [code for code in codes if "Conv" in code.name and code.name != "WarpgroupConv"]
     assert {code.name.partition("<")[0] for code in found} == {"Conv", "ResidentConv", "GeneralConv"}
     return found
