@@ -118,7 +118,10 @@ def cpp_names(path: Path) -> Iterator[str]:
     yield from re.findall(r"[A-Za-z_]\w*", text)
 
 
-OLD_NAMES = ("engine/train/renamed.py", "tests/engine/train/test_renamed.py")  # what earlier versions wrote is read
+OLD_NAMES = (  # what earlier versions wrote is read
+    *("engine/train/renamed.py", "tests/engine/train/test_renamed.py"),
+    "tests/engine/train/test_pretrained.py",
+)
 READERS = {".py": python_names, ".cpp": cpp_names, ".hpp": cpp_names, ".inl": cpp_names, ".cu": cpp_names}
 
 

@@ -35,6 +35,7 @@ TOLD = ("crop", "batch", "learning_rate", "zeros_from", "zeros_by", "group", "ru
         "activation_bits", "weight_bits", "branches", "gates", "bit_decay")  # fmt: skip
 """What a model file tells of its training where it is not the default."""
 
+PROVEN = 256  # pixels a side
 PROOF_SIZES = ((16, 16), (37, 53), (80, 33))  # (h, w) of the random images of a proof
 
 
@@ -68,8 +69,7 @@ def export(
     parts = parts_of(checkpoint)
     told = {"parts": parts.tell()} if parts else {}
     provenance = {"samples": step * config.batch, **describe(config), **told, "metrics": dict(metrics)}
-    classes = [ClassInfo(n, c) for n, c in zip(config.classes, colors(len(config.classes)), strict=True)]
-    classes = classes or [ClassInfo(class_name, color)]
+    classes = classes_of(config, class_name, color)
     model = to_model(network, config, name=name or out.stem, classes=classes, provenance=provenance)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
@@ -93,6 +93,14 @@ def _naming(how: Preprocessing, selection: Selection) -> Preprocessing:
         for was, choice in ((how.channel, selection.channel), (how.page, selection.page))
     )
     return replace(how, channel=channel, page=page)
+
+
+def classes_of(
+    config: Config, class_name: str = "foreground", color: tuple[int, int, int] = (64, 192, 96)
+) -> list[ClassInfo]:
+    """The classes of a run with their colors; without index masks the one that is not background, as named here."""
+    named = [ClassInfo(n, c) for n, c in zip(config.classes, colors(len(config.classes)), strict=True)]
+    return named or [ClassInfo(class_name, color)]
 
 
 def colors(count: int) -> list[tuple[int, int, int]]:
@@ -225,12 +233,15 @@ def golden(checkpoint: str | Path, images: Iterable[Image], out: str | Path) -> 
 
 
 def proof_images(config: Config, parts: dataset.Parts | None) -> list[Pixels]:
-    """Random images of odd sizes and, where the data folder is at hand, the two smallest of the validation images."""
+    """Random images of odd sizes and, where the data folder is at hand, the two smallest of the validation images.
+
+    Of those no more than PROVEN pixels a side: the reference is exact, and slow.
+    """
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in PROOF_SIZES]
     smallest = sorted(validation_samples(config, parts), key=lambda sample: sample.size)[:2]
     own = [sample.load(len(config.classes))[0] for sample in smallest]
-    return images + [preprocess.preprocess(image, config.preprocessing) for image in own]
+    return images + [preprocess.preprocess(image, config.preprocessing)[:PROVEN, :PROVEN] for image in own]
 
 
 def parts_of(checkpoint: str | Path) -> dataset.Parts | None:
@@ -240,7 +251,7 @@ def parts_of(checkpoint: str | Path) -> dataset.Parts | None:
 
 def validation_samples(config: Config, parts: dataset.Parts | None) -> list[dataset.Sample]:
     """The validation images of a run, by the split it has kept; none where its data is not at hand."""
-    if not Path(config.data).is_dir():
+    if not config.data or not Path(config.data).is_dir():
         return []
     everything = split.samples(config)
     return (parts.divide(everything) if parts else dataset.split(everything, config.share, config.seed))[1]

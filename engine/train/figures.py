@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ PANELS = {
     "Zeros": ("zeros",),
 }
 CLASS_PANELS = {"Dice by class": "f1", f"F1 by class within {TOLERANCE} pixels": "near_f1"}
+Color = tuple[int, int, int]
+
 RIGHT, EXTRA, MISSED = (64, 192, 96), (224, 64, 64), (64, 112, 240)
 """Colours of an overlay: the right class, another one than the background or than the true one, none for a true one."""
 
@@ -47,6 +50,34 @@ def curves(log_csv: Path, out_png: Path, class_csv: Path | None = None) -> None:
         if len(columns) > 1:
             axes.legend()
     figure.savefig(out_png, dpi=100)
+
+
+def history(stages: Mapping[str, Sequence[Mapping[str, float]]], score: str) -> bytes:
+    """A PNG of the rows of several logs, stage after stage: loss, and `score`, the column of validation's headline."""
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    for axes, (title, column) in zip(figure.subplots(1, 2), {"Loss": "loss", "Validation": score}.items(), strict=True):
+        begin = 0.0
+        for name, rows in stages.items():
+            points = [(begin + row["samples"], row[column]) for row in rows if column in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name, marker="o" if title == "Validation" else "", ms=3)
+            begin += max((row["samples"] for row in rows), default=0.0)
+        axes.set(title=title, xlabel="samples, stage after stage")
+        axes.grid(alpha=0.3)
+        if axes.get_lines():
+            axes.legend()
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=100)
+    return png.getvalue()
+
+
+def painted(image: NDArray[np.uint8], mask: NDArray[Any], colors: Sequence[Color]) -> NDArray[np.uint8]:
+    """uint8 [h, w, 3]: `image` half covered by the color of every pixel's class; the background shows the image."""
+    mixed: NDArray[np.uint8] = image.copy()
+    for k, color in enumerate(colors[1:], start=1):
+        where = mask == k
+        mixed[where] = mixed[where] // 2 + np.array(color, np.uint8) // 2
+    return mixed
 
 
 def examples(

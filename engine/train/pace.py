@@ -31,6 +31,10 @@ class Pace:
         """How far a run is that has done `step` steps; 1 where nothing of the budget is left."""
         return self.by_clock if self._config.minutes else step / self._config.steps
 
+    def now(self) -> float:
+        """The clock's seconds."""
+        return self._clock()
+
     def resume(self, by_clock: float, spent: float) -> None:
         """Go on from what a checkpoint says; the time between is not counted."""
         self.by_clock, self.spent, self._since = by_clock, spent, self._clock()

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from engine import preprocess
 from engine.model import Preprocessing
 from engine.preprocess import Image, Pixels
-from engine.train import checkpoint, figures, kinds, log, metrics, pretrained, split
+from engine.train import checkpoint, figures, kinds, log, metrics, pretrained, split, threads
 from engine.train.config import BALANCED, Config
 from engine.train.data import augment, dataset, samples
 from engine.train.data.files import DataError
@@ -34,6 +34,7 @@ REFRESH_EVERY = 16  # steps between two looks at the masking thresholds
 LOG_EVERY = 25  # steps
 BATCH_NORM_SAMPLES = 256  # over which batch norm is estimated anew at the end
 UNFOLD_SAMPLES = 64  # over which it is estimated at first, where a run begins from a model file
+BATCH_NORM_SHARE = 0.1  # of the minutes of a run by the clock, at most
 EXAMPLES = 6  # validation images, on a sheet
 EARLY = 0.05  # of the run: the first look at the validation images
 LOOKS = 20  # at most so many more of them in a run by the clock, and never more than a tenth of its time
@@ -98,9 +99,11 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate)
         self.best = 0.0
         self._settled, self._stale = False, 0  # whether the best is of the final network; validations since
+        self.scored = False  # at the end, batch norm being re-estimated
         self.last = 0.0  # what the last validation gave
         self._never_found: tuple[str, ...] = ()  # classes, in it
-        self._step_seconds: float | None = None  # of late
+        self._step_seconds = 0.0  # of late
+        self._stepped = False
         self._looked = -1.0  # pace's seconds at the last validation
         self._look_seconds = 0.0  # that it took
         self._saved = 0.0  # pace's seconds at the last save
@@ -131,6 +134,7 @@ class Trainer:
     def run(self) -> metrics.Metrics:
         """Train what is left of the budget, re-estimate batch norm, save; returns the validation metrics."""
         self.fit()
+        self.scored = True
         return self._validate_and_save()
 
     def stop(self) -> None:
@@ -178,6 +182,15 @@ class Trainer:
         else:
             self._reestimate_batch_norm()
 
+    def speed(self, steps: int) -> float:
+        """Samples a second that this machine trains at, by `steps` steps after a first one. They change the weights."""
+        batches = self._batches(range(steps + 1), self._crop, self.config.foreground)
+        self._train_step(*next(batches))
+        started = time.perf_counter()
+        for pixels, labels in batches:
+            self._train_step(pixels, labels)
+        return steps * self.config.batch / (time.perf_counter() - started)
+
     def _training_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         """What is left of them: up to the last step, or by the clock without an end."""
         if self.finished:
@@ -209,9 +222,16 @@ class Trainer:
     def _count_time(self) -> None:
         """By the clock, keep what the end will take: batch norm over its samples, and one more validation."""
         took = self.pace.advance()
-        self._step_seconds = took if self._step_seconds is None else 0.9 * self._step_seconds + 0.1 * took
-        again = -(-BATCH_NORM_SAMPLES // self.config.batch)
-        self.pace.tail = self._look_seconds + FORWARD * self._step_seconds * again
+        if self._stepped:  # a first step waits for the images to be read
+            self._step_seconds = 0.9 * self._step_seconds + 0.1 * took if self._step_seconds else took
+        self._stepped = True
+        again = FORWARD * self._step_seconds * -(-BATCH_NORM_SAMPLES // self.config.batch)
+        self.pace.tail = self._look_seconds + min(again, self._batch_norm_seconds)
+
+    @property
+    def _batch_norm_seconds(self) -> float:
+        """By the clock, the most that batch norm may take at the end."""
+        return 60 * self.config.minutes * BATCH_NORM_SHARE
 
     def _train_step(self, pixels: Tensor, labels: Tensor) -> float:
         for group in self.optimizer.param_groups:
@@ -276,9 +296,12 @@ class Trainer:
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.reset_running_stats()
                 module.momentum = None
+        started = self.pace.now()
         for pixels, _ in self.as_they_are():
             with torch.autocast(self.device.type, torch.bfloat16):
                 self.network(pixels)
+            if self.config.minutes and self.pace.now() - started > self._batch_norm_seconds:
+                break
 
     def as_they_are(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of BATCH_NORM_SAMPLES training crops that nothing has been done to."""
@@ -318,16 +341,19 @@ class Trainer:
         self.pace.advance()
         self._set_zeros()
         result = validate(self.network, self._looked_at(), self.config)
-        self._look_seconds = self.pace.advance()
-        self._looked, self.last, self._never_found = self.pace.spent, result.headline, result.never_found
+        self.last, self._never_found = result.headline, result.never_found
         better = self._compare()
         self._log(dice=result.dice, iou=result.iou, f1=result.f1)
         for name, own in (result.by_class or {metrics.FOREGROUND: result}).items():
             log.append_class(self.class_log, self.step, name, own)
+        self._draw()
+        self._look_seconds = self.pace.advance()
+        self._looked = self.pace.spent
         self.save()
         if better:
             shutil.copyfile(self.checkpoint, self.best_checkpoint)
-        self._draw()
+        if self.config.minutes and self.device.type == "cpu":
+            threads.choose()
         return result
 
     def _compare(self) -> bool:
@@ -350,7 +376,7 @@ class Trainer:
         parts = dataset.Parts.of(self.training, self.validation)
         state |= {"config": asdict(self.config), "best": self.best, "losses": self._losses}
         state |= {"last": self.last, "looked": self._looked, "look_seconds": self._look_seconds}
-        state |= {"settled": self._settled, "stale": self._stale}
+        state |= {"settled": self._settled, "stale": self._stale, "scored": self.scored}
         state |= {"progress": self.progress, "spent": self.pace.spent}
         state["parts"] = {"training": sorted(parts.training), "validation": sorted(parts.validation)}
         checkpoint.write(self.checkpoint, state)
@@ -401,6 +427,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = state["step"], state["best"]
         self._losses = state.get("losses", [])
+        self.scored = state.get("scored", False)
         self.last, self._look_seconds = state.get("last", self.best), state.get("look_seconds", 0.0)
         self._settled, self._stale = state.get("settled", False), state.get("stale", 0)
         self._looked = state.get("looked", -1.0)

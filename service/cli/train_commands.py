@@ -54,11 +54,52 @@ def _require_torch() -> None:
 
 @_with_torch
 def train(args: argparse.Namespace) -> int:
-    """Train on a folder of images/ and masks/; resumes where an interrupted run stopped."""
+    """From a folder of images/ and masks/ to a served model and a report; the same command goes on where it stopped."""
+    from engine.train.trainer import Interrupted
+
+    given = _training_settings(args)
+    part = args.bits_only or given.get("full_precision", False)
+    try:
+        return _train_part(given) if part else _train_all(given)
+    except Interrupted as stopped:
+        print(f"mbunet: {stopped}", file=sys.stderr)
+        return 130
+
+
+def _train_all(given: dict[str, Any]) -> int:
+    """The whole recipe."""
+    from engine.train.recipe.run import Recipe
+
+    if "minutes" in given and "samples" in given:
+        raise UserError("a budget is one of --minutes or of --samples, not both")
+    recipe = Recipe(given)
+    with _interrupts(recipe.stop):
+        outcome = recipe.run()
+    print("", *outcome.summary, "next:", *(f"  {command}" for command in outcome.commands), sep="\n")
+    return 0
+
+
+def _train_part(given: dict[str, Any]) -> int:
+    """One stage alone: a checkpoint."""
+    from engine.train.config import Config
+    from engine.train.trainer import Trainer
+
+    trainer = Trainer(Config(**given))
+    with _interrupts(trainer.stop):
+        found = trainer.run()
+    print(f"validation: {found}")
+    after = f"train {given['data']} -o RUN --teacher {trainer.checkpoint}"
+    if not trainer.config.full_precision:
+        after = f"export {trainer.checkpoint} MODEL.safetensors"
+    print(f"checkpoint: {trainer.checkpoint}\nnext: mbunet {after}")
+    return 0
+
+
+def _training_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Those that were given; --masked as names of blocks."""
     from engine import strategy
     from engine.train.config import Config
     from engine.train.data import layouts
-    from engine.train.trainer import Interrupted, Trainer
 
     given, default = flags.training_of(args), Config(args.data, args.out)
     if own := layouts.recognize(args.data).classes:
@@ -71,16 +112,7 @@ def train(args: argparse.Namespace) -> int:
         given["masked"] = strategy.choose(given["masked"], cost, width, args.sweep_csv, args.within)
         if given.get("family", default.family) == default.family:
             print(f"masked blocks: {' '.join(given['masked']) or 'none'}")
-    trainer = Trainer(Config(**given))
-    try:
-        with _interrupts(trainer.stop):
-            found = trainer.run()
-    except Interrupted as stopped:
-        print(f"mbunet: {stopped}", file=sys.stderr)
-        return 130
-    print(f"validation: {found}")
-    print(f"checkpoint: {trainer.checkpoint}\nnext: mbunet export {trainer.checkpoint} MODEL.safetensors")
-    return 0
+    return given
 
 
 def _taken_over(given: dict[str, Any], default: Any) -> dict[str, Any]:
@@ -285,7 +317,9 @@ def table(args: argparse.Namespace) -> int:
 
 def _train_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("data", help=DATA_HELP)
-    command.add_argument("-o", "--out", required=True, help="folder for checkpoint, log and pictures")
+    command.add_argument("-o", "--out", required=True, help="folder for report, model file and checkpoints")
+    alone = "the bits alone, by --init and --teacher: a checkpoint, neither exported nor compared"
+    command.add_argument("--bits-only", action="store_true", help=alone)
     flags.add_training(command)
     command.add_argument("--cost-model", default="bmma", help="for --masked: bmma (default) or cpu")
     command.add_argument("--w-op", type=float, default=0.5, metavar="X", help="equation 2's weight of operations (0.5)")

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from engine import format, preprocess, strategy
 from engine.model import ClassInfo, Model, Preprocessing
 from engine.runtime import Engine
-from engine.train import kinds, metrics, trainer
+from engine.train import kinds, metrics, timing, trainer
 from engine.train.config import Config
 from engine.train.data import dataset, samples
 from engine.train.experiments.int8 import quantized
@@ -231,22 +231,14 @@ def counts(model: Model) -> Row:
 
 
 def milliseconds(models: Sequence[Path], rounds: int = 15, side: int = 512, threads: int = 0) -> list[float]:
-    """Fastest call of the engine for each model on one image of `side` x `side`; the models take turns.
-
-    The minimum is what a quiet machine would give: whatever else runs only adds time.
-    """
+    """Fastest call of the engine for each model on one image of `side` x `side` (`timing.fastest`)."""
     rng = np.random.default_rng(0)
     image = np.kron(rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
     engines = [Engine.load(path, threads=threads) for path in models]
-    fastest = [float("inf")] * len(engines)
-    for _ in tqdm(range(rounds), desc="timing", unit="round", dynamic_ncols=True):
-        for i, engine in enumerate(engines):
-            started = time.perf_counter()
-            engine.run([image])
-            fastest[i] = min(fastest[i], time.perf_counter() - started)
+    found = timing.fastest(engines, image, tqdm(range(rounds), desc="timing", unit="round", dynamic_ncols=True))
     for engine in engines:
         engine.close()
-    return [1e3 * seconds for seconds in fastest]
+    return found
 
 
 def with_times(rows: Iterable[Row], out: Path, measure: Callable[[Sequence[Path]], list[float]]) -> list[Row]:

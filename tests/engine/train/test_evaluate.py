@@ -130,7 +130,7 @@ def test_a_class_that_is_never_found_stands_in_every_headline(
     row = {"name": "masked-0", "method": "Masked", **study._metrics(found)}
     assert f"masked-0: {said}" in table.markdown([row])
     monkeypatch.setattr(trainer.Trainer, "run", lambda self: found)
-    assert cli.main(["train", str(tmp_path), "-o", str(tmp_path / "again"), "--width", "3"]) == 0
+    assert cli.main(["train", str(tmp_path), "-o", str(tmp_path / "again"), "--bits-only", "--width", "3"]) == 0
     assert said in capsys.readouterr().out
 
 

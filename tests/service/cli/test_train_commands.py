@@ -116,7 +116,7 @@ def test_train_masks_the_blocks_that_were_asked_for(
         return Metrics(1, 0.5, 0.5, 0.5)
 
     monkeypatch.setattr(Trainer, "run", remember)
-    assert cli.main(["train", str(NUCLEI), "--out", str(tmp_path), "--width", "4", *flags]) == 0
+    assert cli.main(["train", str(NUCLEI), "--out", str(tmp_path), "--bits-only", "--width", "4", *flags]) == 0
     assert seen[0].masked == masked
 
 
@@ -166,7 +166,21 @@ def test_ctrl_c_asks_a_run_to_stop_and_the_command_says_where_it_saved(
 
     monkeypatch.setattr(Trainer, "_train_step", pressed)
     before = signal.getsignal(signal.SIGINT)
-    size = ["--width", "3", "--crop", "32", "--batch", "1", "--samples", "32", "--device", "cpu", "--channel", "1"]
+    size = [
+        "--bits-only",
+        "--width",
+        "3",
+        "--crop",
+        "32",
+        "--batch",
+        "1",
+        "--samples",
+        "32",
+        "--device",
+        "cpu",
+        "--channel",
+        "1",
+    ]
     assert cli.main(["train", str(NUCLEI), "--out", str(tmp_path), *size]) == 130
     assert f"stopped at step 16 of 32, saved in {tmp_path}/checkpoint.pt" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,103 @@
+"""The model file beside full precision, a constant mask and Otsu's threshold, on the images held for validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.train import evaluate, metrics
+from engine.train.data.dataset import Sample
+from engine.train.evaluate import Row, Segments
+from engine.train.metrics import Metrics
+
+BITS, FULL, OTSU, CONSTANT = "bits", "full precision", "Otsu's threshold", "a constant mask"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Rows of every image and class: of the bits, Otsu's beside them, and of full precision where there is one."""
+
+    bits: list[Row]
+    full: list[Row]
+
+    @property
+    def scores(self) -> dict[str, Metrics]:
+        """By what made the masks."""
+        found = {BITS: evaluate.score(self.bits)}
+        if self.full:
+            found = {FULL: evaluate.score(self.full), **found}
+        if all(row.otsu for row in self.bits):
+            found[OTSU] = metrics.summarize(row.otsu for row in self.bits if row.otsu)
+        return found
+
+    @property
+    def lost(self) -> float | None:
+        """What bits have lost of full precision's headline."""
+        return evaluate.score(self.full).headline - evaluate.score(self.bits).headline if self.full else None
+
+    @property
+    def remarks(self) -> list[str]:
+        """What must be said aloud, of bits and of full precision."""
+        return [f"{who}: {remark}" for who, found in self.scores.items() if who != OTSU for remark in found.remarks]
+
+    def most_different(self, count: int) -> list[str]:
+        """Names of the images where bits are furthest below full precision; without it, where bits are worst."""
+        bits, full = _by_image(self.bits), _by_image(self.full)
+        distance = {name: abs(full[name] - own) if full else 1 - own for name, own in bits.items()}
+        return sorted(distance, key=lambda name: (-distance[name], name))[:count]
+
+    def dice(self, name: str) -> tuple[float, float | None]:
+        """Of one image: the bits' mean Dice over its classes, and full precision's."""
+        return _by_image(self.bits)[name], _by_image(self.full).get(name)
+
+
+def _by_image(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean Dice over the classes of each image; 1 where there is nothing to find and nothing was found."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row.name, []).append(row.counts.dice)
+    means = {name: [value for value in values if not math.isnan(value)] for name, values in found.items()}
+    return {name: float(np.mean(values)) if values else 1.0 for name, values in means.items()}
+
+
+def compare(
+    bits: Segments, full: Segments | None, held: Sequence[Sample], classes: Sequence[str], otsu: bool
+) -> Compared:
+    """Score both on `held`."""
+    return Compared(
+        evaluate.evaluate(bits, held, otsu=otsu, classes=classes, calibration=True),
+        evaluate.evaluate(full, held, classes=classes) if full else [],
+    )
+
+
+def table(found: Compared) -> list[list[str]]:
+    """Rows of cells, the head first: who, and the columns of `evaluate`; the constant mask has a headline alone."""
+    heads = [name for name in evaluate.COLUMNS if name != "constant"]
+    rows = [["", *heads]]
+    for who, scores in found.scores.items():
+        rows.append([who, *(_digits(getattr(scores, evaluate.COLUMNS[head])) for head in heads)])
+    own = evaluate.score(found.bits)
+    column = "F1" if own.by_class else "Dice"
+    rows.append([CONSTANT, *(_digits(own.constant) if head == column else "" for head in heads)])
+    return rows
+
+
+def class_table(found: Compared) -> list[list[str]]:
+    """Rows of cells, the head first: every class's pooled Dice; none with one class."""
+    scores = found.scores
+    names = list(scores[BITS].by_class)
+    if not names:
+        return []
+    heads = [f"{what}, {who}" for what in ("Dice", "recall") for who in scores]
+    rows = [["class", *heads]]
+    for name in names:
+        own = [scores[who].by_class[name] for who in scores]
+        rows.append([name, *(_digits(one.f1) for one in own), *(_digits(one.recall) for one in own)])
+    return rows
+
+
+def _digits(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"

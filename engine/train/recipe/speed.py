@@ -1,0 +1,64 @@
+"""How fast this machine is at a run: tried, not guessed."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine.train import export
+from engine.train.config import Config
+from engine.train.data import samples
+from engine.train.data.dataset import Sample
+from engine.train.trainer import Trainer, logits_of
+
+STEPS = 3  # of training, after a first one that is not counted
+EVALUATED = 256  # pixels a side
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Samples a second in training, and pixels a second in evaluation and in the proof of a model file."""
+
+    samples: float
+    pixels: float
+    proven: float
+
+
+def measure(config: Config) -> Speed:
+    """Train some steps of `config` on noise, evaluate, and prove: what comes later, in small."""
+    rng = np.random.default_rng(0)
+    side = max(config.crop, config.resize)
+
+    def noise(*_: object) -> samples.Loaded:
+        return rng.integers(0, 256, (side, side, 3), np.uint8), rng.integers(0, 2, (side, side), np.uint8)
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = Trainer(replace(config, out=folder, init="", teacher=""), noise, quiet=True)
+        return Speed(run.speed(STEPS), _evaluated(run), _proven(run))
+
+
+def _evaluated(run: Trainer) -> float:
+    run.network.eval()
+    image = np.zeros((EVALUATED, EVALUATED, 3), np.uint8)
+    started = time.perf_counter()
+    logits_of(run.network, image, replace(run.config, resize=0))
+    return image.size / 3 / (time.perf_counter() - started)
+
+
+def _proven(run: Trainer) -> float:
+    network, classes = run.network.cpu().eval(), export.classes_of(run.config)
+    model = export.to_model(network, run.config, name="speed", classes=classes, provenance={})
+    images = export.proof_images(replace(run.config, data=""), None)
+    started = time.perf_counter()
+    export.prove(network, model, images)
+    return sum(image.size / 3 for image in images) / (time.perf_counter() - started)
+
+
+def evaluation_pixels(held: list[Sample], config: Config) -> int:
+    """Pixels that the network sees of the samples `held`, once."""
+    if config.resize:
+        return len(held) * config.resize**2
+    return sum(width * height for width, height in (sample.size for sample in held))

@@ -1,0 +1,89 @@
+"""One command from a folder to a model file and a report; it goes on where it stopped."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine import format
+from engine.train import checkpoint, trainer
+from engine.train.recipe import advice, run
+from engine.train.recipe.run import Recipe
+from engine.train.trainer import Interrupted, ResumeError, Trainer
+
+torch.set_num_threads(1)  # the networks are tiny
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "BATCH_NORM_SAMPLES", 4)
+    monkeypatch.setattr(advice, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(run, "PICTURES", 1)
+
+
+def given(folder: Path, out: Path, **more: Any) -> dict[str, Any]:
+    return {"data": str(folder), "out": str(out), "width": 3, "batch": 2, "samples": 80, "device": "cpu", **more}
+
+
+def test_a_folder_becomes_a_model_and_a_page(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    outcome = Recipe(given(data, tmp_path / "run"), said.append).run()
+    model = format.load(outcome.model)
+    assert (model.name, model.layers[0].channels) == ("discs", 3)
+    assert model.provenance["crop"] == 64  # the images are small
+    page = outcome.report.read_text(encoding="utf-8")
+    assert "full precision</td>" in page
+    assert "Otsu&#x27;s threshold</td>" in page
+    assert "--activation-bits 2</td>" in page
+    assert len(re.findall(r'src="data:image/png;base64,', page)) == 4
+    assert not re.search(r'(src|href)="http|<script', page)
+    assert (tmp_path / "run" / "model.md").read_text(encoding="utf-8").startswith("# discs")
+    assert outcome.commands[0] == f"mbunet serve --model {outcome.model}"
+    parts = [checkpoint.read(tmp_path / "run" / name / "checkpoint.pt") for name in ("full-precision", "bits")]
+    assert parts[0]["parts"] == parts[1]["parts"]
+    assert [part["step"] for part in parts] == [15, 24]
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = given(data, tmp_path / "run")
+    recipe = Recipe(settings, lambda _: None)
+    train_step = Trainer._train_step
+
+    def pressed(self: Trainer, *batch: Any) -> float:
+        if self.step == 1 and not self.config.full_precision:
+            recipe.stop()
+        return train_step(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", pressed)
+        with pytest.raises(Interrupted, match="bits stopped at step 16 of 24, saved in"):
+            recipe.run()
+    with pytest.raises(ResumeError, match=r"width \(3 there, 4 here\)"):
+        Recipe(settings | {"width": 4})
+    steps: list[int] = []
+
+    def counted(self: Trainer, *batch: Any) -> float:
+        steps.append(self.step)
+        return train_step(self, *batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", counted)
+    Recipe(settings, lambda _: None).run()
+    assert steps == list(range(16, 24))
+    Recipe(settings, lambda _: None).run()
+    assert len(steps) == 8
+    Recipe(settings | {"samples": 100}, lambda _: None).run()
+    assert len(steps) == 8 + 10
+
+
+def test_a_folder_of_one_part_is_not_mistaken_for_a_recipe(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").touch()
+    with pytest.raises(ResumeError, match="--bits-only"):
+        Recipe(given(data, tmp_path))
