@@ -18,7 +18,7 @@ import numpy as np
 from engine import ops
 from engine.bits import pack
 from engine.layer import IMAGE, Layer
-from engine.model import Model, ModelFileError
+from engine.model import RESIZE_MODES, Model, ModelFileError
 from engine.networks.families import FAMILIES
 
 MAX_LAYERS = 256
@@ -143,7 +143,7 @@ def _check_classes(model: Model) -> None:
 def _check_preprocessing(model: Model) -> None:
     """Check the way images are fitted."""
     how, place = model.preprocessing, "preprocessing"
-    known = how.resize_mode in ("pad", "resize")
+    known = how.resize_mode in RESIZE_MODES
     require(known, place, f"resize_mode {shorten(how.resize_mode)} is not supported by this version")
     known = how.contrast in ("none", "stretch")
     require(known, place, f"contrast {shorten(how.contrast)} is not supported by this version")

@@ -30,12 +30,16 @@ class ClassInfo:
     color: tuple[int, int, int]
 
 
+RESIZE_MODES = ("pad", "resize", "aspect")
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How an image is fitted to the network.
 
-    With the `resize_mode` "pad" it keeps its size, with "resize" it becomes `height` x `width`; either way its edges
-    are replicated to what `Model.padded` says. With `contrast` "stretch" its grey range is stretched first
+    With the `resize_mode` "pad" it keeps its size, with "resize" it becomes `height` x `width`, with "aspect" as large
+    as fits into that in its own proportions; then its edges are replicated to what `Model.padded` says. With `contrast`
+    "stretch" its grey range is stretched first
     (`engine.preprocess.stretch`). Of a file with several channels or pages the decoder takes `channel` and `page`, each
     a number from 0, or "max" for the maximum projection, unless a request says otherwise; empty: the first.
     """

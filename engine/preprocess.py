@@ -24,7 +24,22 @@ BAND = 2**20
 def preprocess(image: Image, how: Preprocessing) -> Pixels:
     """`image` [h, w, 3] as the network is to see it: its contrast, then its size; not padded yet."""
     pixels = in_8_bits(image, how)
-    return resize(pixels, how.height, how.width) if how.resize_mode == "resize" else pixels
+    height, width = image.shape[:2]
+    return pixels if how.resize_mode == "pad" else resize(pixels, *size(height, width, how))
+
+
+def size(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
+    """(height, width) that an image of `height` x `width` becomes, before it is padded.
+
+    Where the aspect is kept, the image fills one side of what the model asks for, and the other follows, rounded.
+    """
+    if how.resize_mode == "resize":
+        return how.height, how.width
+    if how.resize_mode == "pad":
+        return height, width
+    if height * how.width >= width * how.height:
+        return how.height, max(1, (2 * width * how.height + height) // (2 * height))
+    return max(1, (2 * height * how.width + width) // (2 * width)), how.width
 
 
 def in_8_bits(image: Image, how: Preprocessing) -> Pixels:
@@ -36,7 +51,7 @@ def in_8_bits(image: Image, how: Preprocessing) -> Pixels:
 
 def postprocess(result: NDArray[Any], shape: tuple[int, ...], how: Preprocessing) -> NDArray[Any]:
     """A mask or logits of a prepared image at the size of the image, `shape` [h, w, ...], that it was prepared from."""
-    return resize_nearest(result, *shape[:2]) if how.resize_mode == "resize" else result
+    return result if how.resize_mode == "pad" else resize_nearest(result, *shape[:2])
 
 
 def is_8_bits(image: Image) -> TypeGuard[Pixels]:

@@ -68,6 +68,8 @@ def _fitted(model: Model) -> str:
     how = model.preprocessing
     if how.resize_mode == "resize":
         return f"resized to {how.height} x {how.width} pixels"
+    if how.resize_mode == "aspect":
+        return f"resized to fit into {how.height} x {how.width} pixels"
     return f"padded to multiples of {model.stride} pixels"
 
 

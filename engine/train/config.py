@@ -90,6 +90,7 @@ class Config:
         "", "page of images that have several, from 0, or max; by default the model's own, or the first"
     )
     resize: int = _setting(0, "side that every image is resized to first; 0: images keep their size")
+    keep_aspect: bool = _setting(False, "where images are resized: their longer side to that, the other in proportion")
     validation: float | str = _setting(0.2, "share of the samples that no training step sees, or a folder of them")
     group: str = _setting(
         "", "regular expression: samples in whose names it finds the same (its first parentheses, if any) stay together"
@@ -112,6 +113,8 @@ class Config:
             raise ValueError(f"the side of a crop must be a multiple of {stride}, not {self.crop}")
         if self.resize % stride or not 0 <= self.resize <= MAX_SIDE:
             raise ValueError(f"images are resized to a multiple of {stride} up to {MAX_SIDE} pixels, not {self.resize}")
+        if self.keep_aspect and not self.resize:
+            raise ValueError("an aspect is kept where images are resized: give the side to which")
         if not 0 < self.batch <= self.samples:
             raise ValueError(f"a budget of {self.samples} samples gives no batch of {self.batch}")
         if self.minutes < 0 or self.validate_on < 0:
@@ -190,7 +193,7 @@ class Config:
     @property
     def preprocessing(self) -> Preprocessing:
         """How images are fitted to the network, and what is taken of them, in training and in the model file."""
-        mode = "resize" if self.resize else "pad"
+        mode = "pad" if not self.resize else "aspect" if self.keep_aspect else "resize"
         return Preprocessing(mode, self.resize, self.resize, self.contrast, self.channel, self.page)
 
     @property

@@ -23,7 +23,7 @@ from engine.train.renamed import current
 SHAPE = ("family", "width", "branches", "gates", "weight_bits")
 """Settings that decide on the shapes of a network's weights."""
 
-PREPARED = ("contrast", "resize", "channel", "page")
+PREPARED = ("contrast", "resize", "keep_aspect", "channel", "page")
 """Settings that decide on what of an image a network sees."""
 
 
@@ -103,7 +103,8 @@ def settings(init: str) -> dict[str, Any]:
     taken = {"family": model.family, "width": story.get("width", model.layers[0].channels)}
     taken |= {"masked": tuple(block for block in unet.BLOCKS if block in masked)}
     taken |= {"activation_bits": 0 if bits == families.ACTIVATION_BITS[model.family] else bits}
-    taken |= {"contrast": how.contrast, "resize": how.height, "channel": how.channel, "page": how.page}
+    taken |= {"contrast": how.contrast, "resize": how.height, "keep_aspect": how.resize_mode == "aspect"}
+    taken |= {"channel": how.channel, "page": how.page}
     return taken | {"classes": found.classes} | _from_bits(round(story.get("zeros", 0.0), 3))
 
 
@@ -157,7 +158,7 @@ def teacher(found: Pretrained, config: Config) -> Network:
         )
     if theirs.preprocessing != config.preprocessing:
         differing = [name for name in PREPARED if getattr(theirs, name) != getattr(config, name)]
-        flags = " ".join(f"--{name} {shlex.quote(str(getattr(theirs, name)))}" for name in differing)
+        flags = " ".join(_flag(name, getattr(theirs, name)) for name in differing)
         raise MismatchError(f"{found.path} has learned from images that were prepared otherwise; give {flags}")
     stride = ops.stride(theirs.layers())
     if config.crop % stride:
@@ -208,7 +209,10 @@ def _other_shape(found: Pretrained, config: Config) -> str:
 
 
 def _flag(name: str, value: Any) -> str:
-    return f"--{name.replace('_', '-')} {value}"
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return flag if value else f"no {flag}"
+    return f"{flag} {shlex.quote(str(value))}"
 
 
 def _named(classes: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine import preprocess
 from engine.model import Model
 from service.core.params import SegmentParams
 from service.problems import TooManyPixels
@@ -11,8 +12,7 @@ from service.problems import TooManyPixels
 
 def shape(model: Model, height: int, width: int) -> tuple[int, int]:
     """(height, width) that the network computes: those that the model resizes to, else the image's own, padded."""
-    how = model.preprocessing
-    return model.padded(how.height, how.width) if how.resize_mode == "resize" else model.padded(height, width)
+    return model.padded(*preprocess.size(height, width, model.preprocessing))
 
 
 def pixels(model: Model, image_shape: Sequence[int]) -> int:
@@ -29,7 +29,7 @@ def run_bytes(params: SegmentParams, image_shape: Sequence[int]) -> int:
     model, encoder = params.engine.model, params.encoder
     own, computed = image_shape[0] * image_shape[1], pixels(model, image_shape)
     result = 1 + 4 * len(model.classes) * encoder.wants_logits  # bytes a pixel: the mask, the logits
-    resized = model.preprocessing.resize_mode == "resize"
+    resized = model.preprocessing.resize_mode != "pad"
     fitted = 3 * computed + result * (computed + own * resized)
     encoded = encoder.memory(own, len(model.classes))
     split = encoder.split_memory(own, len(model.classes)) if params.objects.split else 0

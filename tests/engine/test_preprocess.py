@@ -83,3 +83,28 @@ def test_resize_is_linear_between_pixels() -> None:
     ramp = np.array([0, 100], np.uint8).reshape(1, 2, 1)
     assert preprocess.resize(ramp, 1, 4).ravel().tolist() == [0, 25, 75, 100]
     assert preprocess.resize_nearest(ramp, 2, 4)[..., 0].tolist() == [[0, 0, 100, 100]] * 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "becomes"),
+    [
+        ((480, 640), (96, 128)),
+        ((640, 480), (128, 96)),
+        ((64, 64), (128, 128)),
+        ((1000, 1), (128, 1)),
+        ((3, 7), (55, 128)),
+    ],
+)
+def test_an_aspect_is_kept(shape: tuple[int, int], becomes: tuple[int, int]) -> None:
+    how = Preprocessing("aspect", height=128, width=128)
+    assert preprocess.size(*shape, how) == becomes
+    image = np.zeros((*shape, 3), np.uint8)
+    prepared = preprocess.preprocess(image, how)
+    assert prepared.shape[:2] == becomes
+    assert preprocess.postprocess(prepared, shape, how).shape[:2] == shape
+
+
+def test_an_image_fits_into_both_sides() -> None:
+    how = Preprocessing("aspect", height=64, width=128)
+    assert preprocess.size(100, 100, how) == (64, 64)
+    assert preprocess.size(100, 400, how) == (32, 128)

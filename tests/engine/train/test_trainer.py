@@ -298,11 +298,11 @@ def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
         tiny(Path("data"), Path("out"), **wrong)
 
 
-@pytest.mark.parametrize("resize", [0, 32])
+@pytest.mark.parametrize(("resize", "keep_aspect"), [(0, False), (32, False), (32, True)], ids=["own", "32", "aspect"])
 def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(
-    resize: int, data: Path, tmp_path: Path
+    resize: int, keep_aspect: bool, data: Path, tmp_path: Path
 ) -> None:
-    run = Trainer(tiny(data, tmp_path / "run", contrast="stretch", resize=resize))
+    run = Trainer(tiny(data, tmp_path / "run", contrast="stretch", resize=resize, keep_aspect=keep_aspect))
     run.run()
     path = export.export(run.checkpoint, tmp_path / "discs.safetensors")
     images = [sample.load()[0] for sample in layouts.samples(data)[:2]]

@@ -24,3 +24,9 @@ def test_what_the_model_computes_is_what_counts() -> None:
 def test_a_model_that_resizes_computes_its_own_size() -> None:
     model = replace(fake_model(), preprocessing=Preprocessing("resize", height=8191, width=64))
     assert cost.pixels(model, (48, 64, 3)) == cost.pixels(model, (9000, 9000, 3)) == 8192 * 64
+
+
+def test_a_model_that_keeps_the_aspect_computes_what_the_image_becomes() -> None:
+    model = replace(fake_model(), preprocessing=Preprocessing("aspect", height=128, width=128))
+    assert cost.pixels(model, (480, 640, 3)) == 96 * 128
+    assert cost.pixels(model, (100, 1000, 3)) == 16 * 128
