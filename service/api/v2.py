@@ -22,7 +22,8 @@ from service.api import oip, upload
 from service.api.memory import PiecesResponse, held_by
 from service.api.oip import INPUT, LABELS, MASK, OUTPUTS, InferRequest
 from service.api.openapi import BYTES, problem_responses
-from service.api.running import Running
+from service.api.raw_route import RawRoute
+from service.api.running import Running, running_service
 from service.api.timing import in_time, joules_header, milliseconds, server_timing
 from service.codec.encoders import ENCODERS, labelled
 from service.codec.pixels import Mask
@@ -38,6 +39,7 @@ EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
 FIXED = "the setting `model` names the models, which are served as long as the server runs"
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+raw = APIRouter(route_class=RawRoute)
 LOAD_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 REFUSALS = problem_responses(401, 403, 404, 422)
 BODY = {
@@ -49,6 +51,12 @@ BODY = {
         },
     }
 }
+
+
+def named(*parameters: str) -> dict[str, Any]:
+    """Those of a raw route's path, for OpenAPI."""
+    text = {"in": "path", "required": True, "schema": {"type": "string"}}
+    return {"parameters": [{"name": name, **text} for name in parameters]}
 
 
 def known(name: str, service: Running, version: str = VERSION) -> Engine:
@@ -136,14 +144,16 @@ async def model_ready(engine: Known, service: Running) -> JSONResponse:
     return JSONResponse({"name": engine.model.name, "ready": True})
 
 
-@router.post("/models/{name}/infer", response_class=Response, responses=problem_responses(), openapi_extra=BODY)
-@router.post(
+@raw.post(
+    "/models/{name}/infer", response_class=Response, responses=problem_responses(), openapi_extra=BODY | named("name")
+)
+@raw.post(
     "/models/{name}/versions/{version}/infer",
     response_class=Response,
     responses=problem_responses(),
-    openapi_extra=BODY,
+    openapi_extra=BODY | named("name", "version"),
 )
-async def infer(engine: Known, request: Request, service: Running) -> Response:
+async def infer(request: Request) -> Response:
     """Of images uint8 [n, h, w, 3] the output `mask`: uint8 [n, h, w], what /segment gives, 0/255 or class indices.
 
     Where it is asked for, the output `labels`: uint16 [n, h, w], numbers of objects as in format labels.
@@ -151,6 +161,8 @@ async def infer(engine: Known, request: Request, service: Running) -> Response:
     Parameters: `threshold`, `channel`, `timeout` in microseconds, `priority` (2 and above is low); of labels `split`
     and `min_area`. A tensor is one page, so `page` may be 0 alone, and what the model names of files does not matter.
     """
+    service = await running_service(request)
+    engine = known(service=service, **request.path_params)
     await service.lifecycle.require_room()
     body = await upload.body(request, service)
     length, memory = request.headers.get(oip.LENGTH_HEADER), held_by(request)
@@ -263,3 +275,6 @@ def _count(asked: InferRequest, name: str, unit: str) -> int:
     if not (type(value) is int and value >= 0):
         raise BadTensor(f"the parameter {name!r} is a whole number of {unit}")
     return value
+
+
+router.include_router(raw)
