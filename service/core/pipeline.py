@@ -4,7 +4,7 @@
     decode  the bytes of a file → pixels              codec
     queue   pixels → a batch of one padded shape      codec, which then is free
     engine  a batch → a mask of each, logits if asked engine
-    encode  a mask → the bytes of the response        engine where that is brief and nothing waits, else codec
+    encode  a mask → the bytes of the response        the answering one where that is brief and nothing waits, else codec
 
 Neither decoding nor encoding ever runs in the event loop, nor what is small behind what is large (`core.threads`).
 """
@@ -200,7 +200,8 @@ class Pipeline:
             return pieces
 
         size = cost.run_bytes(params, decoded.image.shape)
-        encoding = self._threads.after(inferring, encode, size, in_place=lambda: encoder.brief and not self._queue.busy)
+        brief = encoder.brief and size <= SMALL_BYTES
+        encoding = self._threads.after(inferring, encode, size, in_place=lambda: brief and not self._queue.busy)
         response = SegmentResponse(await asyncio.wrap_future(encoding), seconds, decoded.taken)
         held.hold(0)
         memory.grow(response.size)
