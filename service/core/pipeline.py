@@ -4,7 +4,7 @@
     decode  the bytes of a file → pixels              codec
     queue   pixels → a batch of one padded shape      codec, which then is free
     engine  a batch → a mask of each, logits if asked engine
-    encode  a mask → the bytes of the response        the answering one where that is brief and nothing waits, else codec
+    encode  a mask → the bytes of the response        that of answers where it is brief and nothing waits, else codec
 
 Neither decoding nor encoding ever runs in the event loop, nor what is small behind what is large (`core.threads`).
 """
