@@ -21,7 +21,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-ray test-wheel test-dashboard test-image test-fuzz test-networks test-workers test-gpu trainer check format bench sanitize clean
+.PHONY: help setup serve test test-ray test-wheel test-dashboard test-image test-fuzz test-networks test-workers test-gpu gpu-day trainer check format bench sanitize clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -56,6 +56,9 @@ test-cost: $(DEV)/.installed  ## CPU seconds of the costliest files and answers,
 
 test-gpu:  ## build, test and measure on this machine's GPU with the Python that is there; needs no network
 	tests/gpu.sh $(ARGS)
+
+gpu-day:  ## on a GPU, in 8 minutes: train a student of TEACHER=FILE, and measure in its pauses; goes on where it stopped
+	tests/gpu_day.sh
 
 trainer: $(DEV)/.installed  ## install what training needs, PyTorch above all, into .venv-dev
 

@@ -16,7 +16,7 @@ PYTHON=${PYTHON:-python3}
 OUT=${OUT:-runs/gpu}
 DEVICE=${DEVICE:-cuda:0}
 QUICK_S=${QUICK_S:-120}
-QUICK="build look test compare"
+QUICK=${QUICK:-build look test compare}
 export DEVICE PYTHONUNBUFFERED=1
 
 build() {
