@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pkgutil
@@ -80,7 +81,8 @@ def main(descriptor: int) -> int:
     if not packet:
         return 0
     child = Child(Orders.of(packet), line, Table(descriptors[0]), descriptors[1:])
-    Path("/proc/self/comm").write_text(f"mbunet-{child.orders.name}")  # for whoever looks with ps or top
+    with contextlib.suppress(OSError):  # for whoever looks with ps or top
+        Path("/proc/self/comm").write_text(f"mbunet-{child.orders.name}")
     row = child.row
     row.pid = os.getpid()
     logs.configure(lambda dropped: setattr(row, "log_dropped", dropped))
