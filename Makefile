@@ -51,8 +51,8 @@ test-ray: $(DEV)/.ray  ## segment and serve by a Ray cluster of two nodes and ki
 test-fuzz: $(DEV)/.installed  ## decode 10,000 broken image files of every format
 	$(DEV)/bin/python -m pytest -m slow tests/engine/images $(ARGS)
 
-test-cost: $(DEV)/.installed  ## CPU seconds of the costliest files and answers, and an hour's search for worse; needs a quiet machine
-	COST_SEARCH_S=3600 $(DEV)/bin/python -m pytest -m slow -s tests/service/test_cost.py $(ARGS)
+test-cost: $(DEV)/.installed  ## what one client costs and others wait, and an hour's search for worse; needs a quiet machine
+	COST_SEARCH_S=3600 $(DEV)/bin/python -m pytest -m slow -s tests/service/test_share.py tests/service/test_cost.py $(ARGS)
 
 test-gpu:  ## build, test and measure on this machine's GPU with the Python that is there; needs no network
 	tests/gpu.sh $(ARGS)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.images import orientation, pillow, profile
+from engine.images.bands import row_bands
 from engine.images.errors import DamagedImageError
 from engine.images.limits import PARTS, Allowance, check_parts, check_sample_bytes, check_size
 from engine.images.reading import Reading
@@ -111,7 +112,9 @@ def _deep(chunks: Chunks, allowed: Allowance) -> tuple[Raster, int]:
         mode = "RGB" if chunks.color == RGB else "RGBA"
         high, turn = _decoded(file, f"{mode};16B", allowed)
         low, _ = _decoded(file, f"{mode};16L", allowed)
-        samples = high.astype(np.uint16) << np.uint16(8) | low
+        samples = np.empty(high.shape, np.uint16)
+        for rows in row_bands(samples):
+            samples[rows] = high[rows].astype(np.uint16) << np.uint16(8) | low[rows]
     alpha = _keyed(samples, chunks.transparent)
     if chunks.color in (GREY_ALPHA, RGBA):
         samples, alpha = samples[:, :, :-1], samples[:, :, -1]
@@ -133,7 +136,10 @@ def _keyed(samples: NDArray[Any], transparent: bytes) -> NDArray[np.uint16] | No
     if len(transparent) != 2 * count:
         return None
     key = np.frombuffer(transparent, ">u2").astype(np.uint16)
-    return np.where((samples == key).all(axis=2), 0, 65535).astype(np.uint16)
+    alpha = np.empty(samples.shape[:2], np.uint16)
+    for rows in row_bands(samples):
+        alpha[rows] = np.where((samples[rows] == key).all(axis=2), np.uint16(0), np.uint16(65535))
+    return alpha
 
 
 def _is_brief_xmp(content: bytes) -> bool:

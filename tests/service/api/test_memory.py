@@ -11,14 +11,17 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from PIL import Image
+from websockets.frames import Frame, Opcode
 
 from service import problems
 from service.api.memory import AT_ONCE
 from service.app import create_app
 from service.settings import Settings
 from tests.pictures import file_of, photo
+from tests.service.api.test_websocket_limits import HANDSHAKE
 from tests.service.fakes import PATIENCE, FakeEngine, serving
 from tests.service.test_app import PNG, assert_lives_on, assert_problem, connection
+from tests.service.test_faults import Forgetful
 
 MEMORY = 2**22
 LARGE = file_of(Image.new("RGB", (700, 700)))  # 6 MB to decode
@@ -65,6 +68,36 @@ def test_unfinished_bodies_are_counted_as_they_come_and_leave_room_for_small_one
         assert_lives_on(narrow)
     while held(app):
         pass
+
+
+def test_who_takes_and_finishes_nothing_is_forgotten_after_his_time() -> None:
+    """12 who read no answer, 4 websockets that read none, 12 bodies that lack their end."""
+    settings = Settings(memory_bytes=2**25, stall_ms=100, upload_ms=300)
+    app = create_app(FakeEngine(batches=Forgetful()), settings)
+    image = file_of(Image.new("RGB", (1200, 1200)))
+    head = "POST /segment?format=probability HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+    whole = f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image
+    unfinished = f"{head}Content-Length: {2**20}\r\n\r\n".encode() + bytes(2**20 - 1)
+    with serving(app) as client, ExitStack() as stack:
+        for number in range(12):
+            for first in (whole, unfinished):
+                idle(stack, client).sendall(first)
+            if number < 4:
+                raw = idle(stack, client)
+                raw.sendall(HANDSHAKE.replace("/stream", "/stream?format=probability").encode())
+                raw.sendall(Frame(Opcode.BINARY, image).serialize(mask=True))
+            assert held(app) <= settings.memory_bytes
+        while held(app) > 2 * 4 * len(image):  # what websockets keep that were told that there is no memory
+            assert held(app) <= settings.memory_bytes
+        assert_lives_on(client)
+
+
+def idle(stack: ExitStack, client: httpx.Client) -> socket.socket:
+    """A connection that never reads."""
+    raw = stack.enter_context(socket.socket())
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect((client.base_url.host, client.base_url.port or 0))
+    return raw
 
 
 def is_refused(raw: socket.socket) -> bool:
