@@ -240,7 +240,8 @@ class Session:
         with self._lock:
             self._lost = True
             unanswered, self._pending = self._pending, {}
-            self._line.close()
+        with contextlib.suppress(OSError):  # not closed: another thread may be about to write, and its number be taken
+            self._line.shutdown(socket.SHUT_RDWR)
         for pending in unanswered.values():
             if pending.asked.set_running_or_notify_cancel():
                 pending.asked.set_exception(Unavailable(GONE, headers=RETRY))

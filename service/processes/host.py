@@ -112,11 +112,10 @@ class FrontEnd(threading.Thread):
             log.exception("a front end is given up")
         finally:
             self._host.forget(self)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # not closed: the engine's thread may be about to write
                 self._line.shutdown(socket.SHUT_RDWR)
             for future in list(self._asked.values()):
                 future.cancel()
-            self._line.close()
 
     def show(self, catalog: Catalog, descriptors: Sequence[int] = ()) -> None:
         """These models are served from now on; the old ones can still be named."""
