@@ -16,7 +16,11 @@ def samples(config: Config, selection: Selection | None = None) -> list[Sample]:
     Of images with several channels or pages `selection` chooses, by default the run's own.
     """
     selection = selection or config.selection
-    own = dataset.grouped(layouts.samples(config.data, selection), config.group)
+    return with_held(dataset.grouped(layouts.samples(config.data, selection), config.group), config, selection)
+
+
+def with_held(own: list[Sample], config: Config, selection: Selection) -> list[Sample]:
+    """The samples `own` of a run's folder, and those that it holds from another; raises DataError."""
     if not isinstance(config.validation, str):
         return own
     taken = {sample.name for sample in own}
@@ -24,4 +28,5 @@ def samples(config: Config, selection: Selection | None = None) -> list[Sample]:
         replace(sample, part=VALIDATION, name=f"validation/{sample.name}" if sample.name in taken else sample.name)
         for sample in layouts.samples(config.validation, selection)
     ]
-    return [replace(sample, part=TRAINING) for sample in own if sample.part != VALIDATION] + held
+    learned = [replace(sample, part=sample.part or TRAINING) for sample in own if sample.part != VALIDATION]
+    return learned + held

@@ -252,13 +252,15 @@ def _is_checkpoint(model: str) -> bool:
 
 def data(args: argparse.Namespace) -> int:
     """Look at a folder of images and masks, and say everything that is wrong with it."""
+    from engine.train import split
     from engine.train.config import Config
     from engine.train.data import dataset, layouts
     from engine.train.data.check import check
 
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
     found = layouts.recognize(args.data, config.selection)
-    found = replace(found, samples=dataset.grouped(found.samples, config.group))
+    grouped = dataset.grouped(found.samples, config.group)
+    found = replace(found, samples=split.with_held(grouped, config, config.selection))
     print(f"{args.data}: {found.layout}, {len(found.samples)} samples")
     if found.classes:
         print(f"classes: {', '.join(found.classes)}")

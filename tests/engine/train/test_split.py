@@ -1,0 +1,33 @@
+"""A run's samples by their folder: those of another one are held, the data set's own test part is left alone."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from engine.train import split
+from engine.train.config import Config
+from engine.train.data import layouts
+from engine.train.data.check import check
+
+
+def test_images_that_both_folders_have_are_told(data: Path, tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    for part in ("images", "masks"):
+        (held / part).mkdir(parents=True)
+        shutil.copy(data / part / "disc00.png", held / part / "copy.png")
+    config = Config(str(data), "", validation=str(held))
+    found = layouts.recognize(data)
+    everything = split.with_held(found.samples, config, config.selection)
+    told = [fault.what for fault in check(replace(found, samples=everything), 0, config.share, 0)]
+    assert told == ["is held for validation, and equal to disc00.png on the other side"]
+
+
+def test_a_test_part_stays_one_where_validation_has_its_own_folder(data: Path, tmp_path: Path) -> None:
+    (data / "index.csv").write_text("name,part\ndisc00,test\ndisc01,validation\n")
+    held = tmp_path / "held"
+    shutil.copytree(data, held)
+    parts = {sample.name: sample.part for sample in split.samples(Config(str(data), "", validation=str(held)))}
+    assert (parts["disc00"], parts["disc02"], parts["validation/disc02"]) == ("test", "training", "validation")
+    assert "disc01" not in parts
