@@ -7,18 +7,23 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.train.data.dataset import VOID
+
 THRESHOLDS = tuple(round(k / 20, 2) for k in range(1, 20))
 WORTH = 0.002  # Dice that another threshold must gain over 1/2 to be taken
 
 
 def dice(labeled: Iterable[tuple[NDArray[np.float64], NDArray[np.uint8]]]) -> dict[float, float]:
-    """Mean Dice over images by THRESHOLDS of pairs (probabilities [h, w], mask [h, w]); those without foreground in
-    mask and prediction are left out, as everywhere."""
+    """Mean Dice over images by THRESHOLDS of pairs (probabilities [h, w], mask [h, w]).
+
+    Images without foreground in mask and prediction are left out, and pixels that are VOID, as everywhere.
+    """
     scores = []
     for probabilities, mask in labeled:
-        level = np.searchsorted(THRESHOLDS, probabilities.ravel(), side="right")  # how many thresholds it reaches
-        reached = [np.cumsum(_counts(level[chosen])[::-1])[::-1][1:] for chosen in (mask.ravel() != 0, slice(None))]
-        both, predicted, true = reached[0], reached[1], int((mask != 0).sum())
+        known = mask != VOID
+        level = np.searchsorted(THRESHOLDS, probabilities[known], side="right")  # how many thresholds it reaches
+        reached = [np.cumsum(_counts(level[chosen])[::-1])[::-1][1:] for chosen in (mask[known] != 0, slice(None))]
+        both, predicted, true = reached[0], reached[1], int((mask[known] != 0).sum())
         with np.errstate(invalid="ignore"):
             scores.append(2 * both / (predicted + true))
     if not scores:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,6 +24,12 @@ def progress(items: Iterable[T], unit: str) -> Iterator[T]:
             rate = done / max(time.monotonic() - started, 1e-9)
             line = f"{'#' * filled:.<{BAR}} {done}/{total} {unit}s, {rate:.1f}/s"
             print(line, end="\n" if done == total else "\r", file=sys.stderr, flush=True)
+
+
+def seconds_since_start() -> float:
+    """How long this process has been there: starting Python and what is imported takes seconds too."""
+    ticks = float(Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

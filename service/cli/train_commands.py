@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from service.cli.terminal import progress
 
 if TYPE_CHECKING:
     from engine.model import Model, Preprocessing
-    from engine.train.data.dataset import Parts
+    from engine.train.data.dataset import Parts, Sample
     from engine.train.data.files import DataError
     from engine.train.evaluate import Segments
 
@@ -72,7 +73,7 @@ def _train_all(given: dict[str, Any]) -> int:
 
     if "minutes" in given and "samples" in given:
         raise UserError("a budget is one of --minutes or of --samples, not both")
-    recipe = Recipe(given)
+    recipe = Recipe(given, gone=terminal.seconds_since_start())
     with _interrupts(recipe.stop):
         outcome = recipe.run()
     print("", *outcome.summary, "next:", *(f"  {command}" for command in outcome.commands), sep="\n")
@@ -199,12 +200,27 @@ def evaluate(args: argparse.Namespace) -> int:
     if confused := evaluate.confusion_table(rows, engine.class_names):
         print(f"\n{confused}\n")
     print(f"expected calibration error of the probabilities: {evaluate.calibration_error(rows):.4f}")
+    if args.thresholds:
+        scored = {row.name for row in rows}
+        print(f"\n{_thresholds(args, [sample for sample in samples if sample.name in scored])}")
     if args.objects:
         print(f"\nobjects of at least {args.objects} pixels, matched above an IoU of .5:")
         print(evaluate.object_table(rows))
     if failures:
         print(f"{len(failures)} images could not be scored")
     return 1 if failures else 0
+
+
+def _thresholds(args: argparse.Namespace, samples: Sequence[Sample]) -> str:
+    """The scores of many thresholds on `samples`, as text."""
+    from engine.train import thresholds
+
+    with _scored(args) as engine:
+        if engine.class_names:
+            raise UserError("several classes have no threshold: the most probable one is taken")
+        loaded = (sample.load() for sample in progress(samples, "image"))
+        scores = thresholds.dice((engine.probabilities(image)[..., 0], mask) for image, mask in loaded)
+    return thresholds.table(scores, thresholds.best(scores))
 
 
 def _model(name: str) -> Model:
@@ -254,8 +270,9 @@ def data(args: argparse.Namespace) -> int:
     """Look at a folder of images and masks, and say everything that is wrong with it."""
     from engine.train import split
     from engine.train.config import Config
-    from engine.train.data import dataset, layouts
+    from engine.train.data import dataset, facts, layouts
     from engine.train.data.check import check
+    from engine.train.recipe import plan
 
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
     found = layouts.recognize(args.data, config.selection)
@@ -271,22 +288,31 @@ def data(args: argparse.Namespace) -> int:
     for label, values in (("strata", strata), ("split groups", split_groups)):
         if values - {""}:
             print(f"{label}: {len(values)}")
-    faults = check(
-        found,
-        args.classes or len(found.classes),
-        config.share,
-        config.seed,
-        lambda samples: progress(samples, "sample"),
-    )
-    if not any(fault.stops for fault in faults):
-        sizes = sorted({sample.size for sample in found.samples})
-        print(f"sizes (w, h): {len(sizes)}, from {sizes[0]} to {sizes[-1]}")
+    seen: list[facts.SampleFacts] = []
+    classes = args.classes or len(found.classes)
+    faults = check(found, classes, config.share, config.seed, lambda samples: progress(samples, "sample"), seen.append)
+    if seen:
+        names = found.classes or tuple(f"class {k}" for k in range(classes))
+        looks = facts.of_samples(seen, names)
+        print(*looks.lines, *(f"from which follows: {choice}" for choice in plan.of_folder(looks)), sep="\n")
     if not faults:
         print("nothing is wrong")
+    if not any(fault.stops for fault in faults):
+        print(f"next: {_train_command(args)}")
+    if not faults:
         return 0
     rows = [{"file": _below(fault.file, args.data), "what is wrong": fault.what} for fault in faults]
     print(f"\n{terminal.table(rows)}\n\n{len(faults)} faults in {len({fault.file for fault in faults})} files")
     return 1
+
+
+def _train_command(args: argparse.Namespace) -> str:
+    """That for the folder of `data check`, with what was given there."""
+    given = flags.training_of(args, *DATA_SETTINGS)
+    words = [f"--{name} {shlex.quote(str(value))}" for name, value in given.items()]
+    if args.classes:
+        words.append("--classes background " + " ".join(f"NAME{k}" for k in range(1, args.classes)))
+    return " ".join(["mbunet train", shlex.quote(str(args.data)), "-o", f"runs/{args.data.resolve().name}", *words])
 
 
 def _below(file: Path, folder: Path) -> str:
@@ -350,6 +376,8 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     flags.add_training(command, *DATA_SETTINGS)
     flags.renamed(command, "--share", "--validation")
     command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)
+    curve = "print mean Dice by thresholds from .05 to .95, the best marked: mbunet export --threshold takes it"
+    command.add_argument("--thresholds", action="store_true", help=curve)
     command.add_argument("--otsu", action="store_true", help="score Otsu's threshold beside the model")
     objects = "score objects of at least N pixels too, without splitting those that touch and with it (N: 1)"
     command.add_argument("--objects", type=flags.count, nargs="?", const=1, metavar="N", help=objects)

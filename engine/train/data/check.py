@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from engine import preprocess
 from engine.images import Pixels
-from engine.train.data import files
+from engine.train.data import facts, files
 from engine.train.data.dataset import VOID, Dataset, Fault, Sample, split
+from engine.train.data.facts import SampleFacts
 from engine.train.data.files import DataError
 
 T = TypeVar("T")
@@ -49,15 +50,17 @@ def check(
     share: float,
     seed: int,
     watch: Callable[[Sequence[Sample]], Iterable[Sample]] = lambda samples: samples,
+    tell: Callable[[SampleFacts], None] = lambda facts: None,
 ) -> list[Fault]:
     """All faults of a recognised folder, every file opened.
 
     `classes` above 0 means masks of class indices; `share` and `seed` are those of the split into training and
-    validation. `watch` goes through the samples, with a progress bar, for example.
+    validation. `watch` goes through the samples, with a progress bar, for example; `tell` is told what each that can be
+    used looks like.
     """
     faults, seen = list(found.faults), []
     for sample in watch(found.samples):
-        of_sample, kept = _look(sample, classes)
+        of_sample, kept = _look(sample, classes, tell)
         faults += of_sample
         seen += [kept] if kept else []
     occurring = frozenset[int]().union(*(kept.classes for kept in seen))
@@ -68,7 +71,7 @@ def check(
     return faults + _leaks(seen, share, seed)
 
 
-def _look(sample: Sample, classes: int) -> tuple[list[Fault], _Seen | None]:
+def _look(sample: Sample, classes: int, tell: Callable[[SampleFacts], None]) -> tuple[list[Fault], _Seen | None]:
     """One sample: what is wrong with its image, with its mask, and with both together."""
     faults: list[Fault] = []
     image = _read(partial(files.read_image, sample.image, sample.selection), sample.image, faults)
@@ -82,6 +85,7 @@ def _look(sample: Sample, classes: int) -> tuple[list[Fault], _Seen | None]:
     if len(sound) < len(parts):
         return faults, None
     whole = np.maximum.reduce(sound)
+    tell(facts.of_sample(image, whole, classes))
     if not classes:
         faults += _foreground(sample, grey, whole)
     return faults, _Seen(sample, _thumbnail(grey), image.shape, frozenset(np.unique(whole).tolist()) - {VOID})

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine import images
 from engine.images import Pixels
+from engine.train.data.dataset import VOID
 
 EDGE = 2  # pixels: what lies so near to an edge of its class is its rim
 GREY_RANGE = (0.005, 0.995)  # quantiles between which an image's grey range lies
@@ -35,10 +36,10 @@ class SampleFacts:
 
 def of_sample(image: Pixels, mask: NDArray[np.uint8], classes: int = 0) -> SampleFacts:
     """Facts of image [h, w, 3] and mask [h, w]; of the foreground alone where `classes` is 0."""
-    shown = [mask == k for k in range(1, classes)] if classes else [mask != 0]
+    shown = [mask == k for k in range(1, classes)] if classes else [(mask != 0) & (mask != VOID)]
     areas = np.zeros(1, np.int64)
-    if mask.any():
-        labels, _ = images.label((mask != 0).astype(np.uint8))
+    if any(part.any() for part in shown):
+        labels, _ = images.label(np.logical_or.reduce(shown).astype(np.uint8))
         areas = np.bincount(labels.ravel())[1:]
     return SampleFacts(
         size=(mask.shape[1], mask.shape[0]),

@@ -48,6 +48,11 @@ def options(config: Config, lost: float | None, improving: bool, minutes: float)
     return [(option, changed) for _, option, changed in sorted(found, key=lambda entry: entry[0])]
 
 
+def is_another_network(changed: Config, config: Config) -> bool:
+    """Whether an image costs something else by `changed`."""
+    return (changed.layers(), changed.zeros) != (config.layers(), config.zeros)
+
+
 def untrained(config: Config) -> Model:
     """A model of `config` with random weights: what it costs does not depend on what they are."""
     network = Network(config.layers(), ramp=config.ramp)

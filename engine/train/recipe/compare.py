@@ -41,7 +41,11 @@ class Compared:
     @property
     def remarks(self) -> list[str]:
         """What must be said aloud, of bits and of full precision."""
-        return [f"{who}: {remark}" for who, found in self.scores.items() if who != OTSU for remark in found.remarks]
+        scores = self.scores
+        said = [f"{who}: {remark}" for who, found in scores.items() if who != OTSU for remark in found.remarks]
+        if OTSU in scores and scores[OTSU].headline > scores[BITS].headline:
+            said.append(f"{OTSU} is better than the bits: {scores[OTSU].headline:.3f}")
+        return said
 
     def most_different(self, count: int) -> list[str]:
         """Names of the images where bits are furthest below full precision; without it, where bits are worst."""

@@ -57,16 +57,22 @@ class Outcome:
 class Recipe:
     """`Recipe(given).run()`; `given` are settings of `Config` by name, data and out among them, that stand as they are.
 
-    The budget is `minutes`, of everything, or `samples`, of training alone. `say` is told what happens.
+    The budget is `minutes`, of everything, or `samples`, of training alone. `say` is told what happens; `gone` are the
+    seconds that the command has taken so far.
     """
 
     def __init__(
-        self, given: Mapping[str, Any], say: Callable[[str], None] = print, clock: Clock = time.monotonic
+        self,
+        given: Mapping[str, Any],
+        say: Callable[[str], None] = print,
+        clock: Clock = time.monotonic,
+        gone: float = 0.0,
     ) -> None:
         self.given = dict(given)
         self.out, self.data = Path(given["out"]), str(given["data"])
         self._say, self._clock = say, clock
-        self._started = clock()
+        self._started = clock() - gone
+        self._computed = 0.0 if gone else time.process_time()  # before that start
         self._trainer: Trainer | None = None
         self._asked_to_stop = False
         if (self.out / "checkpoint.pt").is_file():
@@ -284,7 +290,13 @@ class Recipe:
         held = evenly(self._held(base), base.validate_on)
         evaluated = speed.evaluation_pixels(held, base) / measured.pixels
         proven = 2 * min(self._median_pixels(held, base), export.PROVEN**2) + sum(h * w for h, w in export.PROOF_SIZES)
-        return OVERHEAD + evaluated * (1 + ENGINE_SHARE) + proven / measured.proven + self._price_seconds()
+        measurable = evaluated * (1 + ENGINE_SHARE) + proven / measured.proven
+        return OVERHEAD * self._slowness() + measurable + self._price_seconds()
+
+    def _slowness(self) -> float:
+        """Seconds on the wall for one of computing, as others share the machine; 1 where nobody does."""
+        computed = time.process_time() - self._computed
+        return max(1.0, (self._clock() - self._started) / computed) if computed > 0 else 1.0
 
     def _median_pixels(self, held: list[Sample], base: Config) -> int:
         return speed.evaluation_pixels(held, base) // max(len(held), 1)
@@ -409,9 +421,11 @@ class Recipe:
         asked = replace(config, minutes=self.minutes, samples=self.given.get("samples", config.samples))
         found = advice.options(asked, lost, improving, self.minutes)
         image = advice.typical([sample.load(len(config.classes))[0] for sample in held[: advice.MOST_ROUNDS]])
-        models = [format.load(self.model), *(advice.untrained(changed) for _, changed in found)]
+        other = {option: changed for option, changed in found if advice.is_another_network(changed, config)}
+        models = [format.load(self.model), *map(advice.untrained, other.values())]
         ms = advice.price(models, image, self._price_seconds())
-        priced = [replace(option, ms=cost) for (option, _), cost in zip(found, ms[1:], strict=True)]
+        costs = dict(zip(other, ms[1:], strict=True))
+        priced = [replace(option, ms=costs.get(option, ms[0])) for option, _ in found]
         height, width = image.shape[:2]
         with Engine.load(models[0]) as engine:
             where = f"Milliseconds of an image of {width} x {height} pixels on {engine.device}, kernel {engine.kernel}."
@@ -423,7 +437,7 @@ class Recipe:
 
 def _what(stage: Stage, config: Config) -> str:
     budget = f"{config.minutes:.1f} minutes" if config.minutes else f"{config.samples} samples"
-    kind = "the teacher" if stage.full_precision else f"activations of {_bits(config)}, {config.zeros:.0%} zeros"
+    kind = "full precision" if stage.full_precision else f"activations of {_bits(config)}, {config.zeros:.0%} zeros"
     return f"{budget}, {kind}, width {config.width}, crops of {config.crop}"
 
 

@@ -36,7 +36,7 @@ def measure(config: Config) -> Speed:
         return rng.integers(0, 256, (side, side, 3), np.uint8), rng.integers(0, 2, (side, side), np.uint8)
 
     with tempfile.TemporaryDirectory() as folder:
-        run = Trainer(replace(config, out=folder, init="", teacher=""), noise, quiet=True)
+        run = Trainer(replace(config, out=folder, init=""), noise, quiet=True)
         return Speed(run.speed(STEPS), _evaluated(run), _proven(run))
 
 

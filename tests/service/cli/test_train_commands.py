@@ -31,7 +31,25 @@ def test_a_sound_folder_is_called_that(capsys: pytest.CaptureFixture[str]) -> No
     assert cli.main(["data", "check", str(NUCLEI)]) == 0
     out = capsys.readouterr().out
     assert "images and masks, 4 samples" in out
+    assert "sizes (w x h): 256 x 256, 320 x 256" in out
+    assert re.search(r"foreground: 26\.\d+% of all pixels, in 4 of 4 samples", out)
     assert "nothing is wrong" in out
+    assert out.endswith(f"next: mbunet train {NUCLEI} -o runs/nuclei\n")
+
+
+def test_the_next_command_has_what_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "check", str(NUCLEI), "--seed", "3", "--group", "^(.)"]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith(f"next: mbunet train {NUCLEI} -o runs/nuclei --seed 3 --group '^(.)'\n")
+
+
+def test_the_curve_of_thresholds_is_drawn_beside_the_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["eval", "nuclei-small", str(NUCLEI), "--threads", "1", "--thresholds"]) == 0
+    out = capsys.readouterr().out
+    mean = re.search(r"^all +4 +([\d.]+)", out, re.MULTILINE)
+    assert mean
+    assert re.search(rf"^0\.50  {mean[1]}", out, re.MULTILINE)
+    assert out.count("  <\n") == 1
 
 
 def test_every_problem_is_named_and_the_status_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

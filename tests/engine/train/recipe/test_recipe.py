@@ -11,7 +11,10 @@ import torch
 
 from engine import format
 from engine.train import checkpoint, trainer
+from engine.train.evaluate import Row
+from engine.train.metrics import Counts
 from engine.train.recipe import advice, run
+from engine.train.recipe.compare import Compared
 from engine.train.recipe.run import Recipe
 from engine.train.trainer import Interrupted, ResumeError, Trainer
 
@@ -87,3 +90,12 @@ def test_a_folder_of_one_part_is_not_mistaken_for_a_recipe(data: Path, tmp_path:
     (tmp_path / "checkpoint.pt").touch()
     with pytest.raises(ResumeError, match="--bits-only"):
         Recipe(given(data, tmp_path))
+
+
+def test_a_baseline_that_is_better_is_said_aloud() -> None:
+    bits = [Row("a", "", Counts(5, 5, 5, 85), otsu=Counts(10, 0, 0, 90))]
+    found = Compared(bits, [Row("a", "", Counts(9, 1, 1, 89))])
+    assert found.lost == pytest.approx(0.4)
+    assert found.remarks == ["Otsu's threshold is better than the bits: 1.000"]
+    never = Compared([Row("a", "", Counts(0, 0, 10, 90))], [])
+    assert never.remarks[0] == "bits: never found: foreground"
