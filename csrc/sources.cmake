@@ -2,7 +2,7 @@
 # (tests/native/sources.py, which reads nothing but lines like these).
 set(shared_sources memory_plan.cpp network.cpp)
 set(module_sources binding.cpp contrast.cpp cpu/peak.cpp)
-set(cpu_sources cpu/doubling.cpp cpu/execute.cpp cpu/kernels/portable.cpp cpu/kernels/probe.cpp cpu/layout.cpp cpu/packed_weights.cpp cpu/pixel_rows.cpp
+set(cpu_sources cpu/doubling.cpp cpu/execute.cpp cpu/execute_head.cpp cpu/kernels/portable.cpp cpu/kernels/probe.cpp cpu/layout.cpp cpu/packed_weights.cpp cpu/pixel_rows.cpp
                 cpu/raster.cpp cpu/session.cpp cpu/shape_plan.cpp cpu/sparse_lists.cpp cpu/threads.cpp)
 set(x86_64_sources cpu/kernels/avx2.cpp cpu/kernels/avx512.cpp)
 set(aarch64_sources cpu/kernels/neon.cpp)
