@@ -12,7 +12,8 @@ namespace mbunet::cpu {
 
 namespace {
 
-constexpr size_t kTile = 2048;       // bytes of a plane that one convolution task computes: its inputs stay in L2
+constexpr size_t kTile = 2048;       // bytes of a plane that one task of a step computes
+constexpr size_t kInputs = 1 << 20;  // bytes that one convolution task reads again for every channel: they stay in L2
 constexpr int kTasksPerThread = 16;  // enough that the threads end together
 constexpr int kShortTasks = 2;       // of a step that takes microseconds: beginning a task costs a part of one
 
@@ -143,10 +144,20 @@ void Executor::run_stem(const Step& step, const int32_t* packed, const Image* im
     });
 }
 
+// How many rows one task of a convolution computes at most.
+int Executor::conv_rows(const Step& step) const {
+    const Plane& from = plane(step.inputs[0]);
+    size_t planes = 0;
+    for (int input : step.inputs) planes += static_cast<size_t>(bit_planes(input));
+    const int most = static_cast<int>(kInputs / (planes * from.row)) - (step.conv.kernel - 1);
+    return std::clamp(most, 1, tile_rows(plane(step.output)));
+}
+
 void Executor::run_conv(const Step& step, const SparseLists& lists) {
     if (step.conv.up > 1) return upsample(step, lists);
     const Plane& own = plane(step.output);
-    const int groups = grid_of(step.output).groups, rows = tile_rows(own), tiles = divide_up(own.side, rows);
+    const int groups = grid_of(step.output).groups, tiles = divide_up(own.side, conv_rows(step)),
+              rows = divide_up(own.side, tiles);
     const int parts = parts_for(groups * tiles, pool_.size(), step.channels);
     pool_.run(groups * tiles * parts, [&](int task, int) {
         const int first = task / parts % tiles * rows;
@@ -200,11 +211,11 @@ void Executor::count(const Step& step, const SparseLists& lists, int group_index
         return kernels_.count_dense({from, lists.taps.data(), lists.dense_channels.data(), lists.all, lists.levels},
                                     ranges, first, last);
     const Plane& out = plan_.crosses(network_, step) ? plan_.joint_plane() : plane(step.output);
-    kernels_.count_weighted(
-        {from, lists.taps.data(), lists.terms.data(), lists.weighted_channels.data(),
-         lists.terms.data() + lists.terms.size() - static_cast<size_t>(lists.all_terms), lists.all_terms,
-         network_.tensor(step.output).planes, static_cast<size_t>(step.channels) * out.size},
-        ranges, first, last);
+    kernels_.count_weighted({from, lists.taps.data(), lists.terms.data(), lists.weighted_channels.data(),
+                             lists.terms.data() + lists.terms.size() - static_cast<size_t>(lists.all_terms),
+                             lists.all_terms, network_.tensor(step.inputs[0]).planes,
+                             network_.tensor(step.output).planes, static_cast<size_t>(step.channels) * out.size},
+                            ranges, first, last);
 }
 
 void Executor::run_pool(const Step& step) {

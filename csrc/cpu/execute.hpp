@@ -40,6 +40,7 @@ class Executor {
     // Scratch of a head's logits and masks, of a block of lanes at one row of a tile's `side` positions.
     static size_t head_bytes(const Step& step, int side);
     void run_stem(const Step& step, const int32_t* packed, const Image* images);
+    int conv_rows(const Step& step) const;
     void run_conv(const Step& step, const SparseLists& lists);
     void run_pool(const Step& step);
     void upsample(const Step& step, const SparseLists& lists);

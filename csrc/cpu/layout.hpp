@@ -36,6 +36,17 @@ void with_bytes(size_t bytes, const Run& run) {
         run(std::integral_constant<size_t, 8>{});
 }
 
+// Levels of two bits at 64 lanes: their more significant bits and the others.
+struct TwoBitLevels {
+    uint64_t most, less;
+};
+
+// The higher of two, lane by lane: a less significant bit counts where the other's more significant one does not outdo
+// its own.
+inline TwoBitLevels higher(const TwoBitLevels& a, const TwoBitLevels& b) {
+    return {a.most | b.most, (a.less & (a.most | ~b.most)) | (b.less & (b.most | ~a.most))};
+}
+
 // Where a lane lies: its image, and its first pixel there.
 struct Tile {
     int image, y, x;

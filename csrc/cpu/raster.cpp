@@ -41,11 +41,6 @@ uint64_t interleave_zeros(uint64_t bits) {
     return bits;
 }
 
-// The higher of two levels of two bits, position by position: its more and its less significant bit.
-std::pair<uint64_t, uint64_t> higher(uint64_t most_a, uint64_t less_a, uint64_t most_b, uint64_t less_b) {
-    return {most_a | most_b, (less_a & (most_a | ~most_b)) | (less_b & (most_b | ~most_a))};
-}
-
 // Calls run(tile row, first tile's column, how many) for all tiles, some of a row at a time.
 template <class Run>
 void each_stretch(const Grid& grid, const Run& run) {
@@ -81,10 +76,10 @@ void pool_raster(const Grid& coarse, const Grid& fine_grid, int planes, const ui
             return store(0, either | either >> 1);
         }
         const uint64_t less[2] = {bits_at(fine + fine_words, upper), bits_at(fine + fine_words, upper + 2 * columns)};
-        const auto [tall, low] = higher(most[0], less[0], most[1], less[1]);
-        const auto [highest, rest] = higher(tall, low, tall >> 1, low >> 1);
-        store(0, highest);
-        store(1, rest);
+        const TwoBitLevels rows = higher({most[0], less[0]}, {most[1], less[1]}),
+                           highest = higher(rows, {rows.most >> 1, rows.less >> 1});
+        store(0, highest.most);
+        store(1, highest.less);
     });
 }
 

@@ -19,15 +19,18 @@ uint32_t plane_of(const Network& network, const ShapePlan& plan, int tensor, int
 
 Addresses addresses(const Network& network, const ShapePlan& plan, const Step& step) {
     Addresses found{};
-    for (int input : step.inputs) {
-        const Tensor& tensor = network.tensor(input);
-        for (int c = 0; c < tensor.channels; ++c) found.inputs.push_back(plane_of(network, plan, input, c));
-        for (int c = tensor.channels; c < tensor.bit_planes(); ++c)
-            found.less.push_back(plane_of(network, plan, input, c));
-    }
-    if (const int residual = step.conv.residual.tensor; residual >= 0)
-        for (int c = 0; c < network.tensor(residual).bit_planes(); ++c)
-            found.residual.push_back(plane_of(network, plan, residual, c));
+    const auto add = [&](int tensor, std::vector<Tap>& taps) {
+        const int channels = network.tensor(tensor).channels, planes = network.tensor(tensor).planes;
+        for (int c = 0; c < channels; ++c) {
+            taps.emplace_back();
+            for (int plane = 0; plane < planes; ++plane)
+                taps.back()[static_cast<size_t>(plane)] =
+                    plane_of(network, plan, tensor, (planes - 1 - plane) * channels + c);
+        }
+    };
+    for (int input : step.inputs) add(input, found.inputs);
+    if (step.conv.residual.tensor >= 0) add(step.conv.residual.tensor, found.residual);
+    found.planes = network.tensor(step.inputs[0]).planes;
     found.input = plan.plane(network.tensor(step.inputs[0]));
     found.zero = static_cast<uint32_t>(plan.zero);
     const bool joins = plan.crosses(network, step);  // an upsampling may

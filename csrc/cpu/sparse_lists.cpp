@@ -16,34 +16,38 @@ int32_t half_up(int32_t n) { return (n >> 1) + (n & 1); }  // ceil(n / 2) for ei
 
 // Inputs that count once when they are one, and once when they are zero.
 struct Inputs {
-    std::vector<uint32_t> positive, negative;
+    std::vector<Tap> positive, negative;
 
-    // Fills both up to whole quads with `zero`; returns how many ones that adds: zeros among the negative ones count.
-    int fill(uint32_t zero) {
-        const size_t before = negative.size();
-        positive.resize(round_up(positive.size(), 4), zero);
-        negative.resize(round_up(before, 4), zero);
-        return static_cast<int>(negative.size() - before);
-    }
+    size_t size() const { return positive.size() + negative.size(); }
+    void add(bool is_positive, const Tap& tap) { (is_positive ? positive : negative).push_back(tap); }
 };
 
-// Appends the filled list of `inputs`.
-TapList append(std::vector<uint32_t>& taps, const Inputs& inputs) {
-    const auto& [positive, negative] = inputs;
-    if (positive.size() + negative.size() > UINT16_MAX)
-        throw std::length_error("more than 65535 weights for one output");
+// How many inputs that are zero fill the negative ones up to whole quads: they count.
+int filling(const Inputs& inputs) {
+    return static_cast<int>(round_up(inputs.negative.size(), 4) - inputs.negative.size());
+}
+
+// Appends the list of `inputs`, filled up with `zero`. The positive ones go up in memory, the negative ones back down,
+// so that the next channel begins where the caches have last been.
+TapList append(std::vector<uint32_t>& taps, Inputs inputs, int planes, uint32_t zero) {
+    auto& [positive, negative] = inputs;
+    positive.resize(round_up(positive.size(), 4), {zero, zero});
+    negative.resize(round_up(negative.size(), 4), {zero, zero});
+    std::reverse(negative.begin(), negative.end());
+    if (inputs.size() > UINT16_MAX) throw std::length_error("more than 65535 weights for one output");
     const size_t positive_rest = positive.size() % 16, negative_rest = negative.size() % 16;
     const TapList list{static_cast<uint32_t>(taps.size()), static_cast<uint8_t>(positive_rest / 4),
                        static_cast<uint8_t>(negative_rest / 4), static_cast<uint16_t>(positive.size() / 16),
                        static_cast<uint16_t>(negative.size() / 16)};
-    const auto add = [&](const std::vector<uint32_t>& from, size_t begin, size_t end) {
-        taps.insert(taps.end(), from.begin() + static_cast<ptrdiff_t>(begin),
-                    from.begin() + static_cast<ptrdiff_t>(end));
+    const auto add = [&](const std::vector<Tap>& from, size_t begin, size_t end, size_t together) {
+        for (; begin < end; begin += together)
+            for (size_t plane = 0; plane < static_cast<size_t>(planes); ++plane)
+                for (size_t i = begin; i < begin + together; ++i) taps.push_back(from[i][plane]);
     };
-    add(positive, 0, positive_rest);
-    add(negative, 0, negative_rest);
-    add(positive, positive_rest, positive.size());
-    add(negative, negative_rest, negative.size());
+    add(positive, 0, positive_rest, 4);
+    add(negative, 0, negative_rest, 4);
+    add(positive, positive_rest, positive.size(), 16);
+    add(negative, negative_rest, negative.size(), 16);
     return list;
 }
 
@@ -71,8 +75,7 @@ class Entries {
 
     int count() const { return step_.channels * parts_; }
     int channel(int entry) const { return entry / parts_; }
-    int inputs() const { return taps_ * inputs_; }  // of one segment and plane
-    int planes() const { return addresses_.less.empty() ? 1 : 2; }
+    int inputs() const { return taps_ * inputs_; }  // of one segment
     int exponent(int segment, int entry) const {
         return conv_.exponents[static_cast<size_t>(segment * step_.channels + channel(entry))];
     }
@@ -85,17 +88,19 @@ class Entries {
         return addresses_.output + static_cast<uint32_t>(static_cast<size_t>(channel(entry)) * addresses_.out.size +
                                                          addresses_.out.at(row, column));
     }
-    // Calls visit(address, weight) for all weights of a segment on plane `plane`, 0 being the least significant.
+    // Calls visit(tap, weight) for all weights of a segment.
     template <class Visit>
-    void each(int segment, int entry, int plane, const Visit& visit) const {
+    void each(int segment, int entry, const Visit& visit) const {
         const int8_t* weights =
             &conv_.weights[(static_cast<size_t>(segment) * static_cast<size_t>(count()) + static_cast<size_t>(entry)) *
                            static_cast<size_t>(inputs())];
-        const auto& from = plane + 1 == planes() ? addresses_.inputs : addresses_.less;
-        for (int channel = 0; channel < inputs_; ++channel)
+        for (int channel = 0; channel < inputs_; ++channel) {
+            const Tap& center = addresses_.inputs[static_cast<size_t>(channel)];
             for (int tap = 0; tap < taps_; ++tap)
-                visit(static_cast<uint32_t>(from[static_cast<size_t>(channel)] + distance(tap)),
+                visit(Tap{static_cast<uint32_t>(center[0] + distance(tap)),
+                          static_cast<uint32_t>(center[1] + distance(tap))},
                       weights[tap * inputs_ + channel]);
+        }
     }
 
   private:
@@ -119,22 +124,20 @@ DenseChannel dense_channel(std::vector<uint32_t>& taps, Inputs& inputs, int32_t 
     const bool negated = inputs.positive.size() > inputs.negative.size();  // 2 S - A >= least, or A - 2 S >= least
     if (negated) inputs.positive.swap(inputs.negative);
     inputs.negative.clear();
-    inputs.fill(zero);
-    return {append(taps, inputs), negated ? least : 1 - least, output, negated};
+    return {append(taps, inputs, 1, zero), negated ? least : 1 - least, output, negated};
 }
 
 void list_plain(SparseLists& lists, const Entries& entries, const Addresses& addresses, bool dense) {
     if (dense) {
         Inputs all;
-        entries.each(0, 0, 0, [&](uint32_t address, int8_t) { all.positive.push_back(address); });
-        all.fill(addresses.zero);
-        lists.all = append(lists.taps, all);
+        entries.each(0, 0, [&](const Tap& tap, int8_t) { all.positive.push_back(tap); });
+        lists.all = append(lists.taps, all, 1, addresses.zero);
         lists.levels = bit_width(2u * static_cast<unsigned>(entries.inputs()) + 8u) + 1;
     }
     for (int entry = 0; entry < entries.count(); ++entry) {
         Inputs inputs;
-        entries.each(0, entry, 0, [&](uint32_t address, int8_t weight) {
-            if (weight) (weight > 0 ? inputs.positive : inputs.negative).push_back(address);
+        entries.each(0, entry, [&](const Tap& tap, int8_t weight) {
+            if (weight) inputs.add(weight > 0, tap);
         });
         const auto plus = static_cast<int>(inputs.positive.size()), minus = static_cast<int>(inputs.negative.size());
         const int32_t theta = *entries.thresholds(entry);
@@ -146,8 +149,8 @@ void list_plain(SparseLists& lists, const Entries& entries, const Addresses& add
         }
         // signs: 2 c - (plus + minus) >= theta; bits of 0 and 1: c - minus >= theta
         const int32_t at_least = addresses.is_signed ? half_up(theta + plus + minus) : theta + minus;
-        const int filled = inputs.fill(addresses.zero);
-        lists.channels.push_back({append(lists.taps, inputs), at_least + filled, entries.output(entry)});
+        lists.channels.push_back(
+            {append(lists.taps, inputs, 1, addresses.zero), at_least + filling(inputs), entries.output(entry)});
     }
     const auto less = [](const auto& a, const auto& b) { return shape(a.list) < shape(b.list); };
     sort_alike(lists.channels, less);
@@ -166,13 +169,6 @@ struct Sum {
     bool negated = false;  // what is counted is the sum's negative
 };
 
-int64_t weighted(const ByExponent& inputs) {
-    int64_t sum = 0;
-    for (const auto& [exponent, some] : inputs)
-        sum += static_cast<int64_t>(some.positive.size() + some.negative.size()) << exponent;
-    return sum;
-}
-
 class WeightedLists {
   public:
     WeightedLists(SparseLists& lists, const Step& step, const Entries& entries, const Addresses& addresses, bool dense)
@@ -181,8 +177,8 @@ class WeightedLists {
     void list() {
         ByExponent all;
         if (dense_)
-            each_segment(0, [&](int exponent, uint32_t address, int8_t) { all[exponent].positive.push_back(address); });
-        all_ = weighted(all);
+            each_segment(0, [&](int exponent, const Tap& tap, int8_t) { all[exponent].positive.push_back(tap); });
+        all_ = most(all);
         for (int entry = 0; entry < entries_.count(); ++entry) add(entry);
         sort_alike(lists_.weighted_channels,
                    [&](const WeightedChannel& a, const WeightedChannel& b) { return shapes(a) < shapes(b); });
@@ -191,14 +187,22 @@ class WeightedLists {
     }
 
   private:
-    // Calls visit(exponent, address, weight) for all weights of an entry, on all planes.
+    int highest() const { return (1 << addresses_.planes) - 1; }  // what an input counts when all its bits are ones
+
+    // The count of `inputs` when all bits are ones.
+    int64_t most(const ByExponent& inputs) const {
+        int64_t sum = 0;
+        for (const auto& [exponent, some] : inputs) sum += static_cast<int64_t>(some.size()) * highest() << exponent;
+        return sum;
+    }
+
+    // Calls visit(exponent, tap, weight) for all weights of an entry.
     template <class Visit>
     void each_segment(int entry, const Visit& visit) const {
         for (int segment = 0; segment < step_.conv.segments; ++segment)
-            for (int plane = 0; plane < entries_.planes(); ++plane)
-                entries_.each(segment, entry, plane, [&](uint32_t address, int8_t weight) {
-                    visit(entries_.exponent(segment, entry) + plane, address, weight);
-                });
+            entries_.each(segment, entry, [&](const Tap& tap, int8_t weight) {
+                visit(entries_.exponent(segment, entry), tap, weight);
+            });
     }
 
     // With c the weighted count of ones among the inputs of weight +1 and zeros among those of weight -1, and N that of
@@ -206,12 +210,10 @@ class WeightedLists {
     // compared.
     Sum sparse_sum(int entry) const {
         Sum sum;
-        each_segment(entry, [&](int exponent, uint32_t address, int8_t weight) {
-            if (!weight) return;
-            Inputs& inputs = sum.inputs[exponent];
-            (weight > 0 ? inputs.positive : inputs.negative).push_back(address);
+        each_segment(entry, [&](int exponent, const Tap& tap, int8_t weight) {
+            if (weight) sum.inputs[exponent].add(weight > 0, tap);
         });
-        add_residual(sum, entry, 0);
+        add_residual(sum, entry);
         return sum;
     }
 
@@ -220,38 +222,36 @@ class WeightedLists {
     Sum dense_sum(int entry) const {
         Sum sum;
         int64_t plus = 0, minus = 0;
-        each_segment(entry,
-                     [&](int exponent, uint32_t, int8_t weight) { (weight > 0 ? plus : minus) += 1 << exponent; });
+        each_segment(entry, [&](int exponent, const Tap&, int8_t weight) {
+            (weight > 0 ? plus : minus) += highest() << exponent;
+        });
         sum.negated = plus > minus;
-        each_segment(entry, [&](int exponent, uint32_t address, int8_t weight) {
-            if ((weight > 0) != sum.negated) sum.inputs[exponent + 1].positive.push_back(address);
+        each_segment(entry, [&](int exponent, const Tap& tap, int8_t weight) {
+            if ((weight > 0) != sum.negated) sum.inputs[exponent + 1].positive.push_back(tap);
         });
         if (addresses_.is_signed) sum.constant = plus - minus;
-        add_residual(sum, entry, 0);
+        add_residual(sum, entry);
         return sum;
     }
 
-    void add_residual(Sum& sum, int entry, int doubled) const {
+    void add_residual(Sum& sum, int entry) const {
         const Residual& residual = step_.conv.residual;
         if (residual.tensor < 0) return;
-        const bool positive = (residual.factors[static_cast<size_t>(entries_.channel(entry))] > 0) != sum.negated;
-        const int planes = entries_.planes();
-        for (int plane = 0; plane < planes; ++plane) {
-            const int above = planes - 1 - plane;  // the most significant bits stand first
-            const auto index = static_cast<size_t>(above * step_.channels + entries_.channel(entry));
-            Inputs& inputs = sum.inputs[residual.exponent + plane + doubled];
-            (positive ? inputs.positive : inputs.negative).push_back(addresses_.residual[index]);
-        }
+        const auto channel = static_cast<size_t>(entries_.channel(entry));
+        const int factor = residual.factors[channel];
+        sum.inputs[residual.exponent].add((factor > 0) != sum.negated, addresses_.residual[channel]);
         if (dense_ && addresses_.is_signed)
-            sum.constant += static_cast<int64_t>(residual.factors[static_cast<size_t>(entries_.channel(entry))])
-                            << residual.exponent;
+            sum.constant += static_cast<int64_t>(factor) * highest() << residual.exponent;
     }
 
     void add(int entry) {
         Sum sum = dense_ ? dense_sum(entry) : sparse_sum(entry);
-        const int64_t counted = weighted(sum.inputs);
-        int64_t zeros = 0;  // what the inputs that count as zeros add when all are ones
-        for (auto& [exponent, inputs] : sum.inputs) zeros += static_cast<int64_t>(inputs.negative.size()) << exponent;
+        const int64_t counted = most(sum.inputs);
+        int64_t zeros = 0, filled = 0;  // what the inputs that count as zeros add when all are ones; the filling's own
+        for (const auto& [exponent, inputs] : sum.inputs) {
+            zeros += static_cast<int64_t>(inputs.negative.size()) * highest() << exponent;
+            filled += static_cast<int64_t>(filling(inputs)) * highest() << exponent;
+        }
         std::vector<int64_t> least;  // of the count, by level
         for (int level = 0; level < step_.levels(); ++level) {
             const int32_t theta = entries_.thresholds(entry)[level];
@@ -267,9 +267,6 @@ class WeightedLists {
         if (sum.negated) std::reverse(least.begin(), least.end());
         // no count lies outside [-A, counted], and thresholds beyond it need not be told apart
         for (int64_t& value : least) value = std::clamp(value, -all_, counted + 1);
-        int64_t filled = 0;
-        for (auto& [exponent, inputs] : sum.inputs)
-            filled += static_cast<int64_t>(inputs.fill(addresses_.zero)) << exponent;
         WeightedChannel channel{};
         channel.first_term = static_cast<uint32_t>(lists_.terms.size());
         channel.terms = static_cast<uint16_t>(append_terms(sum.inputs));
@@ -286,12 +283,10 @@ class WeightedLists {
         lists_.weighted_channels.push_back(channel);
     }
 
-    // Appends the filled lists; returns how many there are.
-    int append_terms(ByExponent inputs) {
-        for (auto& [exponent, some] : inputs) {
-            some.fill(addresses_.zero);
-            lists_.terms.push_back({append(lists_.taps, some), exponent});
-        }
+    // Appends the lists; returns how many there are.
+    int append_terms(const ByExponent& inputs) {
+        for (const auto& [exponent, some] : inputs)
+            lists_.terms.push_back({append(lists_.taps, some, addresses_.planes, addresses_.zero), exponent});
         return static_cast<int>(inputs.size());
     }
 
@@ -329,7 +324,7 @@ SparseLists list_taps(const Step& step, const Addresses& addresses) {
     const Entries entries(step, addresses);
     const Convolution& conv = step.conv;
     const bool no_zeros = std::find(conv.weights.begin(), conv.weights.end(), 0) == conv.weights.end();
-    const bool plain = entries.planes() == 1 && conv.segments == 1 && conv.residual.tensor < 0 && step.levels() == 1;
+    const bool plain = addresses.planes == 1 && conv.segments == 1 && conv.residual.tensor < 0 && step.levels() == 1;
     if (plain)
         list_plain(lists, entries, addresses, no_zeros);
     else

@@ -1,6 +1,7 @@
 // What the counting kernels read instead of weights: lists of the inputs that have one.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -31,11 +32,15 @@ struct SparseLists {
 // Entries whose lists are sorted among each other, so that like lengths follow each other and branches are foreseen.
 constexpr int kSorted = 128;
 
+// Where an input is found within a group, by plane, the least significant one first. The second is unused where inputs
+// have one.
+using Tap = std::array<uint32_t, 2>;
+
 // Where a bit convolution finds things within a group.
 struct Addresses {
-    std::vector<uint32_t> inputs;    // position (0, 0) of every input channel's most significant bit
-    std::vector<uint32_t> less;      // the same of the less significant one; empty for inputs of one plane
-    std::vector<uint32_t> residual;  // by bit plane, the most significant ones first; empty without a residual
+    std::vector<Tap> inputs;    // position (0, 0) of every input channel
+    std::vector<Tap> residual;  // the same of the residual; empty without one
+    int planes;                 // of both
     Plane input;
     uint32_t zero;    // an input that is 0 at every position
     uint32_t output;  // plane of the first output channel

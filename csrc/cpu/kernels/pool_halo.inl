@@ -15,31 +15,21 @@ void pool(const uint8_t* upper, const uint8_t* lower, uint8_t* out, int columns,
     });
 }
 
-// The highest of four levels: their most significant bits, then the others.
-inline void pool_words(const uint64_t (&most)[4], const uint64_t (&less)[4], uint64_t& out_most, uint64_t& out_less) {
-    out_most = most[0];
-    out_less = less[0];
-    for (int i = 1; i < 4; ++i) {
-        // a less significant bit counts where the other level's most significant bit does not outdo its own
-        out_less = (out_less & (out_most | ~most[i])) | (less[i] & (most[i] | ~out_most));
-        out_most |= most[i];
-    }
-}
-
 void pool_levels(const uint8_t* upper, const uint8_t* lower, size_t below, uint8_t* out, size_t out_below, int columns,
                  size_t position_bytes) {
     with_bytes(position_bytes, [&](auto bytes) {
         for (int c = 0; c < columns; ++c, upper += 2 * bytes, lower += 2 * bytes, out += bytes)
             for (size_t b = 0; b < bytes; b += 8) {
-                const uint8_t* four[4] = {upper + b, upper + bytes + b, lower + b, lower + bytes + b};
-                uint64_t most[4], less[4], out_most, out_less;
-                for (int i = 0; i < 4; ++i) {
-                    memcpy(&most[i], four[i], 8);
-                    memcpy(&less[i], four[i] + below, 8);
-                }
-                pool_words(most, less, out_most, out_less);
-                memcpy(out + b, &out_most, 8);
-                memcpy(out + out_below + b, &out_less, 8);
+                const auto levels = [&](const uint8_t* first) {
+                    TwoBitLevels at;
+                    memcpy(&at.most, first + b, 8);
+                    memcpy(&at.less, first + below + b, 8);
+                    return at;
+                };
+                const TwoBitLevels highest =
+                    higher(higher(levels(upper), levels(upper + bytes)), higher(levels(lower), levels(lower + bytes)));
+                memcpy(out + b, &highest.most, 8);
+                memcpy(out + out_below + b, &highest.less, 8);
             }
     });
 }

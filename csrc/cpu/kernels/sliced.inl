@@ -17,6 +17,12 @@
 
 #include "vectors.inl"
 
+// A bit of each of the inputs' planes, the least significant first: that of the second plane weighs twice as much.
+template <class W, int Planes>
+struct PlaneBits {
+    W plane[Planes];
+};
+
 // The count of the inputs at W's positions: bit i of the count is level[i].
 template <class W, int Levels>
 struct Counter {
@@ -38,78 +44,105 @@ struct Counter {
             carry = up;
         }
     }
-    // Adds two bits of weight 2^From; costs hardly more than one.
+    // Adds a bit of every plane, that of the first weighing 2^From.
     template <int From>
-    MBUNET_INLINE void add_bits(W x, W y) {
-        add_bit<From + 1>(add<false>(level[From], x, y));
+    MBUNET_INLINE void add_planes(const PlaneBits<W, 1>& bits) {
+        add_bit<From>(bits.plane[0]);
+    }
+    template <int From>
+    MBUNET_INLINE void add_planes(const PlaneBits<W, 2>& bits) {
+        const W up = bit_and(level[From], bits.plane[0]);
+        level[From] = bit_xor(level[From], bits.plane[0]);
+        add_bit<From + 2>(add<false>(level[From + 1], up, bits.plane[1]));
     }
     MBUNET_INLINE W top() const { return level[Levels - 1]; }
 };
 
-// Adds 4 inputs (8, 16) to the levels below; returns the carry of that weight, complemented if Inverted.
-template <bool Inverted, class C, class At>
+// Adds 4 inputs (8, 16) to the levels from From on; returns the carry of that weight, complemented if Inverted.
+template <bool Inverted, int From, class C, class At>
 MBUNET_INLINE auto add_4(C& c, At at, const uint32_t* taps) {
-    const auto first = add<Inverted>(c.level[0], load(at, taps[0]), load(at, taps[1]));
-    const auto second = add<Inverted>(c.level[0], load(at, taps[2]), load(at, taps[3]));
-    return add<Inverted>(c.level[1], first, second);
+    const auto first = add<Inverted>(c.level[From], load(at, taps[0]), load(at, taps[1]));
+    const auto second = add<Inverted>(c.level[From], load(at, taps[2]), load(at, taps[3]));
+    return add<Inverted>(c.level[From + 1], first, second);
 }
-template <bool Inverted, class C, class At>
+template <bool Inverted, int From, class C, class At>
 MBUNET_INLINE auto add_8(C& c, At at, const uint32_t* taps) {
-    const auto first = add_4<Inverted>(c, at, taps);
-    return add<Inverted>(c.level[2], first, add_4<Inverted>(c, at, taps + 4));
+    const auto first = add_4<Inverted, From>(c, at, taps);
+    return add<Inverted>(c.level[From + 2], first, add_4<Inverted, From>(c, at, taps + 4));
 }
-template <bool Inverted, class C, class At>
+template <bool Inverted, int From, class C, class At>
 MBUNET_INLINE auto add_16(C& c, At at, const uint32_t* taps) {
-    const auto first = add_8<Inverted>(c, at, taps);
-    return add<Inverted>(c.level[3], first, add_8<Inverted>(c, at, taps + 8));
+    const auto first = add_8<Inverted, From>(c, at, taps);
+    return add<Inverted>(c.level[From + 3], first, add_8<Inverted, From>(c, at, taps + 8));
 }
 
 // A list being added: `positive` quads or blocks of weight +1 come first, all others are of weight -1. Which it is goes
 // the same way at every position of a channel, so the branch is foreseen.
-template <class At>
+template <int Planes, class At>
 struct Taps {
     At at;
     const uint32_t* next;
 
-    template <class C>
-    MBUNET_INLINE auto quad(C& c, int& positive) {
+    // Adds one quad (of Count = 4 inputs) or block (16); returns the carries.
+    template <int Count, class C>
+    MBUNET_INLINE auto one(C& c, int& positive) {
+        PlaneBits<decltype(load(at, 0)), Planes> carries;
         const uint32_t* taps = next;
-        next += 4;
-        return positive-- > 0 ? add_4<false>(c, at, taps) : complement(add_4<true>(c, at, taps));
+        const bool plus = positive-- > 0;
+        next += Planes * Count;
+        carries.plane[0] = add_inputs<Count, 0>(c, plus, taps);
+        if constexpr (Planes > 1) carries.plane[1] = add_inputs<Count, 1>(c, plus, taps);
+        return carries;
     }
-    template <class C>
-    MBUNET_INLINE auto block(C& c, int& positive) {
+    // Adds two of them, plane by plane, so that few carries wait at a time.
+    template <int Count, class C>
+    MBUNET_INLINE auto two(C& c, int& positive) {
+        PlaneBits<decltype(load(at, 0)), Planes> carries;
         const uint32_t* taps = next;
-        next += 16;
-        return positive-- > 0 ? add_16<false>(c, at, taps) : complement(add_16<true>(c, at, taps));
+        const bool plus = positive-- > 0, then_plus = positive-- > 0;
+        next += 2 * Planes * Count;
+        carries.plane[0] = add_two<Count, 0>(c, plus, then_plus, taps);
+        if constexpr (Planes > 1) carries.plane[1] = add_two<Count, 1>(c, plus, then_plus, taps);
+        return carries;
+    }
+
+  private:
+    template <int Count, int Plane, class C>
+    MBUNET_INLINE auto add_inputs(C& c, bool plus, const uint32_t* taps) {
+        taps += Plane * Count;
+        if constexpr (Count == 4)
+            return plus ? add_4<false, Plane>(c, at, taps) : complement(add_4<true, Plane>(c, at, taps));
+        else
+            return plus ? add_16<false, Plane>(c, at, taps) : complement(add_16<true, Plane>(c, at, taps));
+    }
+    template <int Count, int Plane, class C>
+    MBUNET_INLINE auto add_two(C& c, bool plus, bool then_plus, const uint32_t* taps) {
+        constexpr int kFrom = (Count == 4 ? 2 : 4) + Plane;
+        const auto first = add_inputs<Count, Plane>(c, plus, taps);
+        return add<false>(c.level[kFrom], first, add_inputs<Count, Plane>(c, then_plus, taps + Planes * Count));
     }
 };
 
 // Adds all inputs of `list`.
-template <class C, class At>
+template <int Planes, class C, class At>
 MBUNET_INLINE void add_list(C& c, At at, const uint32_t* taps, const TapList& list) {
-    Taps<At> in{at, taps};
+    Taps<Planes, At> in{at, taps};
     int positive = list.positive_quads;
     const int quads = positive + list.negative_quads;
-    if (quads & 1) c.template add_bit<2>(in.quad(c, positive));
-    if (quads & 2) {
-        const auto first = in.quad(c, positive);
-        c.template add_bits<2>(first, in.quad(c, positive));
-    }
+    if (quads & 1) c.template add_planes<2>(in.template one<4>(c, positive));
+    if (quads & 2) c.template add_planes<3>(in.template two<4>(c, positive));
     if (quads & 4) {
-        auto first = in.quad(c, positive);
-        first = add<false>(c.level[2], first, in.quad(c, positive));
-        auto second = in.quad(c, positive);
-        second = add<false>(c.level[2], second, in.quad(c, positive));
-        c.template add_bits<3>(first, second);
+        auto carries = in.template two<4>(c, positive);
+        const auto others = in.template two<4>(c, positive);
+#pragma GCC unroll 2
+        for (int p = 0; p < Planes; ++p)
+            carries.plane[p] = add<false>(c.level[3 + p], carries.plane[p], others.plane[p]);
+        c.template add_planes<4>(carries);
     }
     positive = list.positive_blocks;
     const int blocks = positive + list.negative_blocks;
-    if (blocks & 1) c.template add_bit<4>(in.block(c, positive));
-    for (int i = blocks / 2; i; --i) {
-        const auto first = in.block(c, positive);
-        c.template add_bits<4>(first, in.block(c, positive));
-    }
+    if (blocks & 1) c.template add_planes<4>(in.template one<16>(c, positive));
+    for (int i = blocks / 2; i; --i) c.template add_planes<5>(in.template two<16>(c, positive));
 }
 
 // Calls `run` with the smallest size of a counter, of the few there are, that has `levels` levels.
@@ -132,7 +165,7 @@ MBUNET_INLINE auto count_at(const CountArgs& args, const CountedChannel& channel
     const unsigned start = (1u << (Levels - 1)) - static_cast<unsigned>(channel.at_least);
     Counter<W, Levels> counter;
     counter.start([&](int level) __attribute__((always_inline)) { return broadcast_bit<W>(start >> level & 1); });
-    add_list(counter, at, args.taps + channel.list.first, channel.list);
+    add_list<1>(counter, at, args.taps + channel.list.first, channel.list);
     return counter.top();
 }
 
@@ -145,12 +178,12 @@ void count_channel(const CountArgs& args, const CountedChannel& channel, const V
     uint8_t* out = args.group + channel.output;
     if (channel.at_least <= 0 || channel.at_least > inputs) {
         const bool bit = channel.at_least <= 0;
-        segments.each(
+        segments.each<false>(
             [&](auto some) { store(out, broadcast_bit<decltype(load(some.at(out), 0))>(bit), some, stride); });
         return;
     }
     with_levels(levels_of(inputs), [&](auto size) {
-        segments.each([&](auto some) __attribute__((always_inline)) {
+        segments.each<kTwoAtOnce>([&](auto some) __attribute__((always_inline)) {
             store(out, count_at<decltype(size)::value>(args, channel, some.at(args.group)), some, stride);
         });
     });
@@ -196,7 +229,7 @@ MBUNET_INLINE W dense_at(const DenseArgs& args, const DenseChannel& channel, con
         carry = add<false>(sum, broadcast_bit<W>(plus >> level & 1), carry);
         return sum;
     });
-    add_list(counter, at, args.taps + channel.list.first, channel.list);
+    add_list<1>(counter, at, args.taps + channel.list.first, channel.list);
     return bit_xor(counter.top(), broadcast_bit<W>(!channel.negated));  // the sign bit is 0 from 0 on
 }
 
@@ -207,7 +240,7 @@ inline void dense_channels(const DenseArgs& args, const Some& segments, size_t s
     using W = decltype(load(at, 0));
     Counter<W, Levels> all;
     all.start([](int) __attribute__((always_inline)) { return widen<W>(zeros()); });
-    add_list(all, at, args.taps + args.all.first, args.all);
+    add_list<1>(all, at, args.taps + args.all.first, args.all);
     const Totals<W, Levels> totals(all);
     for (; channel < channel_end; ++channel) {
         const DenseChannel& own = args.channels[channel];
@@ -218,7 +251,7 @@ inline void dense_channels(const DenseArgs& args, const Some& segments, size_t s
 void count_dense(const DenseArgs& args, const StridedRanges& ranges, int channel, int channel_end) {
     with_levels(args.levels, [&](auto size) {
         for (VectorSegments segments(ranges); segments.next();)
-            segments.each([&](auto some) {
+            segments.each<kTwoAtOnce>([&](auto some) {
                 dense_channels<decltype(size)::value>(args, some, ranges.output_stride, channel, channel_end);
             });
     });
@@ -229,21 +262,21 @@ void count_dense(const DenseArgs& args, const StridedRanges& ranges, int channel
 // Calls `run` with the smallest size of a weighted counter, of the few there are, that has `levels` levels.
 template <class Run>
 inline void with_weighted_levels(int levels, const Run& run) {
-    if (levels <= 9)
+    if (levels <= 7)
+        run(std::integral_constant<int, 7>{});
+    else if (levels <= 9)
         run(std::integral_constant<int, 9>{});
     else if (levels <= 11)
         run(std::integral_constant<int, 11>{});
     else if (levels <= 13)
         run(std::integral_constant<int, 13>{});
-    else if (levels <= 16)
-        run(std::integral_constant<int, 16>{});
     else
         run(std::integral_constant<int, 26>{});
 }
 
 // Adds `count` terms to a counter that starts at `start`. The heaviest come first and the count is doubled on the way
 // (Horner's rule), which renames its levels; the bits of `start` enter where they belong.
-template <class W, int Levels, class At>
+template <int Planes, class W, int Levels, class At>
 MBUNET_INLINE void add_terms(Counter<W, Levels>& counter, unsigned start, At at, const uint32_t* taps,
                              const Term* terms, int count) {
     int exponent = count ? terms[0].exponent : 0;
@@ -262,7 +295,7 @@ MBUNET_INLINE void add_terms(Counter<W, Levels>& counter, unsigned start, At at,
 #pragma GCC unroll 1
     for (int i = 0; i < count; ++i) {
         double_down_to(terms[i].exponent);
-        add_list(counter, at, taps + terms[i].list.first, terms[i].list);
+        add_list<Planes>(counter, at, taps + terms[i].list.first, terms[i].list);
     }
     double_down_to(0);
 }
@@ -279,15 +312,16 @@ MBUNET_INLINE W compare_other(const Counter<W, Levels>& counter, W upper, unsign
     return bit_xor(bit_xor(counter.top(), carry), addend[(set >> top & 1) << 1 | (clear >> top & 1)]);
 }
 
-template <int Levels, class Some, class All>
-MBUNET_INLINE void weighted_at(const WeightedArgs& args, const WeightedChannel& channel, const Some& segments,
-                               size_t stride, const All* all) {
-    const auto at = segments.at(args.group);
-    using W = decltype(load(at, 0));
+// One channel at one position, less `all`, the count of all inputs, where there is one. A function of its own: together
+// they would be too large to be compiled well.
+template <int Planes, int Levels, class W, class Some>
+__attribute__((noinline)) void weighted_at(const WeightedArgs& args, const WeightedChannel& channel,
+                                           const Some& segments, size_t stride, const Counter<W, Levels>* all) {
     Counter<W, Levels> counter;
     const unsigned start = (1u << (Levels - 1)) - static_cast<unsigned>(channel.at_least);
-    add_terms(counter, start, at, args.taps, args.terms + channel.first_term, channel.terms);
-    if constexpr (std::is_same_v<All, Counter<W, Levels>>) {  // less all inputs: plus their complement and one
+    add_terms<Planes>(counter, start, segments.at(args.group), args.taps, args.terms + channel.first_term,
+                      channel.terms);
+    if (all) {  // plus its complement and one
         W carry = broadcast_bit<W>(true);
 #pragma GCC unroll 32
         for (int i = 0; i < Levels; ++i) carry = add<false>(counter.level[i], complement(all->level[i]), carry);
@@ -301,43 +335,40 @@ MBUNET_INLINE void weighted_at(const WeightedArgs& args, const WeightedChannel& 
     store(out + args.below, bit_xor(lower, negated), segments, stride);
 }
 
-// One channel at all positions. A function of its own for every size: together they would be too large to be compiled
-// well.
-template <int Levels>
-__attribute__((noinline)) void weighted_channel(const WeightedArgs& args, const WeightedChannel& channel,
-                                                const VectorSegments& segments, size_t stride) {
-    segments.each([&](auto some) __attribute__((always_inline)) {
-        weighted_at<Levels>(args, channel, some, stride, static_cast<const void*>(nullptr));
+// All positions of a channel before the next one, or, less all inputs, which are counted once for a position, all
+// channels at a position before the next one.
+template <int Planes, int Levels>
+inline void weighted_channels(const WeightedArgs& args, const VectorSegments& segments, size_t stride, int channel,
+                              int channel_end) {
+    constexpr bool kTwo = kTwoAtOnce && Levels <= 13;  // of larger counters the registers hold one
+    segments.each<kTwo>([&](auto some) __attribute__((always_inline)) {
+        using W = decltype(load(some.at(args.group), 0));
+        Counter<W, Levels> all;
+        if (args.all_terms) add_terms<Planes>(all, 0, some.at(args.group), args.taps, args.all, args.all_terms);
+        for (int c = channel; c < channel_end; ++c)
+            weighted_at<Planes, Levels, W>(args, args.channels[c], some, stride, args.all_terms ? &all : nullptr);
     });
 }
 
-// All channels at one position after another, less all inputs, which are counted once.
-template <int Levels>
-__attribute__((noinline)) void weighted_channels(const WeightedArgs& args, const VectorSegments& segments,
-                                                 size_t stride, int channel, int channel_end) {
-    segments.each([&](auto some) __attribute__((always_inline)) {
-        const auto at = some.at(args.group);
-        Counter<decltype(load(at, 0)), Levels> all;
-        add_terms(all, 0, at, args.taps, args.all, args.all_terms);
-        for (int c = channel; c < channel_end; ++c) weighted_at<Levels>(args, args.channels[c], some, stride, &all);
-    });
+template <int Planes>
+inline void count_planes(const WeightedArgs& args, const StridedRanges& ranges, int channel, int channel_end) {
+    const int together = args.all_terms ? channel_end - channel : 1;  // channels at a position
+    for (VectorSegments segments(ranges); segments.next();)
+        for (int first = channel; first < channel_end; first += together) {
+            int most = 0;
+            for (int c = first; c < first + together; ++c) most = std::max<int>(most, args.channels[c].levels);
+            with_weighted_levels(most, [&](auto size) {
+                weighted_channels<Planes, decltype(size)::value>(args, segments, ranges.output_stride, first,
+                                                                 first + together);
+            });
+        }
 }
 
 void count_weighted(const WeightedArgs& args, const StridedRanges& ranges, int channel, int channel_end) {
-    int most = 0;
-    for (int c = channel; c < channel_end; ++c) most = std::max<int>(most, args.channels[c].levels);
-    for (VectorSegments segments(ranges); segments.next();) {
-        if (args.all_terms) {
-            with_weighted_levels(most, [&](auto size) {
-                weighted_channels<decltype(size)::value>(args, segments, ranges.output_stride, channel, channel_end);
-            });
-            continue;
-        }
-        for (int c = channel; c < channel_end; ++c)
-            with_weighted_levels(args.channels[c].levels, [&](auto size) {
-                weighted_channel<decltype(size)::value>(args, args.channels[c], segments, ranges.output_stride);
-            });
-    }
+    if (args.input_planes == 1)
+        count_planes<1>(args, ranges, channel, channel_end);
+    else
+        count_planes<2>(args, ranges, channel, channel_end);
 }
 
 #pragma GCC diagnostic pop

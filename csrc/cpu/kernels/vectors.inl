@@ -108,12 +108,12 @@ class VectorSegments {
         return count_;
     }
 
-    // Calls visit(TwoSegments) or, for what is left, visit(OneSegment<Vec>) or visit(OneSegment<HalfVec>) with those it
-    // holds.
-    template <class Visit>
+    // Calls visit(TwoSegments), if Pairs, or, for what is left, visit(OneSegment<Vec>) or visit(OneSegment<HalfVec>)
+    // with those it holds.
+    template <bool Pairs, class Visit>
     MBUNET_INLINE void each(const Visit& visit) const {
         int i = 0;
-        if constexpr (kTwoAtOnce)
+        if constexpr (Pairs)
             for (; i + 2 <= count_; i += 2) visit(TwoSegments{segments_[i], segments_[i + 1]});
         for (; i < count_; ++i) {
             if constexpr (sizeof(HalfVec) < sizeof(Vec))
