@@ -21,7 +21,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-ray test-wheel test-dashboard test-image test-fuzz test-networks test-workers test-gpu gpu-day trainer check format bench sanitize clean
+.PHONY: help setup serve test test-ray test-wheel test-dashboard test-image test-fuzz test-networks test-mutations test-faults test-workers test-gpu gpu-day trainer check format bench sanitize clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -83,8 +83,14 @@ test-workers: $(DEV)/.installed  ## several processes: a hundred kills under loa
 test-networks: $(DEV)/.installed  ## thousands of random networks on every kernel of this machine; ARGS="--seeds FIRST END"
 	$(DEV)/bin/python -m tests.networks $(ARGS)
 
+test-mutations: $(DEV)/.installed  ## thousands of changed model files of every family; ARGS="--seeds FIRST END"
+	$(DEV)/bin/python -m tests.mutations $(ARGS)
+
+test-faults: $(DEV)/.installed  ## plant a fixed list of faults in the kernels, which the tests must notice
+	$(DEV)/bin/python -m tests.native.faults $(ARGS)
+
 sanitize: $(DEV)/.installed  ## replay every case under the address, undefined-behaviour and thread sanitizers
-	$(DEV)/bin/python -m tests.native.sanitize
+	$(DEV)/bin/python -m tests.native.sanitize $(ARGS)
 
 clean:  ## remove the virtual environments and caches
 	rm -rf $(RUNTIME) $(DEV) .mypy_cache .pytest_cache .ruff_cache

@@ -18,13 +18,18 @@ from tests.native.sources import NATIVE, sources
 
 OPS = ("stem", "conv", "pool", "gate", "head")  # as enum Op numbers them
 
+PORTABLE = "-DMBUNET_PORTABLE"
+"""Compiles the portable kernels alone (csrc/cpu/kernels/probe.cpp)."""
+
 Logits = NDArray[np.int32]
 
 
 def build(compiler: str, machine: str, out: Path, flags: Sequence[str] = ()) -> None:
-    """Compile the CPU session with the kernels of `machine` ("x86_64" or "aarch64") and replay.cpp to `out`."""
-    files = [*sources("shared_sources", "cpu_sources", f"{machine}_sources"), str(NATIVE / "replay.cpp")]
-    command = [compiler, "-std=c++20", "-O2", "-Wall", "-Wextra", "-pthread", *flags, "-o", str(out)]
+    """Compile the CPU session with the kernels of `machine` ("x86_64", "aarch64" or none) and replay.cpp to `out`."""
+    lists = ("shared_sources", "cpu_sources", *([f"{machine}_sources"] if machine else []))
+    own = flags if machine else [*flags, PORTABLE]
+    files = [*sources(*lists), str(NATIVE / "replay.cpp")]
+    command = [compiler, "-std=c++20", "-O2", "-Wall", "-Wextra", "-pthread", *own, "-o", str(out)]
     subprocess.run([*command, *files], check=True)
 
 

@@ -1,4 +1,5 @@
-// Which kernel tables this machine can run, decided once at run time.
+// Which kernel tables this machine can run, decided once at run time. With MBUNET_PORTABLE, which some tests define to
+// compile one set only, the portable ones alone.
 #include <stdexcept>
 
 #include "tables.hpp"
@@ -7,7 +8,8 @@ namespace mbunet::cpu {
 
 std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> found;
-#if defined(__x86_64__)
+#if defined(MBUNET_PORTABLE)
+#elif defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
         if (__builtin_cpu_supports("avx512vnni")) found.push_back(&avx512vnni::kernels);
