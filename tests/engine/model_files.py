@@ -15,11 +15,16 @@ Description = dict[str, Any]
 Tensors = dict[str, NDArray[Any]]
 
 
-def rewrite(path: Path, edit: Callable[[Description, Tensors], object]) -> None:
-    """Change the file at `path` and save it again as it is."""
+def read(path: Path) -> tuple[Description, Tensors]:
+    """The description and the tensors of the file at `path`."""
     with safe_open(path, framework="numpy") as file:
         description = json.loads(file.metadata()["mbunet"])
-    tensors = {name: array.copy() for name, array in load_file(path).items()}
+    return description, {name: array.copy() for name, array in load_file(path).items()}
+
+
+def rewrite(path: Path, edit: Callable[[Description, Tensors], object]) -> None:
+    """Change the file at `path` and save it again as it is."""
+    description, tensors = read(path)
     edit(description, tensors)
     save_file(tensors, path, metadata={"mbunet": json.dumps(description)})
 
