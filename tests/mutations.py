@@ -78,7 +78,7 @@ def _bytes(data: bytes, rng: Rng) -> bytes:
     if kind == 0:
         return data[: rng.integers(len(data))]
     if kind == 1:
-        return data + rng.bytes(rng.integers(1, 100))
+        return data + rng.bytes(int(rng.integers(1, 100)))
     within = min(len(data), 4096) if kind == 2 else len(data)  # half of the time in the header
     for at in rng.integers(within, size=rng.integers(1, 9)):
         changed[at] = rng.integers(256)

@@ -18,7 +18,12 @@ from tests.bench import cuda, turns
 from tests.bench.contenders import Contender
 from tests.bench.parts import WITHOUT_AMX, Part, parts
 
-BASES = {"OpenVINO FP32": "x FP32", "OpenVINO INT8": "x INT8", WITHOUT_AMX: "x VNNI"}  # what ratios are to
+BASES = {
+    "PyTorch FP32": "x PyTorch",
+    "OpenVINO FP32": "x FP32",
+    "OpenVINO INT8": "x INT8",
+    WITHOUT_AMX: "x VNNI",
+}  # what ratios are to
 COLUMNS = ("name", "kind", "blocks", "zeros", "width", "size", "threads", "kernel", "precision")
 
 

@@ -25,7 +25,7 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to run the U-Net of `width` on one `size` x `size` image with `threads` threads."""
+    """A way to run the network of `width` on one `size` x `size` image with `threads` threads."""
 
     name: str
     kind: str  # a key of NEEDS
@@ -35,6 +35,8 @@ class Contender:
     blocks: str = "masked"  # ours: "binary", "masked", "cost-aware", "shipped", or "random as shipped"
     zeros: float = 0.0  # share among the masked weights; peers: the same weights are zero
     kernel: str = "auto"
+    family: str = "mbu-net"  # or "bfcn"
+    weight_bits: int = 1  # ours, of BFCN
     precision: str = "fp32"  # peers: "fp32", "bf16" or "int8"
     highest: str = ""  # the best instruction set that oneDNN may use, as it names it
 
@@ -61,10 +63,14 @@ def image(size: int) -> NDArray[np.uint8]:
 def our_model(contender: Contender) -> Model:
     """The network that `blocks`, `width` and `zeros` ask for."""
     from engine import format
-    from engine.networks import unet
+    from engine.networks import bfcn, unet
     from engine.runtime import resolve
     from tests.models import random_model
 
+    if contender.family == "bfcn":
+        weights = "masked" if contender.zeros else "binary"
+        flat = bfcn.layers(contender.width, 1, weights, contender.weight_bits, zeros=contender.zeros)
+        return random_model(layers=flat, zeros=contender.zeros)
     if "shipped" not in contender.blocks:
         masked = {"binary": (), "masked": unet.BLOCKS, "cost-aware": cheapest_half(contender.width)}[contender.blocks]
         return random_model(contender.width, masked=masked, zeros=contender.zeros)
@@ -96,18 +102,22 @@ def _ours(contender: Contender) -> Call:
     return lambda: engine.run([pixels])[0][0]
 
 
-def folded(width: int) -> Any:
+def folded(contender: Contender) -> Any:
     """The full-precision torch network of the same shape with random weights, batch norm folded away."""
     import torch
 
-    from engine.networks import unet
+    from engine.networks import bfcn, unet
     from engine.train.network import Network
 
     torch.manual_seed(0)
-    network = Network(unet.layers(width), full_precision=True).eval()
+    flat = (bfcn if contender.family == "bfcn" else unet).layers(contender.width)
+    network = Network(flat, full_precision=True).eval()
     for stage in network.stages.values():
         if hasattr(stage, "norm"):
             fold_norm(stage)
+    with torch.inference_mode():  # both sides of the threshold are to occur
+        logits = network(torch.from_numpy(image(64)).permute(2, 0, 1)[None])
+    network.stages["head"].bias.data -= logits.median()
     return network
 
 
@@ -117,7 +127,7 @@ def _torch(contender: Contender) -> Call:
 
     torch.set_num_threads(contender.threads)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[contender.precision]
-    network = folded(contender.width).to(dtype=dtype, memory_format=torch.channels_last)
+    network = folded(contender).to(dtype=dtype, memory_format=torch.channels_last)
     pixels = torch.from_numpy(image(contender.size)).permute(2, 0, 1)[None]
 
     def call() -> Any:
@@ -131,15 +141,19 @@ def fold_norm(stage: Any) -> None:
     """Move a layer's batch norm into its weights and a bias, as every deployment of the full-precision net would."""
     import torch
 
-    norm = stage.norm
+    norm, up = stage.norm, 1 if stage.transposed else stage.layer.up
     scale = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
-    bias = torch.nn.Parameter((norm.bias - norm.running_mean * scale).detach())
+    bias = (norm.bias - norm.running_mean * scale).detach()
+    stage.gain = scale.view(-1, 1, 1)  # of a residual, which is added before batch norm
+    scale, bias = scale.repeat_interleave(up**2), bias.repeat_interleave(up**2)
     weight = stage.weight.detach() * scale.view((1, -1, 1, 1) if stage.transposed else (-1, 1, 1, 1))
-    stage.weight, stage.bias, stage.norm = torch.nn.Parameter(weight), bias, torch.nn.Identity()
+    stage.weight, stage.bias, stage.norm = torch.nn.Parameter(weight), torch.nn.Parameter(bias), torch.nn.Identity()
 
-    def convolve(x: Any, weight: Any) -> Any:
+    def convolve(x: Any, weight: Any, residual: Any = None) -> Any:
         if stage.transposed:
             return torch.nn.functional.conv_transpose2d(x, weight, stage.bias, stride=2)
-        return torch.nn.functional.conv2d(x, weight, stage.bias, padding=1)
+        sums = torch.nn.functional.conv2d(x, weight, stage.bias, padding=stage.layer.kernel // 2)
+        sums = torch.nn.functional.pixel_shuffle(sums, up) if up > 1 else sums
+        return sums if residual is None else sums + stage.gain * residual
 
     stage._sums = convolve

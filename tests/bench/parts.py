@@ -30,6 +30,7 @@ def parts() -> dict[str, Part]:
     return {
         "width64": Part("the paper's network", lambda size, threads: everyone(FULL, size, threads), 5),
         "width32": Part("half the channels", lambda size, threads: everyone(SMALL, size, threads), 7),
+        "bfcn": Part("BFCN, levels of two bits, width 32", bfcn, 7),
         "zeros": Part("latency against zeros", zeros, 7),
         "sizes": Part("latency against image size", sizes, 3),
         "threads": Part("latency against threads", thread_counts, 7),
@@ -89,6 +90,16 @@ def shipped(size: int, threads: int) -> list[Contender]:
     return [
         our("shipped model", SMALL, size, threads, blocks="shipped"),
         our("as many zeros at random", SMALL, size, threads, blocks="random as shipped"),
+    ]
+
+
+def bfcn(size: int, threads: int) -> list[Contender]:
+    """BFCN's full-precision network in the peers, ours with weights of two bits, of one, and with zeros."""
+    kinds: dict[str, dict[str, object]] = {"W2A2": {"weight_bits": 2}, "W1A2": {}, "W1A2, 90 % zeros": {"zeros": 0.9}}
+    peers = [Contender("PyTorch FP32", "torch", SMALL, size, threads), *openvino(SMALL, size, threads)]
+    return [
+        *(replace(peer, family="bfcn") for peer in peers if not peer.zeros),
+        *(our(what, SMALL, size, threads, family="bfcn", **options) for what, options in kinds.items()),
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.layer import IMAGE, Layer
-from engine.networks import unet
 from tests.bench.contenders import Call, Contender, folded, image, our_model
 
 CACHE = Path(tempfile.gettempdir()) / "mbunet-bench"
@@ -56,8 +55,8 @@ def onnxruntime(contender: Contender) -> Call:
 
 def prepared(contender: Contender) -> Path:
     """The contender's model file, made where it is not there yet."""
-    plain = f"unet-{contender.width}-{contender.zeros:g}.onnx"
-    floating = _cached(plain, lambda path: write_onnx(contender.width, contender.zeros, path))
+    plain = f"{contender.family}-{contender.width}-{contender.zeros:g}.onnx"
+    floating = _cached(plain, lambda path: write_onnx(contender, path))
     if contender.precision != "int8":
         return floating
     if contender.kind == "openvino":
@@ -111,25 +110,27 @@ def _quantise_for_onnxruntime(floating: Path, out: Path) -> None:
 # -- the network as ONNX -------------------------------------------------------------------------------------------
 
 
-def write_onnx(width: int, zeros: float, path: Path) -> None:
+def write_onnx(contender: Contender, path: Path) -> None:
     """uint8 image [1, h, w, 3] -> uint8 mask [1, h, w], sides multiples of 16.
 
-    With `zeros` the weights that are zero in our masked network of that share are zero here too.
+    With zeros the weights that are zero in our masked network of that share are zero here too.
     """
     import onnx
     from onnx import helper, numpy_helper
 
-    layers, network = unet.layers(width), folded(width)
-    masks = _kept(width, zeros) if zeros else {}
+    network = folded(contender)
+    masks = _kept(contender.width, contender.zeros) if contender.zeros else {}
     shape = [1, "height", "width"]
     graph = Graph(IMAGE)
-    for layer in layers:
+    for layer in network.layers:
         weight, bias = _weights(network, layer)
         graph.add(layer, None if weight is None else weight * masks.get(layer.name, np.float32(1)), bias)
+        if layer.residual:
+            graph.add_residual(layer, stage_of(network, layer).gain.numpy())
     nodes = [helper.make_node(op, inputs, [output], **options) for op, inputs, output, options in graph.finished()]
     made = helper.make_graph(
         nodes,
-        "unet",
+        contender.family,
         [helper.make_tensor_value_info(IMAGE, onnx.TensorProto.UINT8, [*shape, 3])],
         [helper.make_tensor_value_info("mask", onnx.TensorProto.UINT8, shape)],
         [numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
@@ -169,15 +170,36 @@ class Graph:
             inputs = [f"{name}.input"]
         self.constants |= {f"{name}.weight": weight, f"{name}.bias": bias}
         options: dict[str, Any] = {"kernel_shape": list(weight.shape[2:])}
-        if layer.up > 1:
+        transposed = layer.up > 1 and layer.kernel == 1
+        if transposed:
             options["strides"] = [2, 2]
         elif layer.op != "head":
             options["pads"] = [1, 1, 1, 1]
-        operator = "ConvTranspose" if layer.up > 1 else "Conv"
-        product = name if layer.op == "head" else f"{name}.sum"
-        self.nodes.append((operator, [*inputs, f"{name}.weight", f"{name}.bias"], product, options))
-        if product != name:
-            self.nodes.append(("Relu", [product], name, {}))
+        self.nodes.append(
+            ("ConvTranspose" if transposed else "Conv", [*inputs, f"{name}.weight", f"{name}.bias"], name, options)
+        )
+        if layer.up > 1 and not transposed:
+            self._then("DepthToSpace", name, [], {"blocksize": layer.up, "mode": "CRD"})
+        if layer.op != "head" and not layer.residual:
+            self._then("Relu", name)
+        for _ in range(layer.doublings):
+            self.constants["twice"] = np.array([1, 1, 2, 2], np.float32)
+            linear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+            self._then("Resize", name, ["", "twice"], linear)
+
+    def add_residual(self, layer: Layer, gain: NDArray[np.float32]) -> None:
+        """Add gain [channels, 1, 1] times the residual to what `add` has made of `layer`, and end it with its ReLU."""
+        name, residual = layer.name, self._names.get(layer.residual, layer.residual)
+        self.constants[f"{name}.gain"] = gain
+        self.nodes.append(("Mul", [residual, f"{name}.gain"], f"{name}.residual", {}))
+        self._then("Add", name, [f"{name}.residual"])
+        self._then("Relu", name)
+
+    def _then(self, op: str, name: str, more: Sequence[str] = (), options: dict[str, Any] | None = None) -> None:
+        """Another node behind what layer `name` gives so far."""
+        before = self._names.get(name, name)
+        self._names[name] = f"{before}.{op}"
+        self.nodes.append((op, [before, *more], self._names[name], options or {}))
 
     def finished(self) -> list[Node]:
         """All nodes, with the decision behind the last."""
@@ -192,12 +214,17 @@ class Graph:
 
 def _weights(network: Any, layer: Layer) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
     """As torch and ONNX both order them."""
-    from engine.train.network import key
-
     if layer.op == "pool":
         return None, None
-    stage = network.stages[key(layer)]
+    stage = stage_of(network, layer)
     return stage.weight.detach().numpy(), stage.bias.detach().numpy()
+
+
+def stage_of(network: Any, layer: Layer) -> Any:
+    """The torch module of a layer."""
+    from engine.train.network import key
+
+    return network.stages[key(layer)]
 
 
 def _kept(width: int, zeros: float) -> dict[str, NDArray[np.float32]]:

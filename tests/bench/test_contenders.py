@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from engine.networks import unet
+from engine.networks import bfcn, unet
 from tests.bench import __main__ as bench
 from tests.bench import contenders, parts, peers, plot, turns
 from tests.bench.contenders import Contender, image
@@ -20,7 +21,11 @@ TINY, SIZE = 4, 32
 
 def tiny() -> list[Contender]:
     """Every kind of contender, as small as it can be."""
-    found = [*parts.everyone(TINY, SIZE, 1), *parts.shipped(SIZE, 1)]
+    found = [
+        *parts.everyone(TINY, SIZE, 1),
+        *parts.shipped(SIZE, 1),
+        *(replace(c, width=TINY) for c in parts.bfcn(SIZE, 1)),
+    ]
     return [replace(contender, highest="") for contender in found]  # that would bind this whole process
 
 
@@ -30,7 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("cache")
-@pytest.mark.parametrize("contender", tiny(), ids=lambda contender: contender.name)
+@pytest.mark.parametrize("contender", tiny(), ids=lambda contender: f"{contender.family}, {contender.name}")
 def test_every_contender_gives_a_mask(contender: Contender) -> None:
     if missing := contender.missing():
         pytest.skip(f"{contender.name} is not tried without {', '.join(missing)}: pip install -e '.[peers]'")
@@ -38,13 +43,14 @@ def test_every_contender_gives_a_mask(contender: Contender) -> None:
 
 
 @pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("family", ["mbu-net", "bfcn"])
 @pytest.mark.parametrize("kind", ["openvino", "onnxruntime"])
-def test_peers_run_the_same_network(kind: str) -> None:
+def test_peers_run_the_same_network(kind: str, family: str) -> None:
     """Pixel by pixel what PyTorch decides, but for those whose logit rounding may turn."""
-    peer = Contender("", kind, TINY, SIZE, 1)
+    peer = Contender("", kind, TINY, SIZE, 1, family=family)
     if missing := peer.missing():
         pytest.skip(f"{kind} is not compared with PyTorch without {', '.join(missing)}: pip install -e '.[peers]'")
-    expected = Contender("", "torch", TINY, SIZE, 1).prepare()()
+    expected = Contender("", "torch", TINY, SIZE, 1, family=family).prepare()()
     assert 0.05 < expected.mean() < 0.95
     assert np.mean(np.asarray(peer.prepare()()) == expected) > 0.99
 
@@ -71,13 +77,14 @@ def test_a_random_model_has_the_shipped_models_zeros() -> None:
             assert shares[0] == pytest.approx(shares[1], abs=0.02)
 
 
-def test_folding_batch_norm_away_changes_nothing() -> None:
+@pytest.mark.parametrize("family", [unet, bfcn])
+def test_folding_batch_norm_away_changes_nothing(family: ModuleType) -> None:
     import torch
 
     from engine.train.network import Network
 
     torch.manual_seed(0)
-    network = Network(unet.layers(TINY), full_precision=True)
+    network = Network(family.layers(TINY), full_precision=True)
     pixels = torch.from_numpy(image(SIZE)).permute(2, 0, 1)[None]
     for _ in range(3):
         network(pixels)  # batch norm gets statistics worth folding
