@@ -18,7 +18,7 @@ from tests.deploy.containers import ROOT, Container, Image, Store
 
 pytestmark = pytest.mark.slow
 
-ADDED_AT_MOST = 200e6  # bytes
+ADDED_AT_MOST = 300e6  # bytes
 NUCLEI = sorted((ROOT / "tests/data/nuclei/images").glob("*.png"))
 IMAGES = {
     "cpu": ("Dockerfile", "cpu", "BASE_IMAGE"),
@@ -51,7 +51,7 @@ def test_it_is_small(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_it_holds_no_torch_no_compiler_and_no_installer(image: Image) -> None:
-    installed = {path.name for path in (image.root / "opt/mbunet").rglob("*")}
+    installed = {path.name for path in (image.root / "opt/mbunet").glob("lib/python3*/site-packages/*")}
     assert "numpy" in installed
     assert installed.isdisjoint({"torch", "pip", "scikit_build_core"})
     programs = {path.name for folder in ("usr/bin", "opt/mbunet/bin") for path in (image.root / folder).iterdir()}
