@@ -30,7 +30,8 @@ def main() -> int:
     for sanitizer in SANITIZERS:
         with tempfile.TemporaryDirectory() as folder:
             program = Path(folder) / "replay"
-            build("g++", machine, program, ["-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"])
+            flags = ["-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+            build("g++", machine, program, [*flags, "-O1"] if portable else flags)
             for kernel in kernels:
                 results = replay([str(program)], kernel, 3, REPLAYED)
                 differ = [
