@@ -99,7 +99,7 @@ CUDA = (
     Fault("cuda/general_conv.hpp", "up * y + tap / 2, up * x + tap % 2", "up * y + tap % 2, up * x + tap / 2"),
     Fault("cuda/general_conv.hpp", "args.input_planes * args.output_words, word)", "args.output_words, word)"),
     Fault("cuda/levels.hpp", "(a.high | ~b.high)", "(a.high)"),
-    Fault("cuda/levels.hpp", "select(second[i], third[i], first[i])", "select(second[i], first[i], third[i])"),
+    Fault("cuda/levels.hpp", "select(second, third, first)", "select(second, first, third)"),
     Fault("cuda/gate.hpp", "args.is_one_channel ? 0 : word", "word"),
     Fault("cuda/gate.hpp", "0 - (bits & 1)", "bits"),
     Fault("cuda/doubling.hpp", "if (axis.center == last)", "if (axis.center > last)"),
@@ -115,7 +115,7 @@ CUDA = (
     Fault("cuda/conv_weights.cpp", "needed += worth(channel) / 2", "needed -= worth(channel) / 2"),
     Fault("cuda/k_schedule.cpp", "segment};\n        for", "0};\n        for"),
     Fault("cuda/layer.cpp", "channel * levels + level", "channel * levels"),
-    Fault("cuda/main_loop.hpp", "from_pixel *= args.input_planes", "from_pixel *= 1"),
+    Fault("cuda/dispatch.hpp", "words * layer.input_planes;", "words;"),
     Fault("cuda/stem.hpp", "(2 * kPlanes - 1) + level", "(2 * kPlanes - 1)"),
     Fault("cuda/pool.hpp", "plane * args.words + word", "word"),
 )
