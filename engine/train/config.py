@@ -29,8 +29,28 @@ DECAY = (32, 8, 4, 2)
 """Bits of weights and activations, one after another, before they are a network's own."""
 
 
-def _setting(default: float | str | tuple[str, ...], meaning: str) -> Any:
-    return field(default=default, metadata={"meaning": meaning})
+GROUPS = {
+    "data": "what is learned from, and how images are prepared",
+    "recipe": "what is trained, from what, how long; without --full-precision or --bits-only the whole recipe, "
+    "which takes what is not given of --width, --crop, --contrast, --resize, --activation-bits and --foreground from "
+    "the folder and the machine, and prints each with its reason",
+    "network": "what is trained",
+    "bits": "how weights and activations become bits, and weights zeros; nothing of it is of full precision",
+    "sampling": "what a step sees",
+    "optimization": "what a step does",
+    "run": "repeating, looking, saving",
+}
+"""Every group of settings, and what it is about."""
+
+MINUTES = 30.0
+"""Of a whole recipe, where no budget is given."""
+
+
+def _setting(default: float | str | tuple[str, ...], group: str, meaning: str, told: str = "{}") -> Any:
+    """A setting of one of GROUPS; `told` is what help says of its default: nothing of a switch, which is off."""
+    shown = " ".join(default) if isinstance(default, tuple) else str(default)
+    about = "" if default is False else told.format(shown or "none")
+    return field(default=default, metadata={"meaning": meaning, "group": group, "default": about})
 
 
 @dataclass(frozen=True)
@@ -46,66 +66,135 @@ class Config:
 
     data: str
     out: str
-    family: str = _setting("mbu-net", "the network: " + ", ".join(FAMILIES))
-    width: int = _setting(32, "channels of the first layer (64 is the paper's network)")
-    activation_bits: int = _setting(0, "bits of an activation, 1 or 2; 0: the family's own, bfcn's 2, the others' 1")
-    weight_bits: int = _setting(1, "bits of a weight of bfcn, 1 or 2")
-    branches: int = _setting(multibranch.BRANCHES, "of every upsampling of multi-branch, 1 to 3")
-    gates: str = _setting("both", "attention of multi-branch: " + ", ".join(multibranch.GATES))
+    family: str = _setting("mbu-net", "network", "the network: " + ", ".join(FAMILIES))
+    width: int = _setting(
+        32,
+        "network",
+        "channels of the first layer; 64 is the paper's network, half of it takes a quarter of the products",
+    )
+    activation_bits: int = _setting(
+        0, "bits", "bits of an activation, 1 or 2; 0: the family's own, bfcn's 2, the others' 1"
+    )
+    weight_bits: int = _setting(1, "bits", "bits of a weight of bfcn, 1 or 2")
+    branches: int = _setting(multibranch.BRANCHES, "network", "of every upsampling of multi-branch, 1 to 3")
+    gates: str = _setting("both", "network", "attention of multi-branch: " + ", ".join(multibranch.GATES))
     masked: tuple[str, ...] = _setting(
         unet.BLOCKS,
+        "bits",
         "masked blocks of mbu-net: names; as a flag also all, none, the N cheapest to mask, or auto, by --sweep-csv; "
         "of the other families all or none",
+        told="all",
     )
-    weights: tuple[str, ...] = _setting((), "quantizer of masked weights, or BLOCK=QUANTIZER: " + ", ".join(kinds.ALL))
-    classes: tuple[str, ...] = _setting((), "names of the classes of index masks, the background first")
-    full_precision: bool = _setting(False, "full precision alone: a checkpoint, to be a teacher")
-    samples: int = _setting(24000, "the budget: samples seen in all, each a crop")
-    minutes: float = _setting(0.0, "the budget by the clock, in place of samples")
-    batch: int = _setting(4, "samples in one step")
-    crop: int = _setting(192, "side of a crop in pixels")
-    learning_rate: float = _setting(1e-3, "highest learning rate")
+    weights: tuple[str, ...] = _setting(
+        (), "bits", "quantizer of masked weights, or BLOCK=QUANTIZER: " + ", ".join(kinds.ALL), told="masked"
+    )
+    classes: tuple[str, ...] = _setting(
+        (),
+        "data",
+        "names of the classes of index masks, the background first",
+        told="the folder's own; else masks are of one foreground",
+    )
+    full_precision: bool = _setting(False, "recipe", "full precision alone: a checkpoint, to be a teacher")
+    samples: int = _setting(
+        24000,
+        "recipe",
+        "the budget: samples seen in all, each a crop",
+        told="{} of one part alone; the whole recipe goes by the clock",
+    )
+    minutes: float = _setting(
+        0.0,
+        "recipe",
+        "the budget by the clock, in place of samples",
+        told=f"{MINUTES:g} of the whole recipe; one part alone goes by samples",
+    )
+    batch: int = _setting(
+        4, "sampling", "samples in one step; more need more memory, and give fewer steps for the same budget"
+    )
+    crop: int = _setting(
+        192,
+        "sampling",
+        "side of a crop in pixels; what is larger than it is never seen whole",
+    )
+    learning_rate: float = _setting(1e-3, "optimization", "highest learning rate")
     foreground: float = _setting(
-        0.0, "share of crops made sure to show a class other than the background, rare ones as often as others"
+        0.0,
+        "sampling",
+        "share of crops made sure to show a class other than the background, rare ones as often as others",
     )
-    augment: tuple[str, ...] = _setting(augment.PARTS, "what may happen to a crop: " + ", ".join(augment.PARTS))
-    overlap: str = _setting("dice", "what the loss adds to cross-entropy: " + ", ".join(OVERLAPS))
-    missed: float = _setting(0.7, "of Tversky's overlap: what a missed pixel counts, one too many counting the rest")
+    augment: tuple[str, ...] = _setting(
+        augment.PARTS, "sampling", "what may happen to a crop: " + ", ".join(augment.PARTS)
+    )
+    overlap: str = _setting("dice", "optimization", "what the loss adds to cross-entropy: " + ", ".join(OVERLAPS))
+    missed: float = _setting(
+        0.7, "optimization", "of Tversky's overlap: what a missed pixel counts, one too many counting the rest"
+    )
     class_weights: tuple[str, ...] = _setting(
-        (), "weight of every class in cross-entropy, the background's first; or balanced, by the root of its rarity"
+        (),
+        "optimization",
+        "weight of every class in cross-entropy, the background's first; or balanced, by the root of its rarity",
     )
-    early_stopping: int = _setting(0, "validations without a better one after which a run ends early; 0: it does not")
-    zeros: float = _setting(0.9, "share of zeros in masked layers at the end")
-    zeros_from: float = _setting(0.5, "share of zeros at the start, from which it climbs over half of the run")
-    zeros_by: str = _setting("layer", "layer: zero weights, alike in every layer; cost: zero products of all together")
-    annealing: float = _setting(0.4, "share of the run in which activations go from a line to bits")
+    early_stopping: int = _setting(
+        0, "optimization", "validations without a better one after which a run ends early; 0: it does not"
+    )
+    zeros: float = _setting(
+        0.9, "bits", "share of zeros in masked layers at the end; a zero is a product that is not computed"
+    )
+    zeros_from: float = _setting(
+        0.5,
+        "bits",
+        "share of zeros at the start, which climbs over half of the run; that of --zeros where such weights are given",
+    )
+    zeros_by: str = _setting(
+        "layer", "bits", "layer: zero weights, alike in every layer; cost: zero products of all together"
+    )
+    annealing: float = _setting(
+        0.4,
+        "bits",
+        "share of the run in which activations go from a line, which has gradients, to bits; 0 where they are bits",
+    )
     bit_decay: float = _setting(
-        0.0, "share of the run in which weights and activations fall from 32 bits over 8, 4 and 2 to their own"
+        0.0, "bits", "share of the run in which weights and activations fall from 32 bits over 8, 4 and 2 to their own"
     )
-    contrast: str = _setting("none", "none, or stretch every image to its own grey range")
+    contrast: str = _setting("none", "data", "none, or stretch every image to its own grey range")
     channel: str = _setting(
-        "", "channel of images that have several, from 0, or max; by default the model's own, or the first"
+        "",
+        "data",
+        "channel of images that have several, from 0, or max; by default the model's own, or the first",
+        told="",
     )
     page: str = _setting(
-        "", "page of images that have several, from 0, or max; by default the model's own, or the first"
+        "",
+        "data",
+        "page of images that have several, from 0, or max; by default the model's own, or the first",
+        told="",
     )
-    resize: int = _setting(0, "side that every image is resized to first; 0: images keep their size")
-    keep_aspect: bool = _setting(False, "where images are resized: their longer side to that, the other in proportion")
-    validation: float | str = _setting(0.2, "share of the samples that no training step sees, or a folder of them")
+    resize: int = _setting(0, "data", "side that every image is resized to first; 0: images keep their size")
+    keep_aspect: bool = _setting(
+        False, "data", "where images are resized: their longer side to that, the other in proportion"
+    )
+    validation: float | str = _setting(
+        0.2, "data", "share of the samples that no training step sees, or a folder of them"
+    )
     group: str = _setting(
-        "", "regular expression: samples in whose names it finds the same (its first parentheses, if any) stay together"
+        "",
+        "data",
+        "regular expression: samples in whose names it finds the same (its first parentheses, if any) stay together",
     )
-    seed: int = _setting(0, "of split, crops and weights")
-    run_seed: int = _setting(0, "of crops and weights alone: another run on the same split")
-    ablate: tuple[str, ...] = _setting((), "parts of the recipe to leave out: " + ", ".join(PARTS))
+    seed: int = _setting(0, "run", "of split, crops and weights")
+    run_seed: int = _setting(0, "run", "of crops and weights alone: another run on the same split")
+    ablate: tuple[str, ...] = _setting((), "recipe", "parts of the recipe to leave out: " + ", ".join(PARTS))
     init: str = _setting(
-        "", "checkpoint, model file or shipped model to start from; settings of its shape are then its own"
+        "", "recipe", "checkpoint, model file or shipped model to start from; settings of its shape are then its own"
     )
-    teacher: str = _setting("", "full-precision checkpoint to learn from, of any width and family")
-    validate_every: int = _setting(2000, "steps between two looks at the validation images; the first comes early")
-    validate_on: int = _setting(0, "validation images that are looked at, evenly chosen; 0: all")
-    save_every: int = _setting(500, "steps between two checkpoints")
-    device: str = _setting("auto", "torch device; auto: a GPU where there is one")
+    teacher: str = _setting("", "recipe", "full-precision checkpoint to learn from, of any width and family")
+    validate_every: int = _setting(
+        2000,
+        "run",
+        "steps between two looks at the validation images; the first comes early. By the clock the time decides",
+    )
+    validate_on: int = _setting(0, "run", "validation images that are looked at, evenly chosen; 0: all")
+    save_every: int = _setting(500, "run", "steps between two checkpoints. By the clock the time decides")
+    device: str = _setting("auto", "run", "torch device; auto: a GPU where there is one")
 
     def __post_init__(self) -> None:
         stride = ops.stride(self.layers())

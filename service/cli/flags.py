@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import fields
@@ -81,20 +82,39 @@ def add_objects(command: argparse.ArgumentParser) -> None:
 
 
 def add_training(command: argparse.ArgumentParser, *names: str) -> None:
-    """Add a flag for each of the settings `names` of a training run, by default for all.
+    """Add a flag for each of the settings `names` of a training run, whose defaults are the command's.
 
     What is not given stays out of the namespace, so that the defaults in `engine.train.config` hold.
     """
     from engine.train.config import Config
+
+    for setting in fields(Config):
+        if setting.name in names:
+            _add_setting(command, command, setting, setting.metadata["meaning"])
+
+
+def add_training_by_group(command: argparse.ArgumentParser) -> dict[str, argparse._ArgumentGroup]:
+    """Add a flag for each setting of a training run, in groups, which are returned by name."""
+    from engine.train.config import GROUPS, Config
+
+    groups = {name: command.add_argument_group(name, about) for name, about in GROUPS.items()}
+    for setting in fields(Config):
+        if "group" in setting.metadata:
+            meaning, default = setting.metadata["meaning"], setting.metadata["default"]
+            told = f"{meaning} (default: {default})" if default else meaning
+            _add_setting(command, groups[setting.metadata["group"]], setting, told)
+    return groups
+
+
+def _add_setting(
+    command: argparse.ArgumentParser, group: argparse._ActionsContainer, setting: dataclasses.Field[Any], told: str
+) -> None:
     from engine.train.renamed import RENAMED
 
-    for field in fields(Config):
-        if "meaning" in field.metadata and (not names or field.name in names):
-            how = _HOW[str(field.type)]
-            command.add_argument(_flag(field.name), default=argparse.SUPPRESS, help=field.metadata["meaning"], **how)
-            for old, new in RENAMED.items():
-                if new == field.name:
-                    renamed(command, _flag(old), _flag(new))
+    group.add_argument(_flag(setting.name), default=argparse.SUPPRESS, help=told, **_HOW[str(setting.type)])
+    for old, new in RENAMED.items():
+        if new == setting.name:
+            renamed(command, _flag(old), _flag(new))
 
 
 def training_of(args: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -346,14 +346,16 @@ def table(args: argparse.Namespace) -> int:
 def _train_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("data", help=DATA_HELP)
     command.add_argument("-o", "--out", required=True, help="folder for report, model file and checkpoints")
+    groups = flags.add_training_by_group(command)
     alone = "the bits alone, by --init and --teacher: a checkpoint, neither exported nor compared"
-    command.add_argument("--bits-only", action="store_true", help=alone)
-    flags.add_training(command)
-    command.add_argument("--cost-model", default="bmma", help="for --masked: bmma (default) or cpu")
-    command.add_argument("--w-op", type=float, default=0.5, metavar="X", help="equation 2's weight of operations (0.5)")
-    command.add_argument("--w-param", type=float, default=0.5, metavar="X", help="its weight of parameters (0.5)")
-    command.add_argument("--sweep-csv", type=Path, help="for --masked auto: the table that mbunet sweep has written")
-    command.add_argument("--within", type=float, default=0.01, metavar="X", help="Dice that auto may lose (0.01)")
+    groups["recipe"].add_argument("--bits-only", action="store_true", help=alone)
+    masking = command.add_argument_group("choosing masked blocks", "how --masked N and --masked auto choose them")
+    masking.add_argument("--cost-model", default="bmma", metavar="X", help="bmma or cpu (default: bmma)")
+    weight = "equation 2's weight of"
+    masking.add_argument("--w-op", type=float, default=0.5, metavar="X", help=f"{weight} operations (default: 0.5)")
+    masking.add_argument("--w-param", type=float, default=0.5, metavar="X", help=f"{weight} parameters (default: 0.5)")
+    masking.add_argument("--sweep-csv", type=Path, metavar="FILE", help="of auto: the table that mbunet sweep wrote")
+    masking.add_argument("--within", type=float, default=0.01, metavar="X", help="Dice auto may lose (default: 0.01)")
 
 
 def _export_flags(command: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from engine import format, preprocess
 from engine.runtime import Engine
 from engine.train import card, checkpoint, evaluate, export, figures, log, pretrained, split, threads, thresholds
-from engine.train.config import Config
+from engine.train.config import MINUTES, Config
 from engine.train.data import dataset, facts
 from engine.train.data.dataset import Sample
 from engine.train.export import CheckpointEngine
@@ -32,7 +32,6 @@ from engine.train.recipe.speed import Speed
 from engine.train.recipe.stages import FINE_TUNE, FULL_PRECISION, Stage, settled, stages
 from engine.train.trainer import Interrupted, ResumeError, Trainer, evenly
 
-MINUTES = 30.0
 LOOKED_AT = 64  # samples, evenly chosen, by which a folder is judged
 PICTURES = 4
 OVERHEAD = 4.0  # seconds at the end, beside what is measured: reading and writing files, drawing

@@ -17,7 +17,7 @@ from PIL import Image
 from engine import format
 from engine.networks import unet
 from engine.runtime import resolve
-from engine.train.config import Config
+from engine.train.config import GROUPS, Config
 from engine.train.metrics import Metrics
 from engine.train.trainer import Trainer
 from service import cli
@@ -167,9 +167,22 @@ def test_every_setting_of_a_training_run_is_a_flag() -> None:
         **{"learning_rate": 0.002, "resize": 64},
     }
     command = argparse.ArgumentParser()
-    flags.add_training(command)
+    flags.add_training_by_group(command)
     shown = {action.dest for action in command._actions if action.help != argparse.SUPPRESS}
     assert shown - {"help"} == {field.name for field in fields(Config)} - {"data", "out"}
+
+
+def test_help_shows_settings_in_groups_with_their_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert [group for group in GROUPS if f" {group}: {GROUPS[group].split()[0]}" in text] == list(GROUPS)
+    assert all(
+        f"(default: {field.metadata['default']})" in text for field in fields(Config) if field.metadata.get("default")
+    )
+    default = Config("DATA", "OUT")
+    silent = {field.name for field in fields(Config) if "group" in field.metadata and not field.metadata["default"]}
+    assert silent - {"channel", "page"} == {name for name in vars(default) if getattr(default, name) is False}
 
 
 def test_ctrl_c_asks_a_run_to_stop_and_the_command_says_where_it_saved(
