@@ -178,8 +178,9 @@ def test_a_folder_is_segmented_as_it_is_without_ray(
         _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert f"{FILES + 1}/{FILES + 1} images" in told
-    assert [line for line in told.splitlines() if line.startswith("mbunet:")] == [told.splitlines()[-1]]
-    assert f"mbunet: {source / 'damaged.png'}: " in told
+    failed, summary = (line for line in told.splitlines() if line.startswith("mbunet:"))
+    assert failed.startswith(f"mbunet: {source / 'damaged.png'}: ")
+    assert summary == told.splitlines()[-1] == f"mbunet: {FILES} of {FILES + 1} images segmented, 1 failed"
     assert contents(out) == expected
 
 
