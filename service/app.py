@@ -83,7 +83,9 @@ def application(service: Service, traces: Traces | None = None) -> FastAPI:
     if traces:
         app.add_middleware(tracing.Tracing, traces=traces)
     app.add_middleware(root_path.RootPath, root_path=settings.root_path)
-    for part in (segment, models, operation, pages, stream, v2):
-        app.include_router(part.router)
+    # one by one: of a router within another, traces and metrics would see a part of its path only
+    parts = (segment.router, models.router, operation.router, pages.router, stream.router, v2.router, v2.raw)
+    for router in parts:
+        app.include_router(router)
     openapi.list_problems(app)
     return app

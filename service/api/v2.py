@@ -39,7 +39,7 @@ EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
 FIXED = "the setting `model` names the models, which are served as long as the server runs"
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-raw = APIRouter(route_class=RawRoute)
+raw = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=RawRoute)
 LOAD_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 REFUSALS = problem_responses(401, 403, 404, 422)
 BODY = {
@@ -275,6 +275,3 @@ def _count(asked: InferRequest, name: str, unit: str) -> int:
     if not (type(value) is int and value >= 0):
         raise BadTensor(f"the parameter {name!r} is a whole number of {unit}")
     return value
-
-
-router.include_router(raw)
