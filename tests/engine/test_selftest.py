@@ -68,7 +68,7 @@ def test_every_kernel_equals_the_reference_on_any_model(
     monkeypatch.setattr(comparison, "PRODUCTS", 10**6)
     format.save(random_model(layers=FAMILIES[name]), tmp_path / "a")
     rows = selftest.run_model(tmp_path / "a")
-    assert [row["kernel"] for row in rows if row["images"]] == available_kernels()
+    assert [row["kernel"] for row in rows if row["images"]] == [kernel for kernel in KERNELS if kernel != "reference"]
     assert all(row["ok"] and not row["wrong"] for row in rows)
 
 
