@@ -236,6 +236,10 @@ def resolve(model: str | Path) -> Path:
     if isinstance(model, str) and shipped.is_file():
         return shipped
     if Path(model).is_file():
+        if Path(model).suffix == ".pt":
+            raise EngineError(
+                f"{model} is a checkpoint: mbunet export {model} MODEL.safetensors makes a model file of it"
+            )
         return Path(model)
     names = ", ".join(sorted(file.stem for file in MODELS.glob("*.safetensors"))) or "none"
     raise EngineError(f"no model '{model}': neither a file nor one of the shipped models ({names})")

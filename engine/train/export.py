@@ -64,13 +64,9 @@ def export(
     data is at hand, some of it. A file that fails is not left behind.
     """
     out = Path(out)
-    network, config, step = restore(checkpoint)
-    metrics = metrics or logged_metrics(Path(checkpoint).with_name("log.csv"), step)
+    network, config, _ = found = restore(checkpoint)
     parts = parts_of(checkpoint)
-    told = {"parts": parts.tell()} if parts else {}
-    provenance = {"samples": step * config.batch, **describe(config), **told, "metrics": dict(metrics)}
-    classes = classes_of(config, class_name, color)
-    model = to_model(network, config, name=name or out.stem, classes=classes, provenance=provenance)
+    model = _model(checkpoint, found, name or out.stem, classes_of(config, class_name, color), metrics)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
     small = prune(model)
@@ -85,6 +81,28 @@ def export(
     finally:
         part.unlink(missing_ok=True)
     return out
+
+
+def model_of(checkpoint: str | Path) -> Model:
+    """The model of `checkpoint`, named by its file, neither calibrated nor proven; raises ExportError."""
+    found = restore(checkpoint)
+    return _model(checkpoint, found, Path(checkpoint).stem, classes_of(found[1]))
+
+
+def _model(
+    checkpoint: str | Path,
+    found: tuple[Network, Config, int],
+    name: str,
+    classes: Sequence[ClassInfo],
+    metrics: Mapping[str, Any] | None = None,
+) -> Model:
+    """The model of what was `found` in `checkpoint`, with its provenance."""
+    network, config, step = found
+    metrics = metrics or logged_metrics(Path(checkpoint).with_name("log.csv"), step)
+    parts = parts_of(checkpoint)
+    told = {"parts": parts.tell()} if parts else {}
+    provenance = {"samples": step * config.batch, **describe(config), **told, "metrics": dict(metrics)}
+    return to_model(network, config, name=name, classes=classes, provenance=provenance)
 
 
 def _naming(how: Preprocessing, selection: Selection) -> Preprocessing:
@@ -151,7 +169,10 @@ def to_model(
 ) -> Model:
     """The model of `network`, which `config` has trained; `provenance` (JSON) gains the share of zeros reached."""
     if network.full_precision:
-        raise ExportError("a network in full precision has no bits to export; train it with full_precision=False")
+        raise ExportError(
+            "a network in full precision has no bits to export, run or describe: mbunet eval scores it without a card, "
+            "and mbunet train DATA -o RUN --bits-only --init CHECKPOINT makes bits of it"
+        )
     for layer in network.layers:
         if layer.weights in kinds.MULTIBIT:
             raise ExportError(f"{layer.name}: weights of {layer.weights} are a baseline that no kernel runs")

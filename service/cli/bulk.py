@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from engine import images
 from engine.images import FIRST, WHOLE_COMPONENTS, ImageError, ObjectParams, Selection
-from service.cli import client
+from service.cli import client, flags
 from service.codec.encoders import ENCODERS, Result
 from service.core import engine, params
 from service.problems import Problem
@@ -57,7 +57,7 @@ class Segmenter:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._engine = engine.load(job.settings.model, job.settings)
+        self._engine = engine.load(flags.trained(job.settings.model), job.settings)
         self._selection = params.selection(self._engine.model.preprocessing, job.selection)
 
     def __call__(self, source: Path) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,6 +14,7 @@ from engine.images import Choice, read_choice
 from service.settings import GONE, Settings, load
 
 if TYPE_CHECKING:
+    from engine.model import Model
     from engine.runtime import Engine
 
 ENGINE = ("device", "kernel", "threads")
@@ -136,6 +138,27 @@ def engine_of(settings: Settings) -> Engine:
     from service.core import engine
 
     return engine.load(settings.model, settings)
+
+
+def is_checkpoint(model: str) -> bool:
+    """Whether `model` names a checkpoint of training, not a model file."""
+    return model.endswith(".pt")
+
+
+def trained(model: str) -> str | Model:
+    """The model of a checkpoint; what names a model file or a shipped model stays. Raises UserError and ValueError."""
+    if not is_checkpoint(model):
+        return model
+    require_torch()
+    from engine.train.export import model_of
+
+    return model_of(model)
+
+
+def require_torch() -> None:
+    """Raise UserError where there is no torch."""
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("this command needs PyTorch: pip install 'mbunet[train]'")
 
 
 def share(text: str) -> float:

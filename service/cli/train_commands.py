@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib.util
 import shlex
 import signal
 import sys
@@ -42,15 +41,10 @@ def add(commands: Any) -> None:
 def _with_torch(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     @functools.wraps(command)
     def run(args: argparse.Namespace) -> int:
-        _require_torch()
+        flags.require_torch()
         return command(args)
 
     return run
-
-
-def _require_torch() -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("this command needs PyTorch: pip install 'mbunet[train]'")
 
 
 @_with_torch
@@ -168,8 +162,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from engine.train.config import Config
     from service.core import params
 
-    if args.card and _is_checkpoint(args.model):
-        raise UserError(f"a card describes a model file: mbunet export {args.model} MODEL.safetensors, then eval that")
+    described = _model(args.model) if args.card else None
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
     selection = params.selection(_preprocessing(args.model), config.selection)
     everything = split.samples(config, selection)
@@ -194,8 +187,8 @@ def evaluate(args: argparse.Namespace) -> int:
         raise UserError("none of the images could be scored")
     if args.csv:
         evaluate.write_csv(rows, args.csv)
-    if args.card:
-        args.card.write_text(card.write(_model(args.model), rows, args.part), encoding="utf-8")
+    if described:
+        args.card.write_text(card.write(described, rows, args.part), encoding="utf-8")
     print(evaluate.table(rows))
     if confused := evaluate.confusion_table(rows, engine.class_names):
         print(f"\n{confused}\n")
@@ -227,14 +220,15 @@ def _model(name: str) -> Model:
     from engine.format import load
     from engine.runtime import resolve
 
-    return load(resolve(name))
+    found = flags.trained(name)
+    return load(resolve(found)) if isinstance(found, str) else found
 
 
 def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
     """The engine to score; a trainer's checkpoint (.pt) is run by torch, full precision included."""
-    if not _is_checkpoint(args.model):
+    if not flags.is_checkpoint(args.model):
         return flags.engine_of(flags.settings_of(args))
-    _require_torch()
+    flags.require_torch()
     from engine.train.export import CheckpointEngine
 
     return nullcontext(CheckpointEngine(args.model))
@@ -242,9 +236,9 @@ def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
 
 def _preprocessing(name: str) -> Preprocessing:
     """Of a model file or a checkpoint."""
-    if not _is_checkpoint(name):
+    if not flags.is_checkpoint(name):
         return _model(name).preprocessing
-    _require_torch()
+    flags.require_torch()
     from engine.train.export import config_of
 
     return config_of(name).preprocessing
@@ -254,16 +248,12 @@ def _parts(name: str) -> Parts | None:
     """The split that a model file or a checkpoint has kept."""
     from engine.train.data.dataset import Parts
 
-    if not _is_checkpoint(name):
+    if not flags.is_checkpoint(name):
         return Parts.told(_model(name).provenance.get("parts", {}))
-    _require_torch()
+    flags.require_torch()
     from engine.train.export import parts_of
 
     return parts_of(name)
-
-
-def _is_checkpoint(model: str) -> bool:
-    return model.endswith(".pt")
 
 
 def data(args: argparse.Namespace) -> int:
@@ -384,7 +374,7 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     objects = "score objects of at least N pixels too, without splitting those that touch and with it (N: 1)"
     command.add_argument("--objects", type=flags.count, nargs="?", const=1, metavar="N", help=objects)
     command.add_argument("--csv", type=Path, help="write the scores of every image to this file")
-    command.add_argument("--card", type=Path, help="write a model card (Markdown) to this file; not for checkpoints")
+    command.add_argument("--card", type=Path, help="write a model card (Markdown) to this file")
     flags.add_settings(command, *flags.ENGINE)
 
 

@@ -83,8 +83,8 @@ class Engine(Protocol):
         """
 
 
-def load(model: str, settings: Settings) -> runtime.Engine:
-    """The engine of a model file or a shipped model, where and how the settings say. Raises EngineError."""
+def load(model: str | Model, settings: Settings) -> runtime.Engine:
+    """The engine of a model, a model file or a shipped model, where and how the settings say. Raises EngineError."""
     from engine.runtime import Engine
 
     return Engine.load(model, settings.device, settings.threads, settings.kernel, settings.batch_pixels)

@@ -215,15 +215,39 @@ def test_ctrl_c_asks_a_run_to_stop_and_the_command_says_where_it_saved(
     assert cli.main(["train", str(NUCLEI), "--out", str(tmp_path), *size]) == 130
     assert f"stopped at step 16 of 32, saved in {tmp_path}/checkpoint.pt" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
-    assert cli.main(["eval", str(tmp_path / "checkpoint.pt"), str(NUCLEI), "--card", str(tmp_path / "card.md")]) == 1
-    assert "a card describes a model file: mbunet export" in capsys.readouterr().err
+    assert cli.main(["eval", str(tmp_path / "checkpoint.pt"), str(NUCLEI), "--card", str(tmp_path / "card.md")]) == 0
+    assert (tmp_path / "card.md").read_text(encoding="utf-8").startswith("# checkpoint\n")
     model = tmp_path / "early.safetensors"
     assert cli.main(["export", str(tmp_path / "checkpoint.pt"), str(model), "--threshold", "0.3"]) == 0
     assert format.load(model).threshold == 0.3
     assert (format.load(model).preprocessing.channel, format.load(model).preprocessing.page) == ("1", "")
+    masks = [_segmented(named, tmp_path / named.stem) for named in (model, tmp_path / "checkpoint.pt")]
+    assert masks[0] == masks[1] != []
     chosen = ["--channel", "max", "--page", "0"]
     assert cli.main(["export", str(tmp_path / "checkpoint.pt"), str(model), *chosen]) == 0
     assert (format.load(model).preprocessing.channel, format.load(model).preprocessing.page) == ("max", "0")
+    assert cli.main(["info", str(tmp_path / "checkpoint.pt")]) == 1
+    assert "checkpoint.pt is a checkpoint: mbunet export" in capsys.readouterr().err
+
+
+def _segmented(model: Path, out: Path) -> list[bytes]:
+    how = ["--model", str(model), "--threads", "1", "--threshold", "0.5"]
+    assert cli.main(["segment", str(NUCLEI / "images"), "-o", str(out), *how]) == 0
+    return [path.read_bytes() for path in sorted(out.iterdir())]
+
+
+def test_full_precision_is_neither_segmented_with_nor_described_and_says_what_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Trainer(Config(str(NUCLEI), str(tmp_path), full_precision=True, width=3, device="cpu")).save()
+    checkpoint, out = str(tmp_path / "checkpoint.pt"), tmp_path / "out"
+    for command in (
+        ["segment", str(NUCLEI / "images"), "-o", str(out), "--model", checkpoint],
+        ["eval", checkpoint, str(NUCLEI), "--card", str(out)],
+    ):
+        assert cli.main(command) == 1
+        assert "mbunet eval scores it without a card" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_model_card_is_written_beside_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
