@@ -326,7 +326,7 @@ class Recipe:
 
     def _finish(self) -> None:
         order = self._stages()
-        last, config = self._checkpoint(order[-1]), self._config(order[-1])
+        last, config = self._best(order[-1]), self._config(order[-1])
         held = evenly(export.validation_samples(config, export.parts_of(last)), config.validate_on)
         export.export(last, self.model, name=_name(self.data))
         self._say(f"\n{self.model}: computes the bits of its training, layer by layer")
@@ -340,6 +340,16 @@ class Recipe:
         (self.out / "model.md").write_text(text, encoding="utf-8")
         written = self._report(found, config, threshold, held, pictures)
         self.page.write_text(report.html(written), encoding="utf-8")
+
+    def _best(self, stage: Stage) -> Path:
+        """The checkpoint of a stage's end, or that of an earlier validation that was better."""
+        last = self._checkpoint(stage)
+        best = last.with_name("best.pt")
+        scores = [float(_told(path).get("last", 0.0)) for path in (best, last)]
+        if scores[0] <= scores[1]:
+            return last
+        self._say(f"\n{best} is taken: {scores[0]:.4f} on the validation images, where the end has {scores[1]:.4f}")
+        return best
 
     def _full_precision(self, order: list[Stage]) -> Path | str:
         return self._checkpoint(order[0]) if order[0].full_precision else self.base.teacher

@@ -16,6 +16,7 @@ from engine.train.metrics import Counts
 from engine.train.recipe import advice, run
 from engine.train.recipe.compare import Compared
 from engine.train.recipe.run import Recipe
+from engine.train.recipe.stages import Stage
 from engine.train.trainer import Interrupted, ResumeError, Trainer
 
 torch.set_num_threads(1)  # the networks are tiny
@@ -84,6 +85,22 @@ def test_the_same_command_goes_on_where_it_was_stopped(
     assert len(steps) == 8
     Recipe(settings | {"samples": 100}, lambda _: None).run()
     assert len(steps) == 8 + 10
+
+
+def test_the_checkpoint_that_was_better_is_exported(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    recipe = Recipe(given(data, tmp_path), said.append)
+    stage = Stage("bits", 1.0)
+    (tmp_path / "bits").mkdir()
+    state = {"network": {}, "config": {}, "step": 1}
+    best, last = (tmp_path / "bits" / name for name in ("best.pt", "checkpoint.pt"))
+    checkpoint.write(last, {**state, "last": 0.4})
+    assert recipe._best(stage) == last
+    checkpoint.write(best, {**state, "last": 0.5})
+    assert recipe._best(stage) == best
+    checkpoint.write(last, {**state, "last": 0.5})
+    assert recipe._best(stage) == last
+    assert said == [f"\n{tmp_path}/bits/best.pt is taken: 0.5000 on the validation images, where the end has 0.4000"]
 
 
 def test_a_folder_of_one_part_is_not_mistaken_for_a_recipe(data: Path, tmp_path: Path) -> None:
