@@ -40,7 +40,7 @@ EARLY = 0.05  # of the run: the first look at the validation images
 LOOKS = 20  # at most so many more of them in a run by the clock, and never more than a tenth of its time
 SAVED_EVERY = 60.0  # seconds, by the clock
 FORWARD = 0.4  # of a training step's time, or less, is what a forward pass takes
-FREE_FIELDS = ("out", "device", "minutes")  # a run may move to another folder or device, or get more time, and go on
+FREE_FIELDS = ("out", "device", "minutes")  # a run may move to another folder or device, or get another time, and go on
 
 
 Load = Callable[[dataset.Sample, int, Preprocessing], samples.Loaded]
@@ -417,7 +417,8 @@ class Trainer:
 
     def _check_same_run(self, state: Mapping[str, Any]) -> None:
         here, there = asdict(self.config), asdict(Config(**current(state["config"])))
-        differing = [name for name in here if name not in FREE_FIELDS and here[name] != there[name]]
+        free = {*FREE_FIELDS, *(["samples"] if here["samples"] > there["samples"] else [])}
+        differing = [name for name in here if name not in free and here[name] != there[name]]
         if differing:
             fields = ", ".join(f"{name} ({there[name]!r} there, {here[name]!r} here)" for name in differing)
             raise ResumeError(f"{self.checkpoint} is of another run: {fields}; choose another output folder")
@@ -427,12 +428,21 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = state["step"], state["best"]
         self._losses = state.get("losses", [])
-        self.scored = state.get("scored", False)
         self.last, self._look_seconds = state.get("last", self.best), state.get("look_seconds", 0.0)
         self._settled, self._stale = state.get("settled", False), state.get("stale", 0)
         self._looked = state.get("looked", -1.0)
         self._saved = state.get("spent", 0.0)
-        self.pace.resume(state.get("progress", 0.0), self._saved)
+        self.pace.resume(self._by_clock(state), self._saved)
+        ended = state.get("scored", False)
+        self.scored = ended and self.finished
+        if ended and not self.finished:
+            self._say(f"{self.checkpoint} has ended; there is more to see now, so it goes on from step {self.step}")
+
+    def _by_clock(self, state: Mapping[str, Any]) -> float:
+        """The progress in a checkpoint; of a run that has ended and gets more minutes, the share of them it has had."""
+        kept: float = state.get("progress", 0.0)
+        more = self.config.minutes > state["config"].get("minutes", 0.0)
+        return self._saved / (60 * self.config.minutes) if kept >= 1 and more else kept
 
     def _log(self, **values: float) -> None:
         zeros = [stage.zeros for stage in self.network.bit_convolutions().values() if stage.kind in kinds.MASKED]

@@ -226,12 +226,12 @@ class Recipe:
         return all(getattr(theirs, name) == getattr(base, name) for name in pretrained.SHAPE)
 
     def _train(self, stage: Stage) -> None:
+        if _told(self._checkpoint(stage)).get("scored"):  # it has ended, whatever its share would be now
+            return
         config = self._config(stage)
         self._trainer = trainer = Trainer(config, parts=self._parts(), clock=self._clock)
         if self._asked_to_stop:
             trainer.stop()
-        if trainer.finished and trainer.scored:
-            return
         self._say(f"\n{stage.name}: {'on from there' if trainer.step else _what(stage, config)}")
         try:
             found = trainer.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -132,6 +133,33 @@ def test_a_finished_run_that_is_started_again_changes_nothing(data: Path, tmp_pa
     again = Trainer(config)
     assert (again.step, again.run()) == (8, metrics)
     assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in weights(first).items())
+
+
+def test_a_run_that_has_ended_goes_on_where_it_is_given_more(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny(data, tmp_path / "out")
+    Trainer(config).run()
+    more = Trainer(dataclasses.replace(config, samples=config.samples + 2 * config.batch))
+    assert (more.step, more.finished, more.scored) == (8, False, False)
+    assert "has ended; there is more to see now, so it goes on from step 8" in capsys.readouterr().out
+    more.run()
+    assert (more.step, more.finished, more.scored) == (10, True, True)
+    with pytest.raises(ResumeError, match=r"samples \(\d+ there, \d+ here\)"):
+        Trainer(config)
+
+
+def test_a_run_by_the_clock_that_has_ended_goes_on_where_it_is_given_more(data: Path, tmp_path: Path) -> None:
+    seconds = itertools.count(step=2)
+    config = dataclasses.replace(tiny(data, tmp_path / "out"), minutes=0.2)
+    first = Trainer(config, clock=lambda: next(seconds))
+    first.run()
+    more = Trainer(dataclasses.replace(config, minutes=0.4), clock=lambda: next(seconds))
+    assert not more.finished
+    assert more.progress == pytest.approx(first.pace.spent / 24)
+    more.run()
+    assert more.step > first.step
+    assert more.finished
 
 
 def test_another_run_in_the_same_folder_is_refused_by_field(data: Path, tmp_path: Path) -> None:
