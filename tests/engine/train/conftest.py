@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+torch.set_num_threads(1)  # the networks are tiny
 
 SIZES = ((40, 48), (33, 37), (64, 40))  # (h, w)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,8 +23,6 @@ from engine.train.experiments import study, table
 from engine.train.metrics import Counts
 from service import cli
 from tests.models import random_model
-
-torch.set_num_threads(1)  # the networks are tiny
 
 
 class Threshold:

@@ -19,8 +19,6 @@ from engine.train.data import augment
 from engine.train.network import Network
 from engine.train.trainer import Trainer
 
-torch.set_num_threads(1)  # the networks are tiny
-
 FORMS: dict[str, dict[str, Any]] = {
     "mbu-net of two bits": {"activation_bits": 2},
     "bfcn": {"family": "bfcn", "masked": ()},

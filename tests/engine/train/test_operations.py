@@ -31,8 +31,6 @@ SEEDS = range(76)  # so many that every form occurs
 SIZE = 32
 RAMPS = (kinds.CENTERED, kinds.DOREFA)
 
-torch.set_num_threads(1)  # the networks are tiny
-
 
 @cache
 def trained(seed: int) -> list[Layer]:

@@ -14,8 +14,6 @@ from engine.train.config import Config
 from engine.train.pretrained import MismatchError
 from engine.train.trainer import Trainer
 
-torch.set_num_threads(1)  # the networks are tiny
-
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,6 @@ from engine.train.renamed import RENAMED, current
 from engine.train.trainer import Trainer
 from tests.models import random_model
 
-torch.set_num_threads(1)  # the networks are tiny
-
 EARLIER = {  # a checkpoint's configuration, field by field as the trainer once wrote it
     "width": 3, "masked": unet.BLOCKS, "weights": (), "classes": (), "floating": False, "crops": 16, "batch": 2,
     "crop": 32, "rate": 0.002, "zeros": 0.9, "zeros_from": 0.5, "zeros_by": "layer", "soften": 0.25, "contrast": "none",

@@ -30,8 +30,6 @@ from service.app import create_app
 from service.settings import Settings
 from tests.service.fakes import serving
 
-torch.set_num_threads(1)  # the networks are tiny
-
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from engine import format, preprocess
 from engine.backends import reference
@@ -18,8 +17,6 @@ from engine.train.config import Config
 from engine.train.pretrained import MismatchError
 from engine.train.trainer import Trainer, predict
 from engine.train.unfold import UnfoldError
-
-torch.set_num_threads(1)  # the networks are tiny
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from engine import format
@@ -23,6 +24,8 @@ from engine.train.trainer import Trainer
 from service import cli
 from service.cli import flags
 from tests.pictures import tiff_of
+
+torch.set_num_threads(1)  # the networks are tiny
 
 NUCLEI = Path(__file__).parents[2] / "data" / "nuclei"
 

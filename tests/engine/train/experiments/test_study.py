@@ -21,8 +21,6 @@ from engine.train import trainer
 from engine.train.experiments import plots, study, sweep, table
 from engine.train.experiments.study import Job
 
-torch.set_num_threads(1)  # the networks are tiny
-
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:

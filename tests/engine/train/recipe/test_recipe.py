@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from engine import format
 from engine.train import checkpoint, trainer
@@ -18,8 +17,6 @@ from engine.train.recipe.compare import Compared
 from engine.train.recipe.run import Recipe
 from engine.train.recipe.stages import Stage
 from engine.train.trainer import Interrupted, ResumeError, Trainer
-
-torch.set_num_threads(1)  # the networks are tiny
 
 
 @pytest.fixture(autouse=True)
