@@ -103,6 +103,7 @@ nb::class_<AnySession> session_class(nb::module_& module, const char* name) {
 }  // namespace
 
 NB_MODULE(_native, module) {
+    nb::set_leak_warnings(false);  // written when the process ends, they wait for ever where nobody reads stderr
     module.def("available_kernels", [] {
         std::vector<std::string> names;
         for (const cpu::Kernels* kernels : cpu::available_kernels()) names.emplace_back(kernels->name);
