@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,7 +58,7 @@ def _proven(run: Trainer) -> float:
     return sum(image.size / 3 for image in images) / (time.perf_counter() - started)
 
 
-def evaluation_pixels(held: list[Sample], config: Config) -> int:
+def evaluation_pixels(held: Sequence[Sample], config: Config) -> int:
     """Pixels that the network sees of the samples `held`, once."""
     if config.resize:
         return len(held) * config.resize**2

@@ -12,10 +12,9 @@ from engine import format
 from engine.train import checkpoint, trainer
 from engine.train.evaluate import Row
 from engine.train.metrics import Counts
-from engine.train.recipe import advice, run
+from engine.train.recipe import advice, finish
 from engine.train.recipe.compare import Compared
 from engine.train.recipe.run import Recipe
-from engine.train.recipe.stages import Stage
 from engine.train.trainer import Interrupted, ResumeError, Trainer
 
 
@@ -23,7 +22,7 @@ from engine.train.trainer import Interrupted, ResumeError, Trainer
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "BATCH_NORM_SAMPLES", 4)
     monkeypatch.setattr(advice, "MOST_ROUNDS", 1)
-    monkeypatch.setattr(run, "PICTURES", 1)
+    monkeypatch.setattr(finish, "PICTURES", 1)
 
 
 def given(folder: Path, out: Path, **more: Any) -> dict[str, Any]:
@@ -33,17 +32,17 @@ def given(folder: Path, out: Path, **more: Any) -> dict[str, Any]:
 def test_a_folder_becomes_a_model_and_a_page(data: Path, tmp_path: Path) -> None:
     said: list[str] = []
     outcome = Recipe(given(data, tmp_path / "run"), said.append).run()
-    model = format.load(outcome.model)
+    model = format.load(outcome.files.model)
     assert (model.name, model.layers[0].channels) == ("discs", 3)
     assert model.provenance["crop"] == 64  # the images are small
-    page = outcome.report.read_text(encoding="utf-8")
+    page = outcome.files.page.read_text(encoding="utf-8")
     assert "full precision</td>" in page
     assert "Otsu&#x27;s threshold</td>" in page
     assert "--activation-bits 2</td>" in page
     assert len(re.findall(r'src="data:image/png;base64,', page)) == 4
     assert not re.search(r'(src|href)="http|<script', page)
     assert (tmp_path / "run" / "model.md").read_text(encoding="utf-8").startswith("# discs")
-    assert outcome.commands[0] == f"mbunet serve --model {outcome.model}"
+    assert outcome.commands[0] == f"mbunet serve --model {outcome.files.model}"
     parts = [checkpoint.read(tmp_path / "run" / name / "checkpoint.pt") for name in ("full-precision", "bits")]
     assert parts[0]["parts"] == parts[1]["parts"]
     assert [part["step"] for part in parts] == [15, 24]
@@ -84,20 +83,15 @@ def test_the_same_command_goes_on_where_it_was_stopped(
     assert len(steps) == 8 + 10
 
 
-def test_the_checkpoint_that_was_better_is_exported(data: Path, tmp_path: Path) -> None:
+def test_the_checkpoint_that_was_better_is_exported(tmp_path: Path) -> None:
     said: list[str] = []
-    recipe = Recipe(given(data, tmp_path), said.append)
-    stage = Stage("bits", 1.0)
-    (tmp_path / "bits").mkdir()
     state = {"network": {}, "config": {}, "step": 1}
-    best, last = (tmp_path / "bits" / name for name in ("best.pt", "checkpoint.pt"))
-    checkpoint.write(last, {**state, "last": 0.4})
-    assert recipe._best(stage) == last
-    checkpoint.write(best, {**state, "last": 0.5})
-    assert recipe._best(stage) == best
-    checkpoint.write(last, {**state, "last": 0.5})
-    assert recipe._best(stage) == last
-    assert said == [f"\n{tmp_path}/bits/best.pt is taken: 0.5000 on the validation images, where the end has 0.4000"]
+    best, last = (tmp_path / name for name in ("best.pt", "checkpoint.pt"))
+    for scores, taken in (({last: 0.4}, last), ({best: 0.5}, best), ({last: 0.5}, last)):
+        for path, score in scores.items():
+            checkpoint.write(path, {**state, "last": score})
+        assert finish.better(tmp_path, said.append) == taken
+    assert said == [f"\n{best} is taken: 0.5000 on the validation images, where the end has 0.4000"]
 
 
 def test_a_folder_of_one_part_is_not_mistaken_for_a_recipe(data: Path, tmp_path: Path) -> None:

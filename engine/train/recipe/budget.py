@@ -1,0 +1,64 @@
+"""The minutes of a command: how many are gone, and what of them its end takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from engine.train import export
+from engine.train.config import Config
+from engine.train.data.dataset import Sample
+from engine.train.pace import Clock
+from engine.train.recipe import speed
+from engine.train.recipe.speed import Speed
+from engine.train.trainer import evenly
+
+OVERHEAD = 4.0  # seconds at the end, beside what is measured: reading and writing files, drawing
+PRICED = 0.02  # of the minutes, for the prices of what to try next; at most PRICED_SECONDS
+PRICED_SECONDS = 15.0
+EVALUATED = 0.1  # of the minutes, at most, go into comparing full precision on validation images
+ENGINE_SHARE = 0.5  # of full precision's evaluation: what the bits' own passes and the masks' counting take beside it
+
+
+class Stopwatch:
+    """The seconds of a command: `before` in its earlier parts, `gone` in this one so far."""
+
+    def __init__(self, clock: Clock, gone: float) -> None:
+        self.before = 0.0
+        self._clock = clock
+        self._started = clock() - gone
+        self._computed = 0.0 if gone else time.process_time()  # before that start
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the command was first given, those between its parts not counted."""
+        return self.before + self._clock() - self._started
+
+    @property
+    def slowness(self) -> float:
+        """Seconds on the wall for one of computing, as others share the machine; 1 where nobody does."""
+        computed = time.process_time() - self._computed
+        return max(1.0, (self._clock() - self._started) / computed) if computed > 0 else 1.0
+
+
+def end_seconds(base: Config, held: Sequence[Sample], measured: Speed, minutes: float, slowness: float) -> float:
+    """What comes after the last stage: comparing, calibrating, proving, pricing, drawing; `held` is all that is."""
+    seen = evenly(held, base.validate_on)
+    pixels = speed.evaluation_pixels(seen, base)
+    evaluated = pixels / measured.pixels
+    median = pixels // max(len(seen), 1)
+    proven = 2 * min(median, export.PROVEN**2) + sum(h * w for h, w in export.PROOF_SIZES)
+    measurable = evaluated * (1 + ENGINE_SHARE) + proven / measured.proven
+    return OVERHEAD * slowness + measurable + price_seconds(minutes)
+
+
+def price_seconds(minutes: float) -> float:
+    """For what to try next to be timed; a budget of samples has 0 `minutes`."""
+    return min(PRICED * 60 * minutes, PRICED_SECONDS) if minutes else PRICED_SECONDS
+
+
+def held_limit(held: Sequence[Sample], config: Config, measured: Speed, minutes: float) -> int:
+    """How many validation images there is time for; 0: for all of them."""
+    seconds = speed.evaluation_pixels(held, config) / measured.pixels
+    able = EVALUATED * 60 * minutes
+    return max(1, int(len(held) * able / seconds)) if seconds > able else 0

@@ -1,0 +1,211 @@
+"""The end of a recipe: its last checkpoint exported and proven, compared with full precision, reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine import format, preprocess
+from engine.runtime import Engine
+from engine.train import card, checkpoint, evaluate, export, figures, log, thresholds
+from engine.train.config import Config
+from engine.train.data import facts
+from engine.train.data.dataset import Sample
+from engine.train.export import CheckpointEngine
+from engine.train.recipe import advice, compare, report
+from engine.train.recipe.compare import Compared
+from engine.train.recipe.plan import Choice
+from engine.train.trainer import evenly
+
+PICTURES = 4
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a recipe leaves in its folder `out`."""
+
+    out: Path
+
+    @property
+    def model(self) -> Path:
+        """The model file."""
+        return self.out / "model.safetensors"
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.out / "model.md"
+
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.out / "report.html"
+
+
+@dataclass(frozen=True)
+class Finish:
+    """`Finish(…).write()` leaves the `files`.
+
+    `stages` are the folders of the stages, the last one that of the bits to export, which `config` has trained. `full`
+    is the checkpoint of full precision, "" where there is none. `asked` is the command as one configuration, whose
+    budget what to try next is told by; `seen`, `choices` and `commands` stand in the report as they are.
+    """
+
+    data: str
+    files: Files
+    stages: Mapping[str, Path]
+    config: Config
+    full: str
+    asked: Config
+    seen: facts.Facts
+    choices: list[Choice]
+    commands: list[str]
+    price_seconds: float
+    say: Callable[[str], None]
+
+    def write(self) -> None:
+        """Export, choose the threshold, compare, and write the card and the report."""
+        config, files = self.config, self.files
+        last = better(list(self.stages.values())[-1], self.say)
+        everything = export.validation_samples(config, export.parts_of(last))
+        held = evenly(everything, config.validate_on)
+        export.export(last, files.model, name=_name(self.data))
+        self.say(f"\n{files.model}: computes the bits of its training, layer by layer")
+        with Engine.load(files.model) as engine:
+            threshold = self._choose_threshold(engine, held)
+        with Engine.load(files.model) as engine:
+            full = CheckpointEngine(self.full) if self.full else None
+            found = compare.compare(engine, full, held, config.classes, otsu=not config.classes)
+            pictures = self._pictures(engine, full, found, held)
+            text = card.write(engine.model, found.bits, "validation")
+        files.card.write_text(text, encoding="utf-8")
+        notes = [f"{len(held)} of {len(everything)} validation images, which no training step has seen."]
+        if not config.classes:
+            notes.append(f"A pixel is foreground from a probability of {threshold:g} on, chosen on these images.")
+        files.page.write_text(report.html(self._report(found, held, pictures, notes)), encoding="utf-8")
+
+    def _choose_threshold(self, engine: Engine, held: list[Sample]) -> float:
+        """The probability that suits the validation images best, written into the model file."""
+        if len(engine.model.classes) > 1:
+            return engine.model.threshold
+        loaded = (sample.load() for sample in held)
+        scores = thresholds.dice((engine.probabilities(image)[..., 0], mask) for image, mask in loaded)
+        chosen = thresholds.best(scores)
+        if chosen != engine.model.threshold:
+            format.save(replace(engine.model, threshold=chosen), self.files.model)
+        return chosen
+
+    def _pictures(
+        self, bits: Engine, full: CheckpointEngine | None, found: Compared, held: list[Sample]
+    ) -> list[report.Picture]:
+        config = self.config
+        by_name = {sample.name: sample for sample in held}
+        pictures = []
+        for name in found.most_different(PICTURES):
+            image, mask = by_name[name].load(len(config.classes))
+            shown = preprocess.in_8_bits(image, config.preprocessing)
+            masks = {"bits": bits.run([image])[0][0]}
+            masks = {**({"full precision": full.run([image])[0][0]} if full else {}), **masks}
+            dice, whole = found.dice(name)
+            title = f"{name}: Dice {dice:.3f} by bits" + (
+                f", {whole:.3f} in full precision" if whole is not None else ""
+            )
+            pictures.append(report.Picture(title, {"image": shown, **_drawn(shown, mask, masks, config)}))
+        return pictures
+
+    def _report(
+        self, found: Compared, held: list[Sample], pictures: list[report.Picture], notes: list[str]
+    ) -> report.Report:
+        config = self.config
+        column = "f1" if config.classes else "dice"
+        rows = {name: log.read(folder / "log.csv") for name, folder in self.stages.items()}
+        gained = advice.still_improving(list(rows.values())[-1], column)
+        improving = gained is not None and gained > advice.IMPROVED
+        options, now_ms, where = self._priced(found.lost, improving, held)
+        model = format.load(self.files.model)
+        legend = report.binary_legend()
+        if config.classes:
+            legend = {info.name: info.color for info in model.classes[1:]}
+        return report.Report(
+            title=f"{model.name}: what was trained",
+            summary=_told_scores(found),
+            remarks=found.remarks,
+            scores=compare.table(found),
+            by_class=compare.class_table(found),
+            seen=self.seen.lines,
+            choices=self.choices,
+            history=figures.history(rows, column),
+            improving=_improving(gained),
+            options=options,
+            now_ms=now_ms,
+            where=where,
+            pictures=pictures,
+            legend=legend,
+            commands=self.commands,
+            notes=notes,
+        )
+
+    def _priced(
+        self, lost: float | None, improving: bool, held: list[Sample]
+    ) -> tuple[list[advice.Option], float, str]:
+        """What to try, each with its milliseconds on a validation image of median size, and where that was measured."""
+        config = self.config
+        found = advice.options(self.asked, lost, improving, self.asked.minutes)
+        image = advice.typical([sample.load(len(config.classes))[0] for sample in held[: advice.MOST_ROUNDS]])
+        other = {option: changed for option, changed in found if advice.is_another_network(changed, config)}
+        models = [format.load(self.files.model), *map(advice.untrained, other.values())]
+        ms = advice.price(models, image, self.price_seconds)
+        costs = dict(zip(other, ms[1:], strict=True))
+        priced = [replace(option, ms=costs.get(option, ms[0])) for option, _ in found]
+        height, width = image.shape[:2]
+        with Engine.load(models[0]) as engine:
+            where = f"Milliseconds of an image of {width} x {height} pixels on {engine.device}, kernel {engine.kernel}."
+        return priced, ms[0], where
+
+
+def better(stage: Path, say: Callable[[str], None]) -> Path:
+    """The checkpoint of the end of the stage in a folder, or that of an earlier validation that was better."""
+    last, best = stage / "checkpoint.pt", stage / "best.pt"
+    scores = [float(checkpoint.read(path).get("last", 0.0)) if path.is_file() else 0.0 for path in (best, last)]
+    if scores[0] <= scores[1]:
+        return last
+    say(f"\n{best} is taken: {scores[0]:.4f} on the validation images, where the end has {scores[1]:.4f}")
+    return best
+
+
+def _name(data: str) -> str:
+    """The folder's name, as far as a model may be called that."""
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in Path(data).resolve().name)
+    return name[:64] or "model"
+
+
+def _drawn(
+    shown: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], masks: Mapping[str, Any], config: Config
+) -> dict[str, Any]:
+    if not config.classes:
+        return {name: figures.overlay(shown, mask, own) for name, own in masks.items()}
+    colors = export.colors(len(config.classes))
+    return {name: figures.painted(shown, own, colors) for name, own in {"truth": mask, **masks}.items()}
+
+
+def _told_scores(found: Compared) -> list[str]:
+    own = evaluate.score(found.bits)
+    name = "Dice (all pixels, mean of the classes)" if own.by_class else "Dice"
+    lines = [f"{name} {own.headline:.4f} by bits."]
+    if found.full and found.lost is not None:
+        full = evaluate.score(found.full).headline
+        lines = [f"{name} {own.headline:.4f} by bits, {full:.4f} in full precision: {found.lost:.4f} lost."]
+    return lines
+
+
+def _improving(gained: float | None) -> str:
+    if gained is None or math.isnan(gained):
+        return "Too few looks at the validation images to say whether it was still improving."
+    if gained > advice.IMPROVED:
+        return f"Still improving: the last third of the last stage gained {gained:.3f}; more time should help."
+    return f"No longer improving: the last third of the last stage gained {gained:.3f}."
