@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 
 GROUPS = 13  # of five bits: enough for 64-bit numbers
-BAND = 2**17  # pixels that are worked on at a time: each may be a run, which takes a hundred bytes meanwhile
+BAND = 2**15  # pixels that are worked on at a time: each may be a run, which takes a hundred bytes meanwhile
 
 
 def encode(foreground: NDArray[np.bool_]) -> Iterator[str]:

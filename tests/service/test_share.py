@@ -27,6 +27,7 @@ from PIL import Image
 from websockets.frames import Frame, Opcode
 
 from engine import format
+from tests import memory
 from tests.engine.images import test_claims
 from tests.models import random_model
 from tests.pictures import file_of
@@ -320,7 +321,8 @@ def test_a_crowd_is_served_at_the_try_that_it_is_told(tmp_path: Path) -> None:
 
 def test_memory_of_every_file_and_answer() -> None:
     """What was taken, as a share of what was counted."""
-    for measure in (test_claims.measure, test_memory.measure):
-        for name, (took, counted) in measure().items():
+    for module in (test_claims, test_memory):
+        found = memory.measured(module.__name__)
+        for name, (took, counted) in found.items():
             print(f"{took / 1e6:7.1f} MB of {counted / 1e6:7.1f} counted, {took / counted:4.0%}: {name}")
-            assert took <= 1.2 * counted + test_claims.NOISE
+        assert memory.exceeding(found, 1.2) == {}

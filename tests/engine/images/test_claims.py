@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
-import json
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,11 +17,10 @@ from PIL import Image, ImageCms
 from engine import images
 from engine.images import jpeg, tiff_samples
 from engine.images.errors import TooManyPixelsError
+from tests import memory
 from tests.pictures import exif, file_of, png_chunk, png_of
 
-ROOT = Path(__file__).parents[3]
 SIDE = 1024
-NOISE = 2**21  # bytes, of what else the process does meanwhile
 
 
 def tiff(shape: tuple[int, ...], dtype: str, **options: Any) -> bytes:
@@ -140,29 +135,18 @@ def measure() -> dict[str, tuple[int, int]]:
     for name, file in corpus().items():
         data = file.make()
         file.decode(data)  # imports and caches are no cost of the file
-        ctypes.CDLL(None).malloc_trim(0)  # what is free already would hide what is taken
         claims: list[int] = []
-        Path("/proc/self/clear_refs").write_text("5")
-        before = status("VmHWM")
-        file.decode(data, claim=claims.append)
-        found[name] = (status("VmHWM") - before, max(claims) + 4 * len(data))
+        took = memory.taken(partial(file.decode, data, claim=claims.append))
+        found[name] = (took, max(claims) + 4 * len(data))
     return found
 
 
-def status(key: str) -> int:
-    """Bytes."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-    return 1024 * int(line.split()[1])
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs /proc to see its own memory")
+@memory.needs_proc
 def test_no_file_takes_more_than_it_has_claimed() -> None:
-    program = "import json; from tests.engine.images import test_claims; print(json.dumps(test_claims.measure()))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
+    found = memory.measured(__name__)
     assert len(found) == len(corpus())
     # a fifth, because what allocators and libraries keep differs between machines
-    assert {name: (took, claimed) for name, (took, claimed) in found.items() if took > 1.2 * claimed + NOISE} == {}
+    assert memory.exceeding(found, 1.2) == {}
     assert sum(took for took, _ in found.values()) > 100 * SIDE**2  # it is seen at all
 
 

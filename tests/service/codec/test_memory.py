@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from engine.images import WHOLE_COMPONENTS, ObjectParams
 from service.codec.encoders import ENCODERS, Encoder, Result
 from service.problems import TooIntricate, TooManyObjects
+from tests import memory
 from tests.service.fakes import fake_model
 
-ROOT = Path(__file__).parents[3]
 SIDE = 600
-NOISE = 2**21  # bytes, of what else the process does meanwhile
 
 
 def masks(classes: int, side: int = SIDE) -> dict[str, NDArray[np.uint8]]:
@@ -54,30 +48,23 @@ def measure() -> dict[str, tuple[int, int]]:
         for kind, mask in list(masks(classes).items())[2 * (classes > 1) :]:
             for name, encoder, params in formats():
                 result = Result(fake_model(classes), image, mask, logits, params)
-                ctypes.CDLL(None).malloc_trim(0)
-                Path("/proc/self/clear_refs").write_text("5")
-                before = status("VmHWM")
-                pieces: list[bytes] = []
-                with contextlib.suppress(TooIntricate, TooManyObjects):  # found out on the way
-                    pieces += encoder.encode(result)
+                took = memory.taken(partial(encode, encoder, result))
                 counted = encoder.memory(mask.size, classes)
                 counted += encoder.split_memory(mask.size, classes) if params.split else 0
-                found[f"{classes} {kind} {name}"] = (status("VmHWM") - before, counted)
-                del pieces
+                found[f"{classes} {kind} {name}"] = (took, counted)
     return found
 
 
-def status(key: str) -> int:
-    """Bytes."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-    return 1024 * int(line.split()[1])
+def encode(encoder: Encoder, result: Result) -> None:
+    """All pieces at once, as for an answer; what is refused is found out on the way."""
+    pieces: list[bytes] = []
+    with contextlib.suppress(TooIntricate, TooManyObjects):
+        pieces += encoder.encode(result)
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs /proc to see its own memory")
+@memory.needs_proc
 def test_no_answer_takes_more_than_was_counted() -> None:
-    program = "import json; from tests.service.codec import test_memory; print(json.dumps(test_memory.measure()))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
+    found = memory.measured(__name__)
     assert len(found) == 8 * len(list(formats()))
-    assert {name: (took, counted) for name, (took, counted) in found.items() if took > counted + NOISE} == {}
+    assert memory.exceeding(found) == {}
     assert sum(took for took, _ in found.values()) > 100 * SIDE**2  # it is seen at all
