@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -15,26 +15,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engine import format, preprocess, strategy
-from engine.model import ClassInfo, Model, Preprocessing
-from engine.runtime import Engine
-from engine.train import kinds, metrics, timing, trainer
+from engine import format
+from engine.model import Preprocessing
+from engine.train import trainer
 from engine.train.config import Config
 from engine.train.data import dataset, samples
+from engine.train.experiments import measure
 from engine.train.experiments.int8 import quantized
-from engine.train.export import colors, to_model
-from engine.train.network import Network
+from engine.train.experiments.measure import Pixels, Row
 from engine.train.renamed import current
 from engine.train.trainer import Trainer
-
-Row = dict[str, Any]
-Pixels = NDArray[np.uint8]
-
 
 NEVER = 1 << 30  # steps
 
@@ -129,19 +122,19 @@ def perform(job: Job, out: Path, device: str) -> Row:
     run.fit()
     run.network.eval()
     rows: list[Row] = [{"name": job.name, **dict(job.labels)}]
-    if exportable(run.network):
+    if measure.exportable(run.network):
         (out / "models").mkdir(exist_ok=True)
         path = out / "models" / f"{job.name}.safetensors"
-        format.save(_model(run.network, config, job.name), path)
+        format.save(measure.model_of(run.network, config, job.name), path)
         model = format.load(path)
-        rows[0] |= {**_metrics(score(model, run.validation, config)), **counts(model)}
+        rows[0] |= {**measure.columns(measure.score(model, run.validation, config)), **measure.counts(model)}
     else:
-        rows[0] |= _metrics(trainer.validate(run.network, run.validation, config))
+        rows[0] |= measure.columns(trainer.validate(run.network, run.validation, config))
     if job.int8:
         batches = (pixels for pixels, _ in run.as_they_are())
         eighth = quantized(run.network, batches)
         rows.append({"name": f"{job.name}-int8", **dict(job.labels), "int8": 1})
-        rows[1] |= _metrics(trainer.validate(eighth, run.validation, config))
+        rows[1] |= measure.columns(trainer.validate(eighth, run.validation, config))
     rows[0]["seconds"] = round(time.monotonic() - started, 1)
     run.save() if job.keep else shutil.rmtree(run.out)
     state = {"config": _comparable(job.config), "rows": rows}
@@ -175,87 +168,6 @@ def _comparable(config: Config) -> dict[str, Any]:
 def remembered(sample: dataset.Sample, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
     """`samples.load`, remembered: the jobs of a process share their images."""
     return samples.load(sample, classes, how)
-
-
-@cache
-def _held(sample: dataset.Sample, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
-    """(prepared image, mask at the image's own size) of a validation sample, remembered."""
-    image, mask = sample.load(classes)
-    return preprocess.preprocess(image, how), mask
-
-
-def exportable(network: Network) -> bool:
-    """Whether every bit layer holds weights that the engine runs: binary or ternary."""
-    trained = {layer.weights for layer in network.layers}
-    return not network.full_precision and trained.isdisjoint(kinds.MULTIBIT)
-
-
-def _model(network: Network, config: Config, name: str) -> Model:
-    names = config.classes or ("foreground",)
-    infos = [ClassInfo(label, color) for label, color in zip(names, colors(len(names)), strict=True)]
-    return to_model(network, config, name=name, classes=infos, provenance={})
-
-
-def score(model: Model, items: Sequence[dataset.Sample], config: Config) -> metrics.Metrics:
-    """Metrics of `model` over whole images, by the engine, which gives the bits of torch in less time."""
-    how = config.preprocessing
-    counted: list[tuple[str, metrics.Counts]] = []
-    with Engine.load(replace(model, preprocessing=Preprocessing()), threads=torch.get_num_threads()) as engine:
-        for sample in items:
-            image, mask = _held(sample, len(config.classes), how)
-            (predicted,), _ = engine.run([image])
-            found = preprocess.postprocess(predicted, mask.shape, how)
-            counted += metrics.by_class(found, mask, config.classes)
-    return metrics.summarize_classes(counted)
-
-
-def _metrics(result: metrics.Metrics) -> Row:
-    row: Row = {name: round(getattr(result, name), 5) for name in ("dice", "iou", "f1", "precision", "recall")}
-    row |= {"constant": round(result.constant, 5), "never_found": " ".join(result.never_found)}
-    return row | {f"f1_{name}": round(own.f1, 5) for name, own in result.by_class.items()}
-
-
-def counts(model: Model) -> Row:
-    """Products for one 512 x 512 image by backend, and the share of zeros by block ("in": the input block)."""
-    visits = strategy.weight_visits(model.layers)
-    row: Row = {"bmma_products": strategy.products(model.layers, "bmma"), "cpu_products": 0.0}
-    weights: dict[str, tuple[int, int]] = {}
-    for layer, count in zip(model.layers, visits, strict=True):
-        if count:
-            signs = model.ternary(layer)
-            nonzero, block = int(np.count_nonzero(signs)), layer.block or "in"
-            row["cpu_products"] += count * nonzero / signs.size
-            zeros, size = weights.get(block, (0, 0))
-            weights[block] = zeros + signs.size - nonzero, size + signs.size
-    return row | {f"zeros_{block}": round(zeros / size, 4) for block, (zeros, size) in weights.items()}
-
-
-def milliseconds(models: Sequence[Path], rounds: int = 15, side: int = 512, threads: int = 0) -> list[float]:
-    """Fastest call of the engine for each model on one image of `side` x `side` (`timing.fastest`)."""
-    rng = np.random.default_rng(0)
-    image = np.kron(rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
-    engines = [Engine.load(path, threads=threads) for path in models]
-    found = timing.fastest(engines, image, tqdm(range(rounds), desc="timing", unit="round", dynamic_ncols=True))
-    for engine in engines:
-        engine.close()
-    return found
-
-
-def with_times(rows: Iterable[Row], out: Path, measure: Callable[[Sequence[Path]], list[float]]) -> list[Row]:
-    """`rows`, each model with its `ms` and `fps`, all measured now: times of two sessions do not compare."""
-    rows = list(rows)
-    files = {row["name"]: out / "models" / f"{row['name']}.safetensors" for row in rows}
-    timed = {name: file for name, file in files.items() if file.is_file()}
-    times = dict(zip(timed, measure(list(timed.values())), strict=True))
-    return [
-        row
-        | (
-            {"ms": round(times[row["name"]], 3), "fps": round(1e3 / times[row["name"]], 1)}
-            if row["name"] in times
-            else {}
-        )
-        for row in rows
-    ]
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:

@@ -13,7 +13,8 @@ from engine.networks import unet
 from engine.strategy import CostModel
 from engine.train.config import Config
 from engine.train.experiments import plots, shapley, study
-from engine.train.experiments.study import Job, Row
+from engine.train.experiments.measure import Row, milliseconds, with_times
+from engine.train.experiments.study import Job
 
 ZEROS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 BITS = {"binary": 1, "masked": 2, "int4": 4, "int8": 8}
@@ -97,7 +98,7 @@ def run(
     count: int = 64,
     stratified: bool = True,
     devices: Sequence[str] = ("cpu",),
-    measure: Callable[[Sequence[Path]], list[float]] = study.milliseconds,
+    measure: Callable[[Sequence[Path]], list[float]] = milliseconds,
 ) -> list[Path]:
     """Sweep over "blocks" (`count` configurations), "zeros" or "bits"; returns the table and the pictures it wrote."""
     study.run([plan.start], plan.out, devices[:1])
@@ -107,7 +108,7 @@ def run(
         jobs = {"zeros": zeros, "bits": bits}[over](plan)
     rows = study.run(jobs, plan.out, devices)
     if over != "bits":
-        rows = study.with_times(rows, plan.out, measure)
+        rows = with_times(rows, plan.out, measure)
     table = plan.out / {"blocks": "sweep.csv"}.get(over, f"{over}.csv")
     study.write_csv(rows, table)
     return [table, *DRAW[over](rows, plan)]

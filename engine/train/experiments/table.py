@@ -11,7 +11,8 @@ import numpy as np
 
 from engine.train.config import Config
 from engine.train.experiments import study
-from engine.train.experiments.study import Job, Row
+from engine.train.experiments.measure import Row
+from engine.train.experiments.study import Job
 
 POST_TRAINING = "INT8 (W8A8), post-training"
 FULL = "Full precision"

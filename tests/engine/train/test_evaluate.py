@@ -19,7 +19,7 @@ from engine.model import ClassInfo
 from engine.train import card, evaluate, trainer
 from engine.train.config import Config
 from engine.train.data import dataset, layouts
-from engine.train.experiments import study, table
+from engine.train.experiments import measure, table
 from engine.train.metrics import Counts
 from service import cli
 from tests.models import random_model
@@ -124,7 +124,7 @@ def test_a_class_that_is_never_found_stands_in_every_headline(
     assert run._shown(1.0)["never found"] == "crack"
     with run.class_log.open(newline="") as file:
         assert {row["class"]: row["f1"] for row in csv.DictReader(file)} == {"pothole": "1.0", "crack": "0.0"}
-    row = {"name": "masked-0", "method": "Masked", **study._metrics(found)}
+    row = {"name": "masked-0", "method": "Masked", **measure.columns(found)}
     assert f"masked-0: {said}" in table.markdown([row])
     monkeypatch.setattr(trainer.Trainer, "run", lambda self: found)
     assert cli.main(["train", str(tmp_path), "-o", str(tmp_path / "again"), "--bits-only", "--width", "3"]) == 0

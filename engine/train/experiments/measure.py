@@ -1,0 +1,109 @@
+"""What a run of a study is worth: its scores, its products and zeros, its milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from engine import preprocess, strategy
+from engine.model import ClassInfo, Model, Preprocessing
+from engine.runtime import Engine
+from engine.train import kinds, metrics, timing
+from engine.train.config import Config
+from engine.train.data import dataset
+from engine.train.export import colors, to_model
+from engine.train.network import Network
+
+Row = dict[str, Any]
+Pixels = NDArray[np.uint8]
+
+
+@cache
+def _held(sample: dataset.Sample, classes: int, how: Preprocessing) -> tuple[Pixels, Pixels]:
+    """(prepared image, mask at the image's own size) of a validation sample, remembered."""
+    image, mask = sample.load(classes)
+    return preprocess.preprocess(image, how), mask
+
+
+def exportable(network: Network) -> bool:
+    """Whether every bit layer holds weights that the engine runs: binary or ternary."""
+    trained = {layer.weights for layer in network.layers}
+    return not network.full_precision and trained.isdisjoint(kinds.MULTIBIT)
+
+
+def model_of(network: Network, config: Config, name: str) -> Model:
+    """The model of `network`, which `config` has trained."""
+    names = config.classes or ("foreground",)
+    infos = [ClassInfo(label, color) for label, color in zip(names, colors(len(names)), strict=True)]
+    return to_model(network, config, name=name, classes=infos, provenance={})
+
+
+def score(model: Model, items: Sequence[dataset.Sample], config: Config) -> metrics.Metrics:
+    """Metrics of `model` over whole images, by the engine, which gives the bits of torch in less time."""
+    how = config.preprocessing
+    counted: list[tuple[str, metrics.Counts]] = []
+    with Engine.load(replace(model, preprocessing=Preprocessing()), threads=torch.get_num_threads()) as engine:
+        for sample in items:
+            image, mask = _held(sample, len(config.classes), how)
+            (predicted,), _ = engine.run([image])
+            found = preprocess.postprocess(predicted, mask.shape, how)
+            counted += metrics.by_class(found, mask, config.classes)
+    return metrics.summarize_classes(counted)
+
+
+def columns(result: metrics.Metrics) -> Row:
+    """The scores of a row."""
+    row: Row = {name: round(getattr(result, name), 5) for name in ("dice", "iou", "f1", "precision", "recall")}
+    row |= {"constant": round(result.constant, 5), "never_found": " ".join(result.never_found)}
+    return row | {f"f1_{name}": round(own.f1, 5) for name, own in result.by_class.items()}
+
+
+def counts(model: Model) -> Row:
+    """Products for one 512 x 512 image by backend, and the share of zeros by block ("in": the input block)."""
+    visits = strategy.weight_visits(model.layers)
+    row: Row = {"bmma_products": strategy.products(model.layers, "bmma"), "cpu_products": 0.0}
+    weights: dict[str, tuple[int, int]] = {}
+    for layer, count in zip(model.layers, visits, strict=True):
+        if count:
+            signs = model.ternary(layer)
+            nonzero, block = int(np.count_nonzero(signs)), layer.block or "in"
+            row["cpu_products"] += count * nonzero / signs.size
+            zeros, size = weights.get(block, (0, 0))
+            weights[block] = zeros + signs.size - nonzero, size + signs.size
+    return row | {f"zeros_{block}": round(zeros / size, 4) for block, (zeros, size) in weights.items()}
+
+
+def milliseconds(models: Sequence[Path], rounds: int = 15, side: int = 512, threads: int = 0) -> list[float]:
+    """Fastest call of the engine for each model on one image of `side` x `side` (`timing.fastest`)."""
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    engines = [Engine.load(path, threads=threads) for path in models]
+    found = timing.fastest(engines, image, tqdm(range(rounds), desc="timing", unit="round", dynamic_ncols=True))
+    for engine in engines:
+        engine.close()
+    return found
+
+
+def with_times(rows: Iterable[Row], out: Path, measure: Callable[[Sequence[Path]], list[float]]) -> list[Row]:
+    """`rows`, each model with its `ms` and `fps`, all measured now: times of two sessions do not compare."""
+    rows = list(rows)
+    files = {row["name"]: out / "models" / f"{row['name']}.safetensors" for row in rows}
+    timed = {name: file for name, file in files.items() if file.is_file()}
+    times = dict(zip(timed, measure(list(timed.values())), strict=True))
+    return [
+        row
+        | (
+            {"ms": round(times[row["name"]], 3), "fps": round(1e3 / times[row["name"]], 1)}
+            if row["name"] in times
+            else {}
+        )
+        for row in rows
+    ]
