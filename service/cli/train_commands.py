@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from engine.train.evaluate import Segments
 
 DATA_SETTINGS = ("validation", "group", "seed", "channel", "page")
+SHARED = ("width", "crop", "batch", "samples", "learning_rate", "foreground", "augment", "class_weights", "annealing",
+          "zeros", "contrast", "resize", "keep_aspect", "classes", "validation", "group", "seed")  # fmt: skip
+"""Settings of training that all runs of a table or a sweep may share."""
 DATA_HELP = "folder with images/ and masks/"
 
 
@@ -315,7 +318,7 @@ def sweep(args: argparse.Namespace) -> int:
     """Train many configurations from one shared checkpoint and draw the paper's figures; resumes."""
     from engine.train.experiments import sweep
 
-    plan = sweep.plan(**_given(args, "start_samples"))
+    plan = sweep.plan(**_given(args, "start_samples", "test"))
     count = 4096 if args.configurations == "all" else int(args.configurations)
     for path in sweep.run(args.over, plan, count, not args.uniform, args.devices):
         print(path)
@@ -324,10 +327,10 @@ def sweep(args: argparse.Namespace) -> int:
 
 @_with_torch
 def table(args: argparse.Namespace) -> int:
-    """Train every method on the same data with the same budget: the paper's Table 1; resumes."""
+    """Train every row of a table on the same data with the same budget; goes on where it stopped."""
     from engine.train.experiments import table
 
-    plan = table.plan(**_given(args, "seeds"))
+    plan = table.plan(**_given(args, "seeds", "test"))
     paths = table.run(plan, args.devices, args.paper, args.over)
     print(paths[1].read_text(), *paths, sep="\n")
     return 0
@@ -396,17 +399,24 @@ def _sweep_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _table_flags(command: argparse.ArgumentParser) -> None:
+    from engine.train.experiments.rows import PAPER, TABLES
+
     _common_flags(command)
-    what = "methods: the paper's table; recipe: the parts of our own, one added or left out at a time"
-    command.add_argument("--over", choices=["methods", "recipe"], default="methods", help=what)
-    _number(command, "--seeds", "runs of every method")
-    command.add_argument("--paper", choices=["Carvana", "ISIC", "Nuclei"], default="", help="compare with its column")
+    what = (
+        "methods: MBU-Net's Table 1; recipe: the parts of our training, one added or left out at a time; "
+        "bfcn: its bits; multi-branch: its branches and gates"
+    )
+    command.add_argument("--over", choices=list(TABLES), default="methods", help=what)
+    _number(command, "--seeds", "runs of every row")
+    command.add_argument("--paper", choices=list(PAPER), default="", help="compare with a paper's numbers")
 
 
 def _common_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("data", help="folder with images and masks")
     command.add_argument("-o", "--out", required=True, type=Path, help="folder for tables, pictures and models")
-    flags.add_training(command, "width", "crop", "batch", "samples", "contrast", "resize")
+    flags.add_training(command, *SHARED)
+    test = "score on the data set's own test part, or on another folder, in place of the validation part"
+    command.add_argument("--test", nargs="?", const="test", default="", metavar="FOLDER", help=test)
     command.add_argument("--devices", nargs="+", default=["cpu"], metavar="D", help="a process each: cpu cpu, cuda:0 …")
 
 
@@ -415,5 +425,12 @@ def _number(command: argparse.ArgumentParser, flag: str, meaning: str) -> None:
 
 
 def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """What was given of a plan: settings of training, and the plan's own, `names`."""
-    return flags.training_of(args) | {name: value for name, value in vars(args).items() if name in names}
+    """What was given of a plan: settings of training, and the plan's own, `names`; classes as the folder has them."""
+    from engine.train.data import layouts
+
+    own = layouts.recognize(args.data).classes
+    return (
+        {"classes": own}
+        | flags.training_of(args)
+        | {name: value for name, value in vars(args).items() if name in names}
+    )

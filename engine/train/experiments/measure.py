@@ -24,6 +24,7 @@ from engine.train.network import Network
 
 Row = dict[str, Any]
 Pixels = NDArray[np.uint8]
+SCORES = ("dice", "iou", "f1", "pooled_iou", "precision", "recall")
 
 
 @cache
@@ -61,13 +62,18 @@ def score(model: Model, items: Sequence[dataset.Sample], config: Config) -> metr
 
 def columns(result: metrics.Metrics) -> Row:
     """The scores of a row."""
-    row: Row = {name: round(getattr(result, name), 5) for name in ("dice", "iou", "f1", "precision", "recall")}
+    row: Row = {
+        name: round(getattr(result, name), 5) for name in ("dice", "iou", "f1", "pooled_iou", "precision", "recall")
+    }
     row |= {"constant": round(result.constant, 5), "never_found": " ".join(result.never_found)}
     return row | {f"f1_{name}": round(own.f1, 5) for name, own in result.by_class.items()}
 
 
 def counts(model: Model) -> Row:
-    """Products for one 512 x 512 image by backend, and the share of zeros by block ("in": the input block)."""
+    """Products for a 512 x 512 image by backend, non-zero weights, and the share of zeros of all weights and by block.
+
+    The block "in" is the input block.
+    """
     visits = strategy.weight_visits(model.layers)
     row: Row = {"bmma_products": strategy.products(model.layers, "bmma"), "cpu_products": 0.0}
     weights: dict[str, tuple[int, int]] = {}
@@ -78,6 +84,8 @@ def counts(model: Model) -> Row:
             row["cpu_products"] += count * nonzero / signs.size
             zeros, size = weights.get(block, (0, 0))
             weights[block] = zeros + signs.size - nonzero, size + signs.size
+    row["nonzeros"] = sum(size - zeros for zeros, size in weights.values())
+    row["zero_weights"] = round(1 - row["nonzeros"] / sum(size for _, size in weights.values()), 4)
     return row | {f"zeros_{block}": round(zeros / size, 4) for block, (zeros, size) in weights.items()}
 
 

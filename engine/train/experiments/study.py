@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from engine import format
 from engine.model import Preprocessing
-from engine.train import trainer
+from engine.train import split, trainer
 from engine.train.config import Config
-from engine.train.data import dataset, samples
+from engine.train.data import dataset, layouts, samples
+from engine.train.data.files import DataError
 from engine.train.experiments import measure
 from engine.train.experiments.int8 import quantized
 from engine.train.experiments.measure import Pixels, Row
@@ -30,13 +31,19 @@ from engine.train.renamed import current
 from engine.train.trainer import Trainer
 
 NEVER = 1 << 30  # steps
+FREE_FIELDS = ("out", "device", "init", "teacher", "data", "validate_every", "validate_on", "save_every")
+"""In which a run may differ from that whose row is at hand: places, and how often it is looked at."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the runs of a study have in common: `base`, whose `out` is the folder of the study."""
+    """What the runs of a study have in common: `base`, whose `out` is the folder of the study.
+
+    They are scored on the validation part, unless `test` says TEST, the data set's own test part, or names a folder.
+    """
 
     base: Config
+    test: str = ""
 
     @property
     def out(self) -> Path:
@@ -44,13 +51,22 @@ class Plan:
         return Path(self.base.out)
 
     def config(self, name: str, **changes: Any) -> Config:
-        """The run called `name`, neither validated nor saved on its way."""
+        """The run called `name`, which hardly looks at its validation images on its way."""
         out = str(self.out / "runs" / name)
-        return replace(self.base, out=out, validate_every=NEVER, save_every=NEVER, **changes)
+        return replace(self.base, out=out, validate_every=NEVER, validate_on=1, **changes)
 
     def checkpoint(self, name: str) -> str:
         """What the run called `name` leaves, if it is kept."""
         return str(self.out / "runs" / name / "checkpoint.pt")
+
+    def rows(
+        self,
+        jobs: Sequence[Job],
+        devices: Sequence[str] = ("cpu",),
+        after: Callable[[list[Row]], None] = lambda rows: None,
+    ) -> list[Row]:
+        """`run` in this study's folder."""
+        return run(jobs, self.out, devices, self.test, after)
 
 
 @dataclass(frozen=True)
@@ -68,31 +84,43 @@ class Job:
     keep: bool = False
 
 
-def run(jobs: Sequence[Job], out: Path, devices: Sequence[str] = ("cpu",)) -> list[Row]:
+def run(
+    jobs: Sequence[Job],
+    out: Path,
+    devices: Sequence[str] = ("cpu",),
+    test: str = "",
+    after: Callable[[list[Row]], None] = lambda rows: None,
+) -> list[Row]:
     """Rows of `jobs` in their order, one more for each in INT8. What is finished is not done again.
 
-    Every entry of `devices` is a process that takes one job after the other; "cpu" may come more than once.
+    Every entry of `devices` is a process that takes one job after the other; "cpu" may come more than once. A job that
+    was stopped goes on from its last checkpoint. `after` each job it is told all rows so far.
     """
     (out / "rows").mkdir(parents=True, exist_ok=True)
-    waiting = [job for job in jobs if _finished(job, out) is None]
+    waiting = [job for job in jobs if _finished(job, out, test) is None]
+
+    def rows() -> list[Row]:
+        return [row for job in jobs for row in _finished(job, out, test) or []]
+
     with tqdm(total=len(jobs), initial=len(jobs) - len(waiting), unit="run", dynamic_ncols=True) as bar:
-        for row in _perform_all(waiting, out, devices):
+        for row in _perform_all(waiting, out, devices, test):
             bar.update()
             bar.set_postfix(run=row["name"], dice=f"{row['dice']:.4f}")
-    return [row for job in jobs for row in _finished(job, out) or []]
+            after(rows())
+    return rows()
 
 
-def _perform_all(jobs: Sequence[Job], out: Path, devices: Sequence[str]) -> Iterator[Row]:
+def _perform_all(jobs: Sequence[Job], out: Path, devices: Sequence[str], test: str) -> Iterator[Row]:
     if len(devices) == 1:
         for job in jobs:
-            yield perform(job, out, devices[0])
+            yield perform(job, out, devices[0], test)
         return
     context = get_context("spawn")
     free = context.SimpleQueue()
     for device in devices:
         free.put(device)
     with ProcessPoolExecutor(len(devices), context, _take_device, (free, len(devices))) as pool:
-        pending = [pool.submit(_perform_here, job, out) for job in jobs]
+        pending = [pool.submit(_perform_here, job, out, test) for job in jobs]
         try:
             for done in as_completed(pending):
                 yield done.result()
@@ -110,57 +138,74 @@ def _take_device(free: Any, workers: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
-def _perform_here(job: Job, out: Path) -> Row:
-    return perform(job, out, _device)
+def _perform_here(job: Job, out: Path, test: str) -> Row:
+    return perform(job, out, _device, test)
 
 
-def perform(job: Job, out: Path, device: str) -> Row:
-    """Train one job, score it on its validation images, write its rows and, where it is of bits, its model file."""
+def perform(job: Job, out: Path, device: str, test: str = "") -> Row:
+    """Train one job, score it (`scored_on`), write its rows and, where it is of bits, its model file."""
     started = time.monotonic()
     config = replace(job.config, device=device)
     run = Trainer(config, load=remembered, quiet=True)
     run.fit()
     run.network.eval()
+    held = scored_on(config, run.validation, test)
     rows: list[Row] = [{"name": job.name, **dict(job.labels)}]
     if measure.exportable(run.network):
         (out / "models").mkdir(exist_ok=True)
         path = out / "models" / f"{job.name}.safetensors"
         format.save(measure.model_of(run.network, config, job.name), path)
         model = format.load(path)
-        rows[0] |= {**measure.columns(measure.score(model, run.validation, config)), **measure.counts(model)}
+        rows[0] |= {**measure.columns(measure.score(model, held, config)), **measure.counts(model)}
+        rows[0]["bytes"] = path.stat().st_size
     else:
-        rows[0] |= measure.columns(trainer.validate(run.network, run.validation, config))
+        rows[0] |= measure.columns(trainer.validate(run.network, held, config))
+        if config.full_precision:
+            rows[0]["bytes"] = 4 * sum(weights.numel() for weights in run.network.parameters())
     if job.int8:
         batches = (pixels for pixels, _ in run.as_they_are())
         eighth = quantized(run.network, batches)
         rows.append({"name": f"{job.name}-int8", **dict(job.labels), "int8": 1})
-        rows[1] |= measure.columns(trainer.validate(eighth, run.validation, config))
+        rows[1] |= measure.columns(trainer.validate(eighth, held, config))
     rows[0]["seconds"] = round(time.monotonic() - started, 1)
     run.save() if job.keep else shutil.rmtree(run.out)
-    state = {"config": _comparable(job.config), "rows": rows}
+    state = {"config": _comparable(job.config), "test": Path(test).name, "rows": rows}
     part = out / "rows" / f"{job.name}.part"
     part.write_text(json.dumps(state, indent=1))
     part.replace(out / "rows" / f"{job.name}.json")
     return rows[0]
 
 
-def _finished(job: Job, out: Path) -> list[Row] | None:
+def scored_on(config: Config, validation: list[dataset.Sample], test: str) -> list[dataset.Sample]:
+    """`validation`, or the data set's test part, or the samples of the folder `test`; raises DataError."""
+    if not test:
+        return validation
+    if test != dataset.TEST:
+        return layouts.samples(test, config.selection)
+    found = [sample for sample in split.samples(config) if sample.part == dataset.TEST]
+    if not found:
+        raise DataError(f"{config.data} has no test part of its own; name a folder to score on")
+    return found
+
+
+def _finished(job: Job, out: Path, test: str) -> list[Row] | None:
     """The rows that a run of exactly this configuration has left, if one has."""
     path = out / "rows" / f"{job.name}.json"
     if not path.is_file():
         return None
     state = json.loads(path.read_text())
-    known = Config(
-        job.config.data, job.config.out, **current(state["config"])
-    )  # fields that came later hold their defaults
+    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in state["config"].items()}
+    known = Config(job.config.data, job.config.out, **current(kept))  # fields that came later hold their defaults
     if _comparable(known) != _comparable(job.config):
         raise ValueError(f"{path} is of another configuration; choose another output folder")
+    if state.get("test", "") != Path(test).name:
+        raise ValueError(f"{path} was scored on other images; choose another output folder")
     rows: list[Row] = state["rows"]
     return rows
 
 
 def _comparable(config: Config) -> dict[str, Any]:
-    kept = {name: value for name, value in asdict(config).items() if name not in ("out", "device", "init", "data")}
+    kept = {name: value for name, value in asdict(config).items() if name not in FREE_FIELDS}
     return dict(json.loads(json.dumps(kept)))
 
 

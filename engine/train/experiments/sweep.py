@@ -46,9 +46,9 @@ class Plan(study.Plan):
         return self.config(name, init=self.checkpoint("start"), annealing=0.0, **changes)
 
 
-def plan(data: str, out: Path, start_samples: int = Plan.start_samples, **settings: Any) -> Plan:
+def plan(data: str, out: Path, start_samples: int = Plan.start_samples, test: str = "", **settings: Any) -> Plan:
     """A plan by DEFAULTS, but for what `settings` (of Config) say."""
-    return Plan(Config(data, str(out), **{**DEFAULTS, **settings}), start_samples)
+    return Plan(Config(data, str(out), **{**DEFAULTS, **settings}), test, start_samples)
 
 
 def blocks(plan: Plan, members: shapley.Members) -> list[Job]:
@@ -101,12 +101,12 @@ def run(
     measure: Callable[[Sequence[Path]], list[float]] = milliseconds,
 ) -> list[Path]:
     """Sweep over "blocks" (`count` configurations), "zeros" or "bits"; returns the table and the pictures it wrote."""
-    study.run([plan.start], plan.out, devices[:1])
+    plan.rows([plan.start], devices[:1])
     if over == "blocks":
         jobs = blocks(plan, shapley.coalitions(len(unet.BLOCKS), count, plan.base.seed, stratified))
     else:
         jobs = {"zeros": zeros, "bits": bits}[over](plan)
-    rows = study.run(jobs, plan.out, devices)
+    rows = plan.rows(jobs, devices)
     if over != "bits":
         rows = with_times(rows, plan.out, measure)
     table = plan.out / {"blocks": "sweep.csv"}.get(over, f"{over}.csv")

@@ -1,9 +1,11 @@
-"""Tables from our own runs, all on the same data with the same budget: the paper's Table 1, and the recipe's parts."""
+"""Tables from our own runs, all on the same data with the same budget."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,54 +13,18 @@ import numpy as np
 
 from engine.train.config import Config
 from engine.train.experiments import study
-from engine.train.experiments.measure import Row
+from engine.train.experiments.measure import Row, milliseconds, with_times
+from engine.train.experiments.rows import COLUMNS, METHODS, PAPER, TABLES, Changes, Table
 from engine.train.experiments.study import Job
+from engine.train.network import Network
 
 POST_TRAINING = "INT8 (W8A8), post-training"
-FULL = "Full precision"
-OURS = "Masked (ours)"
-
-METHODS: dict[str, dict[str, Any]] = {
-    FULL: {"full_precision": True},
-    "INT8 weights (W8A1)": {"weights": ("int8",)},
-    "INT4 weights (W4A1)": {"weights": ("int4",)},
-    OURS: {},
-    "Ternary, TWN": {"weights": ("twn",)},
-    "Ternary, max-abs": {"weights": ("max-abs",)},
-    "Ternary, SEQ": {"weights": ("seq",)},
-    "Binary": {"masked": ()},
-}
-"""What differs between the rows of the paper's table; everything else is the same."""
-
-RECIPE: dict[str, dict[str, Any]] = {
-    OURS: {},
-    "with the start as teacher": {"teacher": True},
-    "with a third of the budget on 8-bit weights": {"start": "eighth"},
-    "no start in full precision": {"start": ""},
-    "bits from the first step": {"annealing": 0.0},
-    "all zeros from the first step": {"zeros_from": 0.9},
-    "no random scales, turns and flips": {"ablate": ("geometry",)},
-    "no random colours": {"ablate": ("color",)},
-    "no Dice term in the loss": {"ablate": ("dice",)},
-    "batch norm as training left it": {"ablate": ("batch-norm-re-estimation",)},
-}
-"""The same for the parts of the recipe: one is added or left out in each row."""
-
-TABLES = {"methods": ("table", METHODS), "recipe": ("recipe", RECIPE)}
-"""File name and rows of each."""
 
 THIRDS = {"": 0, "start": 1, "eighth": 2}
 """Thirds of the budget that are spent where a row begins: at random weights, at full precision, after 8-bit weights."""
 
-PAPER = {
-    "Carvana": {FULL: (0.997, 0.994, 0.997), "INT8 weights (W8A1)": (0.994,), "INT4 weights (W4A1)": (0.989,),
-                "Masked (ours)": (0.981, 0.963, 0.981), "Binary": (0.662,)},
-    "ISIC": {FULL: (0.771, 0.644, 0.783), "INT8 weights (W8A1)": (0.763,), "INT4 weights (W4A1)": (0.753,),
-             "Masked (ours)": (0.750, 0.617, 0.763), "Binary": (0.560,)},
-    "Nuclei": {FULL: (0.867, 0.776, 0.874), "INT8 weights (W8A1)": (0.823,), "INT4 weights (W4A1)": (0.819,),
-               "Masked (ours)": (0.817, 0.722, 0.839), "Binary": (0.434,)},
-}  # fmt: skip
-"""Dice, IoU and F1 that the paper's Table 1 prints, as far as they are known to us."""
+SHAPE = ("family", "branches", "gates")
+"""Settings in which rows may differ whose weights do not fit each other: each kind has starts of its own."""
 
 
 @dataclass(frozen=True)
@@ -75,71 +41,121 @@ class Plan(study.Plan):
         """Of the budget, in samples."""
         return self.base.samples // 3
 
-    def starts(self) -> list[Job]:
-        """Full precision, a third of the budget: where every row of a seed begins."""
-        return [self._start("start", seed, full_precision=True) for seed in range(self.seeds)]
+    def starts(self, rows: Mapping[str, Changes] = METHODS) -> list[Job]:
+        """Full precision, a third of the budget: where the rows of a seed begin, those of each shape."""
+        shapes = {_start(changes): _shape(changes) for changes in rows.values() if changes.get("start", "start")}
+        return [
+            self._begin(name, seed, full_precision=True, **shape)
+            for seed in range(self.seeds)
+            for name, shape in shapes.items()
+        ]
 
     def eighths(self) -> list[Job]:
         """8-bit weights and bits for activations, another third from there."""
         return [
-            self._start("eighth", seed, init=self.checkpoint(f"start-{seed}"), weights=("int8",))
+            self._begin("eighth", seed, init=self.checkpoint(f"start-{seed}"), weights=("int8",))
             for seed in range(self.seeds)
         ]
 
-    def _start(self, kind: str, seed: int, **changes: Any) -> Job:
+    def _begin(self, kind: str, seed: int, **changes: Any) -> Job:
         name = f"{kind}-{seed}"
         return Job(name, self.config(name, run_seed=seed, samples=self.third, **changes), keep=True)
 
-    def jobs(self, methods: Mapping[str, dict[str, Any]] = METHODS) -> list[Job]:
-        """Every method with every seed, seed by seed."""
-        return [self._job(method, seed, **methods[method]) for seed in range(self.seeds) for method in methods]
+    def jobs(self, rows: Mapping[str, Changes] = METHODS) -> list[Job]:
+        """Every row with every seed, seed by seed."""
+        return [self._job(method, seed, rows) for seed in range(self.seeds) for method in rows]
 
-    def _job(self, method: str, seed: int, start: str = "start", teacher: bool = False, **changes: Any) -> Job:
-        name = f"{'-'.join(method.lower().replace(',', '').split())}-{seed}".replace("(", "").replace(")", "")
+    def _job(self, method: str, seed: int, rows: Mapping[str, Changes]) -> Job:
+        changes = dict(rows[method])
+        own = {name: changes.pop(name, default) for name, default in OWN.items()}
+        start = _start(rows[method]) if own["start"] == "start" else own["start"]
+        if own["nonzeros_of"]:
+            like = self.config("", **rows[own["nonzeros_of"]])
+            changes["zeros"] = zeros_of_as_many(self.config("", **changes), like)
+        name = f"{_file_name(method)}-{seed}"
         config = self.config(
             name,
             run_seed=seed,
-            samples=self.base.samples - THIRDS[start] * self.third,
+            samples=self.base.samples - THIRDS[own["start"]] * self.third,
             init=self.checkpoint(f"{start}-{seed}") if start else "",
-            teacher=self.checkpoint(f"start-{seed}") if teacher else "",
+            teacher=self.checkpoint(f"{start}-{seed}") if own["teacher"] else "",
             **changes,
         )
-        return Job(name, config, (("method", method), ("seed", seed)), int8=method == FULL)
+        return Job(name, config, (("method", method), ("seed", seed)), int8=own["int8"])
 
 
-def plan(data: str, out: Path, seeds: int = Plan.seeds, **settings: Any) -> Plan:
+OWN: dict[str, Any] = {"start": "start", "teacher": False, "int8": False, "nonzeros_of": ""}
+"""What a row says beside settings, and what it says by default."""
+
+
+def _shape(changes: Changes) -> dict[str, Any]:
+    return {name: changes[name] for name in SHAPE if name in changes}
+
+
+def _start(changes: Changes) -> str:
+    """The name of the start of a row, without its seed."""
+    return "-".join(["start", *(str(value) for value in _shape(changes).values())])
+
+
+def _file_name(method: str) -> str:
+    return "-".join("".join(c for c in method.lower() if c not in ",()").split())
+
+
+def zeros_of_as_many(config: Config, like: Config) -> float:
+    """The share of zeros with which the masked weights of `config` have as many non-zeros as those of `like`."""
+    return 1 - (1 - like.zeros) * _masked_weights(like) / _masked_weights(config)
+
+
+@cache
+def _masked_weights(config: Config) -> int:
+    stages = Network(config.layers()).bit_convolutions().values()
+    return sum(stage.maskable().numel() for stage in stages if stage.layer.weights == "masked")
+
+
+def plan(data: str, out: Path, seeds: int = Plan.seeds, test: str = "", **settings: Any) -> Plan:
     """A plan on images with their contrast stretched, but for what `settings` (of Config) say."""
-    return Plan(Config(data, str(out), **{"contrast": "stretch", **settings}), seeds)
+    return Plan(Config(data, str(out), **{"contrast": "stretch", **settings}), test, seeds)
 
 
-def run(plan: Plan, devices: Sequence[str] = ("cpu",), paper: str = "", over: str = "methods") -> list[Path]:
+def run(
+    plan: Plan,
+    devices: Sequence[str] = ("cpu",),
+    paper: str = "",
+    over: str = "methods",
+    timed: Callable[[Sequence[Path]], list[float]] = milliseconds,
+) -> list[Path]:
     """Train what is missing for the rows of `TABLES[over]`, which share their starts.
 
-    Writes table.csv, a row per run, and table.md (recipe.csv and recipe.md over the recipe); returns both paths.
+    Writes NAME.csv, a row per run, and NAME.md after every row, and returns both paths. Milliseconds, where the table
+    has a column of them, are measured once all rows are there, and anew whenever it is called again.
     """
-    name, methods = TABLES[over]
-    study.run(plan.starts(), plan.out, devices)
-    if any(changes.get("start") == "eighth" for changes in methods.values()):
-        study.run(plan.eighths(), plan.out, devices)
-    rows = [
-        row | ({"method": POST_TRAINING} if row.get("int8") else {})
-        for row in study.run(plan.jobs(methods), plan.out, devices)
-    ]
-    study.write_csv(rows, plan.out / f"{name}.csv")
-    (plan.out / f"{name}.md").write_text(markdown(rows, PAPER.get(paper, {})))
-    return [plan.out / f"{name}.csv", plan.out / f"{name}.md"]
+    table = TABLES[over]
+    paths = [plan.out / f"{table.name}.{suffix}" for suffix in ("csv", "md")]
+
+    def write(rows: Sequence[Row]) -> None:
+        named = [row | ({"method": POST_TRAINING} if row.get("int8") else {}) for row in rows]
+        study.write_csv(named, paths[0])
+        paths[1].write_text(markdown(named, table, PAPER.get(paper, {})), encoding="utf-8")
+
+    plan.rows(plan.starts(table.rows), devices)
+    if any(changes.get("start") == "eighth" for changes in table.rows.values()):
+        plan.rows(plan.eighths(), devices)
+    rows = plan.rows(plan.jobs(table.rows), devices, write)
+    write(with_times(rows, plan.out, timed) if "ms" in table.columns else rows)
+    return paths
 
 
-def markdown(rows: Sequence[Row], paper: Mapping[str, tuple[float, ...]] | None = None) -> str:
-    """Mean ± standard deviation over seeds of each method's Dice, IoU and F1, its zeros, the paper's Dice; remarks."""
-    heads = ["", "Dice", "IoU", "F1", "zeros"] + (["the paper's Dice"] if paper else [])
+def markdown(
+    rows: Sequence[Row], table: Table = TABLES["methods"], paper: Mapping[str, tuple[float, ...]] | None = None
+) -> str:
+    """Mean ± standard deviation over seeds of each method's columns, a paper's first column beside them; remarks."""
+    first = COLUMNS[table.columns[0]][0]
+    heads = ["", *(COLUMNS[name][0] for name in table.columns)] + ([f"the paper's {first}"] if paper else [])
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     for method in methods:
         chosen = [row for row in rows if row["method"] == method]
-        cells = [_spread([row[metric] for row in chosen]) for metric in ("dice", "iou", "f1")]
-        zeros = [_zeros(row) for row in chosen if row.get("cpu_products")]
-        cells.append(f"{np.mean(zeros):.0%}" if zeros else "")
+        cells = [_cell(name, [row[name] for row in chosen if name in row]) for name in table.columns]
         theirs = (paper or {}).get(method)
         cells += [f"{theirs[0]:.3f}" if theirs else ""] if paper else []
         lines.append(f"| {method} | {' | '.join(cells)} |")
@@ -154,12 +170,11 @@ def _remarks(rows: Sequence[Row]) -> list[str]:
     return [*lines, *(line for text in missed for line in ("", text))]
 
 
-def _spread(values: Sequence[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
-
-
-def _zeros(row: Row) -> float:
-    """Mean share of zeros over the twelve blocks."""
-    found = [value for name, value in row.items() if name.startswith("zeros_") and name != "zeros_in"]
-    return float(np.mean(found))
+def _cell(column: str, values: Sequence[float]) -> str:
+    """The mean of `values`, and of scores their standard deviation; "" where there is none."""
+    if not values:
+        return ""
+    written = COLUMNS[column][1]
+    spread = f" ± {np.std(values, ddof=1):.3f}" if written == "{:.3f}" and len(values) > 1 else ""
+    mean = float(np.mean(values))
+    return "" if math.isnan(mean) else f"{written.format(mean)}{spread}"

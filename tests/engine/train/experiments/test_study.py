@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from engine import strategy
 from engine.format import load
 from engine.networks import unet
 from engine.train import trainer
-from engine.train.experiments import plots, study, sweep, table
+from engine.train.data.files import DataError
+from engine.train.experiments import plots, rows, study, sweep, table
 from engine.train.experiments.study import Job
 
 
@@ -124,17 +126,17 @@ def test_the_front_holds_what_nothing_else_beats_in_both() -> None:
 def test_the_table_has_every_method_with_its_spread(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = {name: table.METHODS[name] for name in (table.FULL, "Ternary, SEQ", "Binary")}
-    monkeypatch.setitem(table.TABLES, "methods", ("table", chosen))
+    chosen = {name: rows.METHODS[name] for name in (rows.FULL, "Ternary, SEQ", "Binary")}
+    monkeypatch.setitem(rows.TABLES, "methods", rows.Table("table", chosen))
     here = table.plan(str(data), tmp_path, seeds=2, width=3, crop=32, batch=2, samples=12, contrast="none")
     csv_path, markdown = table.run(here, paper="Nuclei")
-    rows = read(csv_path)
-    assert [row["method"] for row in rows[:4]] == [table.FULL, table.POST_TRAINING, "Ternary, SEQ", "Binary"]
-    assert len(rows) == 8
+    found = read(csv_path)
+    assert [row["method"] for row in found[:4]] == [rows.FULL, table.POST_TRAINING, "Ternary, SEQ", "Binary"]
+    assert len(found) == 8
     lines = [line for line in markdown.read_text().splitlines() if line.startswith("|")]
     assert "A constant mask has 0." in markdown.read_text()
-    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == [row["method"] for row in rows[:4]]
-    dice = [float(row["dice"]) for row in rows if row["method"] == "Binary"]
+    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == [row["method"] for row in found[:4]]
+    dice = [float(row["dice"]) for row in found if row["method"] == "Binary"]
     assert f"| Binary | {np.mean(dice):.3f} ± {np.std(dice, ddof=1):.3f} |" in lines[-1]
     assert lines[-1].endswith("| 0% | 0.434 |")
 
@@ -143,12 +145,12 @@ def test_the_recipes_table_takes_its_parts_out_one_by_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = (
-        table.OURS,
+        rows.OURS,
         "with the start as teacher",
         "with a third of the budget on 8-bit weights",
         "no random colours",
     )
-    monkeypatch.setitem(table.TABLES, "recipe", ("recipe", {name: table.RECIPE[name] for name in chosen}))
+    monkeypatch.setitem(rows.TABLES, "recipe", rows.Table("recipe", {name: rows.RECIPE[name] for name in chosen}))
     here = table.plan(str(data), tmp_path, seeds=1, width=3, crop=32, batch=2, samples=12, contrast="none")
     csv_path, markdown = table.run(here, over="recipe")
     assert [row["method"] for row in read(csv_path)] == list(chosen)
@@ -162,11 +164,77 @@ def test_every_row_of_the_recipe_differs_from_ours_and_spends_the_same_budget() 
     starts = {Path(job.config.out).name: job.config.samples for job in [*here.starts(), *here.eighths()]}
     spent = {"": 0, **{f"start-{s}": 1000 for s in range(3)}, **{f"eighth-{s}": 2000 for s in range(3)}}
     assert starts == {name: 1000 for name in spent if name}
-    jobs = here.jobs(table.RECIPE)
+    jobs = here.jobs(rows.RECIPE)
     for job in jobs:
         assert job.config.samples == 3000 - spent[Path(job.config.init).parent.name]
     kinds = {replace(job.config, out="", run_seed=0, init="") for job in jobs[:10]}
     assert len(kinds) == 10
+
+
+def test_a_table_of_families_gives_every_shape_its_own_start_and_is_scored_on_another_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {name: rows.MULTI_BRANCH[name] for name in (rows.FULL, "1 branch, both gates, as many non-zeros")}
+    chosen |= {"3 branches, both gates": rows.MULTI_BRANCH["3 branches, both gates"], "MBU-Net": {}}
+    columns = rows.TABLES["multi-branch"].columns
+    monkeypatch.setitem(rows.TABLES, "multi-branch", rows.Table("multi-branch", chosen, columns))
+    here = table.plan(str(data), tmp_path, seeds=1, test=str(data), width=3, crop=32, batch=2, samples=12)
+    csv_path, markdown = table.run(here, over="multi-branch", timed=times)
+    found = {row["method"]: row for row in read(csv_path)}
+    assert list(found) == list(chosen)
+    starts = {path.stem for path in (tmp_path / "rows").glob("start*")}
+    assert starts == {"start-0", "start-multi-branch-0", "start-multi-branch-1-0"}
+    one, three = (int(found[name]["nonzeros"]) for name in list(chosen)[1:3])
+    assert one == pytest.approx(three, rel=0.01)
+    assert [found[name]["ms"] for name in chosen] == ["", "10.0", "11.0", "12.0"]
+    assert "| Dice | mIoU | non-zero weights | bytes | ms |" in markdown.read_text()
+    with pytest.raises(ValueError, match="was scored on other images"):
+        table.run(replace(here, test=""), over="multi-branch")
+
+
+def test_a_test_part_is_scored_where_the_data_has_one(data: Path, tmp_path: Path) -> None:
+    config = table.plan(str(data), tmp_path).base
+    with pytest.raises(DataError, match="has no test part"):
+        study.scored_on(config, [], "test")
+    index = data / "index.csv"
+    lines = ["name,part", *(f"disc{k:02},{'test' if k < 2 else ''}" for k in range(12))]
+    index.write_text("\n".join(lines) + "\n")
+    assert [sample.name for sample in study.scored_on(config, [], "test")] == ["disc00", "disc01"]
+
+
+def test_bfcns_rows_share_their_start_and_its_budget() -> None:
+    here = table.plan("data", Path("out"), samples=3000, seeds=1)
+    jobs = {dict(job.labels)["method"]: job.config for job in here.jobs(rows.BFCN)}
+    assert [job.name for job in here.starts(rows.BFCN)] == ["start-bfcn-0"]
+    assert {config.samples for config in jobs.values()} == {2000}
+    bits = {name: (config.weight_bits, config.layers()[0].planes) for name, config in jobs.items()}
+    assert (bits["W2A2"], bits["W1A2"], bits["W1A1"]) == ((2, 2), (1, 2), (1, 1))
+    weights = {name: {layer.weights for layer in config.layers()} for name, config in jobs.items()}
+    assert ("masked" in weights["W1A2, zeros"], "masked" in weights["W1A2"]) == (True, False)
+
+
+def test_a_row_that_was_stopped_goes_on_and_the_table_grows_with_every_row(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = plan(data, tmp_path).start
+    steps: list[int] = []
+    train_step = trainer.Trainer._train_step
+
+    def stopped(self: trainer.Trainer, *batch: Any) -> float:
+        if self.step == 3 and 3 not in steps:
+            steps.append(3)
+            raise KeyboardInterrupt
+        steps.append(self.step)
+        return train_step(self, *batch)
+
+    monkeypatch.setattr(trainer.Trainer, "_train_step", stopped)
+    job = replace(job, config=replace(job.config, save_every=1))
+    with pytest.raises(KeyboardInterrupt):
+        study.run([job], tmp_path)
+    told: list[int] = []
+    study.run([job, replace(job, name="other")], tmp_path, after=lambda found: told.append(len(found)))
+    assert steps[:5] == [0, 1, 2, 3, 3]
+    assert told == [1, 2]
 
 
 def test_rows_of_an_older_version_hold_the_defaults_of_newer_fields(data: Path, tmp_path: Path) -> None:
@@ -185,7 +253,7 @@ def test_rows_of_an_older_version_hold_the_defaults_of_newer_fields(data: Path, 
 def test_every_method_spends_the_same_budget_on_the_same_data() -> None:
     here = table.plan("data", Path("out"), samples=3000)
     configs = [job.config for job in here.jobs()]
-    assert len(configs) == 3 * len(table.METHODS)
+    assert len(configs) == 3 * len(rows.METHODS)
     common = {(c.samples, c.batch, c.crop, c.width, c.learning_rate, c.data, c.seed, c.validation) for c in configs}
     assert common == {(2000, 4, 192, 32, 1e-3, "data", 0, 0.2)}
     assert {job.config.samples for job in here.starts()} == {1000}
