@@ -27,7 +27,7 @@ from engine.train.config import Config
 from engine.train.data import dataset, layouts
 from engine.train.network import Network
 from engine.train.params import QuantizedParams
-from engine.train.trainer import logits_of, predict
+from engine.train.validation import logits_of, predict
 
 Pixels = NDArray[np.uint8]
 

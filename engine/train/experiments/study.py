@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from engine import format
 from engine.model import Preprocessing
-from engine.train import split, trainer
+from engine.train import split
 from engine.train.config import Config
 from engine.train.data import dataset, layouts, samples
 from engine.train.data.files import DataError
@@ -29,6 +29,7 @@ from engine.train.experiments.int8 import quantized
 from engine.train.experiments.measure import Pixels, Row
 from engine.train.renamed import current
 from engine.train.trainer import Trainer
+from engine.train.validation import validate
 
 NEVER = 1 << 30  # steps
 FREE_FIELDS = ("out", "device", "init", "teacher", "data", "validate_every", "validate_on", "save_every")
@@ -159,14 +160,14 @@ def perform(job: Job, out: Path, device: str, test: str = "") -> Row:
         rows[0] |= {**measure.columns(measure.score(model, held, config)), **measure.counts(model)}
         rows[0]["bytes"] = path.stat().st_size
     else:
-        rows[0] |= measure.columns(trainer.validate(run.network, held, config))
+        rows[0] |= measure.columns(validate(run.network, held, config))
         if config.full_precision:
             rows[0]["bytes"] = 4 * sum(weights.numel() for weights in run.network.parameters())
     if job.int8:
         batches = (pixels for pixels, _ in run.as_they_are())
         eighth = quantized(run.network, batches)
         rows.append({"name": f"{job.name}-int8", **dict(job.labels), "int8": 1})
-        rows[1] |= measure.columns(trainer.validate(eighth, held, config))
+        rows[1] |= measure.columns(validate(eighth, held, config))
     rows[0]["seconds"] = round(time.monotonic() - started, 1)
     run.save() if job.keep else shutil.rmtree(run.out)
     state = {"config": _comparable(job.config), "test": Path(test).name, "rows": rows}

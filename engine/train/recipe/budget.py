@@ -11,7 +11,7 @@ from engine.train.data.dataset import Sample
 from engine.train.pace import Clock
 from engine.train.recipe import speed
 from engine.train.recipe.speed import Speed
-from engine.train.trainer import evenly
+from engine.train.validation import evenly
 
 OVERHEAD = 4.0  # seconds at the end, beside what is measured: reading and writing files, drawing
 PRICED = 0.02  # of the minutes, for the prices of what to try next; at most PRICED_SECONDS

@@ -20,7 +20,7 @@ from engine.train.export import CheckpointEngine
 from engine.train.recipe import advice, compare, report
 from engine.train.recipe.compare import Compared
 from engine.train.recipe.plan import Choice
-from engine.train.trainer import evenly
+from engine.train.validation import evenly
 
 PICTURES = 4
 

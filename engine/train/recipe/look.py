@@ -12,7 +12,7 @@ from engine.train.data.dataset import Sample
 from engine.train.recipe import plan, speed
 from engine.train.recipe.plan import Choice
 from engine.train.recipe.speed import Speed
-from engine.train.trainer import evenly
+from engine.train.validation import evenly
 
 LOOKED_AT = 64  # samples, evenly chosen, by which a folder is judged
 SPLIT = ("channel", "page", "group", "validation")

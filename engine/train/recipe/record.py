@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.train.recipe.plan import Choice
-from engine.train.trainer import ResumeError
+from engine.train.resume import ResumeError
 
 FREE = ("out", "device", "minutes", "samples")  # of a command's settings: what may differ when it is given again
 

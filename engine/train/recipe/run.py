@@ -23,7 +23,8 @@ from engine.train.recipe.finish import Files, Finish
 from engine.train.recipe.record import Record
 from engine.train.recipe.speed import Speed
 from engine.train.recipe.stages import FINE_TUNE, FULL_PRECISION, Stage, settled, stages
-from engine.train.trainer import Interrupted, ResumeError, Trainer
+from engine.train.resume import ResumeError
+from engine.train.trainer import Interrupted, Trainer
 
 
 @dataclass(frozen=True)

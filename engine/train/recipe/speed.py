@@ -13,7 +13,8 @@ from engine.train import export
 from engine.train.config import Config
 from engine.train.data import samples
 from engine.train.data.dataset import Sample
-from engine.train.trainer import Trainer, logits_of
+from engine.train.trainer import Trainer
+from engine.train.validation import logits_of
 
 STEPS = 3  # of training, after a first one that is not counted
 EVALUATED = 256  # pixels a side

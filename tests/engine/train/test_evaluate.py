@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.model import ClassInfo
-from engine.train import card, evaluate, trainer
+from engine.train import card, evaluate, trainer, validation
 from engine.train.config import Config
 from engine.train.data import dataset, layouts
 from engine.train.experiments import measure, table
@@ -114,7 +114,7 @@ def test_a_class_that_is_never_found_stands_in_every_headline(
     assert confused in card.write(model, rows, "all")
     config = Config(str(tmp_path), str(tmp_path / "run"), width=3, samples=2, batch=2, crop=32, device="cpu",
                     validation=0.5, seed=1, classes=engine.class_names)  # fmt: skip
-    monkeypatch.setattr(trainer, "predict", lambda network, image, config: engine.run([image])[0][0])
+    monkeypatch.setattr(validation, "predict", lambda network, image, config: engine.run([image])[0][0])
     monkeypatch.setattr(trainer, "BATCH_NORM_SAMPLES", 2)
     monkeypatch.setattr(dataset, "split", lambda items, *_: (items[2:], items[:2]))
     run = trainer.Trainer(config, quiet=True)

@@ -13,11 +13,11 @@ import torch
 from engine import format
 from engine.networks import unet
 from engine.runtime import Engine
-from engine.train import card, evaluate, export, kinds, trainer
+from engine.train import card, evaluate, export, kinds, trainer, validation
 from engine.train.config import Config
-from engine.train.data import augment
 from engine.train.network import Network
 from engine.train.trainer import Trainer
+from engine.train.view import View
 
 FORMS: dict[str, dict[str, Any]] = {
     "mbu-net of two bits": {"activation_bits": 2},
@@ -32,7 +32,7 @@ FORMS: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "BATCH_NORM_SAMPLES", 4)
-    monkeypatch.setattr(Trainer, "_draw", lambda self: None)
+    monkeypatch.setattr(View, "draw", lambda *_: None)
 
 
 def tiny(data: Path, out: Path, **changes: Any) -> Config:
@@ -54,7 +54,7 @@ def test_from_a_folder_to_the_masks_of_torch(form: str, data: Path, tmp_path: Pa
     assert "no channel is removed: " in model.provenance["removed"]
     with Engine.load(model, "reference") as reference, Engine.load(model, "cpu") as engine:
         for image, _ in (sample.load() for sample in run.validation):
-            expected = trainer.predict(run.network, image, run.config)
+            expected = validation.predict(run.network, image, run.config)
             np.testing.assert_array_equal(reference.run([image])[0][0], expected)
             np.testing.assert_array_equal(engine.run([image])[0][0], expected)
         text = card.write(model, evaluate.evaluate(engine, run.validation), "validation")
@@ -68,7 +68,7 @@ def test_a_run_whose_bits_decay_resumes_to_the_same_bits(data: Path, tmp_path: P
     whole, parts = Trainer(config("whole")), Trainer(config("parts"))
     assert [whole.config.bits_at(step / 8) for step in range(8)] == [32, 32, 8, 4, 4, 2, 0, 0]
     whole.run()
-    batches = parts._batches(range(4), augment.crop)
+    batches = parts.batches.now(range(4))
     for pixels, labels in batches:
         parts._train_step(pixels, labels)
         parts.step += 1

@@ -40,9 +40,9 @@ def test_a_teacher_may_be_of_another_width_and_family(other: dict[str, Any], dat
     alone, taught = (
         Trainer(tiny(data, tmp_path / name, teacher=t), quiet=True) for name, t in (("a", ""), ("b", path))
     )
-    assert taught.teacher is not None
-    assert taught.teacher.full_precision
-    assert not taught.teacher.training
+    assert taught._train.teacher is not None
+    assert taught._train.teacher.full_precision
+    assert not taught._train.teacher.training
     for run in (alone, taught):
         run.fit()
     other_weights = zip(alone.network.parameters(), taught.network.parameters(), strict=True)

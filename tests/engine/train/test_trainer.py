@@ -19,13 +19,14 @@ from torch import Tensor
 from engine import format, preprocess, selftest
 from engine.backends import reference
 from engine.runtime import Engine
-from engine.train import evaluate, export, log, split, trainer
+from engine.train import evaluate, export, log, looks, split, trainer, validation
 from engine.train.checkpoint import CheckpointError
 from engine.train.config import Config
 from engine.train.data import layouts
 from engine.train.data.dataset import Parts
 from engine.train.data.files import DataError
-from engine.train.trainer import Interrupted, ResumeError, Trainer
+from engine.train.resume import ResumeError
+from engine.train.trainer import Interrupted, Trainer
 from service.app import create_app
 from service.settings import Settings
 from tests.service.fakes import serving
@@ -251,7 +252,7 @@ def test_the_exported_file_segments_like_the_trained_network(data: Path, tmp_pat
         image, _ = sample.load()
         logits = reference.run(model, preprocess.pad(preprocess.stretch(image), model.padded(*image.shape[:2]))).logits
         logits = logits[: image.shape[0], : image.shape[1]]
-        np.testing.assert_array_equal(reference.decide(logits, 0), trainer.predict(run.network, image, config))
+        np.testing.assert_array_equal(reference.decide(logits, 0), validation.predict(run.network, image, config))
 
 
 def test_the_exported_file_tells_where_it_comes_from_but_no_paths(data: Path, tmp_path: Path) -> None:
@@ -392,7 +393,7 @@ def test_several_classes_from_training_to_the_mask_that_is_served(data: Path, tm
         assert 0 <= (evaluate.calibration_error(rows) or 0) < 1
         image, _ = run.validation[0].load(3)
         (mask,), _ = engine.run([image])
-        np.testing.assert_array_equal(mask, trainer.predict(run.network, image, run.config))
+        np.testing.assert_array_equal(mask, validation.predict(run.network, image, run.config))
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG")
         with serving(create_app(engine, Settings())) as client:
@@ -417,7 +418,7 @@ def test_the_exported_file_is_calibrated_and_says_what_was_removed(data: Path, t
     with Engine.load(tmp_path / "discs.safetensors") as engine:
         for sample in run.validation:
             image, _ = sample.load()
-            np.testing.assert_array_equal(engine.run([image])[0][0], trainer.predict(run.network, image, run.config))
+            np.testing.assert_array_equal(engine.run([image])[0][0], validation.predict(run.network, image, run.config))
 
 
 def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -> None:
@@ -432,13 +433,13 @@ def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -
 def test_rare_classes_are_sampled_and_weighed(data: Path, tmp_path: Path) -> None:
     config = tiny(data, tmp_path / "out", foreground=1.0, class_weights=("balanced",), overlap="focal-tversky")
     run = Trainer(config, quiet=True)
-    pixels, labels = next(run._batches(range(1), run._crop, config.foreground))
+    pixels, labels = next(run.batches.now(range(1)))
     assert all(mask.any() for mask in labels)
     run._train_step(pixels, labels)
     weights = run._loss.weights
     assert weights is not None
-    shares = np.bincount(np.concatenate([mask.ravel() for _, mask in run._loaded])) / sum(
-        m.size for _, m in run._loaded
+    shares = np.bincount(np.concatenate([mask.ravel() for _, mask in run.batches.loaded])) / sum(
+        m.size for _, m in run.batches.loaded
     )
     assert float(weights @ torch.tensor(shares, dtype=torch.float32)) == pytest.approx(1)
     assert float(weights[1] / weights[0]) == pytest.approx((shares[0] / shares[1]) ** 0.5)
@@ -462,20 +463,20 @@ def test_settings_of_the_loss_are_checked(changes: dict[str, Any], said: str, tm
 
 def test_a_run_ends_early_and_the_best_is_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.9, 0.5, 0.7, 0.6])  # the first before zeros and bits are those of the end
-    found = trainer.validate
+    found = validation.validate
 
     def scored(*given: Any) -> Any:
         return dataclasses.replace(found(*given), dice=next(scores))
 
     monkeypatch.setattr(trainer, "validate", scored)
-    monkeypatch.setattr(trainer, "EARLY", 2.0)
+    monkeypatch.setattr(looks, "EARLY", 2.0)
     config = tiny(data, tmp_path / "out", samples=40, validate_every=4, save_every=100, early_stopping=1)
     run = Trainer(config, quiet=True)
     run.fit()  # of 20 steps; it looks at 4, 8, 12 and 16
-    assert (run.step, run.best, run.finished) == (16, 0.7, True)
+    assert (run.step, run.looks.best, run.finished) == (16, 0.7, True)
     assert export.restore(run.best_checkpoint)[2] == 12
     again = Trainer(config, quiet=True)
-    assert (again.step, again.best, again.finished) == (16, 0.7, True)
+    assert (again.step, again.looks.best, again.finished) == (16, 0.7, True)
 
 
 def test_validation_images_may_have_a_folder_of_their_own(data: Path, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from engine.model import Model
 from engine.train import export, pretrained, trainer
 from engine.train.config import Config
 from engine.train.pretrained import MismatchError
-from engine.train.trainer import Trainer, predict
+from engine.train.trainer import Trainer
 from engine.train.unfold import UnfoldError
+from engine.train.validation import predict
 
 
 @pytest.fixture(autouse=True)

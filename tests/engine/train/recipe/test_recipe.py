@@ -15,7 +15,8 @@ from engine.train.metrics import Counts
 from engine.train.recipe import advice, finish
 from engine.train.recipe.compare import Compared
 from engine.train.recipe.run import Recipe
-from engine.train.trainer import Interrupted, ResumeError, Trainer
+from engine.train.resume import ResumeError
+from engine.train.trainer import Interrupted, Trainer
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,55 @@
+"""What must hold for a run to go on from its checkpoint, and what it takes from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.train import split
+from engine.train.config import Config
+from engine.train.data import dataset
+from engine.train.renamed import current
+
+FREE_FIELDS = ("out", "device", "minutes")  # a run may move to another folder or device, or get another time, and go on
+
+
+class ResumeError(ValueError):
+    """The checkpoint in the output folder belongs to another run; the message names the fields that differ."""
+
+
+def check(path: Path, state: Mapping[str, Any], config: Config) -> None:
+    """Raise ResumeError unless the checkpoint `state` at `path` is of the run `config`, or of less of it."""
+    here, there = asdict(config), asdict(Config(**current(state["config"])))
+    free = {*FREE_FIELDS, *(["samples"] if here["samples"] > there["samples"] else [])}
+    differing = [name for name in here if name not in free and here[name] != there[name]]
+    if differing:
+        fields = ", ".join(f"{name} ({there[name]!r} there, {here[name]!r} here)" for name in differing)
+        raise ResumeError(f"{path} is of another run: {fields}; choose another output folder")
+
+
+def divide(
+    path: Path, config: Config, kept: dataset.Parts | None
+) -> tuple[list[dataset.Sample], list[dataset.Sample], int]:
+    """(training, validation, how many are new): as `kept` by the checkpoint at `path`, what came to the folder since
+    joining training; else anew. Raises ResumeError.
+    """
+    everything = split.samples(config)
+    if kept is None:
+        return *dataset.split(everything, config.share, config.seed), 0
+    if missing := kept.missing(everything):
+        raise ResumeError(
+            f"{path} is of another split: {len(missing)} of its samples are not in {config.data} "
+            f"({missing[0]}{', …' if len(missing) > 1 else ''}); put them back, or choose another output folder"
+        )
+    training, validation, new = kept.divide(everything)
+    joined = {sample.name for sample in (*training, *new)}
+    return [sample for sample in everything if sample.name in joined], validation, len(new)
+
+
+def by_clock(state: Mapping[str, Any], config: Config) -> float:
+    """The progress in a checkpoint; of a run that has ended and gets more minutes, the share of them it has had."""
+    kept: float = state.get("progress", 0.0)
+    more = config.minutes > state["config"].get("minutes", 0.0)
+    return float(state.get("spent", 0.0)) / (60 * config.minutes) if kept >= 1 and more else kept
