@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+import sys
+from collections.abc import Generator, Iterator
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +22,26 @@ MIN_RANGE = 16
 BAND = 2**20
 """Samples that are worked on at a time, where numpy takes several times their memory for it."""
 
+T = TypeVar("T")
+Steps = Generator[int, None, T]
+"""A long work that stops now and then, so that others get in between; its value is the result.
+
+It yields 0: how many pixels the network will compute until the next stop.
+"""
+
 
 def preprocess(image: Image, how: Preprocessing) -> Pixels:
     """`image` [h, w, 3] as the network is to see it: its contrast, then its size; not padded yet."""
-    pixels = in_8_bits(image, how)
+    return _finish(steps(image, how))
+
+
+def steps(image: Image, how: Preprocessing, most: int = sys.maxsize) -> Steps[Pixels]:
+    """The same, with a stop wherever about `most` samples have been gone through and there are more."""
+    pixels = yield from _in_8_bits(image, how, most)
     height, width = image.shape[:2]
-    return pixels if how.resize_mode == "pad" else resize(pixels, *size(height, width, how))
+    if how.resize_mode == "pad":
+        return pixels
+    return (yield from _resize(pixels, *size(height, width, how), most))
 
 
 def size(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
@@ -44,14 +60,21 @@ def size(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
 
 def in_8_bits(image: Image, how: Preprocessing) -> Pixels:
     """`image` in the model's contrast. Without one 16 bits are divided by 257, and rounded: 65535 becomes 255."""
-    if how.contrast == "stretch":
-        return stretch(image)
-    return image if is_8_bits(image) else _look_up(image, (np.arange(65536) + 128) // 257)
+    return _finish(_in_8_bits(image, how))
 
 
 def postprocess(result: NDArray[Any], shape: tuple[int, ...], how: Preprocessing) -> NDArray[Any]:
     """A mask or logits of a prepared image at the size of the image, `shape` [h, w, ...], that it was prepared from."""
-    return result if how.resize_mode == "pad" else resize_nearest(result, *shape[:2])
+    return _finish(steps_back(result, shape, how))
+
+
+def steps_back(
+    result: NDArray[Any], shape: tuple[int, ...], how: Preprocessing, most: int = sys.maxsize
+) -> Steps[NDArray[Any]]:
+    """The same, with stops as those of `steps`."""
+    if how.resize_mode == "pad":
+        return result
+    return (yield from _resize_nearest(result, shape[0], shape[1], most))
 
 
 def is_8_bits(image: Image) -> TypeGuard[Pixels]:
@@ -65,11 +88,7 @@ def stretch(image: Image) -> Pixels:
     Microscopes and cameras leave images at a tenth of the range; one table of integers per image brings them back, and
     being integers it is the same on every machine. An image times 257 gives the very same as the image itself.
     """
-    counts = np.cumsum(_histogram(image))
-    low = int(np.searchsorted(counts, counts[-1] * 5 // 1000, side="right"))
-    high = int(np.searchsorted(counts, counts[-1] - counts[-1] * 5 // 1000, side="left"))
-    span = max(high - low, MIN_RANGE)
-    return _look_up(image, (np.clip(np.arange(len(counts)) - low, 0, span) * 255 + span // 2) // span)
+    return in_8_bits(image, Preprocessing(contrast="stretch"))
 
 
 def pad(image: Pixels, size: tuple[int, int]) -> Pixels:
@@ -80,45 +99,98 @@ def pad(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
     """Bilinear resize of [h, w, c] to [height, width, c], in 16-bit fixed point: the same on every machine."""
+    return _finish(_resize(image, height, width))
+
+
+def resize_nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """`array` [h, w, ...] at [height, width, ...] by its nearest values: for masks and logits."""
+    return _finish(_resize_nearest(array, height, width))
+
+
+def _finish(work: Steps[T]) -> T:
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def _bands(length: int, each: int, most: int) -> Iterator[tuple[slice, bool]]:
+    """`length` times `each` samples in bands of BAND, and whether `most` have been gone through since the last stop."""
+    some = max(1, BAND // each)
+    between = -(-most // (some * each))  # bands
+    for number, first in enumerate(range(0, length, some)):
+        yield slice(first, first + some), number > 0 and number % between == 0
+
+
+def _in_8_bits(image: Image, how: Preprocessing, most: int = sys.maxsize) -> Steps[Pixels]:
+    if how.contrast == "stretch":
+        table = _stretching((yield from _histogram(image, most)))
+    elif is_8_bits(image):
+        return image
+    else:
+        table = (np.arange(65536) + 128) // 257
+    return (yield from _look_up(image, table, most))
+
+
+def _stretching(histogram: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The table that stretches the contrast of an image with this histogram."""
+    counts = np.cumsum(histogram)
+    low = int(np.searchsorted(counts, counts[-1] * 5 // 1000, side="right"))
+    high = int(np.searchsorted(counts, counts[-1] - counts[-1] * 5 // 1000, side="left"))
+    span = max(high - low, MIN_RANGE)
+    return (np.clip(np.arange(len(counts)) - low, 0, span) * 255 + span // 2) // span
+
+
+def _histogram(image: Image, most: int) -> Steps[NDArray[np.int64]]:
+    """How often each value of the image's type occurs."""
+    flat = image.reshape(-1)
+    counts = np.zeros(np.iinfo(image.dtype).max + 1, np.int64)
+    for band, stop in _bands(flat.size, 1, most):
+        if stop:
+            yield 0
+        some = flat[band]
+        counts += np.array(_native.histogram(some)) if is_8_bits(some) else np.bincount(some, minlength=len(counts))
+    return counts
+
+
+def _look_up(image: Image, table: NDArray[np.int64], most: int) -> Steps[Pixels]:
+    """The table's entry for every sample; the table has one for each value of the image's type."""
+    flat, entries, found = image.reshape(-1), table.astype(np.uint8), np.empty(image.size, np.uint8)
+    for band, stop in _bands(flat.size, 1, most):
+        if stop:
+            yield 0
+        some = flat[band]
+        if is_8_bits(some):
+            _native.look_up(some, entries, found[band])
+        else:
+            found[band] = entries[some]
+    return found.reshape(image.shape)
+
+
+def _resize(image: Pixels, height: int, width: int, most: int = sys.maxsize) -> Steps[Pixels]:
     rows, row_parts = _taps(image.shape[0], height)
     columns, column_parts = _taps(image.shape[1], width)
     below, beside = np.minimum(rows + 1, image.shape[0] - 1), np.minimum(columns + 1, image.shape[1] - 1)
     resized = np.empty((height, width, image.shape[2]), np.uint8)
-    some = max(1, BAND // (max(width, image.shape[1]) * image.shape[2]))
-    for band in (slice(first, first + some) for first in range(0, height, some)):
+    for band, stop in _bands(height, max(width, image.shape[1]) * image.shape[2], most):
+        if stop:
+            yield 0
         tall = _blend(image[rows[band]], image[below[band]], row_parts[band, None, None])
         resized[band] = _blend(tall[:, columns], tall[:, beside], column_parts[:, None])
     return resized
 
 
-def resize_nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """`array` [h, w, ...] at [height, width, ...] by its nearest values: for masks and logits."""
+def _resize_nearest(array: NDArray[Any], height: int, width: int, most: int = sys.maxsize) -> Steps[NDArray[Any]]:
     rows = (2 * np.arange(height) + 1) * array.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * array.shape[1] // (2 * width)
-    nearest: NDArray[Any] = array[rows[:, None], columns]
+    nearest = np.empty((height, width, *array.shape[2:]), array.dtype)
+    for band, stop in _bands(height, nearest[0].size, most):
+        if stop:
+            yield 0
+        nearest[band] = array[rows[band, None], columns]
     return nearest
-
-
-def _histogram(image: Image) -> NDArray[np.int64]:
-    """How often each value of the image's type occurs."""
-    flat = image.reshape(-1)
-    if is_8_bits(flat):
-        return np.array(_native.histogram(flat))
-    counts = np.zeros(65536, np.int64)
-    for start in range(0, flat.size, BAND):
-        counts += np.bincount(flat[start : start + BAND], minlength=65536)
-    return counts
-
-
-def _look_up(image: Image, table: NDArray[np.int64]) -> Pixels:
-    """The table's entry for every sample; the table has one for each value of the image's type."""
-    flat, entries, found = image.reshape(-1), table.astype(np.uint8), np.empty(image.size, np.uint8)
-    if is_8_bits(flat):
-        _native.look_up(flat, entries, found)
-    else:
-        for start in range(0, flat.size, BAND):
-            found[start : start + BAND] = entries[flat[start : start + BAND]]
-    return found.reshape(image.shape)
 
 
 def _taps(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

@@ -41,31 +41,33 @@ class Timings:
 
 
 Turns = Generator[int, None, tuple[list[Mask], list[Logits]]]
-"""Yields, before each turn, the pixels that it will compute."""
+"""Yields, before each turn, the pixels that it will compute: none where it goes on fitting an image to the network."""
 
 
 class Job:
     """Images on their way through an engine, which others may use between two of its turns.
 
-    A turn is all images of one shape, or one window of an image that is too large. When `done`, there are `masks`, and
-    `logits` where they were wanted.
+    A turn is all images of one shape, or one window of an image that is too large, or as many pixels of fitting it.
+    When `done`, there are `masks`, and `logits` where they were wanted.
     """
 
-    def __init__(self, turns: Turns, fit_ms: float) -> None:
+    def __init__(self, turns: Turns) -> None:
         self.done = False
         self.masks: list[Mask] = []
         self.logits: list[Logits] = []
-        self.timings = Timings(fit_ms, 0.0)
+        self.timings = Timings(0.0, 0.0)
         self._turns = turns
         self._pixels = 0  # of the next turn
-        self._run()
+        self.advance()
 
     def advance(self) -> int:
         """Run the next turn; returns the pixels that it computed."""
         started, pixels = time.perf_counter(), self._pixels
         self._run()
         ms = 1e3 * (time.perf_counter() - started)
-        self.timings = Timings(self.timings.fit_ms, self.timings.run_ms + ms)
+        so_far = self.timings
+        fit_ms, run_ms = (0.0, ms) if pixels else (ms, 0.0)
+        self.timings = Timings(so_far.fit_ms + fit_ms, so_far.run_ms + run_ms)
         return pixels
 
     def finish(self) -> Job:
@@ -95,6 +97,7 @@ class Engine:
         self._backend = backend
         self._lock = threading.Lock()
         self._scale = model.layers[-1].scale
+        self._step = 3 * tile_pixels  # samples of a turn that fits an image
 
     @classmethod
     def load(
@@ -122,14 +125,10 @@ class Engine:
         threshold: float | Sequence[float] | None = None,
         want_logits: bool = False,
     ) -> Job:
-        """`run`, or `run_logits`, in turns. The images are fitted to the network here, all else is done in turns."""
-        started = time.perf_counter()
+        """`run`, or `run_logits`, in turns. Images that one turn is enough for are fitted to the network here."""
         for image in images:
             check_image(image)
-        thresholds = self._integer_thresholds(threshold, len(images))
-        fitted = [np.ascontiguousarray(preprocess.preprocess(image, self.model.preprocessing)) for image in images]
-        fit_ms = 1e3 * (time.perf_counter() - started)
-        return Job(self._turns(fitted, [image.shape for image in images], thresholds, want_logits), fit_ms)
+        return Job(self._turns(images, self._integer_thresholds(threshold, len(images)), want_logits))
 
     def run(
         self, images: Sequence[Image], threshold: float | Sequence[float] | None = None
@@ -183,10 +182,12 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _turns(
-        self, fitted: list[Pixels], shapes: list[tuple[int, ...]], thresholds: list[int], want_logits: bool
-    ) -> Turns:
-        """Masks, and logits if wanted, of fitted images at the `shapes` that they had before."""
+    def _turns(self, images: Sequence[Image], thresholds: list[int], want_logits: bool) -> Turns:
+        """Masks, and logits if wanted."""
+        how, fitted = self.model.preprocessing, []
+        for image in images:
+            pixels = yield from preprocess.steps(image, how, self._step)
+            fitted.append(np.ascontiguousarray(pixels))
         masks: dict[int, Mask] = {}
         logits: dict[int, Logits] = {}
         for indices in group_by_shape(fitted, self.model):
@@ -196,9 +197,11 @@ class Engine:
             masks |= zip(indices, some, strict=True)
             if want_logits:
                 logits |= zip(indices, some_logits, strict=True)
-        how = self.model.preprocessing
-        in_order = [preprocess.postprocess(masks[i], shape, how) for i, shape in enumerate(shapes)]
-        of_logits = [preprocess.postprocess(logits[i], shape, how) for i, shape in enumerate(shapes) if logits]
+        in_order, of_logits = [], []
+        for i, image in enumerate(images):
+            in_order.append((yield from preprocess.steps_back(masks[i], image.shape, how, self._step)))
+            if want_logits:
+                of_logits.append((yield from preprocess.steps_back(logits[i], image.shape, how, self._step)))
         return in_order, of_logits
 
     def _compute(

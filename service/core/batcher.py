@@ -49,6 +49,8 @@ class QueueEntry:
     def __post_init__(self) -> None:
         model = self.params.engine.model
         self.pixels = cost.pixels(model, self.image.shape)
+        self.largest = max(self.pixels, self.image.shape[0] * self.image.shape[1])
+        """Pixels of what is computed, or of what is made fit for it."""
         shape = cost.shape(model, *self.image.shape[:2])
         self.group = (id(self.params.engine), self.params.encoder.wants_logits, *shape)
         """What may share a batch: engine, kind of answer, the shape that is computed."""
@@ -71,6 +73,7 @@ class Batch:
     entries: list[QueueEntry]
     started: float = 0.0
     seconds: float = 0.0  # of its turns so far
+    preparing: float = 0.0  # of those that have computed no pixels, since one has
     job: Job | None = None
 
     @property
@@ -241,7 +244,7 @@ class Batcher:
             if self.waiting + len(entries) > self._limits.queue_images:
                 self._refuse(len(entries))
             for entry in entries:
-                kind = Kind(params.low_priority, entry.pixels > self._limits.batch_pixels)
+                kind = Kind(params.low_priority, entry.largest > self._limits.batch_pixels)
                 if not self._is_busy(kind):
                     self._shares.begin(kind)
                 self._waiting[kind].append(entry)
@@ -336,7 +339,8 @@ class Batcher:
         if kind in self._begun:
             return self._begun.pop(kind)
         entries = self._waiting[kind]
-        batch = Batch(kind, self._company(entries), self._clock())
+        company = [entries[0]] if kind.large else self._company(entries)
+        batch = Batch(kind, company, self._clock())
         for entry in batch.entries:
             entries.remove(entry)
         return batch
@@ -357,9 +361,11 @@ class Batcher:
         batch.seconds += seconds
         with self._changed:
             self._turn_since = self._running = None
-            self._turn_seconds = FADING * self._turn_seconds + seconds
-            self._turn_pixels = FADING * self._turn_pixels + pixels
-            self._shares.charge(batch.kind, pixels)
+            self._shares.charge(batch.kind, pixels or self._worth(seconds))
+            if pixels:
+                self._turn_seconds = FADING * self._turn_seconds + batch.preparing + seconds
+                self._turn_pixels = FADING * self._turn_pixels + pixels
+            batch.preparing = 0.0 if pixels else batch.preparing + seconds
             if not done:
                 self._begun[batch.kind] = batch
         if done:
@@ -406,6 +412,10 @@ class Batcher:
     def _pixel_s(self) -> float:
         """Seconds that an engine takes for a pixel, as measured so far."""
         return self._turn_seconds / max(self._turn_pixels, 1)
+
+    def _worth(self, seconds: float) -> int:
+        """Pixels that an engine computes in that time."""
+        return round(seconds / self._pixel_s) if self._pixel_s else 0
 
     @property
     def _drain_s(self) -> float:

@@ -45,7 +45,10 @@ class Job(Protocol):
         """Those of all its turns."""
 
     def advance(self) -> int:
-        """Run the next turn, all images or a window of a large one; returns the pixels that it computed."""
+        """Run the next turn, all images or a window of a large one; returns the pixels that it computed.
+
+        None where it still makes of a large image what the network takes.
+        """
 
     def finish(self) -> Job:
         """Run all turns."""

@@ -37,7 +37,7 @@ class Nothing:
         self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None, want_logits: bool = False
     ) -> Job:
         """The upper half is foreground."""
-        return Job(_upper_halves(images, want_logits), 0.0)
+        return Job(_upper_halves(images, want_logits))
 
 
 @cache

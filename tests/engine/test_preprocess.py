@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,36 @@ def test_16_bits_without_contrast_are_divided_by_257_and_rounded(monkeypatch: py
     assert reduced.dtype == np.uint8
     assert np.array_equal(reduced, np.rint(samples / 257))
     assert np.array_equal(np.diff(preprocess.stretch(samples).reshape(-1).astype(int)).clip(0, 1).sum(), 255)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("how", [Preprocessing("resize", 40, 50, "stretch"), Preprocessing()], ids=["all", "depth"])
+def test_steps_give_the_same(how: Preprocessing, deep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 200, (20, 31, 3), dtype=np.uint8)
+    image: preprocess.Image = noise.astype(np.uint16) if deep else noise
+    mask = np.random.default_rng(1).integers(0, 9, (40, 50), np.uint8)
+    whole = preprocess.preprocess(image, how)
+    back = preprocess.postprocess(mask, image.shape, how)
+    monkeypatch.setattr(preprocess, "BAND", 200)
+    numbers = []
+    for most in (10**6, image.size, 1000, 400):
+        stops: list[int] = []
+        assert np.array_equal(run(preprocess.steps(image, how, most), stops), whole)
+        assert np.array_equal(run(preprocess.steps_back(mask, image.shape, how, most), stops), back)
+        numbers.append(len(stops))
+    if how.resize_mode == "pad":
+        assert numbers == [0, 0, 1 * deep, 4 * deep]  # 1860 samples in bands of 200
+    else:
+        assert numbers[0] == 0 < numbers[1] < numbers[2] < numbers[3]  # it becomes 6000 samples
+
+
+def run(steps: preprocess.Steps[Any], stops: list[int]) -> Any:
+    """Their result; every stop is noted."""
+    while True:
+        try:
+            stops.append(next(steps))
+        except StopIteration as end:
+            return end.value
 
 
 @pytest.mark.parametrize("value", [0, 7, 255])

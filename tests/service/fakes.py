@@ -38,7 +38,7 @@ def fake_model(classes: int = 1, name: str = "fake") -> Model:
 
 @dataclass
 class FakeJob:
-    """A turn is all images, or `turn_pixels` of the engine at a time."""
+    """A turn is all images, or `turn_pixels` of the engine at a time, after `idle_turns` that compute nothing."""
 
     engine: FakeEngine
     images: list[Pixels]
@@ -49,9 +49,13 @@ class FakeJob:
 
     def __post_init__(self) -> None:
         self._left: int = sum(image.shape[0] * image.shape[1] for image in self.images)
+        self._idle = self.engine.idle_turns
 
     def advance(self) -> int:
         self.engine.enter(self.images)
+        if self._idle:
+            self._idle -= 1
+            return 0
         pixels = min(self._left, self.engine.turn_pixels)
         self._left -= pixels
         self.done = not self._left
@@ -75,6 +79,7 @@ class FakeEngine:
     bus: str = ""
     kernel: str = "fake"
     turn_pixels: int = 10**9
+    idle_turns: int = 0
     breaks: Callable[[Pixels], bool] = lambda image: False
     batches: list[list[Pixels]] = field(default_factory=list)  # one each turn
     gate: threading.Event = field(default_factory=threading.Event)

@@ -217,6 +217,31 @@ def test_what_a_model_resizes_to_is_what_counts() -> None:
     assert bench.drain() == [[40], [40], [16]]
 
 
+def test_an_image_that_is_large_before_it_is_resized_is_large() -> None:
+    model = replace(fake_model(), preprocessing=Preprocessing("resize", height=32, width=32))
+    bench = Bench(replace(WIDE, batch_pixels=4096), FakeEngine(model))
+    for side in (100, 100, 64, 64):
+        bench.submit(side=side)
+    assert bench.drain() == [[64, 64], [100], [100]]
+
+
+def test_small_images_get_in_between_turns_that_only_prepare() -> None:
+    clock = Clock()
+    engine = FakeEngine(turn_pixels=256, breaks=lambda image: clock.pass_by(0.1))
+    bench = Bench(replace(BOUNDS, batch_pixels=256), engine, clock)
+    bench.submit()
+    bench.batcher.step()  # now it is known what a pixel takes
+    engine.idle_turns = 3
+    bench.submit(side=32)
+    bench.batcher.step()
+    engine.idle_turns = 0
+    for _ in range(6):  # turns that the large one still has: two of these and four that compute
+        bench.submit()
+        bench.batcher.step()
+        bench.batcher.step()
+    assert [len(batch[0]) for batch in engine.batches] == [16, 32, *[16, 32] * 6]
+
+
 # -- waiting for company -------------------------------------------------------------------------------------------
 
 
@@ -256,6 +281,20 @@ def test_a_full_queue_refuses_with_the_measured_time() -> None:
     assert caught.value.headers == {"Retry-After": "14"}
     bench.batcher.step()
     bench.submit()
+
+
+def test_turns_that_only_prepare_count_with_the_pixels_that_follow() -> None:
+    clock = Clock()
+    engine = FakeEngine(breaks=lambda image: clock.pass_by(1), idle_turns=6)
+    bench = Bench(QueueLimits(2, 1, 256), engine, clock)
+    bench.submit()
+    for _ in range(7):  # seconds for one image of this size
+        bench.batcher.step()
+    for _ in range(2):
+        bench.submit()
+    with pytest.raises(QueueFull) as caught:
+        bench.submit()
+    assert caught.value.headers == {"Retry-After": "14"}
 
 
 def test_an_unmeasured_queue_says_one_second() -> None:
