@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service import logs
+from service.core import allocator
 from service.settings import LAST_SHARE, Settings
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains first, then raises the signal again for us
         signal.signal(number, lambda *_: sys.exit(0))
     occupy_standard_streams()
+    allocator.give_large_back()
     require_certificate(settings)
     with listen(settings) as listener:
         import uvicorn

@@ -8,7 +8,6 @@ refused for what others hold.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -109,13 +108,6 @@ class Holding:
 def default_size() -> int:
     """Half of the memory that this process may use: by its control group, else of the machine."""
     return min([_machine(), *_control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))]) // 2
-
-
-def trim() -> None:
-    """Give free memory back to the system, where the C library can."""
-    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if release:
-        release(0)
 
 
 def _machine() -> int:

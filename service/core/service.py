@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.core import resident
+from service.core.allocator import trim
 from service.core.batcher import Batcher
-from service.core.budget import Budget, default_size, trim
+from service.core.budget import Budget, default_size
 from service.core.engine import Engine
 from service.core.lifecycle import Lifecycle
 from service.core.models import ModelRegistry, Models

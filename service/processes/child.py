@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from service import logs
+from service.core import allocator
 from service.processes import messages
 from service.processes.table import Row, Table, name
 from service.settings import Settings
@@ -83,6 +84,7 @@ def main(descriptor: int) -> int:
     child = Child(Orders.of(packet), line, Table(descriptors[0]), descriptors[1:])
     with contextlib.suppress(OSError):  # for whoever looks with ps or top
         Path("/proc/self/comm").write_text(f"mbunet-{child.orders.name}")
+    allocator.give_large_back()
     row = child.row
     row.pid = os.getpid()
     logs.configure(lambda dropped: setattr(row, "log_dropped", dropped))

@@ -15,7 +15,8 @@ import uvicorn
 
 from service import server
 from service.app import application
-from service.core.budget import Budget, default_size, trim
+from service.core.allocator import trim
+from service.core.budget import Budget, default_size
 from service.core.models import Models
 from service.core.pipeline import Pipeline
 from service.core.readiness import Readiness, State
