@@ -18,7 +18,7 @@ struct Tensor {
     bool is_signed;
     int first, last;
 
-    // Planes of one bit: the channels' most significant bits, then, of two, the less significant ones.
+    // Planes of one bit.
     int bit_planes() const { return channels * planes; }
 };
 
@@ -44,7 +44,8 @@ struct Step {
     int output;                       // tensor; -1 for the head
     int channels;                     // output channels, classes of the head
     Convolution conv = {};
-    std::vector<int32_t> weights = {};     // kStem: [channels][3][3][3]; kHead: [classes][bit planes], what a one adds
+    std::vector<int32_t> weights = {};     // kStem: [channels][3][3][3]; kHead: [classes][planes, the most significant
+                                           // first][input channels], what a one adds
     std::vector<int32_t> thresholds = {};  // theta [channels][levels above the lowest], ascending; none for others
     std::vector<int32_t> base = {};        // kHead: the logit of zeros
     int doublings = 0;                     // kHead: of the logits' size

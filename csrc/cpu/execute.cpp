@@ -135,8 +135,8 @@ void Executor::run_stem(const Step& step, const int32_t* packed, const Image* im
                         return scatter_bits(bits, std::integral_constant<size_t, kLine>{}, step.channels, to.size, out,
                                             width);
                     make_levels(bits, step.channels);
-                    for (int plane = 0; plane < 2; ++plane, out += static_cast<size_t>(step.channels) * to.size)
-                        scatter_bits(bits + static_cast<size_t>(plane) * kLine, 3 * kLine, step.channels, to.size, out,
+                    for (size_t plane = 0; plane < 2; ++plane)
+                        scatter_bits(bits + plane * kLine, 3 * kLine, step.channels, 2 * to.size, out + plane * to.size,
                                      width);
                 });
             }
@@ -214,7 +214,7 @@ void Executor::count(const Step& step, const SparseLists& lists, int group_index
     kernels_.count_weighted({from, lists.taps.data(), lists.terms.data(), lists.weighted_channels.data(),
                              lists.terms.data() + lists.terms.size() - static_cast<size_t>(lists.all_terms),
                              lists.all_terms, network_.tensor(step.inputs[0]).planes,
-                             network_.tensor(step.output).planes, static_cast<size_t>(step.channels) * out.size},
+                             network_.tensor(step.output).planes, plane(step.inputs[0]).size, out.size},
                             ranges, first, last);
 }
 
@@ -222,19 +222,18 @@ void Executor::run_pool(const Step& step) {
     const Plane& from = plane(step.inputs[0]);
     const Plane& to = plane(step.output);
     if (plan_.crosses(network_, step)) return pool_across(step);
-    const bool levels = network_.tensor(step.output).planes > 1;
-    const size_t below = static_cast<size_t>(step.channels) * from.size,
-                 out_below = static_cast<size_t>(step.channels) * to.size;
+    const auto planes = static_cast<size_t>(network_.tensor(step.output).planes);
+    const size_t from_size = planes * from.size, to_size = planes * to.size;  // of a channel
     // cut as the convolution before was: a thread finds what it wrote
     const int rows = divide_up(tile_rows(from), 2), tiles = divide_up(to.side, rows);
     each_channels(step.channels, grid_of(step.output).groups * tiles, [&](int task, int begin, int end, int) {
         const int g = task / tiles, first = task % tiles * rows;
         for (int row = first; row < std::min(first + rows, to.side); ++row) {
-            const uint8_t* upper = at(g, step.inputs[0], 2 * row, 0) + static_cast<size_t>(begin) * from.size;
-            uint8_t* out = at(g, step.output, row, 0) + static_cast<size_t>(begin) * to.size;
-            for (int channel = begin; channel < end; ++channel, upper += from.size, out += to.size)
-                if (levels)
-                    kernels_.pool_levels(upper, upper + from.row, below, out, out_below, to.side, to.bytes);
+            const uint8_t* upper = at(g, step.inputs[0], 2 * row, 0) + static_cast<size_t>(begin) * from_size;
+            uint8_t* out = at(g, step.output, row, 0) + static_cast<size_t>(begin) * to_size;
+            for (int channel = begin; channel < end; ++channel, upper += from_size, out += to_size)
+                if (planes > 1)
+                    kernels_.pool_levels(upper, upper + from.row, from.size, out, to.size, to.side, to.bytes);
                 else
                     kernels_.pool(upper, upper + from.row, out, to.side, to.bytes);
         }
@@ -252,14 +251,13 @@ void Executor::pool_across(const Step& step) {
         uint64_t* pooled = fine + static_cast<size_t>(planes) * fine_words;
         for (int channel = begin; channel < end; ++channel) {
             for (int plane = 0; plane < planes; ++plane)
-                read_raster(
-                    plan_.others,
-                    at(0, step.inputs[0], 0, 0) + static_cast<size_t>(plane * step.channels + channel) * from.size,
-                    plan_.group_bytes, fine + static_cast<size_t>(plane) * fine_words);
+                read_raster(plan_.others,
+                            at(0, step.inputs[0], 0, 0) + static_cast<size_t>(channel * planes + plane) * from.size,
+                            plan_.group_bytes, fine + static_cast<size_t>(plane) * fine_words);
             pool_raster(plan_.deepest, plan_.others, planes, fine, pooled);
             for (int plane = 0; plane < planes; ++plane)
                 write_raster(plan_.deepest, pooled + static_cast<size_t>(plane) * words,
-                             at(0, step.output, 0, 0) + static_cast<size_t>(plane * step.channels + channel) * to.size,
+                             at(0, step.output, 0, 0) + static_cast<size_t>(channel * planes + plane) * to.size,
                              plan_.group_bytes);
         }
     });
@@ -267,11 +265,11 @@ void Executor::pool_across(const Step& step) {
 
 void Executor::run_gate(const Step& step) {
     const Plane& own = plane(step.output);
-    const int gates = network_.tensor(step.inputs[1]).channels;
+    const int gates = network_.tensor(step.inputs[1]).channels, planes = network_.tensor(step.output).planes;
     each_channels(bit_planes(step.output), grid_of(step.output).groups, [&](int g, int begin, int end, int) {
-        for (int channel = begin; channel < end; ++channel) {
-            const size_t offset = static_cast<size_t>(channel) * own.size,
-                         gate = static_cast<size_t>(channel % gates) * own.size;
+        for (int plane = begin; plane < end; ++plane) {
+            const size_t offset = static_cast<size_t>(plane) * own.size,
+                         gate = static_cast<size_t>(plane / planes % gates) * own.size;
             for (int row = 0; row < own.side; ++row) {
                 const uint8_t* in = at(g, step.inputs[0], row, 0) + offset;
                 const uint8_t* by = at(g, step.inputs[1], row, 0) + gate;

@@ -63,8 +63,8 @@ template <class Work>
 void Executor::each_logits(const Step& step, const int32_t* packed, const Work& work) {
     const Plane& from = plane(step.inputs[0]);
     const Grid& grid = grid_of(step.inputs[0]);
-    const HeadArgs args{from.size,       bit_planes(step.inputs[0]), step.channels, step.weights.data(), packed,
-                        step.base.data()};
+    const HeadArgs args{from.size, bit_planes(step.inputs[0]),   step.channels,
+                        packed,    packed + step.weights.size(), step.base.data()};
     const int blocks = static_cast<int>(grid.bytes) * 8 / kHeadLanes;
     pool_.run(grid.groups * from.side, [&](int task, int thread) {
         int32_t* logits = reinterpret_cast<int32_t*>(scratch(thread));

@@ -5,7 +5,7 @@
 // into groups of at most 512, one vector. At a position (row, column within the tile) the bits of a group's lanes stand
 // together, a channel's plane holds the positions row by row, and around them one more: the edges of the tiles next to
 // each lane, 0 outside the image. So a tap is a distance in bytes, the same everywhere, a whole vector at a time, with
-// no border to look out for.
+// no border to look out for. Where a tensor has two bits, every channel has two planes, the more significant one first.
 //
 // Of an image with few tiles, all levels but the deepest may be cut into tiles half as wide, four times as many lanes
 // (shape_plan.cpp says when): more groups for the threads, and fuller ones.

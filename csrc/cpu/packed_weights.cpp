@@ -26,15 +26,29 @@ std::vector<int32_t> stem_pairs(const Step& step) {
     return pairs;
 }
 
+// Weights by the planes' order in memory, which is that of the channels.
+std::vector<int32_t> head_weights(const Step& step) {
+    const size_t channels = static_cast<size_t>(step.input_channels[0]), classes = static_cast<size_t>(step.channels),
+                 planes = step.weights.size() / classes / channels;
+    std::vector<int32_t> weights;
+    for (size_t c = 0; c < classes; ++c)
+        for (size_t channel = 0; channel < channels; ++channel)
+            for (size_t plane = 0; plane < planes; ++plane)
+                weights.push_back(step.weights[(c * planes + plane) * channels + channel]);
+    return weights;
+}
+
+// Weights, and behind them the tables of their sums.
 std::vector<int32_t> head_tables(const Step& step) {
-    const int planes = static_cast<int>(step.weights.size()) / step.channels;
-    std::vector<int32_t> tables;
+    const std::vector<int32_t> weights = head_weights(step);
+    const int planes = static_cast<int>(weights.size()) / step.channels;
+    std::vector<int32_t> tables = weights;
     for (int c = 0; c < step.channels; ++c)
         for (int first = 0; first < planes; first += 8)
             for (int byte = 0; byte < 256; ++byte) {
                 int32_t sum = 0;
                 for (int i = 0; i < 8 && first + i < planes; ++i)
-                    if (byte >> i & 1) sum += step.weights[static_cast<size_t>(c * planes + first + i)];
+                    if (byte >> i & 1) sum += weights[static_cast<size_t>(c * planes + first + i)];
                 tables.push_back(sum);
             }
     return tables;

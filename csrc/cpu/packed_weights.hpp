@@ -8,7 +8,7 @@
 
 namespace mbunet::cpu {
 
-// StemArgs::weights of a stem, HeadArgs::tables of a head, nothing for other steps.
+// StemArgs::weights of a stem, HeadArgs::weights and then tables of a head, nothing for other steps.
 std::vector<int32_t> packed_weights(const Step& step);
 
 }  // namespace mbunet::cpu

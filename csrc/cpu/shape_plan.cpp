@@ -10,23 +10,14 @@ namespace mbunet::cpu {
 
 namespace {
 
-// Offset of position (0, 0) of a tensor's bit plane `index`.
-uint32_t plane_of(const Network& network, const ShapePlan& plan, int tensor, int index) {
-    const Plane& plane = plan.plane(network.tensor(tensor));
-    return static_cast<uint32_t>(plan.tensor_offsets[static_cast<size_t>(tensor)] + plane.at(0, 0) +
-                                 static_cast<size_t>(index) * plane.size);
-}
-
 Addresses addresses(const Network& network, const ShapePlan& plan, const Step& step) {
     Addresses found{};
-    const auto add = [&](int tensor, std::vector<Tap>& taps) {
-        const int channels = network.tensor(tensor).channels, planes = network.tensor(tensor).planes;
-        for (int c = 0; c < channels; ++c) {
-            taps.emplace_back();
-            for (int plane = 0; plane < planes; ++plane)
-                taps.back()[static_cast<size_t>(plane)] =
-                    plane_of(network, plan, tensor, (planes - 1 - plane) * channels + c);
-        }
+    const auto add = [&](int index, std::vector<uint32_t>& taps) {
+        const Tensor& tensor = network.tensor(index);
+        const Plane& plane = plan.plane(tensor);
+        const size_t first = plan.tensor_offsets[static_cast<size_t>(index)] + plane.at(0, 0);
+        for (int channel = 0; channel < tensor.channels; ++channel)
+            taps.push_back(static_cast<uint32_t>(first + static_cast<size_t>(channel * tensor.planes) * plane.size));
     };
     for (int input : step.inputs) add(input, found.inputs);
     if (step.conv.residual.tensor >= 0) add(step.conv.residual.tensor, found.residual);
@@ -36,6 +27,7 @@ Addresses addresses(const Network& network, const ShapePlan& plan, const Step& s
     const bool joins = plan.crosses(network, step);  // an upsampling may
     found.output = static_cast<uint32_t>(joins ? plan.joint : plan.tensor_offsets[static_cast<size_t>(step.output)]);
     found.out = joins ? plan.joint_plane() : plan.plane(network.tensor(step.output));
+    found.out_planes = network.tensor(step.output).planes;
     found.is_signed = network.tensor(step.inputs[0]).is_signed;
     return found;
 }
@@ -70,7 +62,7 @@ ShapePlan::ShapePlan(const Network& network, int height, int width, int images, 
     for (const Tensor& tensor : network.tensors()) {
         const Plane& own = planes.emplace(tensor.stride, Plane(grid(tensor.stride), tensor.stride)).first->second;
         sizes.push_back(own.size * static_cast<size_t>(tensor.bit_planes()));
-        zero_bytes = std::max(zero_bytes, own.size);
+        zero_bytes = std::max(zero_bytes, own.size * static_cast<size_t>(tensor.planes));
         edge_bytes = std::max(edge_bytes, static_cast<size_t>(tensor.bit_planes()) * own.edges(grid(tensor.stride)));
     }
     MemoryPlan memory_plan(network, sizes);

@@ -1,7 +1,6 @@
 #include "sparse_lists.hpp"
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <stdexcept>
 #include <tuple>
@@ -16,10 +15,10 @@ int32_t half_up(int32_t n) { return (n >> 1) + (n & 1); }  // ceil(n / 2) for ei
 
 // Inputs that count once when they are one, and once when they are zero.
 struct Inputs {
-    std::vector<Tap> positive, negative;
+    std::vector<uint32_t> positive, negative;
 
     size_t size() const { return positive.size() + negative.size(); }
-    void add(bool is_positive, const Tap& tap) { (is_positive ? positive : negative).push_back(tap); }
+    void add(bool is_positive, uint32_t tap) { (is_positive ? positive : negative).push_back(tap); }
 };
 
 // How many inputs that are zero fill the negative ones up to whole quads: they count.
@@ -29,25 +28,24 @@ int filling(const Inputs& inputs) {
 
 // Appends the list of `inputs`, filled up with `zero`. The positive ones go up in memory, the negative ones back down,
 // so that the next channel begins where the caches have last been.
-TapList append(std::vector<uint32_t>& taps, Inputs inputs, int planes, uint32_t zero) {
+TapList append(std::vector<uint32_t>& taps, Inputs inputs, uint32_t zero) {
     auto& [positive, negative] = inputs;
-    positive.resize(round_up(positive.size(), 4), {zero, zero});
-    negative.resize(round_up(negative.size(), 4), {zero, zero});
+    positive.resize(round_up(positive.size(), 4), zero);
+    negative.resize(round_up(negative.size(), 4), zero);
     std::reverse(negative.begin(), negative.end());
     if (inputs.size() > UINT16_MAX) throw std::length_error("more than 65535 weights for one output");
     const size_t positive_rest = positive.size() % 16, negative_rest = negative.size() % 16;
     const TapList list{static_cast<uint32_t>(taps.size()), static_cast<uint8_t>(positive_rest / 4),
                        static_cast<uint8_t>(negative_rest / 4), static_cast<uint16_t>(positive.size() / 16),
                        static_cast<uint16_t>(negative.size() / 16)};
-    const auto add = [&](const std::vector<Tap>& from, size_t begin, size_t end, size_t together) {
-        for (; begin < end; begin += together)
-            for (size_t plane = 0; plane < static_cast<size_t>(planes); ++plane)
-                for (size_t i = begin; i < begin + together; ++i) taps.push_back(from[i][plane]);
+    const auto add = [&](const std::vector<uint32_t>& from, size_t begin, size_t end) {
+        taps.insert(taps.end(), from.begin() + static_cast<ptrdiff_t>(begin),
+                    from.begin() + static_cast<ptrdiff_t>(end));
     };
-    add(positive, 0, positive_rest, 4);
-    add(negative, 0, negative_rest, 4);
-    add(positive, positive_rest, positive.size(), 16);
-    add(negative, negative_rest, negative.size(), 16);
+    add(positive, 0, positive_rest);
+    add(negative, 0, negative_rest);
+    add(positive, positive_rest, positive.size());
+    add(negative, negative_rest, negative.size());
     return list;
 }
 
@@ -85,8 +83,9 @@ class Entries {
     // Offset of the first position that an entry writes.
     uint32_t output(int entry) const {
         const int row = entry % parts_ / conv_.up, column = entry % conv_.up;
-        return addresses_.output + static_cast<uint32_t>(static_cast<size_t>(channel(entry)) * addresses_.out.size +
-                                                         addresses_.out.at(row, column));
+        return addresses_.output +
+               static_cast<uint32_t>(static_cast<size_t>(channel(entry) * addresses_.out_planes) * addresses_.out.size +
+                                     addresses_.out.at(row, column));
     }
     // Calls visit(tap, weight) for all weights of a segment.
     template <class Visit>
@@ -95,11 +94,9 @@ class Entries {
             &conv_.weights[(static_cast<size_t>(segment) * static_cast<size_t>(count()) + static_cast<size_t>(entry)) *
                            static_cast<size_t>(inputs())];
         for (int channel = 0; channel < inputs_; ++channel) {
-            const Tap& center = addresses_.inputs[static_cast<size_t>(channel)];
+            const uint32_t center = addresses_.inputs[static_cast<size_t>(channel)];
             for (int tap = 0; tap < taps_; ++tap)
-                visit(Tap{static_cast<uint32_t>(center[0] + distance(tap)),
-                          static_cast<uint32_t>(center[1] + distance(tap))},
-                      weights[tap * inputs_ + channel]);
+                visit(static_cast<uint32_t>(center + distance(tap)), weights[tap * inputs_ + channel]);
         }
     }
 
@@ -124,19 +121,19 @@ DenseChannel dense_channel(std::vector<uint32_t>& taps, Inputs& inputs, int32_t 
     const bool negated = inputs.positive.size() > inputs.negative.size();  // 2 S - A >= least, or A - 2 S >= least
     if (negated) inputs.positive.swap(inputs.negative);
     inputs.negative.clear();
-    return {append(taps, inputs, 1, zero), negated ? least : 1 - least, output, negated};
+    return {append(taps, inputs, zero), negated ? least : 1 - least, output, negated};
 }
 
 void list_plain(SparseLists& lists, const Entries& entries, const Addresses& addresses, bool dense) {
     if (dense) {
         Inputs all;
-        entries.each(0, 0, [&](const Tap& tap, int8_t) { all.positive.push_back(tap); });
-        lists.all = append(lists.taps, all, 1, addresses.zero);
+        entries.each(0, 0, [&](uint32_t tap, int8_t) { all.positive.push_back(tap); });
+        lists.all = append(lists.taps, all, addresses.zero);
         lists.levels = bit_width(2u * static_cast<unsigned>(entries.inputs()) + 8u) + 1;
     }
     for (int entry = 0; entry < entries.count(); ++entry) {
         Inputs inputs;
-        entries.each(0, entry, [&](const Tap& tap, int8_t weight) {
+        entries.each(0, entry, [&](uint32_t tap, int8_t weight) {
             if (weight) inputs.add(weight > 0, tap);
         });
         const auto plus = static_cast<int>(inputs.positive.size()), minus = static_cast<int>(inputs.negative.size());
@@ -150,7 +147,7 @@ void list_plain(SparseLists& lists, const Entries& entries, const Addresses& add
         // signs: 2 c - (plus + minus) >= theta; bits of 0 and 1: c - minus >= theta
         const int32_t at_least = addresses.is_signed ? half_up(theta + plus + minus) : theta + minus;
         lists.channels.push_back(
-            {append(lists.taps, inputs, 1, addresses.zero), at_least + filling(inputs), entries.output(entry)});
+            {append(lists.taps, inputs, addresses.zero), at_least + filling(inputs), entries.output(entry)});
     }
     const auto less = [](const auto& a, const auto& b) { return shape(a.list) < shape(b.list); };
     sort_alike(lists.channels, less);
@@ -176,8 +173,7 @@ class WeightedLists {
 
     void list() {
         ByExponent all;
-        if (dense_)
-            each_segment(0, [&](int exponent, const Tap& tap, int8_t) { all[exponent].positive.push_back(tap); });
+        if (dense_) each_segment(0, [&](int exponent, uint32_t tap, int8_t) { all[exponent].positive.push_back(tap); });
         all_ = most(all);
         for (int entry = 0; entry < entries_.count(); ++entry) add(entry);
         sort_alike(lists_.weighted_channels,
@@ -200,9 +196,8 @@ class WeightedLists {
     template <class Visit>
     void each_segment(int entry, const Visit& visit) const {
         for (int segment = 0; segment < step_.conv.segments; ++segment)
-            entries_.each(segment, entry, [&](const Tap& tap, int8_t weight) {
-                visit(entries_.exponent(segment, entry), tap, weight);
-            });
+            entries_.each(segment, entry,
+                          [&](uint32_t tap, int8_t weight) { visit(entries_.exponent(segment, entry), tap, weight); });
     }
 
     // With c the weighted count of ones among the inputs of weight +1 and zeros among those of weight -1, and N that of
@@ -210,7 +205,7 @@ class WeightedLists {
     // compared.
     Sum sparse_sum(int entry) const {
         Sum sum;
-        each_segment(entry, [&](int exponent, const Tap& tap, int8_t weight) {
+        each_segment(entry, [&](int exponent, uint32_t tap, int8_t weight) {
             if (weight) sum.inputs[exponent].add(weight > 0, tap);
         });
         add_residual(sum, entry);
@@ -222,11 +217,11 @@ class WeightedLists {
     Sum dense_sum(int entry) const {
         Sum sum;
         int64_t plus = 0, minus = 0;
-        each_segment(entry, [&](int exponent, const Tap&, int8_t weight) {
+        each_segment(entry, [&](int exponent, uint32_t, int8_t weight) {
             (weight > 0 ? plus : minus) += highest() << exponent;
         });
         sum.negated = plus > minus;
-        each_segment(entry, [&](int exponent, const Tap& tap, int8_t weight) {
+        each_segment(entry, [&](int exponent, uint32_t tap, int8_t weight) {
             if ((weight > 0) != sum.negated) sum.inputs[exponent + 1].positive.push_back(tap);
         });
         if (addresses_.is_signed) sum.constant = plus - minus;
@@ -286,7 +281,7 @@ class WeightedLists {
     // Appends the lists; returns how many there are.
     int append_terms(const ByExponent& inputs) {
         for (const auto& [exponent, some] : inputs)
-            lists_.terms.push_back({append(lists_.taps, some, addresses_.planes, addresses_.zero), exponent});
+            lists_.terms.push_back({append(lists_.taps, some, addresses_.zero), exponent});
         return static_cast<int>(inputs.size());
     }
 

@@ -1,7 +1,6 @@
 // What the counting kernels read instead of weights: lists of the inputs that have one.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -32,19 +31,16 @@ struct SparseLists {
 // Entries whose lists are sorted among each other, so that like lengths follow each other and branches are foreseen.
 constexpr int kSorted = 128;
 
-// Where an input is found within a group, by plane, the least significant one first. The second is unused where inputs
-// have one.
-using Tap = std::array<uint32_t, 2>;
-
 // Where a bit convolution finds things within a group.
 struct Addresses {
-    std::vector<Tap> inputs;    // position (0, 0) of every input channel
-    std::vector<Tap> residual;  // the same of the residual; empty without one
-    int planes;                 // of both
+    std::vector<uint32_t> inputs;    // position (0, 0) of every input channel
+    std::vector<uint32_t> residual;  // the same of the residual; empty without one
+    int planes;                      // of both
     Plane input;
     uint32_t zero;    // an input that is 0 at every position
     uint32_t output;  // plane of the first output channel
     Plane out;
+    int out_planes;
     bool is_signed;  // what the inputs' bits mean
 };
 

@@ -14,8 +14,7 @@ namespace mbunet::cpu {
 
 // The inputs that one output channel counts, as offsets into the arena: quads (of four) of weight +1, then of weight
 // -1, fewer than four of each, then blocks of 16 of weight +1, then of weight -1. Quads are filled up with an input
-// that is 0 everywhere. An input of two planes has two offsets; those of the less significant plane stand first in
-// every quad and block.
+// that is 0 everywhere. Of an input of two planes it is that of the more significant one.
 struct TapList {
     uint32_t first;  // index of the first among the taps
     uint8_t positive_quads, negative_quads;
@@ -87,9 +86,10 @@ struct WeightedArgs {
     const WeightedChannel* channels;
     const Term* all;  // all inputs, to be taken away from every count; none where `all_terms` is 0
     int all_terms;
-    int input_planes;  // 1 or 2
-    int planes;        // of the output, 1 or 2
-    size_t below;      // from an output's plane of most significant bits to that of less significant ones
+    int input_planes;           // 1 or 2
+    int planes;                 // of the output, 1 or 2
+    size_t input_below, below;  // from a plane of most significant bits to that of less significant ones, of inputs
+                                // and of the output
 };
 
 constexpr int kStemLanes = 32;  // lanes that the first layer computes at a time

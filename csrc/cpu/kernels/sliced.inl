@@ -80,16 +80,22 @@ MBUNET_INLINE auto add_16(C& c, At at, const uint32_t* taps) {
 // the same way at every position of a channel, so the branch is foreseen.
 template <int Planes, class At>
 struct Taps {
-    At at;
+    At at[Planes];  // by plane, the least significant first
     const uint32_t* next;
+
+    // Of inputs whose less significant plane stands `below` behind the other.
+    MBUNET_INLINE Taps(At most, const uint32_t* taps, size_t below) : next(taps) {
+        at[Planes - 1] = most;
+        if constexpr (Planes > 1) at[0] = behind(most, below);
+    }
 
     // Adds one quad (of Count = 4 inputs) or block (16); returns the carries.
     template <int Count, class C>
     MBUNET_INLINE auto one(C& c, int& positive) {
-        PlaneBits<decltype(load(at, 0)), Planes> carries;
+        PlaneBits<decltype(load(at[0], 0)), Planes> carries;
         const uint32_t* taps = next;
         const bool plus = positive-- > 0;
-        next += Planes * Count;
+        next += Count;
         carries.plane[0] = add_inputs<Count, 0>(c, plus, taps);
         if constexpr (Planes > 1) carries.plane[1] = add_inputs<Count, 1>(c, plus, taps);
         return carries;
@@ -97,10 +103,10 @@ struct Taps {
     // Adds two of them, plane by plane, so that few carries wait at a time.
     template <int Count, class C>
     MBUNET_INLINE auto two(C& c, int& positive) {
-        PlaneBits<decltype(load(at, 0)), Planes> carries;
+        PlaneBits<decltype(load(at[0], 0)), Planes> carries;
         const uint32_t* taps = next;
         const bool plus = positive-- > 0, then_plus = positive-- > 0;
-        next += 2 * Planes * Count;
+        next += 2 * Count;
         carries.plane[0] = add_two<Count, 0>(c, plus, then_plus, taps);
         if constexpr (Planes > 1) carries.plane[1] = add_two<Count, 1>(c, plus, then_plus, taps);
         return carries;
@@ -109,24 +115,24 @@ struct Taps {
   private:
     template <int Count, int Plane, class C>
     MBUNET_INLINE auto add_inputs(C& c, bool plus, const uint32_t* taps) {
-        taps += Plane * Count;
         if constexpr (Count == 4)
-            return plus ? add_4<false, Plane>(c, at, taps) : complement(add_4<true, Plane>(c, at, taps));
+            return plus ? add_4<false, Plane>(c, at[Plane], taps) : complement(add_4<true, Plane>(c, at[Plane], taps));
         else
-            return plus ? add_16<false, Plane>(c, at, taps) : complement(add_16<true, Plane>(c, at, taps));
+            return plus ? add_16<false, Plane>(c, at[Plane], taps)
+                        : complement(add_16<true, Plane>(c, at[Plane], taps));
     }
     template <int Count, int Plane, class C>
     MBUNET_INLINE auto add_two(C& c, bool plus, bool then_plus, const uint32_t* taps) {
         constexpr int kFrom = (Count == 4 ? 2 : 4) + Plane;
         const auto first = add_inputs<Count, Plane>(c, plus, taps);
-        return add<false>(c.level[kFrom], first, add_inputs<Count, Plane>(c, then_plus, taps + Planes * Count));
+        return add<false>(c.level[kFrom], first, add_inputs<Count, Plane>(c, then_plus, taps + Count));
     }
 };
 
 // Adds all inputs of `list`.
 template <int Planes, class C, class At>
-MBUNET_INLINE void add_list(C& c, At at, const uint32_t* taps, const TapList& list) {
-    Taps<Planes, At> in{at, taps};
+MBUNET_INLINE void add_list(C& c, At at, const uint32_t* taps, const TapList& list, size_t below = 0) {
+    Taps<Planes, At> in(at, taps, below);
     int positive = list.positive_quads;
     const int quads = positive + list.negative_quads;
     if (quads & 1) c.template add_planes<2>(in.template one<4>(c, positive));
@@ -277,7 +283,7 @@ inline void with_weighted_levels(int levels, const Run& run) {
 // Adds `count` terms to a counter that starts at `start`. The heaviest come first and the count is doubled on the way
 // (Horner's rule), which renames its levels; the bits of `start` enter where they belong.
 template <int Planes, class W, int Levels, class At>
-MBUNET_INLINE void add_terms(Counter<W, Levels>& counter, unsigned start, At at, const uint32_t* taps,
+MBUNET_INLINE void add_terms(Counter<W, Levels>& counter, unsigned start, At at, const WeightedArgs& args,
                              const Term* terms, int count) {
     int exponent = count ? terms[0].exponent : 0;
     counter.start([&](int level) __attribute__((always_inline)) {
@@ -295,7 +301,7 @@ MBUNET_INLINE void add_terms(Counter<W, Levels>& counter, unsigned start, At at,
 #pragma GCC unroll 1
     for (int i = 0; i < count; ++i) {
         double_down_to(terms[i].exponent);
-        add_list<Planes>(counter, at, taps + terms[i].list.first, terms[i].list);
+        add_list<Planes>(counter, at, args.taps + terms[i].list.first, terms[i].list, args.input_below);
     }
     double_down_to(0);
 }
@@ -319,8 +325,7 @@ __attribute__((noinline)) void weighted_at(const WeightedArgs& args, const Weigh
                                            const Some& segments, size_t stride, const Counter<W, Levels>* all) {
     Counter<W, Levels> counter;
     const unsigned start = (1u << (Levels - 1)) - static_cast<unsigned>(channel.at_least);
-    add_terms<Planes>(counter, start, segments.at(args.group), args.taps, args.terms + channel.first_term,
-                      channel.terms);
+    add_terms<Planes>(counter, start, segments.at(args.group), args, args.terms + channel.first_term, channel.terms);
     if (all) {  // plus its complement and one
         W carry = broadcast_bit<W>(true);
 #pragma GCC unroll 32
@@ -344,7 +349,7 @@ inline void weighted_channels(const WeightedArgs& args, const VectorSegments& se
     segments.each<kTwo>([&](auto some) __attribute__((always_inline)) {
         using W = decltype(load(some.at(args.group), 0));
         Counter<W, Levels> all;
-        if (args.all_terms) add_terms<Planes>(all, 0, some.at(args.group), args.taps, args.all, args.all_terms);
+        if (args.all_terms) add_terms<Planes>(all, 0, some.at(args.group), args, args.all, args.all_terms);
         for (int c = channel; c < channel_end; ++c)
             weighted_at<Planes, Levels, W>(args, args.channels[c], some, stride, args.all_terms ? &all : nullptr);
     });

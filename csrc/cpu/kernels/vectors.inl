@@ -32,6 +32,11 @@ inline One<U> load(AtOne<U> at, uint32_t tap) {
     return {load<U>(at.a + tap)};
 }
 inline Two load(AtTwo at, uint32_t tap) { return {load<Vec>(at.a + tap), load<Vec>(at.b + tap)}; }
+template <class U>
+inline AtOne<U> behind(AtOne<U> at, size_t bytes) {
+    return {at.a + bytes};
+}
+inline AtTwo behind(AtTwo at, size_t bytes) { return {at.a + bytes, at.b + bytes}; }
 
 template <class U>
 inline One<U> bit_xor(One<U> x, One<U> y) {
