@@ -113,7 +113,8 @@ def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
     limits = []
     if part != "validation":
         limits.append("These scores are not over the validation images alone: training has seen some of them.")
-    if "split" in model.provenance and "group" not in model.provenance:
+    story = model.provenance
+    if "split" in story and "group" not in story and not story["split"].get("groups"):
         limits.append("The split is random: images of one slide, patient or instrument can lie on both sides of it, "
                       "so scores on other sources will be lower.")  # fmt: skip
     for title, chosen in evaluate.parts(rows).items():

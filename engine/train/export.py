@@ -281,7 +281,8 @@ def validation_samples(config: Config, parts: dataset.Parts | None) -> list[data
 def describe(config: Config) -> dict[str, Any]:
     """How a model came to be, as JSON without paths: data, split, budget, code."""
     data = Path(config.data)
-    images = {"images": len(layouts.samples(data))} if data.is_dir() else {}
+    samples = dataset.grouped(layouts.samples(data), config.group) if data.is_dir() else []
+    groups = len({sample.split_group for sample in samples if sample.split_group})
     validation = Path(config.validation).name if isinstance(config.validation, str) else config.validation
     default = Config(config.data, config.out)
     changed = {name: getattr(config, name) for name in TOLD if getattr(config, name) != getattr(default, name)}
@@ -289,8 +290,8 @@ def describe(config: Config) -> dict[str, Any]:
     run = {"width": config.width, "annealing": config.annealing, **changed, **others}
     return {
         "data": data.name,
-        **images,
-        "split": {"validation": validation, "seed": config.seed},
+        **({"images": len(samples)} if samples else {}),
+        "split": {"validation": validation, "seed": config.seed, **({"groups": groups} if groups else {})},
         **run,
         "code": metadata.version("mbunet"),
     }

@@ -36,6 +36,9 @@ def test_the_card_holds_model_story_scores_and_limits() -> None:
     assert "dark: Otsu's threshold is better" in text
     assert "bright: Otsu" not in text
     assert "training has seen" not in text
+    assert "The split is random" in text
+    grouped = replace(model, provenance=story | {"split": {"validation": 0.2, "seed": 0, "groups": 14}})
+    assert "The split is random" not in card.write(grouped, rows(12, "", good), "validation")
 
 
 def test_the_card_says_how_images_are_fitted() -> None:

@@ -352,6 +352,8 @@ def test_a_model_file_tells_how_it_was_trained(data: Path, tmp_path: Path) -> No
     assert {name: story[name] for name in told} == told
     assert "learning_rate" not in story
     json.dumps(story)
+    assert "groups" not in story["split"]
+    assert export.describe(dataclasses.replace(config, group="^."))["split"]["groups"] == 1
 
 
 def test_without_re_estimation_batch_norm_stays_as_training_left_it(
