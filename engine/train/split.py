@@ -7,7 +7,8 @@ from dataclasses import replace
 from engine.images import Selection
 from engine.train.config import Config
 from engine.train.data import dataset, layouts
-from engine.train.data.dataset import TRAINING, VALIDATION, Sample
+from engine.train.data.dataset import TEST, TRAINING, VALIDATION, Sample
+from engine.train.data.files import DataError
 
 
 def samples(config: Config, selection: Selection | None = None) -> list[Sample]:
@@ -20,13 +21,25 @@ def samples(config: Config, selection: Selection | None = None) -> list[Sample]:
 
 
 def with_held(own: list[Sample], config: Config, selection: Selection) -> list[Sample]:
-    """The samples `own` of a run's folder, and those that it holds from another; raises DataError."""
+    """The samples `own` of a run's folder, and those that it holds from another; raises DataError.
+
+    A test part of the other stays one: nothing is chosen by it.
+    """
     if not isinstance(config.validation, str):
         return own
     taken = {sample.name for sample in own}
+    others = layouts.samples(config.validation, selection)
+    if not dataset.usable(others):
+        raise DataError(
+            f"{config.validation} is a test part: nothing is chosen by it; hold other images for validation"
+        )
     held = [
-        replace(sample, part=VALIDATION, name=f"validation/{sample.name}" if sample.name in taken else sample.name)
-        for sample in layouts.samples(config.validation, selection)
+        replace(
+            sample,
+            part=sample.part if sample.part == TEST else VALIDATION,
+            name=f"validation/{sample.name}" if sample.name in taken else sample.name,
+        )
+        for sample in others
     ]
     learned = [replace(sample, part=sample.part or TRAINING) for sample in own if sample.part != VALIDATION]
     return learned + held

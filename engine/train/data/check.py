@@ -11,17 +11,15 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import preprocess
 from engine.images import Pixels
-from engine.train.data import facts, files
-from engine.train.data.dataset import VOID, Dataset, Fault, Sample, split
+from engine.train.data import facts, files, leaks
+from engine.train.data.dataset import TEST, VOID, Dataset, Fault, Sample, split
 from engine.train.data.facts import SampleFacts
 from engine.train.data.files import DataError
+from engine.train.data.leaks import Thumbnail
 
 T = TypeVar("T")
 
-THUMBNAIL = 32  # pixels a side, by which images are compared
-NEARLY = 2.0  # grey levels of 255, root mean square over a thumbnail: images that differ by less are nearly equal
 BETTER, CLEARLY = 3.0, 0.15  # a turned mask explains so many times as much of an image's variance, and so much more
 TURNS: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     "by 180 degrees": lambda mask: mask[::-1, ::-1],
@@ -39,8 +37,7 @@ class _Seen:
     """What is kept of a sample that can be read."""
 
     sample: Sample
-    thumbnail: NDArray[np.float32]  # [THUMBNAIL ** 2], in grey levels of the stretched image; empty of a constant one
-    shape: tuple[int, ...]
+    thumbnail: Thumbnail
     classes: frozenset[int]
 
 
@@ -56,7 +53,7 @@ def check(
 
     `classes` above 0 means masks of class indices; `share` and `seed` are those of the split into training and
     validation. `watch` goes through the samples, with a progress bar, for example; `tell` is told what each that can be
-    used looks like.
+    used looks like, but for a test part.
     """
     faults, seen = list(found.faults), []
     for sample in watch(found.samples):
@@ -78,17 +75,17 @@ def _look(sample: Sample, classes: int, tell: Callable[[SampleFacts], None]) -> 
     parts = {path: _read(partial(sample.read, path, classes), path, faults) for path in sample.masks}
     if image is None or any(mask is None for mask in parts.values()):
         return faults, None
-    grey = preprocess.stretch(image).mean(axis=2, dtype=np.float32)
     if image.min() == image.max():
         faults.append(Fault(sample.image, f"is constant: every sample is {image.min()}", stops=False))
     sound = [mask for path, mask in parts.items() if mask is not None and not _differs(image, mask, path, faults)]
     if len(sound) < len(parts):
         return faults, None
     whole = np.maximum.reduce(sound)
-    tell(facts.of_sample(image, whole, classes))
+    if sample.part != TEST:  # settings follow from what is told
+        tell(facts.of_sample(image, whole, classes))
     if not classes:
-        faults += _foreground(sample, grey, whole)
-    return faults, _Seen(sample, _thumbnail(grey), image.shape, frozenset(np.unique(whole).tolist()) - {VOID})
+        faults += _foreground(sample, leaks.grey(image), whole)
+    return faults, _Seen(sample, leaks.thumbnail(sample, image), frozenset(np.unique(whole).tolist()) - {VOID})
 
 
 def _read(read: Callable[[], T], path: Path, faults: list[Fault]) -> T | None:
@@ -130,29 +127,8 @@ def _explained(grey: NDArray[np.float32], mask: NDArray[np.uint8]) -> float:
     return part * (1 - part) * float(grey[inside].mean() - grey[~inside].mean()) ** 2 / variance
 
 
-def _thumbnail(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Means over a grid of THUMBNAIL x THUMBNAIL, empty where they are all the same."""
-    rows, columns = (np.linspace(0, side, THUMBNAIL + 1).astype(int)[:-1] for side in grey.shape)
-    sums = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)
-    tall, wide = np.diff(rows, append=grey.shape[0]), np.diff(columns, append=grey.shape[1])
-    means = (sums / np.outer(np.maximum(tall, 1), np.maximum(wide, 1))).astype(np.float32).reshape(-1)
-    return means if np.ptp(means) > NEARLY else np.empty(0, np.float32)
-
-
 def _leaks(seen: Sequence[_Seen], share: float, seed: int) -> list[Fault]:
     """Images held for validation that the training side has too, or nearly."""
-    training, held = ({sample.name for sample in part} for part in split([kept.sample for kept in seen], share, seed))
-    faults = []
-    for shape in sorted({kept.shape for kept in seen}):
-        alike = [kept for kept in seen if kept.shape == shape and kept.thumbnail.size]
-        learned = [kept for kept in alike if kept.sample.name in training]
-        if learned:
-            thumbnails = np.stack([kept.thumbnail for kept in learned])
-            for kept in (kept for kept in alike if kept.sample.name in held):
-                distances = np.sqrt(np.mean((thumbnails - kept.thumbnail) ** 2, axis=1))
-                nearest = int(np.argmin(distances))
-                if distances[nearest] < NEARLY:
-                    how = "nearly equal to" if distances[nearest] else "equal to"
-                    what = f"is held for validation, and {how} {learned[nearest].sample.image.name} on the other side"
-                    faults.append(Fault(kept.sample.image, what, stops=False))
-    return faults
+    sides = ({sample.name for sample in part} for part in split([kept.sample for kept in seen], share, seed))
+    training, held = ([kept.thumbnail for kept in seen if kept.sample.name in names] for names in sides)
+    return [Fault(leak.held.image, str(leak), stops=False) for leak in leaks.between(training, held)]

@@ -164,7 +164,7 @@ class Parts:
     def divide(self, samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample], list[Sample]]:
         """(training, validation, new): `samples` by part, and those of neither; a test part is not looked at."""
         divided: tuple[list[Sample], list[Sample], list[Sample]] = ([], [], [])
-        for sample in (sample for sample in samples if sample.part != TEST):
+        for sample in usable(samples):
             name = _digest(sample.name) if self.digested else sample.name
             divided[0 if name in self.training else 1 if name in self.validation else 2].append(sample)
         return divided
@@ -176,6 +176,11 @@ class Parts:
 
 def _digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:DIGITS]
+
+
+def usable(samples: Iterable[Sample]) -> list[Sample]:
+    """All but a test part: of it no run learns, and by it nothing is chosen."""
+    return [sample for sample in samples if sample.part != TEST]
 
 
 def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
@@ -202,7 +207,7 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
     share of the groups is held, whole, and sizes do not matter. Where the data set itself holds some for validation,
     those are held; its test part is in neither.
     """
-    samples = [sample for sample in samples if sample.part != TEST]
+    samples = usable(samples)
     if any(sample.part == VALIDATION for sample in samples):
         return [s for s in samples if s.part != VALIDATION], [s for s in samples if s.part == VALIDATION]
     groups = sorted({sample.split_group for sample in samples})

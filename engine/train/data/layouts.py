@@ -6,6 +6,7 @@ everything that is wrong with the folder. What is wrong inside a file only `chec
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from engine.train.data.dataset import TEST, TRAINING, VALIDATION, Dataset, Drawn
 from engine.train.data.files import DataError
 
 PLAIN = Drawn()
+HELD_OUT = re.compile(r"\d+_RS_386_")
+"""Begins names of samples that are a test part wherever they lie: of the highway that road-damage is tested on."""
 
 Reading = tuple[list[Sample], list[Fault]]
 """(samples, what is wrong with the folder)."""
@@ -51,8 +54,8 @@ def recognize(folder: str | Path, selection: Selection = FIRST) -> Dataset:
     for layout in LAYOUTS:
         reading = layout.read(Path(folder))
         if reading:
-            chosen = [replace(sample, selection=selection) for sample in reading[0]]
-            found = Dataset(Path(folder), layout.name, chosen, reading[1], layout.classes)
+            chosen, misused = _tested(replace(sample, selection=selection) for sample in reading[0])
+            found = Dataset(Path(folder), layout.name, chosen, reading[1] + misused, layout.classes)
             if chosen:
                 return found
             empty = empty or found
@@ -60,6 +63,17 @@ def recognize(folder: str | Path, selection: Selection = FIRST) -> Dataset:
         return empty
     known = "; ".join(f"{layout.name} ({layout.looks})" for layout in LAYOUTS[1:])
     raise DataError(f"{folder}: needs the folders images/ and masks/ ({LAYOUTS[0].looks}), or another layout: {known}")
+
+
+def _tested(samples: Iterable[Sample]) -> Reading:
+    """`samples`, those that are HELD_OUT in the test part; faults where a folder puts such a one in another."""
+    found, faults = [], []
+    for sample in samples:
+        held_out = HELD_OUT.match(sample.name)
+        if held_out and sample.part not in ("", TEST):
+            faults.append(Fault(sample.image, f"is of a test part, so it cannot be for {sample.part}"))
+        found.append(replace(sample, part=TEST) if held_out else sample)
+    return found, faults
 
 
 def _images_and_masks(folder: Path) -> Reading | None:
@@ -149,7 +163,10 @@ def _by_place(folder: Path, suffix: str) -> dict[str, Path]:
 
 
 def _roads(folder: Path) -> Reading | None:
-    """A folder for each photograph, with one mask for the lane, for cracks and for potholes. A group is a highway."""
+    """A folder for each photograph, with one mask for the lane, for cracks and for potholes.
+
+    A group is a highway; one of them is HELD_OUT.
+    """
     layers = ("LANE", "CRACK", "POTHOLE")
     found, faults = [], []
     for image in sorted([*folder.glob("*/*_RAW.jpg"), *folder.glob("Dataset/*/*_RAW.jpg")]):
@@ -160,9 +177,7 @@ def _roads(folder: Path) -> Reading | None:
         if missing:
             faults.append(Fault(image, f"has no mask {', '.join(missing)}"))
         else:
-            part = TEST if highway == "RS_386" else ""
-            drawn = Drawn(paints=(1, 2, 3))
-            found.append(Sample(name, image, image.parent, "", highway, masks, part=part, drawn=drawn))
+            found.append(Sample(name, image, image.parent, "", highway, masks, drawn=Drawn(paints=(1, 2, 3))))
     return (sorted(found, key=lambda sample: sample.name), faults) if found or faults else None
 
 

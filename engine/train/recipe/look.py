@@ -30,9 +30,9 @@ def held(given: Mapping[str, Any], config: Config) -> list[Sample]:
 
 
 def look(given: Mapping[str, Any]) -> facts.Facts:
-    """LOOKED_AT of its samples in numbers."""
+    """LOOKED_AT of its samples in numbers, none of a test part: settings follow from them."""
     classes = given.get("classes", ())
-    chosen = evenly(samples(given), LOOKED_AT)
+    chosen = evenly(dataset.usable(samples(given)), LOOKED_AT)
     return facts.of_samples([facts.of_sample(*s.load(len(classes)), len(classes)) for s in chosen], classes)
 
 
