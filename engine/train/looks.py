@@ -55,13 +55,14 @@ class Looks:
     def note(self, found: Metrics, progress: float) -> bool:
         """Keep what a look has found; whether it is the best of the network as it will be.
 
-        Before there is one of that, the best is the best of any.
+        Before there is one of that, the best is the best of any. A run that has ended and goes on may anneal anew: what
+        it gives meanwhile is no rival of the best.
         """
         self.last, self.never_found = found.headline, found.never_found
         settled = self._config.settled_at(progress)
-        better = self.last > self.best or (settled and not self._settled)
+        better = self.last > self.best if settled == self._settled else settled
         self.stale = 0 if better or not settled else self.stale + 1
-        self._settled = settled
+        self._settled |= settled
         self.best = self.last if better else self.best
         return better and settled
 

@@ -279,8 +279,10 @@ class Trainer:
         ended = state.get("scored", False)
         self.scored = ended and self.finished
         if ended and not self.finished:
+            anew = f", annealing anew; {self.best_checkpoint.name} stays until it is beaten"
             self._view.say(
                 f"{self.checkpoint} has ended; there is more to see now, so it goes on from step {self.step}"
+                + ("" if self.config.settled_at(self.progress) else anew)
             )
 
     def _begin(self, found: pretrained.Pretrained | pretrained.Shipped) -> None:
