@@ -138,6 +138,34 @@ def bits_per_block(rows: Sequence[Row], out: Path) -> None:
     _picture(out, [draw])
 
 
+def dice_against_milliseconds(rows: Sequence[Row], full: int, score: str, out: Path) -> None:
+    """`score` against measured milliseconds: a line over the zeros for every width and number of activation bits.
+
+    Full precision, whose activation bits are `full`, is a dashed line of its width's color.
+    """
+
+    def draw(axes: Axes) -> None:
+        for k, width in enumerate(dict.fromkeys(row["width"] for row in rows)):
+            color = f"C{k}"
+            for bits in dict.fromkeys(row["activation_bits"] for row in rows):
+                own = [row for row in rows if (row["width"], row["activation_bits"]) == (width, bits)]
+                if bits == full:
+                    for row in own:
+                        axes.axhline(row[score], color=color, linestyle="--", linewidth=0.8)
+                    continue
+                own.sort(key=lambda row: float(row["ms"]))
+                label = f"width {width}, {bits} bit{'s' if bits > 1 else ''}"
+                points = [(float(row["ms"]), float(row[score])) for row in own]
+                axes.plot(*zip(*points, strict=True), color=color, label=label, marker="os"[bits - 1], ms=5)
+                for row, point in zip(own, points, strict=True):
+                    share = f"{row['zeros']:.0%}"
+                    axes.annotate(share, point, xytext=(3, 3), textcoords="offset points", fontsize=6)
+        axes.set(xscale="log", xlabel="ms per 512 x 512 image", ylabel="Dice")
+        axes.legend(title="zeros beside the points; dashed: full precision", fontsize=7, title_fontsize=7)
+
+    _picture(out, [draw])
+
+
 def _picture(out: Path, panels: Sequence[Callable[[Axes], None]]) -> None:
     figure = Figure(figsize=(6.5 if len(panels) == 1 else 4.3 * len(panels), 3.4), layout="constrained")
     for axes, draw in zip(np.atleast_1d(figure.subplots(1, len(panels))).flat, panels, strict=True):

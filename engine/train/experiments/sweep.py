@@ -1,4 +1,6 @@
-"""The paper's sweeps, each over many short runs from one shared checkpoint: configurations, zeros, bits per block."""
+"""Sweeps over many short runs: the paper's, from one shared checkpoint, over configurations, zeros and bits per block;
+and over widths, activation bits and zeros together, Dice against milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,12 @@ ZEROS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 BITS = {"binary": 1, "masked": 2, "int4": 4, "int8": 8}
 """Stored bits of a weight, by what holds it."""
 
+WIDTHS = (8, 16, 32)
+ACTIVATION_BITS = (1, 2)
+FLOAT = 32  # as activation bits: full precision
+PRICED_ZEROS = (0.0, 0.8, 0.9, 0.95)
+"""What a sweep over widths combines."""
+
 ENDS = 3  # runs of the two configurations that every Shapley value rests on
 
 
@@ -31,24 +39,40 @@ DEFAULTS: dict[str, Any] = {"width": 8, "crop": 64, "batch": 16, "samples": 2000
 class Plan(study.Plan):
     """What a sweep trains. `start` is the shared checkpoint's run, over `start_samples`; the others begin there.
 
-    The start has bits for activations and 8-bit weights: stage one of two, and neutral between masked and binary.
+    The start has bits for activations and 8-bit weights: stage one of two, and neutral between masked and binary. Of a
+    sweep over `widths` each has a start of its own, in full precision.
     """
 
     start_samples: int = 24000
+    widths: tuple[int, ...] = WIDTHS
 
     @property
     def start(self) -> Job:
         """The shared checkpoint."""
         return Job("start", self.config("start", samples=self.start_samples, weights=("int8",)), keep=True)
 
+    def starts(self) -> list[Job]:
+        """Full precision of every width."""
+        return [
+            Job(name, self.config(name, samples=self.start_samples, width=width, full_precision=True), keep=True)
+            for width, name in ((width, f"start-{width}") for width in self.widths)
+        ]
+
     def run(self, name: str, **changes: Any) -> Config:
         """A run that begins with the shared checkpoint; activations are bits from its first step."""
         return self.config(name, init=self.checkpoint("start"), annealing=0.0, **changes)
 
 
-def plan(data: str, out: Path, start_samples: int = Plan.start_samples, test: str = "", **settings: Any) -> Plan:
+def plan(
+    data: str,
+    out: Path,
+    start_samples: int = Plan.start_samples,
+    test: str = "",
+    widths: Sequence[int] = WIDTHS,
+    **settings: Any,
+) -> Plan:
     """A plan by DEFAULTS, but for what `settings` (of Config) say."""
-    return Plan(Config(data, str(out), **{**DEFAULTS, **settings}), test, start_samples)
+    return Plan(Config(data, str(out), **{**DEFAULTS, **settings}), test, start_samples, tuple(widths))
 
 
 def blocks(plan: Plan, members: shapley.Members) -> list[Job]:
@@ -92,6 +116,24 @@ def bits(plan: Plan) -> list[Job]:
     return jobs
 
 
+def widths(plan: Plan) -> list[Job]:
+    """For each width full precision, and every pair of activation bits and zeros with it as start and teacher."""
+    jobs = []
+    for width in plan.widths:
+        start = plan.checkpoint(f"start-{width}")
+        name = f"widths-{width}-float"
+        labels: tuple[tuple[str, int | float], ...] = (("width", width), ("activation_bits", FLOAT), ("zeros", 0.0))
+        jobs.append(Job(name, plan.config(name, width=width, init=start, full_precision=True), labels))
+        for bits in ACTIVATION_BITS:
+            for share in PRICED_ZEROS:
+                name = f"widths-{width}-{bits}-{share}"
+                masked: dict[str, Any] = {"zeros": share, "zeros_from": min(0.5, share)} if share else {"masked": ()}
+                config = plan.config(name, width=width, init=start, teacher=start, activation_bits=bits, **masked)
+                labels = (("width", width), ("activation_bits", bits), ("zeros", share))
+                jobs.append(Job(name, config, labels))
+    return jobs
+
+
 def run(
     over: str,
     plan: Plan,
@@ -100,16 +142,20 @@ def run(
     devices: Sequence[str] = ("cpu",),
     measure: Callable[[Sequence[Path]], list[float]] = milliseconds,
 ) -> list[Path]:
-    """Sweep over "blocks" (`count` configurations), "zeros" or "bits"; returns the table and the pictures it wrote."""
-    plan.rows([plan.start], devices[:1])
+    """Sweep over "blocks" (`count` configurations), "zeros", "bits" or "widths"; returns its table and pictures.
+
+    The table is written after every run, and with milliseconds, measured anew each time, once all runs are there.
+    """
+    table = plan.out / {"blocks": "sweep.csv"}.get(over, f"{over}.csv")
+    starts = plan.starts() if over == "widths" else [plan.start]
+    plan.rows(starts, devices[: len(starts)])
     if over == "blocks":
         jobs = blocks(plan, shapley.coalitions(len(unet.BLOCKS), count, plan.base.seed, stratified))
     else:
-        jobs = {"zeros": zeros, "bits": bits}[over](plan)
-    rows = plan.rows(jobs, devices)
+        jobs = {"zeros": zeros, "bits": bits, "widths": widths}[over](plan)
+    rows = plan.rows(jobs, devices, lambda found: study.write_csv(found, table))
     if over != "bits":
         rows = with_times(rows, plan.out, measure)
-    table = plan.out / {"blocks": "sweep.csv"}.get(over, f"{over}.csv")
     study.write_csv(rows, table)
     return [table, *DRAW[over](rows, plan)]
 
@@ -146,10 +192,15 @@ def _draw_bits(rows: Sequence[Row], plan: Plan) -> list[Path]:
     return _drawn({"bits": lambda path: plots.bits_per_block(rows, path)}, plan.out)
 
 
+def _draw_widths(rows: Sequence[Row], plan: Plan) -> list[Path]:
+    score = "f1" if plan.base.classes else "dice"
+    return _drawn({"widths": lambda path: plots.dice_against_milliseconds(rows, FLOAT, score, path)}, plan.out)
+
+
 def _drawn(pictures: dict[str, Callable[[Path], None]], out: Path) -> list[Path]:
     for name, draw in pictures.items():
         draw(out / f"{name}.png")
     return [out / f"{name}.png" for name in pictures]
 
 
-DRAW = {"blocks": _draw_blocks, "zeros": _draw_zeros, "bits": _draw_bits}
+DRAW = {"blocks": _draw_blocks, "zeros": _draw_zeros, "bits": _draw_bits, "widths": _draw_widths}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -137,10 +137,14 @@ def run(
         study.write_csv(named, paths[0])
         paths[1].write_text(markdown(named, table, PAPER.get(paper, {})), encoding="utf-8")
 
-    plan.rows(plan.starts(table.rows), devices)
-    if any(changes.get("start") == "eighth" for changes in table.rows.values()):
-        plan.rows(plan.eighths(), devices)
-    rows = plan.rows(plan.jobs(table.rows), devices, write)
+    with_eighths = any(changes.get("start") == "eighth" for changes in table.rows.values())
+    rows: list[Row] = []
+    for seeds in range(1, plan.seeds + 1):  # one after another, so that every row is there early
+        so_far = replace(plan, seeds=seeds)
+        plan.rows(so_far.starts(table.rows), devices)
+        if with_eighths:
+            plan.rows(so_far.eighths(), devices)
+        rows = plan.rows(so_far.jobs(table.rows), devices, write)
     write(with_times(rows, plan.out, timed) if "ms" in table.columns else rows)
     return paths
 

@@ -111,6 +111,24 @@ def test_a_sweep_over_bits_changes_one_block_at_a_time(data: Path, tmp_path: Pat
         assert {(layer.block, layer.weights) for layer in changed} == {(labels["block"], labels["weights"])}
 
 
+def test_a_sweep_over_widths_draws_dice_against_milliseconds(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "PRICED_ZEROS", (0.0, 0.9))
+    here = replace(plan(data, tmp_path), widths=(2, 3))
+    table_path, picture = sweep.run("widths", here, measure=times)
+    found = read(table_path)
+    assert [(row["width"], row["activation_bits"], row["zeros"]) for row in found[:5]] == [
+        *(("2", "32", "0.0"), ("2", "1", "0.0"), ("2", "1", "0.9"), ("2", "2", "0.0"), ("2", "2", "0.9"))
+    ]
+    assert (len(found), found[0]["ms"], found[1]["ms"]) == (10, "", "10.0")
+    assert float(found[2]["zero_weights"]) == pytest.approx(0.9, abs=0.05)
+    model = load(tmp_path / "models" / f"{found[8]['name']}.safetensors")
+    assert (model.layers[0].channels, model.layers[0].planes) == (3, 2)
+    with Image.open(picture) as drawn:
+        assert min(drawn.size) > 250
+
+
 def test_bits_are_drawn(tmp_path: Path) -> None:
     rows = [{"block": "", "weights": "masked", "dice": 0.5}]
     rows += [{"block": b, "weights": w, "dice": 0.6} for b in ("Up1", "Up2") for w in ("int4", "int8")]
