@@ -31,6 +31,8 @@ def write(model: Model, rows: Sequence[Row], part: str) -> str:
     lines += ["", f"## Scores ({len({row.name for row in rows})} images, part: {part})", "", *_table(rows)]
     if confused := evaluate.confusion_table(rows, [info.name for info in model.classes]):
         lines += ["", "```", confused, "```"]
+    if found := evaluate.salient(rows):
+        lines += ["", f"Of the probabilities, as salient objects are scored: {found}."]
     error = evaluate.calibration_error(rows)
     if error is not None:
         lines += [
@@ -97,11 +99,12 @@ def _plain(value: Any) -> str:
 
 def _table(rows: Sequence[Row]) -> list[str]:
     otsu = all(row.otsu for row in rows)
-    heads = ["images", *evaluate.COLUMNS, *(["Otsu's Dice"] if otsu else [])]
+    columns = evaluate.columns(rows)
+    heads = ["images", *columns, *(["Otsu's Dice"] if otsu else [])]
     lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for title, chosen in evaluate.parts(rows).items():
         own = evaluate.score(chosen)
-        cells = [f"{getattr(own, name):.3f}" for name in evaluate.COLUMNS.values()]
+        cells = [f"{getattr(own, name):.3f}" for name in columns.values()]
         line = f"| {title} | {own.images} | {' | '.join(cells)} |"
         if otsu:
             line += f" {metrics.summarize(row.otsu for row in chosen if row.otsu).dice:.3f} |"

@@ -94,6 +94,7 @@ class Config:
         "names of the classes of index masks, the background first",
         told="the folder's own; else masks are of one foreground",
     )
+    class_name: str = _setting("foreground", "data", "name of the foreground of masks that have no classes")
     full_precision: bool = _setting(False, "recipe", "full precision alone: a checkpoint, to be a teacher")
     samples: int = _setting(
         24000,

@@ -15,17 +15,21 @@ from numpy.typing import NDArray
 from engine import images
 from engine.images import ObjectParams
 from engine.preprocess import Image
-from engine.train import metrics
+from engine.train import metrics, saliency
 from engine.train.data import dataset
 from engine.train.data.dataset import VOID
 from engine.train.data.files import DataError
 from engine.train.metrics import Counts, ObjectCounts
+from engine.train.saliency import Curve, Saliency
 
 PARTS = ("validation", "training", "test", "all")
 
 COLUMNS = {"Dice": "dice", "IoU": "iou", "F1": "f1", "precision": "precision", "recall": "recall",
            f"F1 {metrics.TOLERANCE} px": "near_f1", "constant": "constant"}  # fmt: skip
 """What a table shows of the metrics: head and field. "constant" is the score of the best constant mask."""
+
+MEAN_IOU = {"mIoU": "pooled_iou"}
+"""What it shows of several classes beside: the mean of their IoU over all pixels; of one class, its own."""
 
 
 class Segments(Protocol):
@@ -47,7 +51,8 @@ class Row:
     """One image's pixel counts for one class: of the model's mask and, where asked for, of Otsu's.
 
     `label` names the class where there are several. The image's `reliability` (`metrics.reliability`) stands in its
-    first row, and with several classes its `confusion` (`metrics.confusion`). `objects` are counted without splitting
+    first row, with several classes beside its `confusion` (`metrics.confusion`), with one its `curve`
+    (`saliency.curve`). `objects` are counted without splitting
     and with it, where asked.
     """
 
@@ -59,6 +64,7 @@ class Row:
     reliability: NDArray[np.float64] | None = field(default=None, compare=False)
     objects: tuple[ObjectCounts, ObjectCounts] | None = None
     confusion: NDArray[np.int64] | None = field(default=None, compare=False)
+    curve: Curve | None = field(default=None, compare=False)
 
 
 def select(
@@ -128,12 +134,14 @@ def evaluate(
             continue
         (predicted,), _ = engine.run([image], threshold)
         baseline = metrics.count(metrics.otsu(image), mask, mask != VOID) if otsu and not classes else None
-        trust = metrics.reliability(engine.probabilities(image), mask) if calibration else None
+        probabilities = engine.probabilities(image) if calibration else None
+        trust = metrics.reliability(probabilities, mask) if probabilities is not None else None
+        curve = None if probabilities is None or classes else saliency.curve(probabilities[..., 0], mask)
         taken = metrics.confusion(predicted, mask, len(classes)) if classes else None
         counted = metrics.by_class(predicted, mask, classes)
         for k, (name, counts) in zip(metrics.scored(classes), counted, strict=True):
             objects = _count_objects(predicted == k, mask == k, min_area) if min_area else None
-            rows.append(Row(sample.name, sample.stratum, counts, baseline, name, trust, objects, taken))
+            rows.append(Row(sample.name, sample.stratum, counts, baseline, name, trust, objects, taken, curve))
             trust = taken = None
     return rows
 
@@ -154,16 +162,27 @@ def calibration_error(rows: Iterable[Row]) -> float | None:
     return metrics.calibration_error(np.sum(found, axis=0)) if found else None
 
 
+def salient(rows: Iterable[Row]) -> Saliency | None:
+    """MAE and maximum F-beta over `rows`; None with several classes, or where probabilities were not looked at."""
+    found = [row.curve for row in rows if row.curve]
+    return saliency.summarize(found) if found else None
+
+
+def columns(rows: Iterable[Row]) -> dict[str, str]:
+    """COLUMNS, and MEAN_IOU where there are several classes."""
+    return {**COLUMNS, **(MEAN_IOU if any(row.label for row in rows) else {})}
+
+
 def table(rows: Sequence[Row]) -> str:
-    """Text table of `COLUMNS` over all `rows`, by stratum and class, Otsu's beside them where counted, and remarks."""
-    with_otsu = all(row.otsu for row in rows)
+    """Text table of `columns` over all `rows`, by stratum and class, Otsu's beside them where counted, and remarks."""
+    with_otsu, shown = all(row.otsu for row in rows), columns(rows)
     heads = ["Dice", "IoU", "F1"]
-    lines = [f"{'stratum':<16}{'images':>8}" + "".join(f"{head:>10}" for head in COLUMNS)]
+    lines = [f"{'stratum':<16}{'images':>8}" + "".join(f"{head:>10}" for head in shown)]
     if with_otsu:
         lines[0] += "".join(f"{'Otsu ' + head:>11}" for head in heads)
     for title, chosen in parts(rows).items():
         own = score(chosen)
-        line = f"{title:<16}{own.images:>8}" + "".join(f"{getattr(own, name):>10.4f}" for name in COLUMNS.values())
+        line = f"{title:<16}{own.images:>8}" + "".join(f"{getattr(own, name):>10.4f}" for name in shown.values())
         if with_otsu:
             otsu = metrics.summarize(row.otsu for row in chosen if row.otsu)
             line += "".join(f"{value:>11.4f}" for value in (otsu.dice, otsu.iou, otsu.f1))
@@ -174,6 +193,15 @@ def table(rows: Sequence[Row]) -> str:
 def score(rows: Iterable[Row]) -> metrics.Metrics:
     """The metrics of `rows`; raises ValueError when there are none."""
     return metrics.summarize_classes((row.label, row.counts) for row in rows)
+
+
+def by_image(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean Dice over the classes of each image; 1 where there is nothing to find and nothing was found."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row.name, []).append(row.counts.dice)
+    means = {name: [value for value in values if not math.isnan(value)] for name, values in found.items()}
+    return {name: float(np.mean(values)) if values else 1.0 for name, values in means.items()}
 
 
 def confusion_table(rows: Iterable[Row], classes: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import format, mbu, ops, preprocess, selftest
+from engine import format, ops, preprocess, selftest
 from engine.backends import reference
 from engine.bits import pack
 from engine.images import FIRST, Selection
@@ -25,9 +24,9 @@ from engine.runtime import Engine
 from engine.train import calibrate, kinds, log, pretrained, split
 from engine.train.config import Config
 from engine.train.data import dataset, layouts
+from engine.train.figures import colors
 from engine.train.network import Network
 from engine.train.params import QuantizedParams
-from engine.train.validation import logits_of, predict
 
 Pixels = NDArray[np.uint8]
 
@@ -48,7 +47,7 @@ def export(
     out: str | Path,
     *,
     name: str = "",
-    class_name: str = "foreground",
+    class_name: str = "",
     color: tuple[int, int, int] = (64, 192, 96),
     metrics: Mapping[str, Any] | None = None,
     threshold: float = 0.5,
@@ -57,9 +56,9 @@ def export(
     """Write the model file of `checkpoint` to `out`, read it back and prove it; returns its path.
 
     Channels that can never change a result are left out, and where the training data is at hand the probabilities are
-    calibrated on its validation images. `name` is the file's stem by default, `threshold` the probability at
-    which a pixel is foreground unless a request says otherwise, and `selection` the channel and page that the model
-    names, by default those that it has learned from. `metrics` (JSON) go into the provenance,
+    calibrated on its validation images. `name` is the file's stem by default, `class_name` the run's own, `threshold`
+    the probability at which a pixel is foreground unless a request says otherwise, and `selection` the channel and page
+    that the model names, by default those that it has learned from. `metrics` (JSON) go into the provenance,
     by default those that the trainer logged for this checkpoint. The proof runs random images and, where the training
     data is at hand, some of it. A file that fails is not left behind.
     """
@@ -113,18 +112,10 @@ def _naming(how: Preprocessing, selection: Selection) -> Preprocessing:
     return replace(how, channel=channel, page=page)
 
 
-def classes_of(
-    config: Config, class_name: str = "foreground", color: tuple[int, int, int] = (64, 192, 96)
-) -> list[ClassInfo]:
-    """The classes of a run with their colors; without index masks the one that is not background, as named here."""
+def classes_of(config: Config, class_name: str = "", color: tuple[int, int, int] = (64, 192, 96)) -> list[ClassInfo]:
+    """The classes of a run with their colors; without index masks the foreground, as named here or by the run."""
     named = [ClassInfo(n, c) for n, c in zip(config.classes, colors(len(config.classes)), strict=True)]
-    return named or [ClassInfo(class_name, color)]
-
-
-def colors(count: int) -> list[tuple[int, int, int]]:
-    """`count` colors to tell classes apart: black for the background, then hues the golden ratio apart."""
-    hues = [colorsys.hsv_to_rgb(0.35 + 0.618034 * k, 0.7, 0.9) for k in range(count - 1)]
-    return [(0, 0, 0), *((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues)][:count]
+    return named or [ClassInfo(class_name or config.class_name, color)]
 
 
 def restore(checkpoint: str | Path) -> tuple[Network, Config, int]:
@@ -138,27 +129,6 @@ def config_of(checkpoint: str | Path) -> Config:
     return pretrained.load(str(checkpoint)).config
 
 
-class CheckpointEngine:
-    """A checkpoint in the place of an engine, for scoring what has no model file: full precision, above all."""
-
-    def __init__(self, checkpoint: str | Path) -> None:
-        self._network, self._config, _ = restore(checkpoint)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes of index masks."""
-        return self._config.classes
-
-    def run(self, images: Sequence[Image], threshold: float | None = None) -> tuple[list[NDArray[Any]], None]:
-        """Masks [h, w] of `images`, by torch: bool, or class indices; `threshold` is a probability, 0.5 by default."""
-        probability = 0.5 if threshold is None else threshold
-        return [predict(self._network, image, self._config, probability) for image in images], None
-
-    def probabilities(self, image: Image) -> NDArray[np.float64]:
-        """Of every pixel and class, float64 [h, w, classes]."""
-        return mbu.probabilities(logits_of(self._network, image, self._config).double().movedim(0, 2).cpu().numpy())
-
-
 def to_model(
     network: Network,
     config: Config,
@@ -170,8 +140,8 @@ def to_model(
     """The model of `network`, which `config` has trained; `provenance` (JSON) gains the share of zeros reached."""
     if network.full_precision:
         raise ExportError(
-            "a network in full precision has no bits to export, run or describe: mbunet eval scores it without a card, "
-            "and mbunet train DATA -o RUN --bits-only --init CHECKPOINT makes bits of it"
+            "a network in full precision has no bits to export or describe: mbunet eval scores it without a card, "
+            "mbunet segment runs it, and mbunet train DATA -o RUN --bits-only --init CHECKPOINT makes bits of it"
         )
     for layer in network.layers:
         if layer.weights in kinds.MULTIBIT:

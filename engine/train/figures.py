@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,6 +70,22 @@ def history(stages: Mapping[str, Sequence[Mapping[str, float]]], score: str) -> 
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100)
     return png.getvalue()
+
+
+def colors(count: int) -> list[tuple[int, int, int]]:
+    """`count` colors to tell classes apart: black for the background, then hues the golden ratio apart."""
+    hues = [colorsys.hsv_to_rgb(0.35 + 0.618034 * k, 0.7, 0.9) for k in range(count - 1)]
+    return [(0, 0, 0), *((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues)][:count]
+
+
+def beside(
+    image: NDArray[np.uint8], truth: NDArray[Any], masks: Mapping[str, NDArray[Any]], classes: int
+) -> dict[str, NDArray[np.uint8]]:
+    """What to show of an image uint8 [h, w, 3], by caption: itself, of several classes the truth, `masks` on it."""
+    if not classes:
+        return {"image": image, **{name: overlay(image, truth, own) for name, own in masks.items()}}
+    shown = colors(classes)
+    return {"image": image, **{name: painted(image, own, shown) for name, own in {"truth": truth, **masks}.items()}}
 
 
 def painted(image: NDArray[np.uint8], mask: NDArray[Any], colors: Sequence[Color]) -> NDArray[np.uint8]:

@@ -125,8 +125,8 @@ class Metrics:
 
     def __str__(self) -> str:
         pooled = (
-            f"IoU {self.pooled_iou:.4f}, precision {self.precision:.4f}, recall {self.recall:.4f}, "
-            f"F1 within {TOLERANCE} pixels {self.near_f1:.4f}"
+            f"{'mIoU' if self.by_class else 'IoU'} {self.pooled_iou:.4f}, precision {self.precision:.4f}, "
+            f"recall {self.recall:.4f}, F1 within {TOLERANCE} pixels {self.near_f1:.4f}"
         )
         if not self.by_class:
             head = f"Dice {self.dice:.4f}, IoU {self.iou:.4f} (means over {self.images} images); "

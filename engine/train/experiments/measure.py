@@ -16,10 +16,12 @@ from tqdm import tqdm
 from engine import preprocess, strategy
 from engine.model import ClassInfo, Model, Preprocessing
 from engine.runtime import Engine
-from engine.train import kinds, metrics, timing
+from engine.train import kinds, metrics, saliency, timing
 from engine.train.config import Config
 from engine.train.data import dataset
-from engine.train.export import colors, to_model
+from engine.train.evaluate import Segments
+from engine.train.export import to_model
+from engine.train.figures import colors
 from engine.train.network import Network
 
 Row = dict[str, Any]
@@ -58,6 +60,13 @@ def score(model: Model, items: Sequence[dataset.Sample], config: Config) -> metr
             found = preprocess.postprocess(predicted, mask.shape, how)
             counted += metrics.by_class(found, mask, config.classes)
     return metrics.summarize_classes(counted)
+
+
+def salient(engine: Segments, items: Sequence[dataset.Sample]) -> Row:
+    """MAE and maximum F-beta of masks of one class."""
+    loaded = (sample.load() for sample in items)
+    found = saliency.summarize(saliency.curve(engine.probabilities(image)[..., 0], mask) for image, mask in loaded)
+    return {"mae": round(found.mae, 5), "max_f": round(found.max_f, 5)}
 
 
 def columns(result: metrics.Metrics) -> Row:

@@ -83,7 +83,9 @@ TABLES = {
     "methods": Table("table", METHODS),
     "recipe": Table("recipe", RECIPE),
     "bfcn": Table("bfcn", BFCN, ("pooled_iou", "f1", "zero_weights", "bytes", "ms")),
-    "multi-branch": Table("multi-branch", MULTI_BRANCH, ("dice", "pooled_iou", "nonzeros", "bytes", "ms")),
+    "multi-branch": Table(
+        "multi-branch", MULTI_BRANCH, ("dice", "pooled_iou", "mae", "max_f", "nonzeros", "bytes", "ms")
+    ),
 }
 
 COLUMNS = {
@@ -91,6 +93,8 @@ COLUMNS = {
     "iou": ("IoU", "{:.3f}"),
     "f1": ("F1", "{:.3f}"),
     "pooled_iou": ("mIoU", "{:.3f}"),
+    "mae": ("MAE", "{:.3f}"),
+    "max_f": ("max F-beta", "{:.3f}"),
     "zero_weights": ("zeros", "{:.0%}"),
     "nonzeros": ("non-zero weights", "{:,.0f}"),
     "bytes": ("bytes", "{:,.0f}"),

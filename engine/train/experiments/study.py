@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from engine import format
 from engine.model import Preprocessing
+from engine.runtime import Engine
 from engine.train import split
 from engine.train.config import Config
 from engine.train.data import dataset, layouts, samples
@@ -27,6 +28,8 @@ from engine.train.data.files import DataError
 from engine.train.experiments import measure
 from engine.train.experiments.int8 import quantized
 from engine.train.experiments.measure import Pixels, Row
+from engine.train.network import Network
+from engine.train.network_engine import NetworkEngine
 from engine.train.renamed import current
 from engine.train.trainer import Trainer
 from engine.train.validation import validate
@@ -151,18 +154,8 @@ def perform(job: Job, out: Path, device: str, test: str = "") -> Row:
     run.fit()
     run.network.eval()
     held = scored_on(config, run.validation, test)
-    rows: list[Row] = [{"name": job.name, **dict(job.labels)}]
-    if measure.exportable(run.network):
-        (out / "models").mkdir(exist_ok=True)
-        path = out / "models" / f"{job.name}.safetensors"
-        format.save(measure.model_of(run.network, config, job.name), path)
-        model = format.load(path)
-        rows[0] |= {**measure.columns(measure.score(model, held, config)), **measure.counts(model)}
-        rows[0]["bytes"] = path.stat().st_size
-    else:
-        rows[0] |= measure.columns(validate(run.network, held, config))
-        if config.full_precision:
-            rows[0]["bytes"] = 4 * sum(weights.numel() for weights in run.network.parameters())
+    score = _scored_file if measure.exportable(run.network) else _scored_network
+    rows = [{"name": job.name, **dict(job.labels), **score(run.network, config, held, out, job.name)}]
     if job.int8:
         batches = (pixels for pixels, _ in run.as_they_are())
         eighth = quantized(run.network, batches)
@@ -175,6 +168,29 @@ def perform(job: Job, out: Path, device: str, test: str = "") -> Row:
     part.write_text(json.dumps(state, indent=1))
     part.replace(out / "rows" / f"{job.name}.json")
     return rows[0]
+
+
+def _scored_file(network: Network, config: Config, held: list[dataset.Sample], out: Path, name: str) -> Row:
+    """Of bits: the model file that is written, and what it is worth."""
+    (out / "models").mkdir(exist_ok=True)
+    path = out / "models" / f"{name}.safetensors"
+    format.save(measure.model_of(network, config, name), path)
+    model = format.load(path)
+    row = measure.columns(measure.score(model, held, config)) | measure.counts(model)
+    if not config.classes:
+        with Engine.load(model) as engine:
+            row |= measure.salient(engine, held)
+    return row | {"bytes": path.stat().st_size}
+
+
+def _scored_network(network: Network, config: Config, held: list[dataset.Sample], out: Path, name: str) -> Row:
+    """Of what no kernel runs; of full precision `bytes` are those of its weights."""
+    row = measure.columns(validate(network, held, config))
+    if config.full_precision:
+        if not config.classes:
+            row |= measure.salient(NetworkEngine(network, config), held)
+        row["bytes"] = 4 * sum(weights.numel() for weights in network.parameters())
+    return row
 
 
 def scored_on(config: Config, validation: list[dataset.Sample], test: str) -> list[dataset.Sample]:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from engine.train import evaluate, metrics
 from engine.train.data.dataset import Sample
 from engine.train.evaluate import Row, Segments
@@ -49,22 +47,13 @@ class Compared:
 
     def most_different(self, count: int) -> list[str]:
         """Names of the images where bits are furthest below full precision; without it, where bits are worst."""
-        bits, full = _by_image(self.bits), _by_image(self.full)
+        bits, full = evaluate.by_image(self.bits), evaluate.by_image(self.full)
         distance = {name: abs(full[name] - own) if full else 1 - own for name, own in bits.items()}
         return sorted(distance, key=lambda name: (-distance[name], name))[:count]
 
     def dice(self, name: str) -> tuple[float, float | None]:
         """Of one image: the bits' mean Dice over its classes, and full precision's."""
-        return _by_image(self.bits)[name], _by_image(self.full).get(name)
-
-
-def _by_image(rows: Sequence[Row]) -> dict[str, float]:
-    """Mean Dice over the classes of each image; 1 where there is nothing to find and nothing was found."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(row.name, []).append(row.counts.dice)
-    means = {name: [value for value in values if not math.isnan(value)] for name, values in found.items()}
-    return {name: float(np.mean(values)) if values else 1.0 for name, values in means.items()}
+        return evaluate.by_image(self.bits)[name], evaluate.by_image(self.full).get(name)
 
 
 def compare(
@@ -79,10 +68,11 @@ def compare(
 
 def table(found: Compared) -> list[list[str]]:
     """Rows of cells, the head first: who, and the columns of `evaluate`; the constant mask has a headline alone."""
-    heads = [name for name in evaluate.COLUMNS if name != "constant"]
+    columns = evaluate.columns(found.bits)
+    heads = [name for name in columns if name != "constant"]
     rows = [["", *heads]]
     for who, scores in found.scores.items():
-        rows.append([who, *(_digits(getattr(scores, evaluate.COLUMNS[head])) for head in heads)])
+        rows.append([who, *(_digits(getattr(scores, columns[head])) for head in heads)])
     own = evaluate.score(found.bits)
     column = "F1" if own.by_class else "Dice"
     rows.append([CONSTANT, *(_digits(own.constant) if head == column else "" for head in heads)])

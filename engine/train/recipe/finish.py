@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from engine import format, preprocess
 from engine.runtime import Engine
@@ -16,10 +13,11 @@ from engine.train import card, checkpoint, evaluate, export, figures, log, thres
 from engine.train.config import Config
 from engine.train.data import facts
 from engine.train.data.dataset import Sample
-from engine.train.export import CheckpointEngine
+from engine.train.network_engine import CheckpointEngine
 from engine.train.recipe import advice, compare, report
 from engine.train.recipe.compare import Compared
 from engine.train.recipe.plan import Choice
+from engine.train.recipe.stages import FULL_PRECISION
 from engine.train.validation import evenly
 
 PICTURES = 4
@@ -51,8 +49,8 @@ class Files:
 class Finish:
     """`Finish(…).write()` leaves the `files`.
 
-    `stages` are the folders of the stages, the last one that of the bits to export, which `config` has trained. `full`
-    is the checkpoint of full precision, "" where there is none. `asked` is the command as one configuration, whose
+    `stages` are the folders of the stages by name; `config` is that of the last one. `full` is the checkpoint of full
+    precision, "" where there is none. `asked` is the command as one configuration, whose
     budget what to try next is told by; `seen`, `choices` and `commands` stand in the report as they are.
     """
 
@@ -71,7 +69,7 @@ class Finish:
     def write(self) -> None:
         """Export, choose the threshold, compare, and write the card and the report."""
         config, files = self.config, self.files
-        last = better(list(self.stages.values())[-1], self.say)
+        last = best([folder for name, folder in self.stages.items() if name != FULL_PRECISION], self.say)
         everything = export.validation_samples(config, export.parts_of(last))
         held = evenly(everything, config.validate_on)
         export.export(last, files.model, name=_name(self.data))
@@ -87,6 +85,8 @@ class Finish:
         notes = [f"{len(held)} of {len(everything)} validation images, which no training step has seen."]
         if not config.classes:
             notes.append(f"A pixel is foreground from a probability of {threshold:g} on, chosen on these images.")
+        if salient := evaluate.salient(found.bits):
+            notes.append(f"Of the probabilities of bits, as salient objects are scored: {salient}.")
         files.page.write_text(report.html(self._report(found, held, pictures, notes)), encoding="utf-8")
 
     def _choose_threshold(self, engine: Engine, held: list[Sample]) -> float:
@@ -115,7 +115,7 @@ class Finish:
             title = f"{name}: Dice {dice:.3f} by bits" + (
                 f", {whole:.3f} in full precision" if whole is not None else ""
             )
-            pictures.append(report.Picture(title, {"image": shown, **_drawn(shown, mask, masks, config)}))
+            pictures.append(report.Picture(title, figures.beside(shown, mask, masks, len(config.classes))))
         return pictures
 
     def _report(
@@ -168,29 +168,21 @@ class Finish:
         return priced, ms[0], where
 
 
-def better(stage: Path, say: Callable[[str], None]) -> Path:
-    """The checkpoint of the end of the stage in a folder, or that of an earlier validation that was better."""
-    last, best = stage / "checkpoint.pt", stage / "best.pt"
-    scores = [float(checkpoint.read(path).get("last", 0.0)) if path.is_file() else 0.0 for path in (best, last)]
-    if scores[0] <= scores[1]:
-        return last
-    say(f"\n{best} is taken: {scores[0]:.4f} on the validation images, where the end has {scores[1]:.4f}")
-    return best
+def best(stages: Sequence[Path], say: Callable[[str], None]) -> Path:
+    """The checkpoint of the end of the last of `stages`, folders, or one of an earlier validation that was better."""
+    last = stages[-1] / "checkpoint.pt"
+    there = [path for stage in stages for path in (stage / "best.pt", stage / "checkpoint.pt") if path.is_file()]
+    scores = {last: 0.0} | {path: float(checkpoint.read(path).get("last", 0.0)) for path in reversed(there)}
+    found = max(scores, key=lambda path: scores[path])  # of equal ones the later
+    if found != last:
+        say(f"\n{found} is taken: {scores[found]:.4f} on the validation images, where the end has {scores[last]:.4f}")
+    return found
 
 
 def _name(data: str) -> str:
     """The folder's name, as far as a model may be called that."""
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in Path(data).resolve().name)
     return name[:64] or "model"
-
-
-def _drawn(
-    shown: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], masks: Mapping[str, Any], config: Config
-) -> dict[str, Any]:
-    if not config.classes:
-        return {name: figures.overlay(shown, mask, own) for name, own in masks.items()}
-    colors = export.colors(len(config.classes))
-    return {name: figures.painted(shown, own, colors) for name, own in {"truth": mask, **masks}.items()}
 
 
 def _told_scores(found: Compared) -> list[str]:

@@ -35,6 +35,9 @@ class Threshold:
         self.asked.append(threshold)
         return [(image.mean(2) > 115).astype(np.uint8) for image in images], None
 
+    def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return np.where(image.mean(2, keepdims=True) > 115, 0.9, 0.1)
+
 
 def test_every_image_is_scored_beside_otsu(data: Path) -> None:
     engine: Any = Threshold()
@@ -47,6 +50,16 @@ def test_every_image_is_scored_beside_otsu(data: Path) -> None:
     heads = " ".join(lines[0].split())
     assert heads == "stratum images Dice IoU F1 precision recall F1 2 px constant Otsu Dice Otsu IoU Otsu F1"
     assert len({len(line) for line in lines}) == 1
+
+
+def test_salient_objects_are_scored_where_probabilities_are_at_hand(data: Path) -> None:
+    engine: Any = Threshold()
+    rows = evaluate.evaluate(engine, layouts.samples(data), calibration=True)
+    found = evaluate.salient(rows)
+    assert found is not None
+    assert (round(found.mae, 6), found.max_f) == (0.1, 1.0)
+    assert f"as salient objects are scored: {found}" in card.write(random_model(3), rows, "all")
+    assert evaluate.salient([replace(row, curve=None) for row in rows]) is None
 
 
 def test_the_table_has_one_line_without_groups() -> None:
@@ -101,10 +114,12 @@ def test_a_class_that_is_never_found_stands_in_every_headline(
         Image.fromarray(np.repeat(mask[..., None], 3, 2)).save(tmp_path / "images" / f"{k}.png")
     samples, engine = layouts.samples(tmp_path), Blind()
     said = "never found: crack"
+    assert "mIoU" not in evaluate.columns([evaluate.Row("a", "", Counts(1, 0, 0))])
     scored: Any = engine
     rows = evaluate.evaluate(scored, samples, classes=engine.class_names)
     assert evaluate.score(rows).headline == 0.5
     assert said in evaluate.table(rows)
+    assert "mIoU" in evaluate.table(rows).splitlines()[0]
     confused = evaluate.confusion_table(rows, engine.class_names)
     assert confused.splitlines()[-1].split() == ["crack", "100.0%", "0.0%", "0.0%"]
     assert evaluate.confusion_table(rows[:0], engine.class_names) == ""

@@ -120,6 +120,18 @@ def test_pixels_without_a_name_do_not_count() -> None:
     assert metrics.reliability(certain, true)[0].sum() == 3
 
 
+def test_mean_iou_is_of_all_pixels_by_class_and_void_counts_for_nobody() -> None:
+    true = np.array([[0, 0, 1, 1, 2, VOID]], np.uint8)
+    predicted = np.array([[0, 1, 1, 1, 1, 2]], np.uint8)
+    found = metrics.summarize_classes(metrics.by_class(predicted, true, ("sky", "road", "car")))
+    ious = {name: own.pooled_iou for name, own in found.by_class.items()}
+    assert ious == {"sky": 1 / 2, "road": 2 / 4, "car": 0}
+    assert found.pooled_iou == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
+    assert f"mIoU {1 / 3:.4f}" in str(found)
+    mistaken = metrics.confusion(predicted, true, 3)
+    assert mistaken.tolist() == [[1, 1, 0], [0, 2, 0], [0, 1, 0]]
+
+
 def test_a_first_class_is_scored_unless_it_is_the_background() -> None:
     assert metrics.scored(("background", "road", "car")) == {1: "road", 2: "car"}
     assert metrics.scored(("sky", "road", "background")) == {0: "sky", 1: "road", 2: "background"}

@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from engine import format
 from engine.train import checkpoint, trainer
@@ -91,14 +93,52 @@ def test_the_checkpoint_that_was_better_is_exported(tmp_path: Path) -> None:
     for scores, taken in (({last: 0.4}, last), ({best: 0.5}, best), ({last: 0.5}, last)):
         for path, score in scores.items():
             checkpoint.write(path, {**state, "last": score})
-        assert finish.better(tmp_path, said.append) == taken
+        assert finish.best([tmp_path], said.append) == taken
     assert said == [f"\n{best} is taken: 0.5000 on the validation images, where the end has 0.4000"]
+    (tmp_path / "more").mkdir()
+    checkpoint.write(tmp_path / "more" / "checkpoint.pt", {**state, "last": 0.45})
+    assert finish.best([tmp_path, tmp_path / "more"], said.append) == last
+    assert "checkpoint.pt is taken: 0.5000" in said[1]
 
 
 def test_a_folder_of_one_part_is_not_mistaken_for_a_recipe(data: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").touch()
     with pytest.raises(ResumeError, match="--bits-only"):
         Recipe(given(data, tmp_path))
+
+
+def test_a_class_that_is_never_found_stands_in_every_headline_of_the_recipe(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "road"
+    for k in range(8):  # potholes are bright; of a crack nothing is to be seen
+        mask = np.zeros((40, 40), np.uint8)
+        mask[8 + k : 20 + k, 10:26] = 1
+        mask[2, 3 + k : 9 + k] = 2
+        image = np.where(mask == 1, 200, 40)[..., None] + rng.integers(-20, 21, (40, 40, 3))
+        for part, pixels in (("images", image.astype(np.uint8)), ("masks", mask)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / part / f"{k}.png")
+    said: list[str] = []
+    classes = ("background", "pothole", "crack")
+    settings = given(folder, tmp_path / "run", classes=classes, samples=120, foreground=0.0, learning_rate=0.01)
+    outcome = Recipe(settings, said.append).run()
+    page = outcome.files.page.read_text(encoding="utf-8")
+    for who in ("bits", "full precision"):
+        assert re.search(rf'<p class="loud">{who}: never found: (pothole, )?crack</p>', page), who
+    assert "<th>mIoU</th>" in page
+    assert "<td>crack</td><td>0.0000</td>" in page
+    assert page.index("never found") < page.index("<h2>Scores</h2>")
+    assert re.search(r"\*\*never found: (pothole, )?crack\*\*", outcome.files.card.read_text(encoding="utf-8"))
+    told = [line for line in said if line.startswith(("full-precision: Dice", "bits: Dice"))]
+    assert len(told) == 2
+    assert all("crack" in line.partition("never found: ")[2] for line in told)
+
+
+def test_the_foreground_is_called_what_the_command_says(data: Path, tmp_path: Path) -> None:
+    outcome = Recipe(given(data, tmp_path / "run", class_name="disc", samples=20), lambda _: None).run()
+    assert [info.name for info in format.load(outcome.files.model).classes] == ["disc"]
+    text = outcome.files.card.read_text(encoding="utf-8")
+    assert "Segments: disc." in text
 
 
 def test_a_baseline_that_is_better_is_said_aloud() -> None:
