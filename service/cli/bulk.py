@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from engine import images
 from engine.images import FIRST, WHOLE_COMPONENTS, ImageError, ObjectParams, Selection
@@ -23,6 +23,10 @@ from service.codec.encoders import ENCODERS, Result
 from service.core import engine, params
 from service.problems import Problem
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from engine.runtime import Engine
+    from engine.train.network_engine import NetworkEngine
 
 PART = re.compile(r".+\.[0-9a-f]{32}\.part")
 
@@ -57,7 +61,7 @@ class Segmenter:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._engine = engine.load(flags.trained(job.settings.model), job.settings)
+        self._engine = _engine_of(job.settings)
         self._selection = params.selection(self._engine.model.preprocessing, job.selection)
 
     def __call__(self, source: Path) -> Outcome:
@@ -80,6 +84,12 @@ class Segmenter:
     def close(self) -> None:
         """Give the engine's memory and threads back."""
         self._engine.close()
+
+
+def _engine_of(settings: Settings) -> Engine | NetworkEngine:
+    """The engine of a model; of a checkpoint in full precision, which no engine runs, the network itself."""
+    full = flags.in_full_precision(settings.model)
+    return full or engine.load(flags.trained(settings.model), settings)
 
 
 def _outcome(source: Path, job: Job, encoded: Callable[[str], bytes]) -> Outcome:

@@ -16,6 +16,7 @@ from service.settings import GONE, Settings, load
 if TYPE_CHECKING:
     from engine.model import Model
     from engine.runtime import Engine
+    from engine.train.network_engine import NetworkEngine
 
 ENGINE = ("device", "kernel", "threads")
 MODEL_HELP = "model file, or the name of a shipped model"
@@ -153,6 +154,16 @@ def trained(model: str) -> str | Model:
     from engine.train.export import model_of
 
     return model_of(model)
+
+
+def in_full_precision(model: str) -> NetworkEngine | None:
+    """The network of a checkpoint in full precision, in the place of an engine; None where `model` names bits."""
+    if not is_checkpoint(model):
+        return None
+    require_torch()
+    from engine.train import export, network_engine
+
+    return network_engine.CheckpointEngine(model) if export.config_of(model).full_precision else None
 
 
 def require_torch() -> None:

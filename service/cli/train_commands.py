@@ -79,16 +79,23 @@ def _train_all(given: dict[str, Any]) -> int:
 
 def _train_part(given: dict[str, Any]) -> int:
     """One stage alone: a checkpoint."""
+    from engine.train import threads
     from engine.train.config import Config
+    from engine.train.data import leaks
+    from engine.train.recipe import finish
     from engine.train.trainer import Trainer
 
+    threads.choose()
     trainer = Trainer(Config(**given))
+    if not trainer.step and (said := leaks.warning(trainer.training, trainer.validation)):
+        print(f"warning: {said}")
     with _interrupts(trainer.stop):
         found = trainer.run()
     print(f"validation: {found}")
-    after = f"train {given['data']} -o RUN --teacher {trainer.checkpoint}"
+    taken = finish.best([trainer.out], print)
+    after = f"train {given['data']} -o RUN --teacher {taken}"
     if not trainer.config.full_precision:
-        after = f"export {trainer.checkpoint} MODEL.safetensors"
+        after = f"export {taken} MODEL.safetensors"
     print(f"checkpoint: {trainer.checkpoint}\nnext: mbunet {after}")
     return 0
 
@@ -97,11 +104,14 @@ def _training_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Those that were given; --masked as names of blocks."""
     from engine import strategy
     from engine.train.config import Config
-    from engine.train.data import layouts
+    from engine.train.data import dataset, layouts
 
     given, default = flags.training_of(args), Config(args.data, args.out)
-    if own := layouts.recognize(args.data).classes:
-        given.setdefault("classes", own)
+    found = layouts.recognize(args.data)
+    if found.samples and not dataset.usable(found.samples):
+        raise UserError(f"{args.data} is a test part: nothing is learned from it; mbunet eval --part test scores on it")
+    if found.classes:
+        given.setdefault("classes", found.classes)
     if "init" in given:
         given = _taken_over(given, default) | given
     if "masked" in vars(args):
@@ -184,6 +194,12 @@ def evaluate(args: argparse.Namespace) -> int:
             failed=failures.append,
             min_area=args.objects or 0,
         )
+        if args.pictures and rows:
+            from engine.train import pictures
+
+            how = _preprocessing(args.model)
+            written = pictures.write(args.pictures, engine, samples, rows, how, args.threshold)
+            print(f"the {len(written)} images that it does worst on: {args.pictures}")
     for failure in failures:
         print(f"mbunet: {failure}", file=sys.stderr)
     if not rows:
@@ -195,6 +211,8 @@ def evaluate(args: argparse.Namespace) -> int:
     print(evaluate.table(rows))
     if confused := evaluate.confusion_table(rows, engine.class_names):
         print(f"\n{confused}\n")
+    if salient := evaluate.salient(rows):
+        print(f"as salient objects are scored: {salient}")
     print(f"expected calibration error of the probabilities: {evaluate.calibration_error(rows):.4f}")
     if args.thresholds:
         scored = {row.name for row in rows}
@@ -232,7 +250,7 @@ def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
     if not flags.is_checkpoint(args.model):
         return flags.engine_of(flags.settings_of(args))
     flags.require_torch()
-    from engine.train.export import CheckpointEngine
+    from engine.train.network_engine import CheckpointEngine
 
     return nullcontext(CheckpointEngine(args.model))
 
@@ -315,10 +333,10 @@ def _below(file: Path, folder: Path) -> str:
 
 @_with_torch
 def sweep(args: argparse.Namespace) -> int:
-    """Train many configurations from one shared checkpoint and draw the paper's figures; resumes."""
+    """Train many configurations, briefly, and draw what they are worth; goes on where it stopped."""
     from engine.train.experiments import sweep
 
-    plan = sweep.plan(**_given(args, "start_samples", "test"))
+    plan = sweep.plan(**_given(args, "start_samples", "test", "widths"))
     count = 4096 if args.configurations == "all" else int(args.configurations)
     for path in sweep.run(args.over, plan, count, not args.uniform, args.devices):
         print(path)
@@ -328,10 +346,17 @@ def sweep(args: argparse.Namespace) -> int:
 @_with_torch
 def table(args: argparse.Namespace) -> int:
     """Train every row of a table on the same data with the same budget; goes on where it stopped."""
-    from engine.train.experiments import table
+    from engine.train.experiments import fine_tuning, table
 
-    plan = table.plan(**_given(args, "seeds", "test"))
-    paths = table.run(plan, args.devices, args.paper, args.over)
+    if ("init" in args) != (args.over == "fine-tuning"):
+        raise UserError(
+            "--init, a model file or a shipped model, is what --over fine-tuning begins from, and no other table"
+        )
+    if args.over == "fine-tuning":
+        paths = fine_tuning.run(fine_tuning.plan(**_given(args, "seeds", "images")), args.devices)
+    else:
+        plan = table.plan(**_given(args, "seeds", "test"))
+        paths = table.run(plan, args.devices, args.paper, args.over)
     print(paths[1].read_text(), *paths, sep="\n")
     return 0
 
@@ -355,7 +380,7 @@ def _export_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("checkpoint", type=Path)
     command.add_argument("out", type=Path, help="the model file to write, ending in .safetensors")
     command.add_argument("--name", default="", help="name of the model; by default the file's")
-    command.add_argument("--class-name", default="foreground", help="what the foreground shows")
+    command.add_argument("--class-name", default="", help="what the foreground shows; by default as the run was told")
     command.add_argument("--threshold", type=flags.share, default=0.5, help=f"{flags.THRESHOLD_HELP} by default (0.5)")
     for part in ("channel", "page"):
         meaning = f"{part} that the model takes of images that have several, from 0, or max; by default the run's own"
@@ -377,6 +402,8 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     objects = "score objects of at least N pixels too, without splitting those that touch and with it (N: 1)"
     command.add_argument("--objects", type=flags.count, nargs="?", const=1, metavar="N", help=objects)
     command.add_argument("--csv", type=Path, help="write the scores of every image to this file")
+    worst = "write the images that it does worst on, with its masks, at full size to this folder"
+    command.add_argument("--pictures", type=Path, metavar="FOLDER", help=worst)
     command.add_argument("--card", type=Path, help="write a model card (Markdown) to this file")
     flags.add_settings(command, *flags.ENGINE)
 
@@ -390,11 +417,16 @@ def _data_flags(command: argparse.ArgumentParser) -> None:
 
 def _sweep_flags(command: argparse.ArgumentParser) -> None:
     _common_flags(command)
-    what = "blocks: which of the twelve are masked; zeros: their share; bits: of the weights of each block"
-    command.add_argument("--over", choices=["blocks", "zeros", "bits"], default="blocks", help=what)
+    what = (
+        "blocks: which of the twelve are masked; zeros: their share; bits: of the weights of each block; "
+        "widths: these, activation bits and zeros together, Dice against milliseconds"
+    )
+    command.add_argument("--over", choices=["blocks", "zeros", "bits", "widths"], default="blocks", help=what)
+    over_widths = "over widths: which (8 16 32)"
+    command.add_argument("--widths", type=int, nargs="+", metavar="N", default=argparse.SUPPRESS, help=over_widths)
     command.add_argument("--configurations", default="64", metavar="N", help="over blocks: how many, or all (64)")
     command.add_argument("--uniform", action="store_true", help="draw them uniformly, not as many of each size")
-    _number(command, "--start-samples", "samples that the shared checkpoint sees")
+    _number(command, "--start-samples", "samples that what the runs begin from sees")
     flags.renamed(command, "--start-crops", "--start-samples")
 
 
@@ -404,9 +436,12 @@ def _table_flags(command: argparse.ArgumentParser) -> None:
     _common_flags(command)
     what = (
         "methods: MBU-Net's Table 1; recipe: the parts of our training, one added or left out at a time; "
-        "bfcn: its bits; multi-branch: its branches and gates"
+        "bfcn: its bits; multi-branch: its branches and gates; fine-tuning: from --init and from nothing, on few images"
     )
-    command.add_argument("--over", choices=list(TABLES), default="methods", help=what)
+    command.add_argument("--over", choices=[*TABLES, "fine-tuning"], default="methods", help=what)
+    few = "of fine-tuning: images to learn from, of those that --init has not seen (10 30 100)"
+    command.add_argument("--images", type=flags.count, nargs="+", metavar="N", default=argparse.SUPPRESS, help=few)
+    flags.add_training(command, "init")
     _number(command, "--seeds", "runs of every row")
     command.add_argument("--paper", choices=list(PAPER), default="", help="compare with a paper's numbers")
 

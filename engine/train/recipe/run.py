@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.train import checkpoint, export, pretrained, threads
 from engine.train.config import MINUTES, Config
-from engine.train.data import dataset
+from engine.train.data import dataset, leaks
 from engine.train.pace import Clock
 from engine.train.recipe import budget, look
 from engine.train.recipe.budget import Stopwatch
@@ -88,8 +88,7 @@ class Recipe:
         commands = self._commands(files.model)
         try:
             if not self.record.finished:
-                if self.minutes:
-                    threads.choose()
+                threads.choose()
                 self._look()
                 for stage in self._stages():
                     self._train(stage)
@@ -151,11 +150,14 @@ class Recipe:
     def _train(self, stage: Stage) -> None:
         if self._told(stage).get("scored"):  # it has ended, whatever its share would be now
             return
+        threads.choose()
         config = self._config(stage)
         self._trainer = trainer = Trainer(config, parts=self._parts(), clock=self._clock)
         if self._asked_to_stop:
             trainer.stop()
         self._say(f"\n{stage.name}: {'on from there' if trainer.step else _what(stage, config)}")
+        if not trainer.step and stage == self._stages()[0]:
+            self._warn(trainer)
         try:
             found = trainer.run()
         except Interrupted as stopped:
@@ -164,6 +166,12 @@ class Recipe:
         self._save()
         if self._asked_to_stop:
             raise Interrupted(f"stopped after {stage.name}, which is saved; the same command goes on from there")
+
+    def _warn(self, trainer: Trainer) -> None:
+        """Of images on both sides of the split; the stage's minutes run meanwhile."""
+        seconds = min(leaks.SECONDS, 60 * budget.COMPARED * self.minutes) if self.minutes else leaks.SECONDS
+        if said := leaks.warning(trainer.training, trainer.validation, seconds):
+            self._say(f"warning: {said}")
 
     def _config(self, stage: Stage) -> Config:
         base, order = self.base, self._stages()

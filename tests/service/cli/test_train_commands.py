@@ -18,14 +18,23 @@ from PIL import Image
 from engine import format
 from engine.networks import unet
 from engine.runtime import resolve
+from engine.train import threads
 from engine.train.config import GROUPS, Config
+from engine.train.data import layouts
 from engine.train.metrics import Metrics
+from engine.train.network_engine import CheckpointEngine
 from engine.train.trainer import Trainer
 from service import cli
 from service.cli import flags
 from tests.pictures import tiff_of
 
 torch.set_num_threads(1)  # the networks are tiny
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "choose", lambda: 1)
+
 
 NUCLEI = Path(__file__).parents[2] / "data" / "nuclei"
 
@@ -239,18 +248,28 @@ def _segmented(model: Path, out: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(out.iterdir())]
 
 
-def test_full_precision_is_neither_segmented_with_nor_described_and_says_what_is(
+def test_full_precision_segments_and_is_scored_with_pictures_but_not_described(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Trainer(Config(str(NUCLEI), str(tmp_path), full_precision=True, width=3, device="cpu")).save()
-    checkpoint, out = str(tmp_path / "checkpoint.pt"), tmp_path / "out"
-    for command in (
-        ["segment", str(NUCLEI / "images"), "-o", str(out), "--model", checkpoint],
-        ["eval", checkpoint, str(NUCLEI), "--card", str(out)],
-    ):
-        assert cli.main(command) == 1
-        assert "mbunet eval scores it without a card" in capsys.readouterr().err
-    assert not out.exists()
+    run = Trainer(Config(str(NUCLEI), str(tmp_path), full_precision=True, width=3, device="cpu", class_name="nucleus"))
+    run.save()
+    checkpoint, out = str(run.checkpoint), tmp_path / "out"
+    more = ["--overlay", "--table", str(tmp_path / "objects.csv"), "--threshold", "0.4"]
+    assert cli.main(["segment", str(NUCLEI / "images"), "-o", str(out), "--model", checkpoint, *more]) == 0
+    network = CheckpointEngine(checkpoint)
+    for sample in layouts.samples(NUCLEI):
+        ((expected,), _) = network.run([sample.load()[0]], 0.4)
+        with Image.open(out / f"{sample.name}.png") as mask:
+            np.testing.assert_array_equal(np.asarray(mask) != 0, expected)
+        assert (out / f"{sample.name}.overlay.png").is_file()
+    assert "nucleus" in (tmp_path / "objects.csv").read_text()
+    pictures = tmp_path / "pictures"
+    assert cli.main(["eval", checkpoint, str(NUCLEI), "--pictures", str(pictures)]) == 0
+    assert "as salient objects are scored: MAE 0." in capsys.readouterr().out
+    with Image.open(sorted(pictures.iterdir())[0]) as picture:
+        assert picture.size in {(2 * width + 8, height) for width, height in ((256, 256), (320, 256))}
+    assert cli.main(["eval", checkpoint, str(NUCLEI), "--card", str(tmp_path / "card.md")]) == 1
+    assert "mbunet eval scores it without a card" in capsys.readouterr().err
 
 
 def test_a_model_card_is_written_beside_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
