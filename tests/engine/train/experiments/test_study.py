@@ -205,7 +205,7 @@ def test_a_table_of_families_gives_every_shape_its_own_start_and_is_scored_on_an
     one, three = (int(found[name]["nonzeros"]) for name in list(chosen)[1:3])
     assert one == pytest.approx(three, rel=0.01)
     assert [found[name]["ms"] for name in chosen] == ["", "10.0", "11.0", "12.0"]
-    assert "| Dice | mIoU | non-zero weights | bytes | ms |" in markdown.read_text()
+    assert "| Dice | mIoU | MAE | max F-beta | non-zero weights | bytes | ms |" in markdown.read_text()
     with pytest.raises(ValueError, match="was scored on other images"):
         table.run(replace(here, test=""), over="multi-branch")
 
