@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from service.cli import engine_commands, serve_commands, train_commands
+from service.cli import engine_commands, experiment_commands, serve_commands, train_commands
 from service.cli.flags import UserError
 from service.settings import SettingsError
 
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command with its flags. Settings keep their defaults in `Settings`, training's in `Config`."""
     top = argparse.ArgumentParser(prog="mbunet", description="Segmentation by U-Nets on single bits.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for group in (serve_commands, train_commands, engine_commands):
+    for group in (serve_commands, train_commands, experiment_commands, engine_commands):
         group.add(commands)
     return top
 

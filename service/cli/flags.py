@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib.util
 import os
 from collections.abc import Callable
@@ -170,6 +171,17 @@ def require_torch() -> None:
     """Raise UserError where there is no torch."""
     if importlib.util.find_spec("torch") is None:
         raise UserError("this command needs PyTorch: pip install 'mbunet[train]'")
+
+
+def with_torch(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """`command`, which raises UserError where there is no torch."""
+
+    @functools.wraps(command)
+    def run(args: argparse.Namespace) -> int:
+        require_torch()
+        return command(args)
+
+    return run
 
 
 def share(text: str) -> float:

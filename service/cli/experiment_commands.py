@@ -1,0 +1,106 @@
+"""Commands of many training runs: `table` and `sweep`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from service.cli import flags
+from service.cli.flags import UserError
+
+SHARED = ("width", "crop", "batch", "samples", "learning_rate", "foreground", "augment", "class_weights", "annealing",
+          "zeros", "contrast", "resize", "keep_aspect", "classes", "validation", "group", "seed")  # fmt: skip
+"""Settings of training that all runs of a table or a sweep may share."""
+
+
+def add(commands: Any) -> None:
+    """Add them to the parser's commands."""
+    _sweep_flags(flags.command(commands, sweep))
+    _table_flags(flags.command(commands, table))
+
+
+@flags.with_torch
+def sweep(args: argparse.Namespace) -> int:
+    """Train many configurations, briefly, and draw what they are worth; goes on where it stopped."""
+    from engine.train.experiments import sweep
+
+    plan = sweep.plan(**_given(args, "start_samples", "test", "widths"))
+    count = 4096 if args.configurations == "all" else int(args.configurations)
+    for path in sweep.run(args.over, plan, count, not args.uniform, args.devices):
+        print(path)
+    return 0
+
+
+@flags.with_torch
+def table(args: argparse.Namespace) -> int:
+    """Train every row of a table on the same data with the same budget; goes on where it stopped."""
+    from engine.train.experiments import fine_tuning, table
+
+    if ("init" in args) != (args.over == "fine-tuning"):
+        raise UserError(
+            "--init, a model file or a shipped model, is what --over fine-tuning begins from, and no other table"
+        )
+    if args.over == "fine-tuning":
+        paths = fine_tuning.run(fine_tuning.plan(**_given(args, "seeds", "images")), args.devices)
+    else:
+        plan = table.plan(**_given(args, "seeds", "test"))
+        paths = table.run(plan, args.devices, args.paper, args.over)
+    print(paths[1].read_text(), *paths, sep="\n")
+    return 0
+
+
+def _sweep_flags(command: argparse.ArgumentParser) -> None:
+    _common_flags(command)
+    what = (
+        "blocks: which of the twelve are masked; zeros: their share; bits: of the weights of each block; "
+        "widths: these, activation bits and zeros together, Dice against milliseconds"
+    )
+    command.add_argument("--over", choices=["blocks", "zeros", "bits", "widths"], default="blocks", help=what)
+    over_widths = "over widths: which (8 16 32)"
+    command.add_argument("--widths", type=int, nargs="+", metavar="N", default=argparse.SUPPRESS, help=over_widths)
+    command.add_argument("--configurations", default="64", metavar="N", help="over blocks: how many, or all (64)")
+    command.add_argument("--uniform", action="store_true", help="draw them uniformly, not as many of each size")
+    _number(command, "--start-samples", "samples that what the runs begin from sees")
+    flags.renamed(command, "--start-crops", "--start-samples")
+
+
+def _table_flags(command: argparse.ArgumentParser) -> None:
+    from engine.train.experiments.rows import PAPER, TABLES
+
+    _common_flags(command)
+    what = (
+        "methods: MBU-Net's Table 1; recipe: the parts of our training, one added or left out at a time; "
+        "bfcn: its bits; multi-branch: its branches and gates; fine-tuning: from --init and from nothing, on few images"
+    )
+    command.add_argument("--over", choices=[*TABLES, "fine-tuning"], default="methods", help=what)
+    few = "of fine-tuning: images to learn from, of those that --init has not seen (10 30 100)"
+    command.add_argument("--images", type=flags.count, nargs="+", metavar="N", default=argparse.SUPPRESS, help=few)
+    flags.add_training(command, "init")
+    _number(command, "--seeds", "runs of every row")
+    command.add_argument("--paper", choices=list(PAPER), default="", help="compare with a paper's numbers")
+
+
+def _common_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("data", help="folder with images and masks")
+    command.add_argument("-o", "--out", required=True, type=Path, help="folder for tables, pictures and models")
+    flags.add_training(command, *SHARED)
+    test = "score on the data set's own test part, or on another folder, in place of the validation part"
+    command.add_argument("--test", nargs="?", const="test", default="", metavar="FOLDER", help=test)
+    command.add_argument("--devices", nargs="+", default=["cpu"], metavar="D", help="a process each: cpu cpu, cuda:0 …")
+
+
+def _number(command: argparse.ArgumentParser, flag: str, meaning: str) -> None:
+    command.add_argument(flag, type=int, metavar="N", default=argparse.SUPPRESS, help=meaning)
+
+
+def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """What was given of a plan: settings of training, and the plan's own, `names`; classes as the folder has them."""
+    from engine.train.data import layouts
+
+    own = layouts.recognize(args.data).classes
+    return (
+        {"classes": own}
+        | flags.training_of(args)
+        | {name: value for name, value in vars(args).items() if name in names}
+    )
