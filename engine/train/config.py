@@ -18,6 +18,10 @@ from engine.train import families, kinds
 from engine.train.data import augment
 
 ZEROS_BY = ("layer", "cost")
+PLACE = ("out", "device", "launch", "workers")
+"""Where a run happens: it may go on elsewhere, with the same result but for how a device rounds."""
+
+LAUNCHES = ("auto", "plain", "captured", "compiled")
 PARTS = ("geometry", "color", "dice", "batch-norm-re-estimation")
 """Parts of the recipe: random scales, turns and flips; random colours; the loss's Dice term; the end of the run."""
 
@@ -196,6 +200,18 @@ class Config:
     validate_on: int = _setting(0, "run", "validation images that are looked at, evenly chosen; 0: all")
     save_every: int = _setting(500, "run", "steps between two checkpoints. By the clock the time decides")
     device: str = _setting("auto", "run", "torch device; auto: a GPU where there is one")
+    launch: str = _setting(
+        "auto",
+        "run",
+        "how steps get to a GPU: plain, one launch after another; captured, each as a graph; compiled, that of fused "
+        "kernels; auto: captured. On a CPU always plain",
+    )
+    workers: int = _setting(
+        -1,
+        "run",
+        "processes that make batches, which are the same whatever their number; 0: the run itself does, in a thread",
+        told="on a GPU the cores less two, at most 16; on a CPU 0",
+    )
 
     def __post_init__(self) -> None:
         stride = ops.stride(self.layers())
@@ -207,6 +223,10 @@ class Config:
             raise ValueError("an aspect is kept where images are resized: give the side to which")
         if not 0 < self.batch <= self.samples:
             raise ValueError(f"a budget of {self.samples} samples gives no batch of {self.batch}")
+        if self.launch not in LAUNCHES:
+            raise ValueError(f"steps are launched {', '.join(LAUNCHES)}, not {self.launch}")
+        if self.workers < -1:
+            raise ValueError(f"processes that make batches are not counted below 0, as {self.workers}")
         if self.minutes < 0 or self.validate_on < 0:
             raise ValueError("minutes and validation images are not counted below 0")
         if not (0 <= self.zeros < 1 and 0 <= self.zeros_from < 1):

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.train import split
-from engine.train.config import Config
+from engine.train.config import PLACE, Config
 from engine.train.data import dataset
 from engine.train.renamed import current
 
-FREE_FIELDS = ("out", "device", "minutes")  # a run may move to another folder or device, or get another time, and go on
+FREE_FIELDS = (*PLACE, "minutes")  # a run may move to another place, or get another time, and go on
 
 
 class ResumeError(ValueError):

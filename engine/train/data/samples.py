@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from engine.train.data.dataset import VOID, Sample
 Pixels = NDArray[np.uint8]
 Loaded = tuple[Pixels, Pixels]
 """(image [h, w, 3], mask [h, w])."""
+Seed = Sequence[int]
 PLACES = 512  # that are kept of a class in an image, evenly chosen
 
 
@@ -35,30 +36,28 @@ def load(sample: Sample, classes: int, how: Preprocessing) -> Loaded:
     return prepared, preprocess.resize_nearest(mask, *prepared.shape[:2])
 
 
-def batches(
-    loaded: Iterable[Loaded],
-    seeds: Iterable[Sequence[int]],
-    batch: int,
-    side: int,
-    cut: Cut,
-    foreground: float = 0.0,
-) -> Iterator[Loaded]:
-    """For each of `seeds` a batch (uint8 [batch, 3, side, side], uint8 [batch, side, side]) that depends on it alone.
+class Sampler:
+    """Batches of crops of `loaded`: a seed gives (uint8 [batch, 3, side, side], uint8 [batch, side, side]).
 
     Large images are drawn more often than small ones, by the root of their pixels. The share `foreground` of crops is
     made sure to show a class other than the background: the class is drawn first, so that rare ones are seen as often
     as others, then an image that has it, then a pixel of it.
     """
-    items = list(loaded)
-    weights = np.sqrt([mask.size for _, mask in items])
-    weights /= weights.sum()
-    places = _places(mask for _, mask in items) if foreground else []
-    for seed in seeds:
-        rng = np.random.default_rng(seed)
-        chosen = [(int(i), None) for i in rng.choice(len(items), batch, p=weights)]
-        drawn = [_place(places, rng) if places and rng.random() < foreground else one for one in chosen]
-        cuts = [cut(*items[i], side, rng, around) for i, around in drawn]
-        yield np.stack([image.transpose(2, 0, 1) for image, _ in cuts]), np.stack([mask for _, mask in cuts])
+
+    def __init__(self, loaded: Iterable[Loaded], batch: int, side: int, cut: Cut, foreground: float = 0.0) -> None:
+        self.batch, self.side = batch, side
+        self._items, self._cut, self._foreground = list(loaded), cut, foreground
+        weights = np.sqrt([mask.size for _, mask in self._items])
+        self._weights = weights / weights.sum()
+        self._places = _places(mask for _, mask in self._items) if foreground else []
+
+    def __call__(self, seed: Seed) -> Loaded:
+        """The batch of `seed`, which depends on that alone."""
+        rng, places = np.random.default_rng(seed), self._places
+        chosen = [(int(i), None) for i in rng.choice(len(self._items), self.batch, p=self._weights)]
+        drawn = [_place(places, rng) if places and rng.random() < self._foreground else one for one in chosen]
+        cuts = [self._cut(*self._items[i], self.side, rng, around) for i, around in drawn]
+        return np.stack([image.transpose(2, 0, 1) for image, _ in cuts]), np.stack([mask for _, mask in cuts])
 
 
 def pixels_of_classes(items: Iterable[Loaded], classes: int) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from engine import format
 from engine.model import Preprocessing
 from engine.runtime import Engine
 from engine.train import split
-from engine.train.config import Config
+from engine.train.config import PLACE, Config
 from engine.train.data import dataset, layouts, samples
 from engine.train.data.files import DataError
 from engine.train.experiments import measure
@@ -35,7 +35,7 @@ from engine.train.trainer import Trainer
 from engine.train.validation import validate
 
 NEVER = 1 << 30  # steps
-FREE_FIELDS = ("out", "device", "init", "teacher", "data", "validate_every", "validate_on", "save_every")
+FREE_FIELDS = (*PLACE, "init", "teacher", "data", "validate_every", "validate_on", "save_every")
 """In which a run may differ from that whose row is at hand: places, and how often it is looked at."""
 
 

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.train.config import PLACE
 from engine.train.recipe.plan import Choice
 from engine.train.resume import ResumeError
 
-FREE = ("out", "device", "minutes", "samples")  # of a command's settings: what may differ when it is given again
+FREE = (*PLACE, "minutes", "samples")  # of a command's settings: what may differ when it is given again
 
 
 @dataclass

@@ -51,7 +51,7 @@ def weights(run: Trainer) -> dict[str, Tensor]:
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     train_step = Trainer._train_step
 
-    def failing(self: Trainer, pixels: Tensor, labels: Tensor) -> float:
+    def failing(self: Trainer, pixels: Tensor, labels: Tensor) -> Tensor:
         if self.step == step:
             raise KeyboardInterrupt
         return train_step(self, pixels, labels)
@@ -77,6 +77,21 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         assert torch.equal(tensor, weights(resumed)[name]), name
     rows = [[{**row, "samples_per_second": 0} for row in log.read(run.log)] for run in (whole, resumed)]
     assert rows[0] == rows[1]
+
+
+def test_processes_that_make_batches_change_nothing_and_neither_does_another_number_of_them(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Trainer(tiny(data, tmp_path / "whole"), quiet=True)
+    whole.run()
+    with monkeypatch.context() as patch:
+        interrupt_at(7, patch)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(tiny(data, tmp_path / "parts", workers=1), quiet=True).run()
+    resumed = Trainer(tiny(data, tmp_path / "parts", workers=4), quiet=True)
+    assert resumed.step == 4
+    resumed.run()
+    assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
 
 
 def test_a_run_that_is_asked_to_stop_says_where_and_goes_on_with_the_same_bits(

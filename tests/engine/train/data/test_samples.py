@@ -19,8 +19,8 @@ def loaded() -> list[samples.Loaded]:
 def test_a_batch_depends_on_its_seed_alone() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     items = [*loaded(), (noise, noise[..., 0] % 2)]
-    whole = list(samples.batches(items, [(0, step) for step in range(6)], 3, 16, augment.crop))
-    (again,) = samples.batches(items, [(0, 4)], 3, 16, augment.crop)
+    whole = [samples.Sampler(items, 3, 16, augment.crop)((0, step)) for step in range(6)]
+    again = samples.Sampler(items, 3, 16, augment.crop)((0, 4))
     assert (again[0].shape, again[1].shape) == ((3, 3, 16, 16), (3, 16, 16))
     assert again[0].dtype == again[1].dtype == np.uint8
     np.testing.assert_array_equal(again[0], whole[4][0])
@@ -29,7 +29,7 @@ def test_a_batch_depends_on_its_seed_alone() -> None:
 
 
 def test_images_are_drawn_by_the_root_of_their_pixels_with_their_own_masks() -> None:
-    ((pixels, labels),) = samples.batches(loaded(), [(0,)], 1000, 16, augment.window)
+    pixels, labels = samples.Sampler(loaded(), 1000, 16, augment.window)((0,))
     np.testing.assert_array_equal(pixels, np.repeat(labels[:, None], 3, axis=1))
     large = int((labels[:, 0, 0] == 2).sum())
     assert 760 <= large <= 840
@@ -40,13 +40,13 @@ def test_rare_classes_are_seen_as_often_as_others() -> None:
     common, rare = np.ones((200, 200), np.uint8), np.zeros((200, 200), np.uint8)
     common[:8], rare[50, 60], rare[199, 0] = 0, 2, VOID
     items = [(image, common)] * 9 + [(image, rare)]
-    ((_, labels),) = samples.batches(items, [(0,)], 400, 16, augment.window, foreground=1.0)
+    _, labels = samples.Sampler(items, 400, 16, augment.window, foreground=1.0)((0,))
     shown = [np.mean([(mask == k).any() for mask in labels]) for k in (1, 2)]
     assert shown[1] == pytest.approx(0.5, abs=0.06)
     assert shown[0] + shown[1] == pytest.approx(1)
-    ((_, labels),) = samples.batches(items, [(0,)], 400, 16, augment.window, foreground=0.3)
+    _, labels = samples.Sampler(items, 400, 16, augment.window, foreground=0.3)((0,))
     assert np.mean([(mask == 2).any() for mask in labels]) == pytest.approx(0.15, abs=0.05)
-    ((_, labels),) = samples.batches([(image, rare * 0)], [(0,)], 2, 16, augment.window, foreground=1.0)
+    _, labels = samples.Sampler([(image, rare * 0)], 2, 16, augment.window, foreground=1.0)((0,))
     assert not labels.any()
 
 
