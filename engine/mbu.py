@@ -25,13 +25,18 @@ Bools = NDArray[np.bool_]
 
 def zero_threshold(weights: Floats, zeros: float) -> float:
     """Magnitude t such that masking |w| <= t turns the share `zeros` (0 to 1) of `weights` (any shape) into zeros."""
-    if not 0.0 <= zeros < 1.0:
-        raise ValueError(f"the share of zeros must lie in [0, 1), not {zeros}")
-    count = round(zeros * weights.size)
+    count = zero_count(weights.size, zeros)
     if count == 0:
         return -1.0
     magnitudes = np.abs(weights).ravel()
     return float(np.partition(magnitudes, count - 1)[count - 1])
+
+
+def zero_count(size: int, zeros: float) -> int:
+    """How many of `size` weights the share `zeros` (0 to 1) of them are."""
+    if not 0.0 <= zeros < 1.0:
+        raise ValueError(f"the share of zeros must lie in [0, 1), not {zeros}")
+    return round(zeros * size)
 
 
 def zeros_by_cost(weights: Mapping[str, Floats], products: Mapping[str, float], zeros: float) -> dict[str, float]:

@@ -32,6 +32,8 @@ class BitConv(nn.Module):
     """
 
     support: Tensor | None
+    supported: Tensor | None
+    threshold: Tensor
     frozen_weight: Tensor
     frozen_signs: Tensor
     frozen_theta: Tensor
@@ -48,8 +50,8 @@ class BitConv(nn.Module):
         self.signed = not full_precision and inputs[0].encoding == "sign"
         self.reads_bits = self.signed and layer.up == 1
         self.zeros = 0.0
-        self.threshold = -1.0
-        self.annealed = 1.0
+        self.register_buffer("threshold", torch.tensor(-1.0), persistent=False)
+        self.annealed: quantize.Share = 1.0
         self.bits = 0
         segments, channels_in = kinds.latents(layer), sum(tensor.channels for tensor in inputs[: len(layer.inputs)])
         outputs = segments * layer.channels * (1 if self.transposed else layer.up**2)
@@ -63,7 +65,10 @@ class BitConv(nn.Module):
             self.scale = nn.Parameter(torch.empty(layer.channels))
             self.reset_scale()
         self.factors = nn.Parameter(torch.zeros(segments, layer.channels)) if segments > 1 else None
-        self.register_buffer("support", torch.from_numpy(_support(layer)) if _branches(layer) else None, False)
+        support = torch.from_numpy(_support(layer)) if _branches(layer) else None
+        self.register_buffer("support", support, persistent=False)
+        where = None if support is None else support.expand_as(self.weight).flatten().nonzero()[:, 0]
+        self.register_buffer("supported", where, persistent=False)
         for name in ("frozen_weight", "frozen_signs", "frozen_theta"):
             self.register_buffer(name, None, persistent=False)
 
@@ -97,19 +102,18 @@ class BitConv(nn.Module):
         return params.of_convolution(self)
 
     def refresh_threshold(self) -> None:
-        """Take the masking threshold anew from the latent weights (a partial sort: not for every step)."""
-        latent = self.maskable()
+        """Take the masking threshold anew from the latent weights (a sort: not for every step), where they lie."""
         if self.kind in kinds.MASKED:
-            self.threshold = mbu.zero_threshold(latent.cpu().numpy(), self.zeros)
+            self.threshold.copy_(quantize.zero_threshold(self.maskable(), self.zeros))
         elif self.kind == "twn":
-            self.threshold = 0.7 * float(latent.abs().mean())
+            self.threshold.copy_(0.7 * self.maskable().abs().mean().double())
         elif self.kind == "max-abs":  # round(w / max |w|) is zero up to there
-            self.threshold = 0.5 * float(latent.abs().max())
+            self.threshold.copy_(0.5 * self.maskable().abs().max())
 
     def maskable(self) -> Tensor:
         """The latent weights but for those that are zero anyway, outside their branch's support."""
         latent = self.weight.detach()
-        return latent if self.support is None else latent[self.support.expand_as(latent) > 0]
+        return latent if self.supported is None else latent.flatten()[self.supported]
 
     def reset_scale(self) -> None:
         """SEQ's scale begins where nothing is clipped: at every output channel's largest weight."""

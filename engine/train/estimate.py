@@ -15,11 +15,12 @@ def reestimate(network: Network, batches: Iterable[Tensor], enough: Callable[[],
     """Average batch norm's statistics over the pixels of `batches`, without weight updates, until it is `enough`."""
     network.set_annealed(1.0)
     network.train()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None
-    for pixels in batches:
+    layers = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for layer in layers:
+        layer.reset_running_stats()
+    for count, pixels in enumerate(batches, 1):
+        for layer in layers:
+            layer.momentum = 1 / count  # the mean of all; without a momentum, torch waits to read how many there were
         with torch.autocast(pixels.device.type, torch.bfloat16):
             network(pixels)
         if enough():

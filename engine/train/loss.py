@@ -37,7 +37,8 @@ class Loss:
         if logits.shape[1] == 1:
             true = labels.unsqueeze(1).float()
         else:
-            true = functional.one_hot(labels.long(), logits.shape[1]).movedim(3, 1).float()
+            indices = torch.arange(logits.shape[1], device=labels.device).view(1, -1, 1, 1)
+            true = (labels.unsqueeze(1) == indices).float()
         entropy = self._cross_entropy(logits, true if soft is None else 0.5 * (true + soft), labels, known)
         return entropy if self.overlap == "none" else entropy + self._apart(probabilities(logits), true, known)
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from engine import mbu, ops, strategy
 from engine.layer import IMAGE, Layer
-from engine.train import kinds
+from engine.train import kinds, quantize
 from engine.train.convolution import BitConv
 from engine.train.head import Head
 from engine.train.params import QuantizedParams
@@ -100,7 +100,7 @@ class Network(nn.Module):
         found = {layer.name: self.stages[key(layer)] for layer in self.layers}
         return {name: stage.quantized_params() for name, stage in found.items() if isinstance(stage, BitConv | Head)}
 
-    def set_annealed(self, annealed: float) -> None:
+    def set_annealed(self, annealed: quantize.Share) -> None:
         """How far activations are bits in training: 0 a clipped line, 1 bits. Evaluation always takes bits."""
         for stage in self.stages.values():
             if isinstance(stage, BitConv):

@@ -89,7 +89,7 @@ def _weights(conv: BitConv) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
         weights, steps = mbu.fixed_point(latent, (0, 2, 3, 4, 5, 6), conv.limit)
         return weights, steps.reshape(-1)
     if conv.kind in kinds.TWO_BIT:
-        kept = np.abs(mbu.mask(latent[0], conv.threshold))
+        kept = np.abs(mbu.mask(latent[0], float(conv.threshold)))
         return mbu.split(mbu.two_bits(latent[0]) * kept).astype(np.int16), step
     if conv.kind == "binary":
         return mbu.binarize(latent).astype(np.int16), step
@@ -97,7 +97,7 @@ def _weights(conv: BitConv) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
         scale = conv.scale.detach().cpu().clamp(min=quantize.SMALLEST_SCALE)
         threshold = (scale / 3).numpy()[:, None, None, None, None, None]
         return mbu.mask(latent, threshold).astype(np.int16), scale.double().numpy() * (2 / 3)
-    weights = mbu.mask(latent, conv.threshold).astype(np.int16)
+    weights = mbu.mask(latent, float(conv.threshold)).astype(np.int16)
     if conv.support is not None:
         weights *= by_segment(conv, _array(conv.support.expand_as(conv.weight))).astype(np.int16)
     return weights, step

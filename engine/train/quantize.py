@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,11 +14,36 @@ from engine.train.kinds import Ramp
 SMALLEST_SCALE = 1e-4
 """SEQ's learned scale stays positive."""
 
+Share = float | Tensor
+"""From 0 to 1: a number, or a float32 scalar on the device, which a captured step reads anew each time."""
+
+
+def lerp(start: Tensor, end: Tensor, weight: Share) -> Tensor:
+    """`torch.lerp`, whose weight may be a float32 scalar: it is rounded to the others' dtype."""
+    return torch.lerp(start, end, weight.to(start.dtype) if isinstance(weight, Tensor) else weight)
+
+
+def _whole(share: Share) -> bool:
+    """Whether it is the number 1: nothing is waited for to see what a scalar on a device is."""
+    return not isinstance(share, Tensor) and share == 1
+
 
 def at_least(x: Tensor, bound: Tensor | float) -> Tensor:
-    """x >= bound as 0 and 1 of x's dtype, without the detour over bool: that takes twenty times as long on CPUs."""
-    with torch.no_grad():
-        return torch.ge(x, bound, out=torch.empty_like(x))
+    """x >= bound as 0 and 1 of x's dtype."""
+    return _compared(torch.ge, x, bound)
+
+
+def above(x: Tensor, bound: Tensor | float) -> Tensor:
+    """x > bound as 0 and 1 of x's dtype."""
+    return _compared(torch.gt, x, bound)
+
+
+@torch.no_grad()
+def _compared(compare: Callable[..., Tensor], x: Tensor, bound: Tensor | float) -> Tensor:
+    """Without the detour over bool, which takes twenty times as long on CPUs; in fused kernels it is none."""
+    if torch.compiler.is_compiling():
+        return compare(x, bound).to(x.dtype)
+    return compare(x, bound, out=torch.empty_like(x))
 
 
 class Bit(torch.autograd.Function):
@@ -28,23 +54,23 @@ class Bit(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, annealed: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, annealed: Share) -> Tensor:
         ctx.save_for_backward(x)
         ctx.annealed = annealed
         bits = at_least(x, 0)
-        return bits if annealed == 1 else torch.lerp(((x + 1) / 2).clamp_(0, 1), bits, annealed)
+        return bits if _whole(annealed) else lerp(((x + 1) / 2).clamp_(0, 1), bits, annealed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         triangle = (1 - x.abs()).clamp_(min=0)
-        if ctx.annealed == 1:
+        if _whole(ctx.annealed):
             return grads[0] * triangle, None
-        line = torch.gt(triangle, 0, out=torch.empty_like(x)) * 0.5
-        return grads[0] * torch.lerp(line, triangle, ctx.annealed), None
+        line = above(triangle, 0) * 0.5
+        return grads[0] * lerp(line, triangle, ctx.annealed), None
 
 
-def bit(x: Tensor, annealed: float = 1.0) -> Tensor:
+def bit(x: Tensor, annealed: Share = 1.0) -> Tensor:
     """`Bit`, typed."""
     bits: Tensor = Bit.apply(x, annealed)  # type: ignore[no-untyped-call]
     return bits
@@ -57,18 +83,18 @@ class Levels(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, ramp: Ramp, highest: int, steps: int, annealed: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, ramp: Ramp, highest: int, steps: int, annealed: Share) -> Tensor:
         ctx.save_for_backward(x)
         ctx.ramp, ctx.highest = ramp, highest
         line = _on_ramp(x, ramp).clamp_(0, 1)
         levels = torch.floor(line * steps + 0.5).mul_(highest / steps)
-        return (levels if annealed == 1 else torch.lerp(line * highest, levels, annealed)).to(x.dtype)
+        return (levels if _whole(annealed) else lerp(line * highest, levels, annealed)).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (x,) = ctx.saved_tensors
         inside = 0.5 + ctx.ramp.margin - (_on_ramp(x, ctx.ramp) - 0.5).abs_()
-        slope = torch.gt(inside, 0, out=torch.empty_like(inside)) * (ctx.highest * ctx.ramp.scale)
+        slope = above(inside, 0) * (ctx.highest * ctx.ramp.scale)
         return grads[0] * slope.to(x.dtype), None, None, None, None
 
 
@@ -77,7 +103,7 @@ def _on_ramp(x: Tensor, ramp: Ramp) -> Tensor:
     return (x.float() if x.dtype == torch.bfloat16 else x) * ramp.scale + ramp.shift
 
 
-def levels(x: Tensor, ramp: Ramp, highest: int, steps: int = 0, annealed: float = 1.0) -> Tensor:
+def levels(x: Tensor, ramp: Ramp, highest: int, steps: int = 0, annealed: Share = 1.0) -> Tensor:
     """`Levels`, typed; as many steps as levels unless told otherwise."""
     found: Tensor = Levels.apply(x, ramp, highest, steps or highest, annealed)  # type: ignore[no-untyped-call]
     return found
@@ -96,11 +122,10 @@ def binary(latent: Tensor) -> Tensor:
 def ternary(latent: Tensor, threshold: float | Tensor) -> Tensor:
     """`mbu.mask` for torch, without a gradient: -1, 0 and +1 of latent's dtype."""
     with torch.no_grad():
-        keep = torch.gt(latent.abs(), threshold, out=torch.empty_like(latent))
-        return (2 * at_least(latent, 0) - 1) * keep
+        return (2 * at_least(latent, 0) - 1) * above(latent.abs(), threshold)
 
 
-def masked(latent: Tensor, threshold: float) -> Tensor:
+def masked(latent: Tensor, threshold: float | Tensor) -> Tensor:
     """`mbu.mask` for torch."""
     return straight_through(latent, ternary(latent, threshold))
 
@@ -128,7 +153,22 @@ def of_bits(latent: Tensor, bits: int) -> Tensor:
     return straight_through(soft, 2 * torch.floor((soft / 2 + 0.5) * steps + 0.5) / steps - 1)
 
 
-def two_bits(latent: Tensor, threshold: float) -> Tensor:
+def zero_threshold(latent: Tensor, zeros: float) -> Tensor:
+    """`mbu.zero_threshold` for torch, a scalar where `latent` lies: on a GPU it is sorted there, unwaited for."""
+    if latent.device.type == "cpu":  # numpy's partition is the fastest there
+        return torch.tensor(mbu.zero_threshold(latent.numpy(), zeros))
+    return threshold_in_place(latent, zeros)
+
+
+def threshold_in_place(latent: Tensor, zeros: float) -> Tensor:
+    """`zero_threshold` by a sort where `latent` lies."""
+    count = mbu.zero_count(latent.numel(), zeros)
+    if count == 0:
+        return torch.full((), -1.0, device=latent.device)
+    return latent.abs().flatten().sort().values[count - 1]
+
+
+def two_bits(latent: Tensor, threshold: float | Tensor) -> Tensor:
     """`mbu.two_bits` for torch, and zero up to `threshold`: -3, -1, 0, 1 and 3, with DoReFa's gradient."""
     thirds = 3 * of_bits(latent, 2)
     return straight_through(thirds, thirds * ternary(latent, threshold).abs())

@@ -1,14 +1,16 @@
-"""One step of training: forward, loss, backward, and the weights moved."""
+"""One step of training: forward, loss, backward, and the weights moved. Nothing in it waits for a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.train import launch
 from engine.train.config import BALANCED, Config
 from engine.train.data import samples
 from engine.train.loss import Loss, probabilities
@@ -18,36 +20,105 @@ LARGEST_GRADIENT = 5.0  # norm of all of them together; larger ones are scaled d
 
 
 class Step:
-    """Steps of `network`, which learns from labels and, with a `teacher`, from what that says of the same pixels."""
+    """Steps of `network`, which learns from labels and, with a `teacher`, from what that says of the same pixels.
 
-    def __init__(self, config: Config, network: Network, teacher: Network | None) -> None:
-        self.config, self.network, self.teacher = config, network, teacher
-        self.optimizer = torch.optim.Adam(network.parameters(), config.learning_rate)
+    Forward passes are in bfloat16 where torch's autocast thinks it fit, the teacher's too. What is learned is not:
+    weights, which of them become zero, and the signs and levels drawn from them are float32's.
 
-    def __call__(self, pixels: Tensor, labels: Tensor, loss_of: Loss, progress: float) -> float:
-        """The loss of one batch, by which the weights have been moved."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate_at(progress)
-        self.network.set_annealed(self.config.annealed_at(progress))
-        self.network.set_bits(self.config.bits_at(progress))
-        self.network.train()
-        with torch.autocast(pixels.device.type, torch.bfloat16):
-            logits = self.network(pixels)
-            target = None
-            if self.teacher is not None:
-                with torch.no_grad():
-                    target = probabilities(self.teacher(pixels).float())
-        loss = loss_of(logits.float(), labels, target)
+    On a GPU a step is launched as `config.launch` says; where that fails, `say` is told once, and steps are plain from
+    then on. `static` steps keep what changes between them on the device, as a captured one needs it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        teacher: Network | None,
+        loss: Callable[[], Loss],
+        say: Callable[[str], None] = print,
+        static: bool | None = None,
+    ) -> None:
+        self.config, self.network, self.teacher, self.loss = config, network, teacher, loss
+        self._static = network.device.type == "cuda" if static is None else static
+        self._annealed = torch.zeros((), device=network.device)
+        self._say = say
+        self.optimizer = torch.optim.Adam(network.parameters(), **self._optimizer_settings())
+        self._student: Callable[[Tensor], Tensor] = network
+        self._teach: Callable[[Tensor], Tensor] | None = teacher
+        self._mode = launch.mode(config, network.device)
+        self.graph = launch.Graph(self.update) if self._mode != "plain" else None
+        if self._mode == "compiled":
+            self._student = torch.compile(network, dynamic=False)
+            self._teach = torch.compile(teacher, dynamic=False) if teacher else None
+
+    def __call__(self, pixels: Tensor, labels: Tensor, progress: float) -> Tensor:
+        """The loss of one batch, a scalar on the device, by which the weights have been moved."""
+        form = self._set(progress)
+        if self.graph is None:
+            return self.update(pixels, labels)
+        try:
+            return self.graph(pixels, labels, form)
+        except Exception as error:  # whatever it is, the run can do without
+            self._go_plain(error)
+            return self.update(pixels, labels)
+
+    def update(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """The step itself."""
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.backends.cudnn.flags(benchmark=True):  # all batches have one size
+            loss = self._loss(pixels, labels)
+            loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
         self.optimizer.step()
-        return float(loss.detach())
+        return loss.detach()
+
+    def _loss(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(pixels.device.type, torch.bfloat16):
+            logits = self._student(pixels)
+            target = None
+            if self._teach is not None:
+                with torch.no_grad():
+                    target = probabilities(self._teach(pixels).float())
+        return self.loss()(logits.float(), labels, target)
 
     @property
     def learning_rate(self) -> float:
         """That of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from the optimizer's state in a checkpoint, of whatever device: its settings are this one's own."""
+        own = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["state"], "param_groups": own})
+
+    def _optimizer_settings(self) -> dict[str, Any]:
+        rate = self.config.learning_rate
+        if not self._static:
+            return {"lr": rate}
+        return {"lr": torch.tensor(rate, device=self.network.device), "fused": True, "capturable": True}
+
+    def _set(self, progress: float) -> Hashable:
+        """Set what depends on the run's progress; returns what of it Python decides by."""
+        config, network = self.config, self.network
+        rate, annealed, bits = config.learning_rate_at(progress), config.annealed_at(progress), config.bits_at(progress)
+        for group in self.optimizer.param_groups:
+            if self._static:
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        if self._static and annealed < 1:
+            network.set_annealed(self._annealed.fill_(annealed))
+        else:
+            network.set_annealed(annealed)
+        network.set_bits(bits)
+        if not network.training:
+            network.train()
+        return annealed < 1, bits
+
+    def _go_plain(self, error: Exception) -> None:
+        self.graph, self._student, self._teach = None, self.network, self.teacher
+        why = next(iter(str(error).splitlines()), "")
+        self._say(f"steps are plain, not {self._mode}: {type(error).__name__}: {why}")
 
 
 def loss_of(config: Config, weights: Sequence[float], device: torch.device) -> Loss:

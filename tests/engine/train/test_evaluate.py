@@ -136,7 +136,7 @@ def test_a_class_that_is_never_found_stands_in_every_headline(
     found = run.run()
     assert (found.headline, found.never_found) == (0.5, ("crack",))
     assert said in str(found)
-    assert run._shown(1.0)["never found"] == "crack"
+    assert run._shown(0.5, 1.0)["never found"] == "crack"
     with run.class_log.open(newline="") as file:
         assert {row["class"]: row["f1"] for row in csv.DictReader(file)} == {"pothole": "1.0", "crack": "0.0"}
     row = {"name": "masked-0", "method": "Masked", **measure.columns(found)}

@@ -6,6 +6,8 @@ import itertools
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 from engine.train import log, trainer
 from engine.train.pace import Pace
@@ -75,9 +77,9 @@ def test_a_run_by_the_clock_ends_in_time_validates_early_and_resumes(
     hand = Hand()
 
     class Timed(Trainer):
-        def _train_step(self, *batch: object) -> float:
+        def _train_step(self, *batch: object) -> Tensor:
             hand.now += 1
-            return 0.5
+            return torch.tensor(0.5)
 
     config = tiny(data, tmp_path / "out", minutes=1, validate_on=1)
     run = Timed(config, clock=hand)

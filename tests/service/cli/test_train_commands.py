@@ -202,7 +202,7 @@ def test_ctrl_c_asks_a_run_to_stop_and_the_command_says_where_it_saved(
 ) -> None:
     train_step = Trainer._train_step
 
-    def pressed(self: Trainer, *batch: Any) -> float:
+    def pressed(self: Trainer, *batch: Any) -> Any:
         if self.step == 1:
             signal.raise_signal(signal.SIGINT)
         return train_step(self, *batch)

@@ -238,7 +238,7 @@ def test_a_row_that_was_stopped_goes_on_and_the_table_grows_with_every_row(
     steps: list[int] = []
     train_step = trainer.Trainer._train_step
 
-    def stopped(self: trainer.Trainer, *batch: Any) -> float:
+    def stopped(self: trainer.Trainer, *batch: Any) -> Any:
         if self.step == 3 and 3 not in steps:
             steps.append(3)
             raise KeyboardInterrupt

@@ -60,7 +60,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(
     recipe = Recipe(settings, lambda _: None)
     train_step = Trainer._train_step
 
-    def pressed(self: Trainer, *batch: Any) -> float:
+    def pressed(self: Trainer, *batch: Any) -> Any:
         if self.step == 1 and not self.config.full_precision:
             recipe.stop()
         return train_step(self, *batch)
@@ -73,7 +73,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(
         Recipe(settings | {"width": 4})
     steps: list[int] = []
 
-    def counted(self: Trainer, *batch: Any) -> float:
+    def counted(self: Trainer, *batch: Any) -> Any:
         steps.append(self.step)
         return train_step(self, *batch)
 
