@@ -5,10 +5,10 @@
 # scikit-build-core, cmake and ninja, and nvcc and compute-sanitizer beside it. The engine is installed into that Python;
 # or MODULE names a native module that was built elsewhere from these sources, with the same Python: it is used instead.
 #
-# Steps, in this order: build, look, test, compare (batches of 1 and 8 beside PyTorch's FP16), then selftest, sanitize,
-# bench. "quick" are the first four: they end within QUICK_S seconds (120), or have failed; TORCH=no leaves PyTorch out.
-# Everything they say lies in OUT (runs/gpu), their verdicts in OUT/results.txt; what cannot run has failed. DEVICE=cpu
-# tries the script itself out where there is no GPU.
+# Steps, in this order: build, look, test, compare (batches of 1 and 8 beside PyTorch's FP16), then selftest, training
+# (captured and compiled steps beside plain ones), sanitize, bench. "quick" are the first four: they end within QUICK_S
+# seconds (120), or have failed; TORCH=no leaves PyTorch out. Everything they say lies in OUT (runs/gpu), their verdicts
+# in OUT/results.txt; what cannot run has failed. DEVICE=cpu tries the script itself out where there is no GPU.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,6 +48,10 @@ compare() {
 
 selftest() {
     "$PYTHON" -m service.cli selftest --kernel "${DEVICE/#cpu/portable}"
+}
+
+training() {
+    "$PYTHON" -m pytest -p no:cacheprovider tests/engine/train/test_step.py
 }
 
 sanitize() {
@@ -91,7 +95,7 @@ run() {
 mkdir -p "$OUT"
 : >"$OUT/results.txt"
 failed=0
-for step in "${@:-quick selftest sanitize bench}"; do
+for step in "${@:-quick selftest training sanitize bench}"; do
     for name in $step; do # the default is one word
         if [ "$name" = quick ]; then
             started=$SECONDS

@@ -3,11 +3,13 @@
 #
 # A masked student of WIDTH trains in the background on DATA, from TEACHER's weights and by its answers. It is stopped
 # where it stands while others measure, and goes on afterwards: first the tests and the quick benchmark of tests/gpu.sh,
-# later the profile. After every pause, and at the end, what there is of it is exported. An end at any moment loses at
-# most a minute of training: run it again with the same OUT, and it goes on. It ends within TOTAL_S seconds (480).
+# later the profile. After every pause, and at the end, what there is of it is exported. It is saved every SAVE steps, so
+# an end at any moment loses no more than that: run it again with the same OUT, and it goes on. It ends within TOTAL_S
+# seconds (480), and says how many samples a second it learned from.
 #
 # Needs what tests/gpu.sh needs, and takes its MODULE, PYTHON, DEVICE and TORCH. TRAIN are further flags of
-# `mbunet train`. DEVICE=cpu with a small WIDTH and CHECKS=look tries the script itself out where there is no GPU.
+# `mbunet train`, LAUNCH is how steps get to the GPU (captured, compiled, plain). DEVICE=cpu with a small WIDTH and
+# CHECKS=look tries the script itself out where there is no GPU.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +19,9 @@ DEVICE=${DEVICE:-cuda:0}
 DATA=${DATA:-tests/data/nuclei}
 TEACHER=${TEACHER:?a checkpoint of a full-precision network of the same width}
 WIDTH=${WIDTH:-64}
-TRAIN=${TRAIN:---batch 8 --samples 128000 --crop 224 --learning-rate 8e-4 --contrast stretch}
+TRAIN=${TRAIN:---batch 8 --samples 128000 --crop 224 --learning-rate 8e-4 --contrast stretch --validate-every 8000 --validate-on 16}
+LAUNCH=${LAUNCH:-captured}
+SAVE=${SAVE:-1000}
 CHECKS=${CHECKS:-look test compare}
 TOTAL_S=${TOTAL_S:-480}
 FIRST_S=${FIRST_S:-45}     # of training before the first pause: an error shows by then
@@ -36,8 +40,8 @@ trains() { [ -n "${training:-}" ] && kill -0 "$training" 2>/dev/null; }
 
 train() {
     # shellcheck disable=SC2086 # TRAIN are several words
-    setsid "$PYTHON" -m service.cli train "$DATA" -o "$STUDENT" --width "$WIDTH" --init "$TEACHER" --teacher "$TEACHER" \
-        --device "$DEVICE" $TRAIN >>"$OUT/train.txt" 2>&1 &
+    setsid "$PYTHON" -m service.cli train "$DATA" -o "$STUDENT" --bits-only --width "$WIDTH" --init "$TEACHER" --teacher "$TEACHER" \
+        --device "$DEVICE" --launch "$LAUNCH" --save-every "$SAVE" $TRAIN >>"$OUT/train.txt" 2>&1 &
     training=$!
 }
 
@@ -75,12 +79,19 @@ profile() {
     signal CONT
 }
 
+# of every LOG_EVERY steps the log has their samples a second: the median, pauses being few
+speed() {
+    cut -d, -f6 "$STUDENT/log.csv" | grep '^[0-9]' | sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'
+    grep 'steps are plain' "$OUT/train.txt"
+}
+
 finish() {
     signal CONT
     signal INT # saves, and ends
     wait_for "$END_S"
     signal KILL
     say "the student: $(tail -n 1 "$STUDENT/log.csv" 2>/dev/null)"
+    say "samples a second: $(speed)"
     export_student
     [ -f "$OUT/student.safetensors" ] || return 1
     local left

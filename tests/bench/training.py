@@ -1,0 +1,111 @@
+"""`python -m tests.bench.training`: samples a second of a masked student that learns from a teacher, on noise.
+
+Contenders are every one of --pythons (interpreters that have a build) with every one of --launches; they take turns,
+each in a process of its own. Printed are their medians, and their ratio to the first: its median over the rounds, and
+the interval that covers the true median with 95 %. A contender's first turn warms it up and counts for nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tests.bench.builds import interval
+
+WORKER = """
+import dataclasses, json, sys, tempfile
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from engine.train.config import Config
+from engine.train.trainer import Trainer
+
+given, steps = json.loads(sys.argv[1]), int(sys.argv[2])
+known = {field.name for field in dataclasses.fields(Config)}
+with tempfile.TemporaryDirectory() as folder:
+    rng = np.random.default_rng(0)
+    for part, shape in (("images", (512, 512, 3)), ("masks", (512, 512))):
+        (Path(folder) / part).mkdir()
+        for k in range(8):
+            noise = rng.integers(0, 2, shape, np.uint8) * 255
+            Image.fromarray(noise).save(Path(folder) / part / f"{k}.png")
+    config = Config(folder, folder + "/run", **{name: value for name, value in given.items() if name in known})
+    teacher = Trainer(dataclasses.replace(config, out=folder + "/teacher", full_precision=True), quiet=True)
+    teacher.save()
+    run = Trainer(dataclasses.replace(config, teacher=str(teacher.checkpoint)), quiet=True)
+    run.step = 1  # where no masking thresholds are due
+    for _ in sys.stdin:
+        print(run.speed(steps), flush=True)
+"""
+"""What a process runs: of a build it needs what every one has had since trainers measured their speed."""
+
+
+class Contender:
+    """A build, launched in one way, in its process."""
+
+    def __init__(self, python: str, settings: dict[str, Any], steps: int) -> None:
+        command = [python, "-c", WORKER, json.dumps(settings), str(steps)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
+
+    def speed(self) -> float:
+        """Samples a second of some steps."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def parser() -> argparse.ArgumentParser:
+    """What may be asked for."""
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--pythons", nargs="+", default=[sys.executable])
+    found.add_argument("--launches", nargs="+", default=["auto"])
+    found.add_argument("--device", default="auto")
+    for name, default in (("width", 64), ("batch", 16), ("crop", 224), ("workers", -1), ("steps", 3), ("rounds", 5)):
+        found.add_argument(f"--{name}", type=int, default=default)
+    return found
+
+
+def turns(contenders: Sequence[Contender], rounds: int) -> list[list[float]]:
+    """Speeds of every contender in every round, the order turning round from one to the next."""
+    for contender in contenders:
+        contender.speed()
+    found: list[list[float]] = [[] for _ in contenders]
+    for turn in range(rounds):
+        order = range(len(contenders))
+        for which in order if turn % 2 == 0 else reversed(order):
+            found[which].append(contenders[which].speed())
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    args = parser().parse_args()
+    settings = {name: getattr(args, name) for name in ("width", "batch", "crop", "workers", "device")}
+    named = [(python, launch) for python in args.pythons for launch in args.launches]
+    contenders = [Contender(python, settings | {"launch": launch}, args.steps) for python, launch in named]
+    found = turns(contenders, args.rounds)
+    for (python, launch), own in zip(named, found, strict=True):
+        ratios = [mine / first for mine, first in zip(own, found[0], strict=True)]
+        low, high = interval(ratios)
+        print(
+            f"{python} {launch}: {statistics.median(own):8.1f} samples/s, "
+            f"{statistics.median(ratios):.3f} of the first ({low:.3f} to {high:.3f})"
+        )
+    for contender in contenders:
+        contender.close()
+
+
+if __name__ == "__main__":
+    main()
