@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from engine import mbu
+from engine.layer import Layer
+from engine.networks import unet
 from engine.train import kinds, launch, quantize
 from engine.train.config import Config
 from engine.train.loss import Loss
@@ -217,13 +219,30 @@ def test_a_threshold_by_sorting_is_that_of_the_partition(zeros: float) -> None:
     assert float(found) == mbu.zero_threshold(latent.numpy(), zeros)
 
 
-def test_a_network_compiles_whole() -> None:
-    """Without breaks, whatever the phase; by torch's tracer alone, which needs no compiler."""
-    step = step_of(config_of({}), static=True)
-    step._student = torch.compile(step.network, backend="aot_eager", fullgraph=True)
-    assert step.teacher is not None
-    step._teach = torch.compile(step.teacher, backend="aot_eager", fullgraph=True)
-    np.testing.assert_allclose(trained(step, 6)[0], trained(step_of(step.config, static=True), 6)[0], rtol=1e-3)
+@pytest.mark.parametrize("annealed", [1.0, torch.tensor(0.5)], ids=["bits", "annealed"])
+def test_a_network_compiles_whole(annealed: quantize.Share) -> None:
+    """Without breaks, by torch's tracer alone, which needs no compiler; layers of every kind that MBU-Net has."""
+    written: dict[str, Any] = {"planes": 1, "encoding": "sign"}
+    flat = [
+        *unet.layers(3)[:4],
+        Layer("up", "conv", ("down1.conv1",), 3, "binary", 1, 2, **written),
+        Layer("joined", "conv", ("in.conv2", "up"), 3, "masked", 3, **written),
+        Layer("head", "head", ("joined",), 1, "int16", 1),
+    ]
+    network = Network(flat)
+    network.set_zeros(0.5)
+    network.set_annealed(annealed)
+    pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    found = []
+    for forward in (network, compiled):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = forward(pixels)
+        logits.square().sum().backward()
+        found.append((logits.detach(), network.stages["in_conv2"].weight.grad))
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fused, rtol=0.02, atol=0.02)
 
 
 @CUDA
