@@ -30,12 +30,24 @@ A client that leaves is no problem: nobody reads the answer (`starlette.requests
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from starlette.responses import JSONResponse
 
 MEDIA_TYPE = "application/problem+json"
+
+
+def let_go(error: BaseException | None) -> None:
+    """Empty the frames of its traceback and of its causes', which hold what was being worked on.
+
+    A future whose exception has passed through the frame that waits for it is in a cycle with both: pixels would stay
+    until the garbage collector comes by, long after they have ceased to be counted.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class Problem(Exception):  # noqa: N818  (RFC 9457 calls it a problem)

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.timing import server_timing
 from service.logs import log
-from service.problems import BadParameter, EngineFailure, MethodNotAllowed, NotFound, Problem
+from service.problems import BadParameter, EngineFailure, MethodNotAllowed, NotFound, Problem, let_go
 from service.telemetry.metrics import Metrics
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
@@ -64,8 +64,9 @@ class AccessLog:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             pass
-        except Exception:
+        except Exception as error:
             log.exception("request failed", extra={"fields": {"request_id": request_id}})
+            let_go(error)
             if not status:
                 self._metrics.refusals.labels(EngineFailure.reason()).inc()
                 failure = EngineFailure("an internal error; the server's log tells more under this request_id")
@@ -97,6 +98,7 @@ def handlers(metrics: Metrics) -> dict[int | type[Exception], Handler]:
         if found.status == 500:
             fields = {"request_id": request.state.request_id}
             log.error("request failed", exc_info=found.__cause__ or found, extra={"fields": fields})
+        let_go(error)
         return found.response(request.scope)
 
     return {Problem: problem, HTTPException: problem, RequestValidationError: problem}

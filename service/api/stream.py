@@ -23,7 +23,7 @@ from service.api.timing import deadline_passed, milliseconds
 from service.core.params import SegmentParams
 from service.core.readiness import RETRY
 from service.core.service import Service
-from service.problems import Problem, Unavailable
+from service.problems import Problem, Unavailable, let_go
 from service.telemetry.metrics import Metrics
 
 UNSUPPORTED_DATA = 1003  # RFC 6455, 7.4.1
@@ -147,6 +147,7 @@ async def _answer(socket: WebSocket, frames: LatestFrame, service: Service, para
 
 
 def _refused(problem: Problem, socket: WebSocket, metrics: Metrics) -> dict[str, Any]:
+    let_go(problem)
     metrics.frames.labels("refused").inc()
     metrics.refusals.labels(problem.reason()).inc()
     return {"status": problem.status, "problem": problem.document(socket.scope["state"])}

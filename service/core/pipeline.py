@@ -30,7 +30,7 @@ from service.core.budget import Budget, Holding
 from service.core.params import SegmentParams
 from service.core.queue import InferenceResult, Queue
 from service.core.threads import SMALL_BYTES, CodecThreads
-from service.problems import DeadlinePassed, Problem, QueueFull, Unavailable
+from service.problems import DeadlinePassed, Problem, QueueFull, Unavailable, let_go
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import Traces
@@ -171,6 +171,7 @@ class Pipeline:
         try:
             return await self._in_lane(len(data), partial(self._decode, data, params, self._clock(), held))
         except Problem as problem:
+            let_go(problem)
             return problem
 
     async def _encode(
@@ -186,8 +187,8 @@ class Pipeline:
         encoder = params.encoder
         seconds = {"decode": decoded.seconds}
 
-        def encode() -> list[bytes]:
-            result, started = inferring.result(), self._clock()
+        def encode(inferred: Future[InferenceResult]) -> list[bytes]:
+            result, started = inferred.result(), self._clock()
             drawn = Result(params.engine.model, decoded.image, result.mask, result.logits, params.objects)
             pieces = []
             with held:
@@ -223,6 +224,7 @@ async def _or_problem(encoding: Problem | Coroutine[Any, Any, SegmentResponse]) 
     except (QueueFull, Unavailable):  # the queue's answer to all of them
         raise
     except Problem as problem:
+        let_go(problem)
         return problem
 
 

@@ -7,10 +7,12 @@ import contextlib
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -37,36 +39,48 @@ class CodecThreads:
         """The same, for a coroutine that waits for it."""
         return await asyncio.wrap_future(self.submit(work, size))
 
-    def after(self, first: Future[Any], work: Callable[[], T], size: float, in_place: Callable[[], bool]) -> Future[T]:
-        """The result of `work`, begun once `first` is done, well or not: without a detour over the event loop.
+    def after(
+        self, first: Future[S], work: Callable[[Future[S]], T], size: float, in_place: Callable[[], bool]
+    ) -> Future[T]:
+        """The result of `work(first)`, begun once `first` is done, well or not: without a detour over the event loop.
 
         It is done in a pool, or where `in_place` then says so, in the very thread that has finished `first`; but
         never in the calling thread, which is the loop's. Cancelling it cancels `first`.
+
+        Futures keep their callbacks, and exceptions the frames that they have passed through. What leads from there
+        back to a future is let go when it has been used, else all that `work` knows waits for the garbage collector.
         """
         last: Future[T] = Future()
+        todo = [(work, last)]
         caller = threading.get_ident()
+        waiting = weakref.ref(first)
 
-        def finish() -> None:
-            if last.set_running_or_notify_cancel():
-                try:
-                    last.set_result(work())
-                except BaseException as error:
-                    last.set_exception(error)
+        def begin(done: Future[S]) -> None:
+            def finish() -> None:
+                _finish(done, *todo.pop())
 
-        def begin(_: Future[Any]) -> None:
             if threading.get_ident() != caller and in_place():
                 finish()
             else:
                 self.submit(finish, size)
 
         first.add_done_callback(begin)
-        last.add_done_callback(lambda _: first.cancel())
+        last.add_done_callback(lambda _: (done := waiting()) and done.cancel())
         return last
 
     def stop(self, wait: bool = False) -> None:
         """Take nothing more."""
         for pool in (self._small, self._large):
             pool.shutdown(wait=wait)
+
+
+def _finish(first: Future[S], work: Callable[[Future[S]], T], last: Future[T]) -> None:
+    if last.set_running_or_notify_cancel():
+        try:
+            last.set_result(work(first))
+        except BaseException as error:
+            last.set_exception(error)
+    del first, work, last
 
 
 def _yield_to_engine() -> None:

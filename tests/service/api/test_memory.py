@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
+import time
+import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -13,11 +17,15 @@ from fastapi import FastAPI
 from PIL import Image
 from websockets.frames import Frame, Opcode
 
+from engine.images import Decoded
 from service import problems
 from service.api.memory import AT_ONCE
 from service.app import create_app
+from service.codec import decode, polygons
+from service.codec.pixels import Pixels
 from service.settings import Settings
 from tests.pictures import file_of, photo
+from tests.service.api.test_stream import head, streaming
 from tests.service.api.test_websocket_limits import HANDSHAKE
 from tests.service.fakes import PATIENCE, FakeEngine, serving
 from tests.service.test_app import PNG, assert_lives_on, assert_problem, connection
@@ -142,3 +150,49 @@ def test_a_batch_in_pieces_is_one_document(client: httpx.Client, path: str) -> N
     document = json.loads(client.post(path, files=files).content)
     assert document["model"] == "fake"
     assert [item["status"] for item in document["items"]] == [200, 400, 200]
+
+
+@pytest.mark.parametrize(("wanted", "status"), [("png", 200), ("polygons", problems.TooIntricate.status)])
+@pytest.mark.parametrize("path", ["/segment", "/segment/batch", "/stream"])
+def test_pixels_do_not_wait_for_the_garbage_collector(
+    path: str, wanted: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels: list[weakref.ref[Pixels]] = []
+    true_decode = decode.decode
+
+    def noted(*arguments: Any) -> Decoded:
+        decoded = true_decode(*arguments)
+        pixels.append(weakref.ref(decoded.pixels))
+        return decoded
+
+    monkeypatch.setattr(decode, "decode", noted)
+    monkeypatch.setattr(polygons, "MAX_CORNERS", 3)
+    with serving(create_app(FakeEngine(batches=Forgetful()), Settings())) as client, without_collector():
+        assert asked(client, path, f"format={wanted}") == status
+        patience = time.monotonic() + PATIENCE
+        while pixels[0]() is not None:  # until the thread of the engine has looked away, too
+            assert time.monotonic() < patience
+            client.get("/healthz")
+
+
+def asked(client: httpx.Client, path: str, query: str) -> int:
+    """The status that an image gets."""
+    image = file_of(photo())
+    if path == "/stream":
+        with streaming(client, f"?{query}") as socket:
+            socket.send(image)
+            return int(head(socket)["status"])
+    if path == "/segment":
+        return client.post(f"{path}?{query}", content=image, headers=PNG).status_code
+    answer = client.post(f"{path}?{query}", files={"image": image})
+    return int(answer.json()["items"][0]["status"])
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
