@@ -84,7 +84,7 @@ def application(service: Service, traces: Traces | None = None) -> FastAPI:
         app.add_middleware(tracing.Tracing, traces=traces)
     app.add_middleware(root_path.RootPath, root_path=settings.root_path)
     # one by one: of a router within another, traces and metrics would see a part of its path only
-    parts = (segment.router, models.router, operation.router, pages.router, stream.router, v2.router, v2.raw)
+    parts = (segment.router, v2.raw, models.router, operation.router, pages.router, stream.router, v2.router)
     for router in parts:
         app.include_router(router)
     openapi.list_problems(app)

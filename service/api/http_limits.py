@@ -51,6 +51,12 @@ class BoundedHttp(HttpToolsProtocol):
             raise ValueError  # the parser's error, which is answered below
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        if not self.cycle.body:
+            # to nothing of this type a piece is added without a copy of it
+            self.cycle.body = b""  # type: ignore[assignment]
+        super().on_body(body)
+
     def send_400_response(self, msg: str) -> None:
         refusal = self._refusal()
         if refusal:

@@ -37,7 +37,7 @@ def held_by(connection: HTTPConnection) -> Holding:
 class PiecesResponse(Response):
     """A body in pieces, each sent when the client has taken what was sent before, and no sooner done than all is."""
 
-    def __init__(self, pieces: Sequence[bytes], media_type: str, headers: dict[str, str]) -> None:
+    def __init__(self, pieces: Sequence[bytes | memoryview], media_type: str, headers: dict[str, str]) -> None:
         self._pieces = pieces
         super().__init__(None, 200, headers | {"Content-Length": str(sum(map(len, pieces)))}, media_type)
 

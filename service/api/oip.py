@@ -22,6 +22,7 @@ OUTPUTS = {MASK: "UINT8", LABELS: "UINT16"}
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 MAX_JSON = 1 << 20  # bytes; more would keep all others waiting while it is read
+TEXT_COST = 64  # bytes of a tensor that are copied while one of JSON is read
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
 NUMBERS = 1 << 14  # that become text at a time
 COUNT = {"type": "integer", "minimum": 1}
@@ -80,8 +81,8 @@ class InferRequest:
     outputs: dict[str, bool]
 
 
-def read(body: bytes, header_length: str | None) -> InferRequest:
-    """The request in `body`; raises BadTensor, which says what is wrong, and BadParameter for an unknown parameter."""
+def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
+    """The JSON of a request, and the bytes of tensors behind it; raises BadTensor."""
     length = len(body)
     if header_length is not None:
         if not header_length.isdecimal() or int(header_length) > len(body):
@@ -92,7 +93,12 @@ def read(body: bytes, header_length: str | None) -> InferRequest:
             f"the JSON of a request may have {MAX_JSON} bytes: send the tensor as bytes behind it (the binary tensor "
             f"extension: binary_data_size, and {LENGTH_HEADER})"
         )
-    document = _json(body[:length])
+    return body[:length], memoryview(body)[length:]
+
+
+def read(head: bytes, tensor: memoryview) -> InferRequest:
+    """The request whose JSON and bytes these are; raises BadTensor, which says what is wrong, and BadParameter."""
+    document = _json(head)
     tensors = _tensors(document, "inputs")
     if list(tensors) != [INPUT]:
         raise BadTensor(f"'inputs' must hold exactly one tensor, called {INPUT!r}")
@@ -101,7 +107,7 @@ def read(body: bytes, header_length: str | None) -> InferRequest:
     return InferRequest(
         identity if isinstance(identity, str) else None,
         parameters,
-        _images(tensors[INPUT], body[length:]),
+        _images(tensors[INPUT], tensor),
         _outputs(document, bool(parameters.get("binary_data_output", False))),
     )
 
@@ -116,24 +122,27 @@ def load_parameters(body: bytes) -> Any:
 
 def write(
     request: InferRequest, model: str, outputs: Mapping[str, Sequence[Plane]]
-) -> tuple[list[bytes], dict[str, str]]:
+) -> tuple[Sequence[bytes | memoryview], dict[str, str]]:
     """Body, in pieces, and headers of the answer with `outputs`: of each [h, w] for every image, all of one size."""
     document = {"model_name": model, "model_version": "1"} | ({} if request.id is None else {"id": request.id})
-    head, rest = [f'{json.dumps(document)[:-1]}, "outputs": ['.encode()], []
+    head: list[bytes] = []
+    text = f'{json.dumps(document)[:-1]}, "outputs": ['
+    rest: list[memoryview] = []
     for number, (name, planes) in enumerate(outputs.items()):
         tensor: dict[str, Any] = {"name": name, "datatype": OUTPUTS[name], "shape": [len(planes), *planes[0].shape]}
-        head += [b", "] if number else []
+        text += ", " if number else ""
         if request.outputs[name]:
             tensor["parameters"] = {"binary_data_size": sum(plane.nbytes for plane in planes)}
-            head += [json.dumps(tensor).encode()]
-            rest += [plane.tobytes() for plane in planes]
+            text += json.dumps(tensor)
+            rest += [plane.ravel().data.cast("B") for plane in planes]
         else:
-            head += [f'{json.dumps(tensor)[:-1]}, "data": ['.encode(), *_numbers(planes), b"]}"]
-    head += [b"]}"]
+            head += [f'{text}{json.dumps(tensor)[:-1]}, "data": ['.encode(), *_numbers(planes)]
+            text = "]}"
+    head += [f"{text}]}}".encode()]
     if not rest:
         return head, {"Content-Type": "application/json"}
     headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(sum(map(len, head)))}
-    return head + rest, headers
+    return [*head, *rest], headers
 
 
 def _numbers(planes: Sequence[Plane]) -> Iterator[bytes]:
@@ -186,7 +195,7 @@ def _parameters(parent: dict[str, Any], known: Collection[str]) -> dict[str, Any
     return value
 
 
-def _images(tensor: dict[str, Any], rest: bytes) -> NDArray[np.uint8]:
+def _images(tensor: dict[str, Any], rest: memoryview) -> NDArray[np.uint8]:
     if tensor.get("datatype") != "UINT8":
         raise BadTensor(f"{INPUT!r} must be of datatype UINT8")
     shape = tensor.get("shape")

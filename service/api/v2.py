@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from service.core import cost, params
 from service.core.engine import Engine
 from service.core.params import SegmentParams
 from service.core.service import Service
+from service.core.threads import BRIEF_BYTES
 from service.problems import BadParameter, BadTensor, MethodNotAllowed, NotFound, TooManyImages
 
 VERSION = "1"
@@ -164,28 +165,32 @@ async def infer(request: Request) -> Response:
     service = await running_service(request)
     engine = known(service=service, **request.path_params)
     await service.lifecycle.require_room()
+    memory = held_by(request)
     body = await upload.body(request, service)
-    length, memory = request.headers.get(oip.LENGTH_HEADER), held_by(request)
+    head, tensor = oip.split(body, request.headers.get(oip.LENGTH_HEADER))
 
     def read() -> tuple[InferRequest, SegmentParams, list[Pixels]]:
-        asked = oip.read(body, length)
+        asked = oip.read(head, tensor)
         _require_size(asked, engine, service)
         wanted = _params(asked, engine, service)
         images = (_channel(image, wanted.selection) for image in asked.images)
         return asked, wanted, service.pipeline.place(images, memory)
 
-    asked, wanted, images = await service.threads.run(read, len(body))
+    brief = oip.TEXT_COST * len(head) + len(tensor) <= BRIEF_BYTES
+    asked, wanted, images = await service.threads.run(read, len(body), in_place=brief)
     results = await in_time(request, service.pipeline.infer(images, wanted, memory), wanted.timeout_s)
     request.state.log |= {"model": engine.model.name, "images": len(results), "bytes": len(body)}
-    memory.grow(_answer_bytes(asked) * sum(result.mask.size for result in results))
+    answer_bytes = _answer_bytes(asked) * sum(result.mask.size for result in results)
+    memory.grow(answer_bytes)
 
-    def write() -> tuple[list[bytes], dict[str, str]]:
+    def write() -> tuple[Sequence[bytes | memoryview], dict[str, str]]:
         masks = [result.mask for result in results]
         outputs = {name: [_OUTPUT[name](mask, wanted) for mask in masks] for name in asked.outputs}
         return oip.write(asked, engine.model.name, outputs)
 
     size = sum(cost.run_bytes(wanted, result.mask.shape) for result in results)
-    pieces, headers = await service.threads.run(write, size)
+    brief = wanted.encoder.brief and all(asked.outputs.values()) and answer_bytes <= BRIEF_BYTES
+    pieces, headers = await service.threads.run(write, size, in_place=brief)
     last = results[-1]
     timing = {"Server-Timing": server_timing(milliseconds({"queue": last.queue_s, "engine": last.engine_s}))}
     return PiecesResponse(pieces, headers.pop("Content-Type"), headers | timing | joules_header(service))

@@ -19,6 +19,9 @@ T = TypeVar("T")
 SMALL_BYTES = 2**25
 """Work on no more bytes of memory than these is small."""
 
+BRIEF_BYTES = 2**20
+"""To copy no more bytes than these takes no longer than to have a thread do it."""
+
 
 class CodecThreads:
     """Two pools of `count` threads each, by default one a core: small work never waits for large.
@@ -35,8 +38,10 @@ class CodecThreads:
         """The result of `work`, done in a pool."""
         return (self._small if size <= SMALL_BYTES else self._large).submit(work)
 
-    async def run(self, work: Callable[[], T], size: float = math.inf) -> T:
-        """The same, for a coroutine that waits for it."""
+    async def run(self, work: Callable[[], T], size: float = math.inf, in_place: bool = False) -> T:
+        """The same, for a coroutine that waits for it; in its own thread where it is to be done `in_place`."""
+        if in_place:
+            return work()
         return await asyncio.wrap_future(self.submit(work, size))
 
     def after(

@@ -304,9 +304,10 @@ def test_an_engine_failure_is_a_500_with_an_error() -> None:
 def test_json_is_bounded_and_bytes_are_not() -> None:
     """Whoever reads JSON reads it in one go, and nobody else is served meanwhile."""
     head = json.dumps(infer_body(shape=[1, 700, 700, 3], parameters={"binary_data_size": 1_470_000}))
-    assert oip.read(head.encode() + bytes(1_470_000), str(len(head))).images.shape == (1, 700, 700, 3)
+    body = head.encode() + bytes(1_470_000)
+    assert oip.read(*oip.split(body, str(len(head)))).images.shape == (1, 700, 700, 3)
     with pytest.raises(BadTensor, match="binary_data_size"):
-        oip.read(b'{"inputs":[' + b" " * oip.MAX_JSON + b"]}", None)
+        oip.split(b'{"inputs":[' + b" " * oip.MAX_JSON + b"]}", None)
 
 
 def test_a_large_answer_as_json_is_whole(client: httpx.Client) -> None:
