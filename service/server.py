@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import pkgutil
 import queue
 import signal
 import socket
@@ -21,21 +22,24 @@ from service.core import allocator
 from service.settings import LAST_SHARE, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from service.core.engine import Engine
 
 
 Hangups = queue.SimpleQueue[bool]
 """True for every SIGHUP, False for the end. Its `put` may be called by a handler of signals, even within itself."""
 
+LOAD = "service.core.engine:load_all"
 RELOAD_S = 1.0  # seconds that the end waits for a reload
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, load: str = LOAD) -> int:
     """Serve until SIGTERM or Ctrl-C; returns 0.
 
-    Raises OSError when the address is taken or the certificate cannot be read, and EngineError for the model. The
-    socket listens before anything heavy is imported, so early clients wait instead of being refused. SIGHUP loads the
-    model files anew.
+    `load`, "module:function", gives the engines for settings. Raises OSError when the address is taken or the
+    certificate cannot be read, and EngineError for the model. The socket listens before anything heavy is imported, so
+    early clients wait instead of being refused. SIGHUP loads the model files anew.
     """
     hangups: Hangups = queue.SimpleQueue()
     signal.signal(signal.SIGHUP, lambda *_: hangups.put(True))
@@ -48,18 +52,23 @@ def serve(settings: Settings) -> int:
         import uvicorn
 
         from service.app import create_app
-        from service.core.engine import load_all
         from service.telemetry import traces
 
-        engines = load_all(settings)
+        get = partial(pkgutil.resolve_name(load), settings)
+        engines: Sequence[Engine] = get()
         logs.configure()
-        app = create_app(engines, settings, load=lambda: load_all(settings), traces=traces.from_environment())
-        gc.collect()
-        gc.freeze()  # what is there now stays: looking through it again and again would hold everybody up
+        app = create_app(engines, settings, load=get, traces=traces.from_environment())
+        settle()
         print(greeting(described(engines[0]), listener, bool(settings.tls_certificate)), flush=True)
         with reloading(hangups, app.state.service.models.reload):
             uvicorn.Server(uvicorn.Config(app, **options(settings))).run([listener])
     return 0
+
+
+def settle() -> None:
+    """All is loaded and stays: to look through it again and again would hold everybody up."""
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager

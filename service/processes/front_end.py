@@ -94,6 +94,7 @@ def run(child: Child) -> int:
     serving = uvicorn.Server(config)
     threading.Thread(target=_obey, args=(child.line, client, serving), name="supervisor", daemon=True).start()
     client.connected.wait()  # until there is a model, clients wait in the queue of the port
+    server.settle()
     serving.run([socket.socket(fileno=child.descriptors[0])])
     return 0
 

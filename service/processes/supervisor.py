@@ -23,10 +23,9 @@ from service.processes import child, messages
 from service.processes.child import CANNOT_START, Orders
 from service.processes.messages import Lost
 from service.processes.table import ENGINE, FRONT_ENDS, SUPERVISOR, Table, name
-from service.server import greeting, listen, occupy_standard_streams, require_certificate
+from service.server import LOAD, greeting, listen, occupy_standard_streams, require_certificate
 from service.settings import LAST_SHARE, Settings
 
-LOAD = "service.core.engine:load_all"
 SHARED = Path("/dev/shm")
 ABANDONED_S = 60.0  # after which a folder that nobody has locked has nobody
 PAUSE_S = 1.0  # at least, between two starts of a process

@@ -17,8 +17,7 @@ from PIL import Image
 
 from engine import format
 from engine.runtime import Engine, Job, Turns
-from service import logs, server
-from service.app import create_app
+from service import server
 from service.codec.pixels import Mask, Pixels
 from service.processes import supervisor
 from service.settings import Settings
@@ -71,20 +70,18 @@ def idle(settings: Settings) -> list[Nothing]:
 
 def nothing(model: str, port: int, workers: int) -> None:
     """Our service round an engine that does nothing."""
-    settings = Settings(port=port, model=model, workers=str(workers))
-    if workers > 1:
-        supervisor.serve(settings, "tests.bench.servers:idle")
-        return
-    logs.configure()
-    with server.listen(settings) as listener:
-        app = create_app(idle(settings), settings)
-        uvicorn.Server(uvicorn.Config(app, **server.options(settings))).run([listener])
+    serve(model, port, workers, "tests.bench.servers:idle")
 
 
 def mbunet(model: str, port: int, workers: int) -> None:
     """Our service as `mbunet serve` starts it."""
+    serve(model, port, workers, server.LOAD)
+
+
+def serve(model: str, port: int, workers: int, load: str) -> None:
+    """The same, with engines of `load`."""
     settings = Settings(port=port, model=model, workers=str(workers))
-    (supervisor if workers > 1 else server).serve(settings)
+    (supervisor if workers > 1 else server).serve(settings, load)
 
 
 def fastapi(model: str, port: int, _: int) -> None:
