@@ -48,10 +48,11 @@ class QueueEntry:
 
     def __post_init__(self) -> None:
         model = self.params.engine.model
-        self.pixels = cost.pixels(model, self.image.shape)
-        self.largest = max(self.pixels, self.image.shape[0] * self.image.shape[1])
+        height, width = self.image.shape[:2]
+        shape = cost.shape(model, height, width)
+        self.pixels = math.prod(shape)
+        self.largest = max(self.pixels, height * width)
         """Pixels of what is computed, or of what is made fit for it."""
-        shape = cost.shape(model, *self.image.shape[:2])
         self.group = (id(self.params.engine), self.params.encoder.wants_logits, *shape)
         """What may share a batch: engine, kind of answer, the shape that is computed."""
 
@@ -135,7 +136,8 @@ class Load(NamedTuple):
 class Batcher:
     """`submit` from any thread, get a future; `start` and `close` bracket the worker thread.
 
-    `observe` is called with the images and the seconds of every batch, `turned` when a turn begins and has ended.
+    `observe` is called with the images and the seconds of every batch, `began` with the time when a turn has begun, and
+    `turned` when it has ended.
     """
 
     def __init__(
@@ -143,12 +145,14 @@ class Batcher:
         limits: QueueLimits,
         clock: Callable[[], float] = time.monotonic,
         observe: Callable[[int, float], None] = lambda images, seconds: None,
+        began: Callable[[float], None] = lambda time: None,
         turned: Callable[[], None] = lambda: None,
     ) -> None:
         self.finished = 0  # images that engines have run
         self._limits = limits
         self._clock = clock
         self._observe = observe
+        self._began = began
         self._turned = turned
         self._waiting: dict[Kind, deque[QueueEntry]] = {kind: deque() for kind in KINDS}
         self._begun: dict[Kind, Batch] = {}  # with turns still to run
@@ -160,7 +164,8 @@ class Batcher:
         self._turn_since: float | None = None
         self._closing = False
         self._ended = False  # the worker, before its time
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)  # a hung engine must not keep us
 
     def start(self) -> None:
@@ -172,7 +177,7 @@ class Batcher:
 
         Where that takes more than `timeout_s`, what still waits is refused too, and a run that hangs is left: False.
         """
-        with self._changed:
+        with self._lock:
             self._closing = True
             self._changed.notify_all()
         self._worker.join(timeout_s)
@@ -210,22 +215,24 @@ class Batcher:
 
     def require_room(self, images: int = 1) -> None:
         """Raise QueueFull or Unavailable unless so many may come in, those apart who were told to come now."""
-        with self._changed:
+        with self._lock:
             self._require_open()
             self._drop_cancelled()
-            if not self._appointments.admit(self._clock(), self.waiting, images, self._queue_s):
+            _, queue_s = self._drain_and_queue_s()
+            if not self._appointments.admit(self._clock(), self.waiting, images, queue_s):
                 self._refuse(images)
 
     @property
     def load(self) -> Load:
         """How things stand."""
-        with self._changed:
-            room = 0 if self._appointments.any else self._limits.queue_images - self.waiting
-            return Load(self.waiting, room, self._turn_since or 0.0, self._drain_s, self._queue_s)
+        with self._lock:
+            waiting = self.waiting
+            room = 0 if self._appointments.any else self._limits.queue_images - waiting
+            return Load(waiting, room, self._turn_since or 0.0, *self._drain_and_queue_s())
 
     def after_s(self) -> int:
         """Seconds after which one who is refused for other reasons should come again, as if the queue were full."""
-        with self._changed:
+        with self._lock:
             return self._appoint(1)
 
     def submit(self, image: Pixels, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
@@ -238,10 +245,11 @@ class Batcher:
         """Queue all of `images`, or none and raise QueueFull or Unavailable."""
         now = self._clock()
         entries = [QueueEntry(image, params, deadline, now) for image in images]
-        with self._changed:
+        with self._lock:
             self._require_open()
-            self._drop_cancelled()
-            if self.waiting + len(entries) > self._limits.queue_images:
+            if not self._fit_in(len(entries)):
+                self._drop_cancelled()
+            if not self._fit_in(len(entries)):
                 self._refuse(len(entries))
             for entry in entries:
                 kind = Kind(params.low_priority, entry.largest > self._limits.batch_pixels)
@@ -263,12 +271,15 @@ class Batcher:
         """Seconds until the next turn should begin: 0 for now, infinite while there is nothing to do."""
         if self._begun:
             return 0.0
-        if not self.waiting:
+        if not any(self._waiting.values()):
             return math.inf
         if self._closing or not self._limits.max_delay_s or self._is_batch_full():
             return 0.0
         oldest = min(entries[0].queued for entries in self._waiting.values() if entries)
         return max(0.0, oldest + self._limits.max_delay_s - self._clock())
+
+    def _fit_in(self, images: int) -> bool:
+        return self.waiting + images <= self._limits.queue_images
 
     def _is_busy(self, kind: Kind) -> bool:
         return bool(self._waiting[kind]) or kind in self._begun
@@ -304,7 +315,7 @@ class Batcher:
 
     def _wait(self) -> bool:
         """Until there is something to do; False when closing and all is done."""
-        with self._changed:
+        with self._lock:
             while (due := self.seconds_until_due()) > 0:
                 if self._closing:
                     return False
@@ -313,7 +324,7 @@ class Batcher:
 
     def _next(self) -> Batch | None:
         """What has the next turn; the late get their problem, the cancelled go."""
-        with self._changed:
+        with self._lock:
             unwanted = self._remove_unwanted(self._clock())
             batch = self._running = self._take()
         for entry in unwanted:  # whose callbacks may want a lock of their own
@@ -348,7 +359,7 @@ class Batcher:
     def _run(self, batch: Batch) -> None:
         """Run one turn, and answer the entries if it was the last."""
         started = self._turn_since = self._clock()
-        self._turned()
+        self._began(started)
         try:
             batch.job = batch.job or batch.start()
             pixels, done = batch.job.advance(), batch.job.done
@@ -359,7 +370,7 @@ class Batcher:
             self._failed(batch, error)
         seconds = self._clock() - started
         batch.seconds += seconds
-        with self._changed:
+        with self._lock:
             self._turn_since = self._running = None
             self._shares.charge(batch.kind, pixels or self._worth(seconds))
             if pixels:
@@ -402,11 +413,7 @@ class Batcher:
         )
 
     def _appoint(self, images: int) -> int:
-        return self._appointments.make(self._clock(), images, self._drain_s, self._queue_s)
-
-    @property
-    def _waiting_pixels(self) -> int:
-        return sum(entry.pixels for entries in self._waiting.values() for entry in entries)
+        return self._appointments.make(self._clock(), images, *self._drain_and_queue_s())
 
     @property
     def _pixel_s(self) -> float:
@@ -417,16 +424,12 @@ class Batcher:
         """Pixels that an engine computes in that time."""
         return round(seconds / self._pixel_s) if self._pixel_s else 0
 
-    @property
-    def _drain_s(self) -> float:
-        """Seconds that all takes that is there."""
-        begun = sum(batch.pixels for batch in [*self._begun.values(), self._running] if batch)
-        return (self._waiting_pixels + begun) * self._pixel_s
-
-    @property
-    def _queue_s(self) -> float:
-        """Seconds that a full queue of such images as wait now takes."""
-        return self._limits.queue_images * self._waiting_pixels / max(self.waiting, 1) * self._pixel_s
+    def _drain_and_queue_s(self) -> tuple[float, float]:
+        """Seconds that all takes that is there, and a full queue of such images as wait now."""
+        waiting = [entry.pixels for entries in self._waiting.values() for entry in entries]
+        begun = [batch.pixels for batch in (*self._begun.values(), self._running) if batch]
+        mean, pixel_s = sum(waiting) / max(len(waiting), 1), self._pixel_s
+        return sum(waiting + begun) * pixel_s, self._limits.queue_images * mean * pixel_s
 
     def _drop_cancelled(self) -> None:
         for entries in self._waiting.values():
@@ -434,7 +437,7 @@ class Batcher:
                 entries.remove(entry)
 
     def _refuse_waiting(self, reason: str) -> None:
-        with self._changed:
+        with self._lock:
             left = [entry for entries in self._waiting.values() for entry in entries]
             left += [entry for batch in self._begun.values() for entry in batch.entries]
             for entries in self._waiting.values():

@@ -37,13 +37,14 @@ def assemble(
     load: Callable[[], Sequence[Engine]] | None = None,
     ended: Callable[[], None] = lambda: None,
     changed: Callable[[Sequence[Engine]], None] = lambda engines: None,
+    began: Callable[[float], None] = lambda time: None,
     turned: Callable[[], None] = lambda: None,
 ) -> Resident:
     """Not yet started. `load` gives the engines anew, `changed` is then called with them; `ended` is called when the
-    queue has, `turned` as by `Batcher`.
+    queue has, `began` and `turned` as by `Batcher`.
     """
     models = ModelRegistry(engines, metrics, load, changed)
-    batcher = Batcher(QueueLimits.of(settings), clock, metrics.observe_batch, turned)
+    batcher = Batcher(QueueLimits.of(settings), clock, metrics.observe_batch, began, turned)
     monitor = _monitor(models.default, settings, metrics, batcher)
     metrics.show_models(lambda: [_info(engine) for engine in models.engines])
     return Resident(models, batcher, Lifecycle(models, batcher, settings, monitor, ended), monitor)

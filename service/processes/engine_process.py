@@ -15,7 +15,7 @@ from service.core import resident
 from service.processes import messages
 from service.processes.child import CANNOT_START, LINE, RELOAD, WHAT, Child
 from service.processes.host import Host
-from service.server import Hangups, described, reloading
+from service.server import Hangups, described, reloading, settle
 from service.telemetry.metrics import Metrics, count_in
 
 if TYPE_CHECKING:
@@ -40,12 +40,15 @@ def run(child: Child) -> int:
         print(f"mbunet: {error}", file=sys.stderr)
         return CANNOT_START
     host = Host(metrics.gauges_text)
-    its = resident.assemble(engines, settings, metrics, load=load, changed=host.changed, turned=host.publish)
+    its = resident.assemble(
+        engines, settings, metrics, load=load, changed=host.changed, began=host.began, turned=host.publish
+    )
     host.open(its)
     if orders.greeting:
         print(orders.greeting.replace(WHAT, described(engines[0])), flush=True)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on others depend on it
     its.lifecycle.start()
+    settle()
     hangups: Hangups = queue.SimpleQueue()
     with reloading(hangups, its.models.reload):
         while True:

@@ -6,13 +6,15 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from functools import partial
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from service.codec.encoders import ENCODERS
+from service.codec.pixels import Logits, Mask
 from service.core.engine import Engine
 from service.core.params import SegmentParams
 from service.core.queue import InferenceResult
@@ -24,6 +26,7 @@ from service.processes.board import STATES, Board
 from service.processes.catalog import Catalog
 from service.processes.messages import Lost, Placed
 
+SAMPLES = {1: np.uint8, 2: np.uint16}  # by their bytes
 MASKS, LOGITS = ENCODERS["png"], ENCODERS["probability"]  # one that wants no logits, and one that does
 
 
@@ -71,6 +74,11 @@ class Host:
             self._catalog = Catalog(engines)
             for front_end in self._front_ends:
                 front_end.show(self._catalog)
+
+    def began(self, time: float) -> None:
+        """Write on the board that a turn of an engine has begun."""
+        notice = self.board.notice
+        notice.turn_since, notice.waiting = time, self.resident.batcher.waiting
 
     def publish(self) -> None:
         """Write the board anew."""
@@ -131,7 +139,7 @@ class FrontEnd(threading.Thread):
         params = SegmentParams(engine, threshold, LOGITS if wants_logits else MASKS, low_priority=low_priority)
         images = [self._pixels(image) for image in placed]
         classes = len(engine.model.classes) if wants_logits else 0
-        results = [self._part(image.result, image.result_bytes(classes)) for image in placed]
+        results = [self._result(image, classes) for image in placed]
         try:
             futures = batcher.submit_all(images, params, deadline)
         except Problem as refused:
@@ -141,33 +149,36 @@ class FrontEnd(threading.Thread):
         self._host.board.notice.waiting = batcher.waiting
         for image, result, future in zip(placed, results, futures, strict=True):
             self._asked[image.ticket] = future
-            future.add_done_callback(partial(self._answer, image, result))
+            future.add_done_callback(partial(self._answer, image.ticket, *result))
 
     def _pixels(self, image: Placed) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        size = image.height * image.width * 3 * image.sample_bytes
-        dtype = {1: np.uint8, 2: np.uint16}[image.sample_bytes]
-        return self._part(image.pixels, size).view(dtype).reshape(image.height, image.width, 3)
+        return self._array(image.pixels, (image.height, image.width, 3), SAMPLES[image.sample_bytes])
 
-    def _part(self, offset: int, size: int) -> NDArray[np.uint8]:
-        if offset + size > len(self._arena):
-            raise ValueError(f"{size} bytes at {offset} of an arena of {len(self._arena)}")
-        return self._arena[offset : offset + size]
+    def _result(self, image: Placed, classes: int) -> tuple[Mask, Logits]:
+        """Where its mask is wanted, and its logits of so many classes."""
+        size = (image.height, image.width)
+        logits_at = image.result + image.logits_at if classes else 0
+        return self._array(image.result, size), self._array(logits_at, (*size, classes), np.int32)
 
-    def _answer(self, image: Placed, place: NDArray[np.uint8], future: Future[InferenceResult]) -> None:
+    def _array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+        """What lies there in the arena; raises TypeError where it has not so many bytes."""
+        return np.ndarray(shape, dtype, self._arena, offset)
+
+    def _answer(self, ticket: int, mask: Mask, logits: Logits, future: Future[InferenceResult]) -> None:
         """The last word on one image: from the engine's thread, or from whoever has cancelled it."""
-        del self._asked[image.ticket]
-        if future.cancelled():
-            self._say(messages.TICKET.pack(messages.GONE, image.ticket))
+        del self._asked[ticket]
+        try:
+            result = future.result()
+        except CancelledError:
+            self._say(messages.TICKET.pack(messages.GONE, ticket))
             return
-        error = future.exception()
-        if error is not None:
-            self._say(messages.problem(image.ticket, _problem(error)))
+        except BaseException as error:
+            self._say(messages.problem(ticket, _problem(error)))
             return
-        result = future.result()
-        np.copyto(place[: result.mask.size].reshape(result.mask.shape), result.mask)
+        mask[...] = result.mask
         if result.logits is not None:
-            np.copyto(place[image.logits_at :].view(np.int32).reshape(result.logits.shape), result.logits)
-        self._say(messages.TIMES.pack(messages.DONE, image.ticket, result.queue_s, result.engine_s))
+            logits[...] = result.logits
+        self._say(messages.TIMES.pack(messages.DONE, ticket, result.queue_s, result.engine_s))
 
     def _cancel(self, packet: bytes) -> None:
         future = self._asked.get(messages.TICKET.unpack(packet)[1])

@@ -79,7 +79,7 @@ def two_of(engine: FakeEngine) -> Two:
     metrics = Metrics()
     host = Host(metrics.gauges_text)
     its = resident.assemble(
-        [engine], SETTINGS, metrics, load=lambda: [engine], changed=host.changed, turned=host.publish
+        [engine], SETTINGS, metrics, load=lambda: [engine], changed=host.changed, began=host.began, turned=host.publish
     )
     host.open(its)
     models = Models([])
