@@ -3,7 +3,8 @@
 Every contender is a process of its own with the same model and the same threads, measured in turn by one process that
 sends ready-made requests over raw sockets. Only answers with status 200 count. Printed:
 
-* one client: median request, median of the engine's own time (Server-Timing), and what is between them;
+* one client: median request, median of the engine's own time (Server-Timing), and what is between them, with what is
+  published of Triton beside it;
 * closed loop of 16 clients: images per second, p50/p95/p99, how busy the machine's cores were;
 * CPU milliseconds per image with an engine that does nothing: all that is not engine, in one process and in several,
   by process; and the rate that follows from them for more cores (`Cost.rate`). `--nothing` prints these alone;
@@ -45,6 +46,10 @@ CLIENTS = 16
 PATIENCE = 10  # seconds in which a contender may end by itself
 SIZES = (256, 384, 512, 640)
 HEADING = f"{'':<12}{'one client':>12}{'engine':>9}{'between':>9}{'16 clients':>13}" + "     p50     p95     p99   busy"
+TRITON = f"""\
+{"triton *":<12}{0.708:>9.2f} ms{0.257:>9.2f}{0.451:>9.2f}
+* not measured here: what NVIDIA publishes in the quick start of Triton's Perf Analyzer, for two tensors of 16 integers,
+  one client on the server's machine: .382 ms within the server, of which .124 are not the model's, and HTTP round it"""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -97,6 +102,7 @@ def main() -> None:
                 for rate in rates:
                     arrived = asyncio.run(opened(port, pid, sent, rate, args.seconds))
                     print(f"{'':<12}{rate:>6.0f} /s arriving: {quantiles(arrived)}{failures(arrived)}", flush=True)
+        print(TRITON)
         print(f"\nfour sizes {SIZES}, mixed: {mixed:.1%} of the rate of one size at a time")
         print_costs(path, args)
 
