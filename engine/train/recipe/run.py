@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from engine.train import checkpoint, export, pretrained, threads
 from engine.train.config import MINUTES, Config
-from engine.train.data import dataset, leaks
+from engine.train.data import dataset, leaks, samples
 from engine.train.pace import Clock
 from engine.train.recipe import budget, look
 from engine.train.recipe.budget import Stopwatch
@@ -59,6 +59,7 @@ class Recipe:
         self.out, self.data = Path(given["out"]), str(given["data"])
         self._say, self._clock = say, clock
         self._watch = Stopwatch(clock, gone)
+        self._load = cache(samples.load)  # every image is read once, whatever stages learn from it
         self._trainer: Trainer | None = None
         self._asked_to_stop = False
         if (self.out / "checkpoint.pt").is_file():
@@ -92,6 +93,8 @@ class Recipe:
                 self._look()
                 for stage in self._stages():
                     self._train(stage)
+                self._trainer = None
+                self._load.cache_clear()
                 self._finish(files, commands)
                 self.record.finished = True
         finally:
@@ -133,8 +136,8 @@ class Recipe:
 
     def _stages(self) -> list[Stage]:
         base = self.base
-        samples = self._speed.samples * 60 * self.minutes if self.minutes else base.samples
-        found = stages(self._kin(base), samples, base.zeros, base.learning_rate)
+        seen = self._speed.samples * 60 * self.minutes if self.minutes else base.samples
+        found = stages(self._kin(base), seen, base.zeros, base.learning_rate)
         for k, more in enumerate(self.record.added, start=2):
             name, changes = f"{FINE_TUNE}-{k}", settled(base.zeros, base.learning_rate, k)
             found.append(Stage(name, 1.0, changes | ({} if self.minutes else {"samples": int(more)})))
@@ -152,7 +155,7 @@ class Recipe:
             return
         threads.choose()
         config = self._config(stage)
-        self._trainer = trainer = Trainer(config, parts=self._parts(), clock=self._clock)
+        self._trainer = trainer = Trainer(config, load=self._load, parts=self._parts(), clock=self._clock)
         if self._asked_to_stop:
             trainer.stop()
         self._say(f"\n{stage.name}: {'on from there' if trainer.step else _what(stage, config)}")

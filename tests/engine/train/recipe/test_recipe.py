@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from PIL import Image
 
 from engine import format
 from engine.train import checkpoint, trainer
+from engine.train.data import samples
+from engine.train.data.dataset import Sample
 from engine.train.evaluate import Row
 from engine.train.metrics import Counts
 from engine.train.recipe import advice, finish
@@ -32,9 +35,18 @@ def given(folder: Path, out: Path, **more: Any) -> dict[str, Any]:
     return {"data": str(folder), "out": str(out), "width": 3, "batch": 2, "samples": 80, "device": "cpu", **more}
 
 
-def test_a_folder_becomes_a_model_and_a_page(data: Path, tmp_path: Path) -> None:
+def test_a_folder_becomes_a_model_and_a_page(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
+    loaded: Counter[str] = Counter()
+
+    def counted(sample: Sample, *how: Any) -> samples.Loaded:
+        loaded[sample.name] += 1
+        return load(sample, *how)
+
+    load = samples.load
+    monkeypatch.setattr(samples, "load", counted)
     outcome = Recipe(given(data, tmp_path / "run"), said.append).run()
+    assert set(loaded.values()) == {1}  # by both stages together
     model = format.load(outcome.files.model)
     assert (model.name, model.layers[0].channels) == ("discs", 3)
     assert model.provenance["crop"] == 64  # the images are small
