@@ -17,7 +17,7 @@ OVERHEAD = 4.0  # seconds at the end, beside what is measured: reading and writi
 PRICED = 0.02  # of the minutes, for the prices of what to try next; at most PRICED_SECONDS
 PRICED_SECONDS = 15.0
 COMPARED = 0.02  # of the minutes, at most, for a look at whether both sides of the split hold the same images
-EVALUATED = 0.1  # of the minutes, at most, go into comparing full precision on validation images
+EVALUATED = 0.02  # of the minutes, at most, for one look at the validation images: every stage has two and more
 ENGINE_SHARE = 0.5  # of full precision's evaluation: what the bits' own passes and the masks' counting take beside it
 
 
