@@ -34,8 +34,8 @@ serve: $(RUNTIME)/.installed  ## serve the shipped model on PORT (8080)
 test: $(DEV)/.installed  ## run all tests; ARGS="-k name" chooses some
 	$(DEV)/bin/python -m pytest $(ARGS)
 
-test-image: $(DEV)/.installed  ## build the images on a Debian made here and run them; needs root, debootstrap, buildah, crun
-	$(DEV)/bin/python -m pytest -m slow tests/deploy/test_image.py $(ARGS)
+test-image: $(DEV)/.installed  ## build and run the images on a Debian made here (root, debootstrap, buildah, crun); ARCH=arm64 in emulation
+	ARCH=$(ARCH) $(DEV)/bin/python -m pytest -m slow tests/deploy/test_image.py $(ARGS)
 
 test-wheel: $(DEV)/.installed  ## install the wheel by itself, without PyTorch, and serve one image with it
 	@[ -z "$$(find engine service -name '*.py' -newer $(DEV)/.strict 2>/dev/null)" ] || rm $(DEV)/.strict

@@ -20,13 +20,15 @@ from typing import Any
 
 import httpx
 
+from tests.deploy import cross
+
 ROOT = Path(__file__).parents[2]
 TOOLS = ("debootstrap", "buildah", "crun")
 BASE = "localhost/base"
 SUITE = "bookworm"
 USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FROM_THE_HOST = ("/etc/ssl/certs/ca-certificates.crt", "/usr/local/share/ca-certificates", "/etc/pip.conf")
-PATIENCE = 60  # seconds
+PATIENCE = 60 if cross.WANTED == cross.NATIVE else 600  # seconds
 
 
 def missing() -> str:
@@ -34,7 +36,7 @@ def missing() -> str:
     absent = [tool for tool in TOOLS if shutil.which(tool) is None]
     if absent:
         return f"not installed: {', '.join(absent)}"
-    return "" if os.geteuid() == 0 else "building on a base made here needs root"
+    return cross.missing(cross.WANTED) if os.geteuid() == 0 else "building on a base made here needs root"
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,19 @@ class Container:
 
 
 class Store:
-    """A storage of images in one folder, with a Debian base in it."""
+    """A storage of images in one folder, with a Debian base in it, all of the architecture that is wanted."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._base = folder / "debian"
-        _output("debootstrap", "--variant=minbase", SUITE, str(self._base))
+        self._volumes: list[str] = []
+        self.has_cuda = False
+        if cross.WANTED != cross.NATIVE:
+            cross.emulate()
+            cuda = cross.cuda(folder / "cuda")
+            self.has_cuda = bool(cuda)
+            self._volumes = cross.compilers(folder / "compilers") + cuda
+        _output("debootstrap", f"--arch={cross.WANTED}", "--variant=minbase", SUITE, str(self._base))
         for source in map(Path, FROM_THE_HOST):
             target = self._base / source.relative_to("/")
             if source.is_dir():
@@ -94,16 +103,18 @@ class Store:
             (self._base / emptied).mkdir()
         container = self._buildah("from", "scratch")
         self._buildah("copy", "--quiet", container, str(self._base), "/")
-        self._buildah("config", f"--env=PATH={USUAL_PATH}", container)  # as every published base has it
+        described = (f"--env=PATH={USUAL_PATH}", f"--arch={cross.WANTED}")  # as every published base has it
+        self._buildah("config", *described, container)
         self._buildah("commit", "--quiet", "--rm", container, BASE)
 
     def build(self, dockerfile: str, target: str, *base_arguments: str) -> Image:
         """Build `target` of a Dockerfile with `base_arguments` set to the Debian base."""
         settings = [f"--build-arg={name}={BASE}" for name in base_arguments]
-        settings.append("--build-arg=MBUNET_CUDA=OFF")  # this base has no nvcc
-        how = ("--isolation=chroot", "--format=docker", f"--target={target}", *settings)
+        settings.append(f"--build-arg=MBUNET_CUDA={'ON' if self.has_cuda else 'OFF'}")
+        settings += [f"--volume={volume}" for volume in self._volumes]
+        how = ("--isolation=chroot", "--format=docker", f"--arch={cross.WANTED}", f"--target={target}", *settings)
         self._buildah("build", *how, f"--file={ROOT / dockerfile}", f"--tag=localhost/{target}", str(ROOT))
-        container = self._buildah("from", f"localhost/{target}")
+        container = self._buildah("from", f"--arch={cross.WANTED}", f"localhost/{target}")
         root = Path(self._buildah("mount", container))
         config = json.loads(self._buildah("inspect", container))["Docker"]["config"]
         return Image(config, root, _bytes(root) - _bytes(self._base))
@@ -115,12 +126,17 @@ class Store:
 
 @contextmanager
 def running(image: Image, folder: Path) -> Iterator[Container]:
-    """A container of `image` that is ready: its own user, no capabilities, a root file system that is read-only."""
+    """A container of `image` that is ready: its own user, no capabilities, a root file system that is read-only.
+
+    Its sensors are those that a test has put into the folder `hwmon`.
+    """
     state, name = folder / "state", "mbunet-test"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    (folder / "config.json").write_text(json.dumps(_specification(image, [f"MBUNET_PORT={port}"])))
+    (folder / "hwmon").mkdir(exist_ok=True)
+    described = _specification(image, folder / "hwmon", [f"MBUNET_PORT={port}"])
+    (folder / "config.json").write_text(json.dumps(described))
     command = _crun(state, "run", f"--bundle={folder}", name)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -131,7 +147,7 @@ def running(image: Image, folder: Path) -> Iterator[Container]:
                 subprocess.run(_crun(state, "kill", name, "KILL"), capture_output=True)
 
 
-def _specification(image: Image, environment: list[str]) -> dict[str, Any]:
+def _specification(image: Image, hwmon: Path, environment: list[str]) -> dict[str, Any]:
     """The OCI runtime's config.json: as `docker run --read-only --cap-drop=ALL --network=host` would have it."""
     user, group = map(int, image.config["User"].split(":"))
     devices = ["nosuid", "strictatime", "mode=755", "size=65536k"]
@@ -148,6 +164,7 @@ def _specification(image: Image, environment: list[str]) -> dict[str, Any]:
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": devices},
+            {"destination": "/sys/class/hwmon", "source": str(hwmon), "options": ["bind", "ro"]},
         ],
         "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},
     }

@@ -17,10 +17,15 @@ FLAGS = ("-std=c++20", "-O2", "-march=native", "-Wall", "-Wextra", "-Werror", "-
 def require(what: str) -> Path:
     """The folder of CUDA's headers; without nvcc the test is skipped, or fails where MBUNET_REQUIRE_NVCC is set."""
     tools.require(what, "MBUNET_REQUIRE_NVCC", "CUDA's compiler", "nvcc")
+    return toolkit() / "include"
+
+
+def toolkit() -> Path:
+    """The folder of nvcc's toolkit."""
     command = ["nvcc", "--dryrun", "-x", "cu", "-c", "/dev/null"]
     said = subprocess.run(command, capture_output=True, text=True, check=True)
     (top,) = (line.partition("TOP=")[2] for line in said.stderr.splitlines() if "TOP=" in line)
-    return Path(top) / "include"
+    return Path(top).resolve()
 
 
 def build_emulation(out: Path, *files: Path | str) -> Path:

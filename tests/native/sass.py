@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def disassemble(source: Path, architecture: str, folder: Path) -> list[Code]:
         done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         said.write_text(done.stderr)
-        listing.write_text(output(_disassembler(), str(cubin)))
+        listing.write_text(output(_tool("nvdisasm"), str(cubin)))
     used = _resources(said.read_text())
     bodies = re.split(r"^\s*\.section\s+\.text\.", listing.read_text(), flags=re.MULTILINE)[1:]
     found = []
@@ -122,12 +123,21 @@ def _short(symbol: str) -> str:
     return name if parameters is None else f"{name}<{','.join(re.findall(NUMBER, parameters))}>"
 
 
-def _disassembler() -> str:
-    """nvdisasm of the Python package nvidia-cuda-nvdisasm: an installed CUDA may lack it."""
+def dump(module: Path) -> str:
+    """What cuobjdump says of the machine code for GPUs in a library, whichever CPU that is for."""
+    disassembler = Path(_tool("nvdisasm"))
+    environment = os.environ | {"PATH": f"{disassembler.parent}:{os.environ['PATH']}"}
+    command = [_tool("cuobjdump"), "-sass", str(module)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def _tool(name: str) -> str:
+    """The program of the Python package nvidia-cuda-NAME: an installed CUDA may lack it."""
+    package = f"nvidia-cuda-{name}"
     try:
-        paths = [file.locate() for file in files("nvidia-cuda-nvdisasm") or [] if file.name == "nvdisasm"]
+        paths = [file.locate() for file in files(package) or [] if file.name == name]
     except PackageNotFoundError:
-        pytest.fail("the package nvidia-cuda-nvdisasm is missing: pip install -e '.[dev]'")
+        pytest.fail(f"the package {package} is missing: pip install -e '.[dev]'")
     return str(paths[0])
 
 
