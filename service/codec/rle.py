@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 
-GROUPS = 13  # of five bits: enough for 64-bit numbers
 BAND = 2**15  # pixels that are worked on at a time: each may be a run, which takes a hundred bytes meanwhile
 
 
@@ -81,10 +80,11 @@ def _characters(numbers: Integers) -> tuple[str, Integers]:
 
 
 def _groups(numbers: Integers) -> NDArray[np.uint8]:
-    """The characters of each number, [n, GROUPS]; 0 is none."""
-    characters = np.zeros((numbers.size, GROUPS), np.uint8)
+    """The characters of each number, [n, as many as the longest has]; 0 is none."""
+    bits = int(max(numbers.max(), -1 - numbers.min())).bit_length() + 1  # with the sign's
+    characters = np.zeros((numbers.size, -(-bits // 5)), np.uint8)
     rows = np.arange(numbers.size)
-    for group in range(GROUPS):
+    for group in range(characters.shape[1]):
         low = numbers & 31
         numbers = numbers >> 5
         more = numbers != np.where(low & 16, -1, 0)
