@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -317,11 +317,11 @@ def served(name: str, model: Path, workers: int = 1) -> Iterator[tuple[int, int]
                 asyncio.run(answering(port, name == "litserve"))
             yield port, process.pid
         finally:
-            process.terminate()  # which leaves nothing behind
-            try:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # with its workers, however it takes SIGTERM
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # it and its workers, whom not every one takes along
 
 
 async def answering(port: int, form: bool) -> None:
