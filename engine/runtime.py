@@ -55,7 +55,7 @@ class Job:
         self.done = False
         self.masks: list[Mask] = []
         self.logits: list[Logits] = []
-        self.timings = Timings(0.0, 0.0)
+        self._fit_ms = self._run_ms = 0.0
         self._turns = turns
         self._pixels = 0  # of the next turn
         self.advance()
@@ -65,10 +65,16 @@ class Job:
         started, pixels = time.perf_counter(), self._pixels
         self._run()
         ms = 1e3 * (time.perf_counter() - started)
-        so_far = self.timings
-        fit_ms, run_ms = (0.0, ms) if pixels else (ms, 0.0)
-        self.timings = Timings(so_far.fit_ms + fit_ms, so_far.run_ms + run_ms)
+        if pixels:
+            self._run_ms += ms
+        else:
+            self._fit_ms += ms
         return pixels
+
+    @property
+    def timings(self) -> Timings:
+        """Those of all its turns."""
+        return Timings(self._fit_ms, self._run_ms)
 
     def finish(self) -> Job:
         """Run all turns."""

@@ -249,8 +249,8 @@ class Batcher:
             self._require_open()
             if not self._fit_in(len(entries)):
                 self._drop_cancelled()
-            if not self._fit_in(len(entries)):
-                self._refuse(len(entries))
+                if not self._fit_in(len(entries)):
+                    self._refuse(len(entries))
             for entry in entries:
                 kind = Kind(params.low_priority, entry.largest > self._limits.batch_pixels)
                 if not self._is_busy(kind):
@@ -334,11 +334,12 @@ class Batcher:
     def _remove_unwanted(self, now: float) -> list[QueueEntry]:
         """The cancelled and the late, among those that wait or have begun."""
         removed = []
-        for entries in (*self._waiting.values(), *(batch.entries for batch in self._begun.values())):
+        for entries in filter(None, (*self._waiting.values(), *(batch.entries for batch in self._begun.values()))):
             for entry in [entry for entry in entries if entry.result.cancelled() or entry.deadline <= now]:
                 entries.remove(entry)
                 removed.append(entry)
-        self._begun = {kind: batch for kind, batch in self._begun.items() if batch.entries}
+        if removed:
+            self._begun = {kind: batch for kind, batch in self._begun.items() if batch.entries}
         return removed
 
     def _take(self) -> Batch | None:
@@ -426,6 +427,8 @@ class Batcher:
 
     def _drain_and_queue_s(self) -> tuple[float, float]:
         """Seconds that all takes that is there, and a full queue of such images as wait now."""
+        if not (self.waiting or self._begun or self._running):
+            return 0.0, 0.0
         waiting = [entry.pixels for entries in self._waiting.values() for entry in entries]
         begun = [batch.pixels for batch in (*self._begun.values(), self._running) if batch]
         mean, pixel_s = sum(waiting) / max(len(waiting), 1), self._pixel_s

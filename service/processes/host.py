@@ -154,17 +154,17 @@ class FrontEnd(threading.Thread):
     def _pixels(self, image: Placed) -> NDArray[np.uint8] | NDArray[np.uint16]:
         return self._array(image.pixels, (image.height, image.width, 3), SAMPLES[image.sample_bytes])
 
-    def _result(self, image: Placed, classes: int) -> tuple[Mask, Logits]:
-        """Where its mask is wanted, and its logits of so many classes."""
+    def _result(self, image: Placed, classes: int) -> tuple[Mask, Logits | None]:
+        """Where its mask is wanted, and its logits of so many classes, None for none."""
         size = (image.height, image.width)
-        logits_at = image.result + image.logits_at if classes else 0
-        return self._array(image.result, size), self._array(logits_at, (*size, classes), np.int32)
+        mask = self._array(image.result, size)
+        return mask, self._array(image.result + image.logits_at, (*size, classes), np.int32) if classes else None
 
     def _array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
         """What lies there in the arena; raises TypeError where it has not so many bytes."""
         return np.ndarray(shape, dtype, self._arena, offset)
 
-    def _answer(self, ticket: int, mask: Mask, logits: Logits, future: Future[InferenceResult]) -> None:
+    def _answer(self, ticket: int, mask: Mask, logits: Logits | None, future: Future[InferenceResult]) -> None:
         """The last word on one image: from the engine's thread, or from whoever has cancelled it."""
         del self._asked[ticket]
         try:
@@ -176,7 +176,7 @@ class FrontEnd(threading.Thread):
             self._say(messages.problem(ticket, _problem(error)))
             return
         mask[...] = result.mask
-        if result.logits is not None:
+        if logits is not None and result.logits is not None:
             logits[...] = result.logits
         self._say(messages.TIMES.pack(messages.DONE, ticket, result.queue_s, result.engine_s))
 
