@@ -86,6 +86,6 @@ def application(service: Service, traces: Traces | None = None) -> FastAPI:
     # one by one: of a router within another, traces and metrics would see a part of its path only
     parts = (segment.router, v2.raw, models.router, operation.router, pages.router, stream.router, v2.router)
     for router in parts:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)
     openapi.list_problems(app)
     return app

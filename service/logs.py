@@ -23,6 +23,8 @@ STDERR = 2
 # uvicorn's word for a websocket that was answered by a problem document; the access log has its line of it
 REFUSED_WEBSOCKET = re.compile("ASGI callable returned without (sending|completing) handshake")
 
+_encode = json.JSONEncoder(default=str).encode
+
 
 class JsonLines(logging.Formatter):
     """time, level, message; what `extra={"fields": {...}}` gives; and the traceback of an exception."""
@@ -34,7 +36,7 @@ class JsonLines(logging.Formatter):
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 class BoundedLog(logging.Handler):
@@ -49,29 +51,33 @@ class BoundedLog(logging.Handler):
         self.dropped = 0
         self._note = note
         self._descriptor = descriptor
-        self._lines: queue.Queue[bytes] = queue.Queue(most)
+        self._most = most
+        self._lines: queue.SimpleQueue[bytes | threading.Event] = queue.SimpleQueue()  # an event: all before is written
         threading.Thread(target=self._write_all, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._lines.put_nowait(f"{self.format(record)}\n".encode())
-        except queue.Full:
+        if self._lines.qsize() < self._most:
+            self._lines.put(f"{self.format(record)}\n".encode())
+        else:
             self._drop()
 
     def flush(self) -> None:
         """Until all is written, but no longer than FLUSH_S."""
-        with self._lines.all_tasks_done:
-            self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, FLUSH_S)
+        written = threading.Event()
+        self._lines.put(written)
+        written.wait(FLUSH_S)
 
     def _write_all(self) -> None:
         while True:
             line = self._lines.get()
+            if isinstance(line, threading.Event):
+                line.set()
+                continue
             try:
                 while line:  # not by sys.stderr, whose lock the end of the process would wait for
                     line = line[os.write(self._descriptor, line) :]
             except OSError:  # a full disk, a closed pipe
                 self._drop()
-            self._lines.task_done()
 
     def _drop(self) -> None:
         self.dropped += 1

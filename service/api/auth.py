@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -19,6 +20,7 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 PROTECTED = ("/segment", "/stream", "/models", "/v2/models", "/v2/repository")  # health, metrics and pages are open
+HOSTS = 16  # whose answer is remembered
 WEBSOCKET_KEY = "key."  # a page cannot set a websocket's headers, but may offer the subprotocol "key.<the key>"
 
 
@@ -49,7 +51,7 @@ class Auth:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         host = headers.get("host", "")
-        if self._local and host and host not in self._hosts and not _is_local(_name(host)):
+        if self._local and host and host not in self._hosts and not _names_local(host):
             return ForeignOrigin(f"here is no {host[:100]!r}; a proxy's own name belongs into the setting `origins`")
         origin = headers.get("origin")
         if origin and origin not in self._origins and _host(origin) != host:
@@ -63,6 +65,12 @@ def _is_local(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return name.lower().rpartition(".")[2] == "localhost"
+
+
+@lru_cache(HOSTS)
+def _names_local(host: str) -> bool:
+    """The same of a header Host, which may have a port."""
+    return _is_local(_name(host))
 
 
 def _host(origin: str) -> str | None:

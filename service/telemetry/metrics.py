@@ -67,6 +67,7 @@ class Metrics:
         self.stage_seconds = Histogram(
             "mbunet_stage_seconds", "Seconds per image and stage.", ["stage"], buckets=BUCKETS, registry=self.registry
         )
+        self._stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
         self.batch_images = Histogram(
             "mbunet_batch_images", "Images per run of an engine.", buckets=BATCHES, registry=self.registry
         )
@@ -87,7 +88,7 @@ class Metrics:
         """Count one answered image and its `seconds` by stage."""
         self.images.inc()
         for stage, value in seconds.items():
-            self.stage_seconds.labels(stage).observe(value)
+            self._stages[stage].observe(value)
 
     def observe_batch(self, images: int, seconds: float) -> None:
         """Count one run of an engine."""
