@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from engine.images import pillow
 from engine.images.errors import DamagedImageError
-from engine.images.limits import PARTS, Allowance, check_parts
+from engine.images.limits import PARTS, Allowance, check_parts, check_size
 from engine.images.reading import Reading
 from engine.images.selection import Selection, indices
 
@@ -21,6 +22,7 @@ class Blocks:
 
     header: bytes
     frames: list[bytes]
+    sizes: list[tuple[int, int]]  # how far to the right and down each of them reaches
     is_whole: bool
 
     def file(self, last: int) -> bytes:
@@ -28,23 +30,35 @@ class Blocks:
         end = GIF_END if self.is_whole or last < len(self.frames) - 1 else b""
         return self.header + b"".join(self.frames[: last + 1]) + end
 
+    def check_size(self, last: int, allowed: Allowance) -> None:
+        """Raise where frames up to `last` are too large: Pillow makes room for each when it comes to it."""
+        for number, (width, height) in enumerate(self.sizes[: last + 1]):
+            check_size("GIF", width, height, allowed)
+            if number and (width > self.sizes[0][0] or height > self.sizes[0][1]):
+                raise DamagedImageError(f"frame {number} of the GIF image reaches beyond the image")
+
 
 def read_gif(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
     """Without comments, for which Pillow takes quadratic time."""
     blocks = gif_blocks(data)
     last = indices("page", selection.page, max(1, len(blocks.frames)))[-1]
+    blocks.check_size(last, allowed)
     return pillow.read_frames(blocks.file(last), "GIF", allowed, selection, max(1, len(blocks.frames)))
 
 
 def gif_size(data: bytes, allowed: Allowance) -> tuple[int, int]:
     """(width, height)"""
-    return pillow.displayed_size(gif_blocks(data).file(0), "GIF", allowed)
+    blocks = gif_blocks(data)
+    blocks.check_size(0, allowed)
+    return pillow.displayed_size(blocks.file(0), "GIF", allowed)
 
 
 def gif_blocks(data: bytes) -> Blocks:
     """The blocks of a GIF file, counted."""
     at = 13 + _table(data[10:11])
     header, frames, control, parts = data[:at], [], b"", 0
+    sizes: list[tuple[int, int]] = []
+    canvas = struct.unpack("<2H", data[6:10].ljust(4, b"\0"))
     while at < len(data) and data[at] in (GIF_IMAGE, GIF_EXTENSION):
         start, is_image = at, data[at] == GIF_IMAGE
         at += 11 + _table(data[at + 9 : at + 10]) if is_image else 2
@@ -56,12 +70,15 @@ def gif_blocks(data: bytes) -> Blocks:
         at += 1
         parts += 1
         if is_image:
+            left, top, width, height = struct.unpack("<4H", data[start + 1 : start + 9].ljust(8, b"\0"))
+            reach = (left + width, top + height)
+            sizes.append((max(canvas[0], reach[0]), max(canvas[1], reach[1])) if not sizes else reach)
             frames.append(control + data[start:at])
             control = b""
         elif data[start + 1 : start + 2] == GRAPHIC_CONTROL:
             control = data[start:at]
     check_parts("GIF", parts, len(data))
-    return Blocks(header, frames, at <= len(data))
+    return Blocks(header, frames, sizes, at <= len(data))
 
 
 def _table(flags: bytes) -> int:

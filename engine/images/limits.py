@@ -31,6 +31,9 @@ bytes as the limit of pixels, times this; a pixel counts as LEAST_BYTES at least
 
 LEAST_BYTES = 2
 
+LEAST_PAGE = 2**13
+"""Pixels that each of these pages counts as at least: it takes as long to open one."""
+
 
 def unlimited(size: int) -> None:
     """Takes any claim."""
@@ -83,7 +86,7 @@ def check_sample_bytes(kind: str, size: int, allowed: Allowance) -> None:
 def check_pages(count: int, width: int, height: int, pixel_bytes: int, allowed: Allowance) -> None:
     """Raise TooManyPixelsError where so many pages of this size are too much work for one picture."""
     most = PROJECTED_BYTES * allowed.max_pixels // max(LEAST_BYTES, pixel_bytes)
-    if count * width * height > most:
+    if count * max(LEAST_PAGE, width * height) > most:
         raise TooManyPixelsError(
             f"{count} pages of {width} x {height} would be decoded for one picture; the limit is {most} pixels in all",
             limit=allowed.max_pixels,

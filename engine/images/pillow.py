@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from engine.images import orientation
-from engine.images.errors import DamagedImageError, ImageError
+from engine.images.errors import DamagedImageError, ImageError, UnsupportedImageError
 from engine.images.limits import Allowance, check_pages, check_size
 from engine.images.reading import Reading
 from engine.images.selection import Selection, Taken, indices
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow warns at a limit of its own and refuses at twice that; ours are in `limits`
+RUN_LENGTHS = (1, 2)  # compressions of BMP, which Pillow decodes in Python
+MAX_RUN_LENGTHS = 2**22  # bytes of them
 FRAME_BYTES = 8  # that a pixel of a frame counts as: drawing one takes as long as decoding so many bytes of samples
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata in somebody's file are not this program's news
@@ -62,7 +64,9 @@ def displayed_size(data: bytes, kind: str, allowed: Allowance) -> tuple[int, int
 
 
 def read_bmp(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
-    """BMP has one page."""
+    """BMP has one page. Raises UnsupportedImageError for many run lengths."""
+    if len(data) > MAX_RUN_LENGTHS and int.from_bytes(data[30:34], "little") in RUN_LENGTHS:
+        raise UnsupportedImageError(f"BMP with more than {MAX_RUN_LENGTHS} bytes of run lengths is not read: send PNG")
     return read_frames(data, "BMP", allowed, selection, 1)
 
 

@@ -54,6 +54,7 @@ def read_chunks(data: bytes) -> Chunks:
     """The file's chunks, counted; raises DamagedImageError."""
     kept, at, parts = [], len(SIGNATURE), 0
     header = transparent = icc = b""
+    profiles = comments = 0  # only the first of each is inflated
     while at + 8 <= len(data):
         length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         end = at + 12 + length
@@ -62,12 +63,17 @@ def read_chunks(data: bytes) -> Chunks:
             check_parts("PNG", parts, at)
         if parts == 1:
             header = data[at + 4 : end] if name == b"IHDR" else b""
-        elif name in MADE_OF or (name == b"iTXt" and _is_brief_xmp(data[at + 8 : min(end - 4, at + 8 + MAX_COMMENT)])):
+        elif name in MADE_OF:
             kept.append(data[at:end])
+        elif name == b"iTXt" and data.startswith(XMP, at + 8):
+            comments += 1
+            if comments == 1 and _is_brief(data[at + 8 : min(end - 4, at + 8 + MAX_COMMENT)]):
+                kept.append(data[at:end])
         if name == b"tRNS":
             transparent = data[at + 8 : end - 4]
         elif name == b"iCCP":
-            icc = _profile(data[at + 8 : min(end - 4, at + 8 + profile.MAX_BYTES)])
+            profiles += 1
+            icc = icc if profiles > 1 else _profile(data[at + 8 : min(end - 4, at + 8 + profile.MAX_BYTES)])
         elif name == b"IEND":
             break
         at = end
@@ -96,9 +102,9 @@ def size(data: bytes, allowed: Allowance) -> tuple[int, int]:
 
 
 def _deep(chunks: Chunks, allowed: Allowance) -> tuple[Raster, int]:
-    """The samples of an image of 16 bits, and its orientation."""
+    """The samples of an image of 16 bits, and its orientation. Those of colors, decoded twice, count twice."""
     count = CHANNELS.get(chunks.color, 1)
-    check_sample_bytes("PNG", chunks.width * chunks.height * count * 2, allowed)
+    check_sample_bytes("PNG", chunks.width * chunks.height * count * (4 if chunks.color in (RGB, RGBA) else 2), allowed)
     plain = chunks.color == GREY and not chunks.transparent
     allowed.claim(chunks.width * chunks.height * (13 if plain else 32))
     file = chunks.file()
@@ -142,9 +148,9 @@ def _keyed(samples: NDArray[Any], transparent: bytes) -> NDArray[np.uint16] | No
     return alpha
 
 
-def _is_brief_xmp(content: bytes) -> bool:
-    """Whether an iTXt chunk is XMP of less than MAX_COMMENT bytes, inflated where it is deflated."""
-    if not content.startswith(XMP) or len(content) == MAX_COMMENT:
+def _is_brief(content: bytes) -> bool:
+    """Whether an iTXt chunk of XMP has less than MAX_COMMENT bytes, inflated where it is deflated."""
+    if len(content) == MAX_COMMENT:
         return False
     is_deflated, rest = content[len(XMP) : len(XMP) + 1] == b"\1", content[len(XMP) + 2 :]
     text = rest.split(b"\0", 2)[-1]  # after a language and a translated keyword

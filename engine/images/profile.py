@@ -2,7 +2,7 @@
 
 Most files carry the profile of sRGB itself, in one of a hundred versions, so a profile is judged by its primaries
 alone: with those of sRGB nothing is done. Profiles without primaries (tables of scanners and printers) and damaged ones
-are passed over.
+are passed over, and so are those with processing elements, of which a small file can name a million.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ PRIMARIES = (b"rXYZ", b"gXYZ", b"bXYZ")
 SRGB = np.array([[0.4360, 0.2225, 0.0139], [0.3851, 0.7169, 0.0971], [0.1431, 0.0606, 0.7141]])  # XYZ under D50
 NEAR = 0.01  # of XYZ: profiles of sRGB differ by thousandths, Display P3 by eight hundredths
 TAGS = 100  # of a profile that are looked through
+ELEMENTS = b"mpet"  # the type of tags with processing elements
 
 
 def to_srgb(pixels: Pixels, profile: bytes) -> Pixels:
@@ -41,7 +42,7 @@ def to_srgb(pixels: Pixels, profile: bytes) -> Pixels:
 
 def has_other_primaries(profile: bytes) -> bool:
     """Whether this is the profile of an RGB space with other primaries than sRGB's."""
-    if not 132 <= len(profile) <= MAX_BYTES or profile[16:20] != b"RGB ":
+    if not 132 <= len(profile) <= MAX_BYTES or profile[16:20] != b"RGB " or ELEMENTS in profile:
         return False
     found = [_xyz(profile, name) for name in PRIMARIES]
     if any(xyz is None for xyz in found):

@@ -8,7 +8,10 @@ from engine.images.errors import DamagedImageError
 from engine.images.limits import DIRECTORY_ENTRIES, PARTS
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
-TEXT_TYPES = (1, 2, 6, 7)  # bytes, of which there may be many
+BYTES_OF = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Of a value, by its type."""
+TEXT_TYPES = (1, 2, 7)  # bytes, of which there may be many
+SHARED = 2  # times the file's bytes that all values may take: some writers let pages share them
 COLOR_MAP = 320
 MAX_COLOR_MAP = 3 * 2**16
 OF_PIECES = (273, 279, 324, 325)  # where strips and tiles lie, and their lengths
@@ -29,7 +32,7 @@ def _count(data: bytes) -> int:
     number, entry, offset = ("Q", "HHQQ", "Q") if is_big else ("H", "HHII", "I")
     entry_bytes, number_bytes = struct.calcsize(f"={entry}"), struct.calcsize(f"={number}")
     (at,) = struct.unpack_from(order + offset, data, 8 if is_big else 4)
-    seen, entries = set[int](), 0
+    seen, entries, size = set[int](), 0, 0
     while at:
         if at in seen or at < 8:
             break  # a ring: its pages are those before
@@ -44,6 +47,9 @@ def _count(data: bytes) -> int:
             raise DamagedImageError("the TIFF image is truncated: a directory of its lies beyond its end")
         for code, kind, values, _ in struct.iter_unpack(f"{order}{entry}", tags):
             _check_values(code, kind, values)
+            size += BYTES_OF.get(kind, 0) * values
+        if size > SHARED * len(data):
+            raise DamagedImageError("the tags of the TIFF image name more bytes than the file has")
         (at,) = struct.unpack_from(order + offset, data, at + count * entry_bytes)
     if not seen:
         raise DamagedImageError("the TIFF image has no page")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 MAX_TEXT = 4 * 2**20  # bytes of a description that is looked into
+PLANES = 2**17  # of all pages and channels
 IMAGEJ_ORDER = "CZT"  # the first changes fastest
 
 
@@ -96,11 +97,15 @@ def _ome(description: str, directories: int) -> Layout:
     placed: dict[int, int | None] = {}
     steps = {axis: math.prod(counts[before] for before in order[:i]) for i, axis in enumerate(order)}
     own = root.get("UUID")
+    named = 0
     for piece in pieces:
         first = sum(int(piece.get(f"First{axis}", "0")) * steps[axis] for axis in order)
         directory = int(piece.get("IFD", "0"))
         count = int(piece.get("PlaneCount", "1" if "IFD" in piece.attrib else str(directories)))
         other = next((e.text for e in piece if _name(e) == "UUID"), own)
+        named += min(count, directories)
+        if named > PLANES:
+            raise ValueError("planes are placed again and again")
         for k in range(min(count, directories)):
             there = own is None or other == own
             placed[first + k] = directory + k if there and directory + k < directories else None
@@ -109,10 +114,12 @@ def _ome(description: str, directories: int) -> Layout:
 
 def _grid(counts: dict[str, int], order: str, directories: int | None) -> list[list[int | None]]:
     """[page][channel] of plane numbers, where planes run through `order`; raises ValueError for too many."""
-    total = math.prod(counts.values())
     if min(counts.values(), default=1) < 1 or sorted(order) != sorted(counts):
         raise ValueError("no such dimensions")
-    if total > 2**17 or (directories is not None and total != directories):
+    total = 1
+    for count in counts.values():
+        total = min(total * min(count, PLANES + 1), PLANES + 1)
+    if total > PLANES or (directories is not None and total != directories):
         raise ValueError("the planes are not those of the file")
     channels = counts.get("C", 1)
     channel_step = math.prod(counts[axis] for axis in order[: order.index("C")]) if "C" in counts else total

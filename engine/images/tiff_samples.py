@@ -68,9 +68,13 @@ def read(page: TiffPage, data: bytes, order: str, allowed: Allowance, plane: int
         size, max(BATCH_BYTES, min(down, tall) * row_bytes)
     )  # by libtiff, once in Pillow and twice in copies
     whole = max(9 * size // 4 + 9 * height * width, size + 3 * together + 2 * height * width)
-    allowed.claim(whole + min(size, BAND_BYTES))
     count = rows * columns
     pieces = _pieces(page, data, count * (channels if planar else 1), plane)
+    if kind == "none":
+        pieces = [piece[: down * row_bytes] for piece in pieces]
+    shared = max(0, sum(map(len, pieces)) - len(data))  # several are the same bytes of the file: each is copied
+    check_sample_bytes("TIFF", shared, allowed)
+    allowed.claim(whole + min(size, BAND_BYTES) + 2 * shared)
     groups = [pieces[i * count : (i + 1) * count] for i in range(channels if planar else 1)]
     stacked = [_stack(page, kind, some, (tall, across, per_piece), down, row_bytes, order) for some in groups]
     if page.is_tiled:
