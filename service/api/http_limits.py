@@ -22,6 +22,9 @@ TCP_CLOSE = 7  # of the states that TCP_INFO tells, on Linux
 class BoundedHttp(HttpToolsProtocol):
     """Refuses heads of more than `MAX_HEAD` bytes, finished or not, and such as name no host, or several.
 
+    Trailers count as their head does, and are dropped; no more than `MAX_HEAD` bytes between two pieces of a body, or
+    before its end, are neither (names of chunks and trailers that never end).
+
     A client that has closed its side of the connection after its request is answered. One that takes nothing of what is
     sent to it for `stall_s` seconds is hung up on, also when it has made a websocket of the connection.
     """
@@ -31,6 +34,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._stall_s = stall_s
         self._arriving = False
         self._head = 0  # bytes so far
+        self._between = 0  # bytes since the last piece of a body, or since a head began
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -42,7 +46,15 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._arriving, self._head = True, 0
+        self._arriving, self._head, self._between = True, 0, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._arriving:
+            super().on_header(name, value)
+            return
+        self._head += len(name) + len(value)
+        if self._head > MAX_HEAD:
+            raise ValueError  # as below
 
     def on_headers_complete(self) -> None:
         self._arriving = False
@@ -50,12 +62,18 @@ class BoundedHttp(HttpToolsProtocol):
         if self._refusal():
             raise ValueError  # the parser's error, which is answered below
         super().on_headers_complete()
+        self._between = 0
+
+    def on_message_complete(self) -> None:
+        self._between = 0
+        super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         if not self.cycle.body:
             # to nothing of this type a piece is added without a copy of it
             self.cycle.body = b""  # type: ignore[assignment]
         super().on_body(body)
+        self._between = 0
 
     def send_400_response(self, msg: str) -> None:
         refusal = self._refusal()
@@ -65,11 +83,12 @@ class BoundedHttp(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def data_received(self, data: bytes) -> None:
+        self._between += len(data)
         super().data_received(data)
-        if not self._arriving or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        self._head += len(data)
-        if self._head > MAX_HEAD:
+        self._head += len(data) if self._arriving else 0
+        if self._head > MAX_HEAD or self._between > MAX_HEAD:
             self._refuse(*TOO_LARGE)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn never keeps it

@@ -8,6 +8,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from service.problems import BadForm, TooManyImages
 
 OTHERS = 100
+MAX_TYPE = 1024  # bytes of a form's Content-Type: what takes it apart takes quadratic time
 
 
 class FormFiles:
@@ -18,6 +19,8 @@ class FormFiles:
     """
 
     def __init__(self, content_type: str, field: str, most: int) -> None:
+        if len(content_type) > MAX_TYPE:
+            raise BadForm(f"the Content-Type of a form may have {MAX_TYPE} bytes")
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
             raise BadForm("the Content-Type names no boundary between the form's fields")

@@ -213,11 +213,11 @@ def _images(tensor: dict[str, Any], rest: memoryview) -> NDArray[np.uint8]:
 
 
 def _from_json(data: Any) -> NDArray[np.uint8]:
-    """The values of a flat or nested list."""
+    """The values of a flat or nested list: as objects first, since of text numpy would make room for the longest."""
     try:
-        values = np.asarray(data)
-    except (ValueError, OverflowError):
-        values = np.empty(0, np.object_)
-    if values.dtype.kind != "i" or (values.size and not 0 <= values.min() <= values.max() <= 255):
+        values = np.asarray(data, np.object_).ravel().tolist()
+    except ValueError:  # lists of different lengths
+        values = [None]
+    if not all(type(value) is int and 0 <= value <= 255 for value in values):
         raise BadTensor(f"the data of {INPUT!r} must be whole numbers from 0 to 255")
-    return values.astype(np.uint8).ravel()
+    return np.array(values, np.uint8)

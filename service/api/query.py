@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -71,11 +73,12 @@ def segment_params(given: QueryParams, accept: str, service: Service) -> Segment
 
 def _read(given: QueryParams) -> SegmentQuery:
     """The query of a request; raises BadParameter. (Why not by FastAPI: see the package's docstring.)"""
-    parameters = dict(given)
-    twice = [name for name in parameters if len(given.getlist(name)) > 1]
+    counts = Counter(name for name, _ in given.multi_items())
+    twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise BadParameter(f"{twice[0][:100]} is given more than once")
+    most = len(SegmentQuery.model_fields) + 1  # of more than there are one is unknown among the first, too
     try:
-        return SegmentQuery.model_validate(parameters)
+        return SegmentQuery.model_validate(dict(islice(given.items(), most)))
     except ValidationError as error:
         raise BadParameter.of(error.errors()) from None

@@ -16,12 +16,15 @@ from service.problems import Problem
 BUDGET = "budget"  # where an application's lifespan leaves it
 COPIES = 3  # of a message's bytes when its last one is there: as they came, whole, and unmasked
 KEPT = 2  # messages that may wait: one for its answer, one behind it
+MAX_FRAGMENTS = 2**14  # of a message, each of which takes memory of its own
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """Closes with 1013 where there is no memory for a message, with 1008 where one takes more than `upload_s` seconds.
+    """Closes with 1013 where there is no memory for a message, with 1008 where one takes more than `upload_s` seconds,
+    with 1009 where it comes in too many fragments.
 
-    What is arriving counts, and so do the last messages that came, which may wait.
+    What is arriving counts, and so do the last messages that came, which may wait. Nothing is read while what is sent
+    is not taken: a ping is answered, and who reads no pong sends no further ping.
     """
 
     def __init__(self, *args: Any, upload_s: float, **options: Any) -> None:
@@ -35,7 +38,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         budget: Budget = self.app_state[BUDGET]
         self._memory = self._leave.enter_context(budget.holding())
-        self._leave.callback(self._watch, 0)
+        self._leave.callback(self._watch, False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave.close()
@@ -43,18 +46,27 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if not self.writable.is_set() and self.transport.is_reading():
+            self.transport.pause_reading()
+        self._watch(bool(self.conn.reader.buffer or self.frames))
+        if len(self.frames) > MAX_FRAGMENTS:
+            self._fail(CloseCode.MESSAGE_TOO_BIG, f"more than {MAX_FRAGMENTS} fragments")
         arriving = len(self.conn.reader.buffer) + sum(map(len, self.frames))
-        self._watch(arriving)
         try:
             self._memory.hold(COPIES * arriving + sum(self._came))
         except Problem as problem:
             self._fail(CloseCode.TRY_AGAIN_LATER, problem.title)
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
+
     def send_receive_event_to_app(self) -> None:
         self._came.append(sum(map(len, self.frames)))
         super().send_receive_event_to_app()
 
-    def _watch(self, arriving: int) -> None:
+    def _watch(self, arriving: bool) -> None:
         """Whether something arrives says whether it may be late."""
         if self._late and not arriving:
             self._late.cancel()

@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from service import problems
+from service.api.multipart import FormFiles
 from service.app import create_app
 from service.core.engine import Engine
 from service.core.params import SegmentParams
+from service.problems import BadForm
 from service.settings import Settings
 from tests.pictures import file_of
 from tests.service.fakes import PATIENCE, FakeEngine, fake_model, serving
@@ -142,3 +144,8 @@ def test_a_reload_loses_no_request_and_a_broken_file_changes_nothing() -> None:
         metrics = metrics_of(client)
     assert 'mbunet_reloads_total{outcome="failed"} 3.0' in metrics
     assert 'name="fake"' not in metrics
+
+
+def test_a_long_content_type_is_not_taken_apart() -> None:
+    with pytest.raises(BadForm, match="1024"):
+        FormFiles('multipart/form-data; boundary=x; a="' + ";" * 1024, "image", 1)

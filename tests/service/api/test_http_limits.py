@@ -138,3 +138,29 @@ def test_an_upload_that_ends_early_is_given_up(port: int) -> None:
         connection.sendall(POST % (b"1.1", len(BODY)) + BODY[:-1])
         connection.shutdown(socket.SHUT_WR)
         assert received(connection) == b""
+
+
+CHUNKED = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_trailers_are_dropped(port: int) -> None:
+    trailers = CHUNKED + b"1\r\nx\r\n0\r\nX-Sum: 1\r\nHost: there\r\n\r\n"
+    after = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    assert exchange(port, trailers + after).count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [b"0\r\n" + b"a:b\r\n" * (MAX_HEAD // 2), b"0\r\na:" + b"b" * 3 * MAX_HEAD, b"1;" + b"x" * 3 * MAX_HEAD],
+    ids=["many", "long", "extension"],
+)
+def test_trailers_and_names_of_chunks_without_end_are_refused(port: int, tail: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(CHUNKED)
+        assert received(connection, b'"alive"}').startswith(b"HTTP/1.1 200 ")
+        sent = 0
+        with suppress(OSError):  # what is left unread resets the connection
+            for _ in range(1000):
+                connection.sendall(tail)
+                sent += len(tail)
+        assert sent < 1000 * len(tail)

@@ -310,6 +310,22 @@ def test_json_is_bounded_and_bytes_are_not() -> None:
         oip.split(b'{"inputs":[' + b" " * oip.MAX_JSON + b"]}", None)
 
 
+def test_text_among_numbers_takes_no_room_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms: list[int] = []
+    asarray = np.asarray
+
+    def counted(*given: Any) -> np.ndarray[Any, Any]:
+        made = asarray(*given)
+        rooms.append(made.nbytes)
+        return made
+
+    monkeypatch.setattr(np, "asarray", counted)
+    for data in (["x" * 1000, *[0] * 1000], [[0, "x"], [1, 2]], [[0], [1, 2]], [True, 1, 2], [256, 0, 0], None):
+        with pytest.raises(BadTensor, match="from 0 to 255"):
+            oip.read(json.dumps(infer_body(data=data)).encode(), memoryview(b""))
+    assert max(rooms) == 1001 * 8
+
+
 def test_a_large_answer_as_json_is_whole(client: httpx.Client) -> None:
     data = [255, 0, 0] * 5000 + [0, 0, 0] * 5000
     (output,) = client.post(INFER, json=infer_body(shape=[1, 100, 100, 3], data=data)).json()["outputs"]

@@ -10,7 +10,7 @@ import httpx
 from fastapi import FastAPI
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
-from service.api.websocket_limits import COPIES
+from service.api.websocket_limits import COPIES, MAX_FRAGMENTS
 from service.app import create_app
 from service.settings import Settings
 from tests.service.api.test_stream import head, streaming
@@ -77,3 +77,44 @@ def test_a_stream_that_is_idle_is_not_late() -> None:
             assert head(socket)["frame"] == number
             with half_a_message(client) as raw:  # its time runs out, and so would that of the other
                 closed(raw)
+
+
+@contextmanager
+def opened(client: httpx.Client, received: int = 1 << 16) -> Iterator[socket.socket]:
+    """A websocket whose client has room for so many bytes that it does not read."""
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, received)
+        raw.settimeout(PATIENCE)
+        raw.connect((client.base_url.host, client.base_url.port or 0))
+        raw.sendall(HANDSHAKE.encode())
+        assert raw.recv(1 << 16).startswith(b"HTTP/1.1 101 ")
+        yield raw
+
+
+def test_fragments_are_counted_and_may_be_late_also_where_they_are_empty() -> None:
+    first, more = (Frame(opcode, b"", fin=False).serialize(mask=True) for opcode in (Opcode.BINARY, Opcode.CONT))
+    with serving(create_app(FakeEngine(), Settings())) as client, opened(client) as raw:
+        raw.sendall(first + more * (MAX_FRAGMENTS + 1))
+        assert closed(raw).code == CloseCode.MESSAGE_TOO_BIG
+    with serving(create_app(FakeEngine(), Settings(upload_ms=50))) as client, opened(client) as raw:
+        raw.sendall(first)
+        assert closed(raw).code == CloseCode.POLICY_VIOLATION
+
+
+def test_who_reads_no_pong_sends_no_further_ping() -> None:
+    pings = Frame(Opcode.PING, bytes(125)).serialize(mask=True) * 1000
+    with serving(create_app(FakeEngine(), Settings())) as client, opened(client, 4096) as raw:
+        raw.setblocking(False)
+        sent, full, rest = 0, 0, pings
+        while full < 5:  # the server's buffers and the system's take a few MB
+            try:
+                taken = raw.send(rest)
+                sent, full, rest = sent + taken, 0, rest[taken:] or pings
+            except BlockingIOError:
+                full += 1
+                assert_lives_on(client)
+            assert sent < 2**26
+        raw.settimeout(PATIENCE)
+        read = 0
+        while read < 2**22:  # and goes on when they are read
+            read += len(raw.recv(1 << 16))
