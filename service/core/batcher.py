@@ -8,13 +8,14 @@ padded shape, or one window of a large image. `step` is all that it does, so tes
 
 from __future__ import annotations
 
+import bisect
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ class QueueEntry:
     params: SegmentParams
     deadline: float  # a time of the clock, as `queued` is
     queued: float
+    rank: int = 0  # its place among its kind: the lowest first (`core.shares`)
     result: Future[InferenceResult] = field(default_factory=Future)
 
     def __post_init__(self) -> None:
@@ -154,7 +156,7 @@ class Batcher:
         self._observe = observe
         self._began = began
         self._turned = turned
-        self._waiting: dict[Kind, deque[QueueEntry]] = {kind: deque() for kind in KINDS}
+        self._waiting: dict[Kind, list[QueueEntry]] = {kind: [] for kind in KINDS}  # by rank
         self._begun: dict[Kind, Batch] = {}  # with turns still to run
         self._running: Batch | None = None
         self._shares = Shares()
@@ -255,7 +257,8 @@ class Batcher:
                 kind = Kind(params.low_priority, entry.largest > self._limits.batch_pixels)
                 if not self._is_busy(kind):
                     self._shares.begin(kind)
-                self._waiting[kind].append(entry)
+                entry.rank = self._shares.rank(kind, entry.pixels)
+                bisect.insort(self._waiting[kind], entry, key=attrgetter("rank"))
             self._changed.notify()
         return [entry.result for entry in entries]
 
@@ -275,7 +278,7 @@ class Batcher:
             return math.inf
         if self._closing or not self._limits.max_delay_s or self._is_batch_full():
             return 0.0
-        oldest = min(entries[0].queued for entries in self._waiting.values() if entries)
+        oldest = min(entry.queued for entries in self._waiting.values() for entry in entries)
         return max(0.0, oldest + self._limits.max_delay_s - self._clock())
 
     def _fit_in(self, images: int) -> bool:

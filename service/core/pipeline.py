@@ -38,6 +38,7 @@ from service.telemetry.traces import Traces
 T = TypeVar("T")
 
 COPIES = 3  # of a file's bytes that its decoder makes
+LABOR = 16  # bytes of pixels that are made in the time in which a byte of the worst files is read
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Pipeline:
         Among the small, unless it is found to take more than `most` bytes and raises PostponedError; then again, among
         the large.
         """
-        for most in (SMALL_BYTES, math.inf) if COPIES * size <= SMALL_BYTES else (math.inf,):
+        for most in (SMALL_BYTES, math.inf) if LABOR * size <= SMALL_BYTES else (math.inf,):
             working = self._threads.submit(partial(work, most), most)
             try:
                 return await asyncio.wrap_future(working)
@@ -155,7 +156,7 @@ class Pipeline:
         """Pixels, for which `held` holds what they take until their answer is there. Raises PostponedError."""
 
         def claim(size: int) -> None:
-            if COPIES * len(data) + size > most:
+            if LABOR * len(data) + size > most:
                 raise decode.PostponedError
             held.require(COPIES * len(data) + size)
 

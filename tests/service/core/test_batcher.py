@@ -105,6 +105,19 @@ def test_a_batch_is_bounded_by_pixels_and_a_large_image_runs_alone() -> None:
     assert bench.drain() == [[16, 16], [100], [16, 16]]
 
 
+def test_the_smaller_overtakes_the_larger_but_no_longer_than_that_takes() -> None:
+    bench = Bench(replace(WIDE, batch_images=1))
+    for side in (64, 32, 16):
+        bench.submit(side=side)
+    assert bench.drain() == [[16], [32], [64]]
+    bench = Bench(replace(WIDE, batch_images=1))
+    bench.submit(side=64)
+    for _ in range(64**2 // 16**2 + 3):  # one that is smaller comes before every turn
+        bench.submit(side=16)
+        bench.batcher.step()
+    assert bench.drain() == [[16]] * 15 + [[64]] + [[16]] * 4
+
+
 def test_images_that_a_model_resizes_share_a_batch_whatever_their_size() -> None:
     model = replace(fake_model(), preprocessing=Preprocessing("resize", height=64, width=64))
     bench = Bench(WIDE, FakeEngine(model))
@@ -128,8 +141,8 @@ def test_models_and_kinds_of_answers_do_not_mix() -> None:
 
 def test_no_shape_starves_under_a_stream_of_another() -> None:
     bench = Bench(replace(WIDE, batch_images=2))
-    rare = bench.submit(side=40)
-    for _ in range(3):
+    rare = bench.submit(side=40)  # 48 x 48 pixels are computed: more go no longer ahead
+    for _ in range(48**2 // (2 * 16**2) + 1):
         bench.submit()
         bench.submit()
         bench.batcher.step()
