@@ -12,7 +12,7 @@ Neither decoding nor encoding ever runs in the event loop, nor what is small beh
 from __future__ import annotations
 
 import asyncio
-import math
+import bisect
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
@@ -29,7 +29,7 @@ from service.core import cost
 from service.core.budget import Budget, Holding
 from service.core.params import SegmentParams
 from service.core.queue import InferenceResult, Queue
-from service.core.threads import SMALL_BYTES, CodecThreads
+from service.core.threads import LANES, SMALL_BYTES, CodecThreads
 from service.problems import DeadlinePassed, Problem, QueueFull, Unavailable, let_go
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -138,10 +138,10 @@ class Pipeline:
     ) -> T:
         """The result of `work(most)` on a file of `size` bytes. `left` gets what nobody waits for any more.
 
-        Among the small, unless it is found to take more than `most` bytes and raises PostponedError; then again, among
-        the large.
+        In the first lane that it may be for, unless it is found to take more than `most` bytes and raises
+        PostponedError; then again, in the next.
         """
-        for most in (SMALL_BYTES, math.inf) if LABOR * size <= SMALL_BYTES else (math.inf,):
+        for most in LANES[bisect.bisect_left(LANES, LABOR * size) :]:
             working = self._threads.submit(partial(work, most), most)
             try:
                 return await asyncio.wrap_future(working)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
 import math
 import os
@@ -16,27 +17,27 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-SMALL_BYTES = 2**25
-"""Work on no more bytes of memory than these is small."""
+TINY_BYTES, SMALL_BYTES = 2**22, 2**25
+LANES = (TINY_BYTES, SMALL_BYTES, math.inf)
+"""Bytes of memory that work takes at most, of each lane, which has threads of its own."""
 
 BRIEF_BYTES = 2**20
 """To copy no more bytes than these takes no longer than to have a thread do it."""
 
 
 class CodecThreads:
-    """Two pools of `count` threads each, by default one a core: small work never waits for large.
+    """A pool of `count` threads for every lane, by default one a core: small work never waits for large.
 
     `size` is how many bytes of memory some work takes.
     """
 
     def __init__(self, count: int | None = None) -> None:
         count = count or os.cpu_count()
-        self._small = ThreadPoolExecutor(count, "codec-small", _yield_to_engine)
-        self._large = ThreadPoolExecutor(count, "codec-large", _yield_to_engine)
+        self._pools = [ThreadPoolExecutor(count, f"codec-{lane}", _yield_to_engine) for lane in range(len(LANES))]
 
     def submit(self, work: Callable[[], T], size: float = math.inf) -> Future[T]:
         """The result of `work`, done in a pool."""
-        return (self._small if size <= SMALL_BYTES else self._large).submit(work)
+        return self._pools[bisect.bisect_left(LANES, size)].submit(work)
 
     async def run(self, work: Callable[[], T], size: float = math.inf, in_place: bool = False) -> T:
         """The same, for a coroutine that waits for it; in its own thread where it is to be done `in_place`."""
@@ -75,7 +76,7 @@ class CodecThreads:
 
     def stop(self, wait: bool = False) -> None:
         """Take nothing more."""
-        for pool in (self._small, self._large):
+        for pool in self._pools:
             pool.shutdown(wait=wait)
 
 

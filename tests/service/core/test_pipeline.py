@@ -17,10 +17,10 @@ from engine.images import WHOLE
 from service.codec import decode
 from service.codec.encoders import Encoder, Result
 from service.core.params import SegmentParams
-from service.core.pipeline import Decoded, SegmentResponse
+from service.core.pipeline import LABOR, Decoded, SegmentResponse
 from service.core.queue import InferenceResult
 from service.core.service import Service, assemble
-from service.core.threads import SMALL_BYTES
+from service.core.threads import LANES
 from service.settings import Settings
 from tests.service.fakes import PATIENCE, FakeEngine
 
@@ -62,7 +62,7 @@ def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("brief", "waiting", "thread"), [(True, 0, "stepping"), (True, 1, "codec-small"), (False, 0, "codec-small")]
+    ("brief", "waiting", "thread"), [(True, 0, "stepping"), (True, 1, "codec-0"), (False, 0, "codec-0")]
 )
 def test_who_encodes(brief: bool, waiting: int, thread: str) -> None:
     """The engine's own thread where that is brief and nothing waits for the engine; otherwise the pool."""
@@ -110,13 +110,14 @@ def test_nothing_is_encoded_in_the_event_loop() -> None:
     assert threads != [threading.main_thread()]
 
 
-def test_small_images_never_wait_behind_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("most", LANES[:-1])
+def test_small_images_never_wait_behind_large_ones(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not behind large files, nor behind small files of large images, which their headers tell."""
     gate, stuck = threading.Event(), threading.Semaphore(0)
 
-    def slow(data: bytes, most: int, selection: object, claim: Callable[[int], None], *_: object) -> images.Decoded:
+    def slow(data: bytes, limit: int, selection: object, claim: Callable[[int], None], *_: object) -> images.Decoded:
         claim(int(data[:12]))
-        if int(data[:12]) > SMALL_BYTES:
+        if int(data[:12]) > most:
             stuck.release()
             assert gate.wait(PATIENCE)
         return images.Decoded(IMAGE, WHOLE)
@@ -128,7 +129,7 @@ def test_small_images_never_wait_behind_large_ones(monkeypatch: pytest.MonkeyPat
 
     async def all_of_them() -> None:
         threads = os.cpu_count() or 1
-        large = [asyncio.create_task(ask(SMALL_BYTES + 1, padding=SMALL_BYTES * (k % 2))) for k in range(2 * threads)]
+        large = [asyncio.create_task(ask(most + 1, padding=most // LABOR * (k % 2))) for k in range(2 * threads)]
         for _ in range(threads):
             await asyncio.to_thread(stuck.acquire)  # all threads for the large have something to do
         await asyncio.gather(*(ask(1) for _ in range(10)))
