@@ -14,6 +14,7 @@ from engine.images.selection import Selection, indices
 GIF_IMAGE, GIF_EXTENSION, GIF_END = 0x2C, 0x21, b"\x3b"
 GRAPHIC_CONTROL = b"\xf9"
 WEBP_PARTS = 2**14
+LOSSLESS = (b"VP8L", b"ALPH", b"ANMF")  # chunks of WebP that may be, or may hold what is
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,19 @@ def _table(flags: bytes) -> int:
 
 def read_webp(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
     """By libwebp, in Pillow."""
-    return pillow.read_frames(data, "WEBP", allowed, selection, profile=webp_profile(data))
+    profile, lossless = webp_parts(data)
+    return pillow.read_frames(data, "WEBP", allowed, selection, profile=profile, lossless=lossless)
 
 
 def webp_size(data: bytes, allowed: Allowance) -> tuple[int, int]:
     """(width, height)"""
-    webp_profile(data)
+    webp_parts(data)
     return pillow.displayed_size(data, "WEBP", allowed)
 
 
-def webp_profile(data: bytes) -> bytes:
-    """The color profile of a WebP file, whose chunks are counted on the way."""
-    at, parts, profile = 12, 0, b""
+def webp_parts(data: bytes) -> tuple[bytes, int]:
+    """The color profile of a WebP file, and the bytes of its largest part that may be lossless; all are counted."""
+    at, parts, profile, lossless = 12, 0, b"", 0
     while at + 8 <= len(data):
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         parts += 1
@@ -107,5 +109,7 @@ def webp_profile(data: bytes) -> bytes:
             raise DamagedImageError(f"the WebP image has more than {WEBP_PARTS} parts")
         if name == b"ICCP":
             profile = data[at + 8 : at + 8 + size]
+        elif name in LOSSLESS:
+            lossless = max(lossless, size)
         at += 8 + size + size % 2
-    return profile
+    return profile, lossless

@@ -20,6 +20,7 @@ from engine.images.selection import Selection, Taken, indices
 Image.MAX_IMAGE_PIXELS = None  # Pillow warns at a limit of its own and refuses at twice that; ours are in `limits`
 RUN_LENGTHS = (1, 2)  # compressions of BMP, which Pillow decodes in Python
 MAX_RUN_LENGTHS = 2**22  # bytes of them
+CODES_BYTES, CODES_BITS = 6 << 10, 20  # that tables of five short codes take, and that these take in a file
 FRAME_BYTES = 8  # that a pixel of a frame counts as: drawing one takes as long as decoding so many bytes of samples
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata in somebody's file are not this program's news
@@ -41,14 +42,29 @@ def opened(data: bytes, kind: str, allowed: Allowance) -> Iterator[Image.Image]:
 
 
 def read_frames(
-    data: bytes, kind: str, allowed: Allowance, selection: Selection, pages: int = 0, profile: bytes = b""
+    data: bytes,
+    kind: str,
+    allowed: Allowance,
+    selection: Selection,
+    pages: int = 0,
+    profile: bytes = b"",
+    lossless: int = 0,
 ) -> Reading:
-    """An image or an animation of 8 bits a sample, of `pages` frames, by default as many as Pillow says."""
+    """An image or an animation of 8 bits a sample, of `pages` frames, by default as many as Pillow says.
+
+    `lossless` are the bytes of a frame that libwebp decodes without loss.
+    """
     with opened(data, kind, allowed) as image:
         count = pages or int(getattr(image, "n_frames", 1))
-        allowed.claim(image.width * image.height * _bytes_a_pixel(image, kind, selection, profile))
+        pixels = image.width * image.height
+        allowed.claim(pixels * _bytes_a_pixel(image, kind, selection, profile) + _table_bytes(pixels, lossless))
         shown = _frames(image, indices("page", selection.page, count), allowed)
         return Reading(shown, Taken(page=selection.page or 0, pages=count), orientation.of(image), profile)
+
+
+def _table_bytes(pixels: int, lossless: int) -> int:
+    """Of libwebp's tables: every 4 x 4 pixels of a lossless image may have codes of their own."""
+    return CODES_BYTES * min(2**16, -(-pixels // 16), 8 * lossless // CODES_BITS)
 
 
 def _bytes_a_pixel(image: Image.Image, kind: str, selection: Selection, profile: bytes) -> int:

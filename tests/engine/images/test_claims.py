@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +42,26 @@ def many_scans(data: bytes) -> bytes:
     """A progressive JPEG image of as many scans as are taken: its last one again and again."""
     last = data.rindex(jpeg.START_OF_SCAN)
     return data[:-2] + data[last:-2] * (jpeg.SCANS - data.count(jpeg.START_OF_SCAN)) + data[-2:]
+
+
+def many_codes(side: int) -> bytes:
+    """A lossless WebP image of one color in which every 4 x 4 pixels, up to 2^16 of them, have codes of their own."""
+    bits: list[int] = []
+
+    def put(*values: tuple[int, int]) -> None:
+        bits.extend(value >> bit & 1 for value, count in values for bit in range(count))
+
+    bytewise = [(0, 1), (8, 4), *[(0, 3)] * 11, (1, 3), (1, 1), (3, 3), (254, 8)]  # 256 symbols of 8 bits each
+    single = (1, 4)  # the symbol 0, in no bits
+    put((side - 1, 14), (side - 1, 14), (0, 4))  # no alpha, version 0
+    put((0, 2), (1, 1), (0, 3))  # no transform, no cache of colors; several codes, for 4 x 4 pixels each
+    put((0, 1), *bytewise, *bytewise, *[single] * 3)
+    blocks = np.arange((-(-side // 4)) ** 2) % 2**16
+    numbers = np.unpackbits(np.stack([blocks & 255, blocks >> 8], axis=1).astype(np.uint8), axis=1).ravel()
+    codes = np.tile(np.array([1, 0, 0, 0], np.uint8), 5 * (int(blocks.max()) + 1))
+    image = b"\x2f" + np.packbits([*bits, *numbers, *codes], bitorder="little").tobytes() + bytes(8)
+    image += bytes(len(image) % 2)
+    return b"RIFF" + struct.pack("<I", len(image) + 12) + b"WEBPVP8L" + struct.pack("<I", len(image)) + image
 
 
 def other_primaries() -> bytes:
@@ -88,6 +109,7 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
         "JPEG scans inks": lambda: many_scans(blank("CMYK", "JPEG", progressive=True)()),
         "JPEG inks": blank("CMYK", "JPEG"),
         "WebP": blank("RGB", "WEBP", lossless=True),
+        "WebP codes": lambda: many_codes(side // 2),
         "WebP alpha": blank("RGBA", "WEBP", lossless=True),
         "GIF": blank("P", "GIF", transparency=0),
         "BMP": blank("RGB", "BMP"),
