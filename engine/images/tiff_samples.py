@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from engine.images import jpeg
 from engine.images.errors import DamagedImageError, UnsupportedImageError
 from engine.images.limits import Allowance, check_sample_bytes
 
@@ -202,6 +203,8 @@ def _as_pictures(
 ) -> NDArray[Any]:
     """Pieces that are pictures themselves: JPEG, and fax."""
     channels = shape[2]
+    if kind == "jpeg" and any(bytes(piece).count(jpeg.START_OF_SCAN) > jpeg.SCANS for piece in pieces):
+        raise DamagedImageError(f"a strip or tile of the TIFF image, JPEG, has more than {jpeg.SCANS} scans")
     extra = EXTRA if channels - PICTURE_COLORS.get(int(page.photometric), 1) == 1 else 0
     if channels not in (1, 3, 4) and not extra:
         raise UnsupportedImageError(f"JPEG in TIFF with {channels} channels is not read: save it with LZW or deflate")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from engine import images
-from engine.images import DamagedImageError, Selection, TooManyPixelsError, UnsupportedImageError, tiff_layout
+from engine.images import DamagedImageError, Selection, TooManyPixelsError, UnsupportedImageError, jpeg, tiff_layout
 from engine.images import png as png_reader
 from tests.engine.images.test_formats import wide_profile
-from tests.pictures import png_chunk, png_of
+from tests.pictures import file_of, photo, png_chunk, png_of
 
 LIMIT = 2**20
 ASCII, SHORT, LONG = 2, 3, 4
@@ -133,3 +133,24 @@ def test_strips_that_share_their_bytes_are_counted(compression: int) -> None:
     if compression == 8:
         with pytest.raises(TooManyPixelsError, match="bytes"):
             images.decode(file, 2**15)
+
+
+def test_scans_of_jpeg_in_tiff_are_counted() -> None:
+    picture = file_of(photo(), "JPEG", progressive=True, subsampling=0)
+    last, count = picture.rindex(jpeg.START_OF_SCAN), picture.count(jpeg.START_OF_SCAN)
+    width, height = photo().size
+    for scans in (jpeg.SCANS, jpeg.SCANS + 1):
+        strip = struct.pack("<3H", 8, 8, 8) + picture[:-2] + picture[last:-2] * (scans - count) + picture[-2:]
+        tags = [*grey(width, height, 7), (273, LONG, 1, 14), (279, LONG, 1, len(strip) - 6), (278, LONG, 1, height)]
+        colors = {
+            258: (258, SHORT, 3, 8),
+            262: (262, SHORT, 1, 6),
+            277: (277, SHORT, 1, 3),
+            530: (530, SHORT, 2, 0x10001),
+        }
+        file = tiff(strip, [tag for tag in tags if tag[0] not in colors] + list(colors.values()))
+        if scans == jpeg.SCANS:
+            assert images.decode(file, LIMIT).pixels.shape == (height, width, 3)
+        else:
+            with pytest.raises(DamagedImageError, match="scans"):
+                images.decode(file, LIMIT)
