@@ -203,8 +203,8 @@ class Config:
     launch: str = _setting(
         "auto",
         "run",
-        "how steps get to a GPU: plain, one launch after another; captured, each as a graph; compiled, that of fused "
-        "kernels; auto: captured. On a CPU always plain",
+        "how steps are run: plain, one operation after another; compiled, of fused kernels; captured, on a GPU, each "
+        "as a graph; auto: captured on a GPU, on a CPU compiled where the minutes are worth it",
     )
     workers: int = _setting(
         -1,

@@ -25,8 +25,8 @@ class Step:
     Forward passes are in bfloat16 where torch's autocast thinks it fit, the teacher's too. What is learned is not:
     weights, which of them become zero, and the signs and levels drawn from them are float32's.
 
-    On a GPU a step is launched as `config.launch` says; where that fails, `say` is told once, and steps are plain from
-    then on. `static` steps keep what changes between them on the device, as a captured one needs it.
+    A step is run as `config.launch` says; where that fails, `say` is told once, and steps are plain from then on.
+    `static` steps keep what changes between them in tensors, as a recorded or a compiled one needs it.
     """
 
     def __init__(
@@ -39,26 +39,27 @@ class Step:
         static: bool | None = None,
     ) -> None:
         self.config, self.network, self.teacher, self.loss = config, network, teacher, loss
-        self._static = network.device.type == "cuda" if static is None else static
+        self._mode = launch.mode(config, network.device)
+        on_gpu, fused = network.device.type == "cuda", self._mode == "compiled"
+        self._static = (on_gpu or fused) if static is None else static
         self._annealed = torch.zeros((), device=network.device)
         self._say = say
         self.optimizer = torch.optim.Adam(network.parameters(), **self._optimizer_settings())
         self._student: Callable[[Tensor], Tensor] = network
         self._teach: Callable[[Tensor], Tensor] | None = teacher
-        self._mode = launch.mode(config, network.device)
-        self.graph = launch.Graph(self.update) if self._mode != "plain" else None
-        if self._mode == "compiled":
+        self.graph = launch.Graph(self.update) if self._mode == "captured" or (on_gpu and fused) else None
+        if fused:
             self._student = torch.compile(network, dynamic=False)
             self._teach = torch.compile(teacher, dynamic=False) if teacher else None
 
     def __call__(self, pixels: Tensor, labels: Tensor, progress: float) -> Tensor:
         """The loss of one batch, a scalar on the device, by which the weights have been moved."""
         form = self._set(progress)
-        if self.graph is None:
-            return self.update(pixels, labels)
         try:
-            return self.graph(pixels, labels, form)
-        except Exception as error:  # whatever it is, the run can do without
+            return self.graph(pixels, labels, form) if self.graph else self.update(pixels, labels)
+        except Exception as error:  # whatever it is, the run can do without graphs and compilers
+            if self._mode == "plain":
+                raise
             self._go_plain(error)
             return self.update(pixels, labels)
 
@@ -116,9 +117,9 @@ class Step:
         return annealed < 1, bits
 
     def _go_plain(self, error: Exception) -> None:
-        self.graph, self._student, self._teach = None, self.network, self.teacher
         why = next(iter(str(error).splitlines()), "")
         self._say(f"steps are plain, not {self._mode}: {type(error).__name__}: {why}")
+        self._mode, self.graph, self._student, self._teach = "plain", None, self.network, self.teacher
 
 
 def loss_of(config: Config, weights: Sequence[float], device: torch.device) -> Loss:
