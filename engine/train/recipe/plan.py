@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from engine.train.config import Config
+from engine.train.config import BALANCED, Config
 from engine.train.data.facts import EDGE, Facts
 
 THIN = 0.35  # share of a class that lies within EDGE pixels of its edge: lines and dots, where bits cost most
@@ -15,11 +15,13 @@ DULL = 0.5  # of the range that greys take: below it, every image is stretched t
 FILLING, FEW = 0.05, 3  # an object of that share of the image, and no more of them: it is seen whole
 RESIZED = 192  # pixels a side
 SCARCE = 0.02  # of all pixels: a class of less is made sure to be seen,
-SHOWN = 0.33  # in so many of the crops
+SHOWN = 0.33  # in so many of the crops, and beside other classes weighs more
 CROP, SMALLEST_CROP = 192, 32
 SIZES = ((32, 192), (16, 192), (16, 128), (8, 96))
 """(width, crop) to try, the best first; the first that sees ENOUGH samples in its time is taken, else the last."""
-ENOUGH = 12_000
+ENOUGH = 16_000
+HARD = 2
+"""Of SIZES, so many are offered where a class is thin and scarce: by less, it is not told from what it lies in."""
 STRIDE = 32  # of any family: a crop is a multiple of it
 
 
@@ -32,7 +34,8 @@ class Choice:
     reason: str
 
     def __str__(self) -> str:
-        return f"--{self.setting.replace('_', '-')} {self.value}: {self.reason}"
+        value = " ".join(self.value) if isinstance(self.value, tuple) else self.value
+        return f"--{self.setting.replace('_', '-')} {value}: {self.reason}"
 
 
 def of_folder(facts: Facts) -> list[Choice]:
@@ -65,10 +68,17 @@ def _activation_bits(facts: Facts) -> list[Choice]:
 
 
 def _foreground(facts: Facts) -> list[Choice]:
-    scarce = [f"{entry.name} ({entry.share:.2%})" for entry in facts.classes if entry.share < SCARCE]
-    if scarce:
-        return [Choice("foreground", SHOWN, f"little of the pixels: {', '.join(scarce)}")]
-    return []
+    names = _scarce(facts)
+    if not names:
+        return []
+    reason = "little of the pixels: " + ", ".join(f"{name} ({share:.2%})" for name, share in names.items())
+    weights = [Choice("class_weights", BALANCED, reason)] if len(facts.classes) > 1 else []
+    return [Choice("foreground", SHOWN, reason), *weights]
+
+
+def _scarce(facts: Facts) -> dict[str, float]:
+    """Shares of the pixels, of classes that have less than SCARCE."""
+    return {entry.name: entry.share for entry in facts.classes if entry.share < SCARCE}
 
 
 def _thin(facts: Facts) -> list[str]:
@@ -78,7 +88,8 @@ def _thin(facts: Facts) -> list[str]:
 def sizes(facts: Facts, given: Mapping[str, Any]) -> list[tuple[int, int]]:
     """(width, crop) that may be taken, the best first; crops no larger than the images."""
     largest = given.get("resize") or max(SMALLEST_CROP, STRIDE * math.ceil(facts.side / STRIDE))
-    able = [(given.get("width", width), given.get("crop", min(crop, largest))) for width, crop in SIZES]
+    offered = SIZES[:HARD] if set(_thin(facts)) & set(_scarce(facts)) else SIZES
+    able = [(given.get("width", width), given.get("crop", min(crop, largest))) for width, crop in offered]
     return list(dict.fromkeys(able))
 
 

@@ -30,7 +30,10 @@ class Speed:
 
 
 def measure(config: Config) -> Speed:
-    """Train some steps of `config` on noise, evaluate, and prove: what comes later, in small."""
+    """Train some steps of `config` on noise, evaluate, and prove: what comes later, in small.
+
+    On a CPU the steps are plain ones: those of fused kernels, which take minutes to build, come on top.
+    """
     rng = np.random.default_rng(0)
     side = max(config.crop, config.resize)
 
@@ -38,7 +41,7 @@ def measure(config: Config) -> Speed:
         return rng.integers(0, 256, (side, side, 3), np.uint8), rng.integers(0, 2, (side, side), np.uint8)
 
     with tempfile.TemporaryDirectory() as folder:
-        run = Trainer(replace(config, out=folder, init=""), noise, quiet=True)
+        run = Trainer(replace(config, out=folder, init="", launch="auto"), noise, quiet=True)
         return Speed(run.speed(STEPS), _evaluated(run), _proven(run))
 
 

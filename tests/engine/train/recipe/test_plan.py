@@ -61,6 +61,18 @@ def test_facts_of_several_classes_say_which_is_thin() -> None:
     assert "hole" not in choice.reason
 
 
+def test_a_scarce_class_beside_others_weighs_more_and_a_thin_one_is_given_width_and_surroundings() -> None:
+    mask = disc(120)
+    mask[SIDE // 2 - 1 : SIDE // 2 + 1, 60:260] = 2
+    image = np.repeat(np.where(mask, 240, 0).astype(np.uint8)[..., None], 3, axis=2)
+    found = facts.of_samples([facts.of_sample(image, mask, 3)], ("outside", "road", "crack"))
+    chosen = {choice.setting: choice.value for choice in plan.of_folder(found)}
+    assert chosen == {"activation_bits": 2, "foreground": 0.33, "class_weights": ("balanced",)}
+    assert "--class-weights balanced: " in "\n".join(str(choice) for choice in plan.of_folder(found))
+    assert plan.sizes(found, {}) == [(32, 192), (16, 192)]
+    assert plan.sizes(found, {"crop": 96}) == [(32, 96), (16, 96)]
+
+
 def test_empty_and_full_masks_are_counted() -> None:
     masks = (np.zeros((8, 8), np.uint8), np.ones((8, 8), np.uint8), disc(2, 8))
     found = facts.of_samples([facts.of_sample(np.zeros((8, 8, 3), np.uint8), mask) for mask in masks])
