@@ -147,7 +147,7 @@ class Trainer:
                     loss = float(np.mean(self._read_losses()))
                     speed = (self.step - since) * self.config.batch / (time.monotonic() - reported)
                     self._log(loss=loss, samples_per_second=speed)
-                    bar.set_postfix(self._shown(loss, speed))
+                    bar.set_postfix(self._shown(loss, speed), refresh=False)
                     self._losses = []
                     reported, since = time.monotonic(), self.step
                 if not self.finished:

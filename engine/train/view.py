@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from engine.train.network import Network
 from engine.train.validation import evenly, predict
 
 EXAMPLES = 6  # validation images, on a sheet
+LINES_APART = 30.0  # seconds between two lines of a progress bar that goes to a file
 
 
 class View:
@@ -33,13 +35,12 @@ class View:
 
     def bar(self, step: int, spent: float) -> Any:
         """A progress bar over the steps, or the seconds, of the run."""
-        config = self._config
+        config, apart = self._config, 0.1 if sys.stderr.isatty() else LINES_APART
+        look: dict[str, Any] = {"dynamic_ncols": True, "disable": self._quiet, "mininterval": apart}
         if config.minutes:
             form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}"
-            seconds = {"total": 60 * config.minutes, "initial": spent, "bar_format": form}
-            return tqdm(**seconds, dynamic_ncols=True, disable=self._quiet)
-        steps = {"total": config.steps, "initial": step, "unit": "step"}
-        return tqdm(**steps, dynamic_ncols=True, disable=self._quiet)
+            return tqdm(total=60 * config.minutes, initial=spent, bar_format=form, **look)
+        return tqdm(total=config.steps, initial=step, unit="step", **look)
 
     def move(self, bar: Any, step: int, spent: float) -> None:
         """Move `bar` to where the run is."""

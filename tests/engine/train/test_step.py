@@ -189,6 +189,55 @@ def test_a_step_that_cannot_be_captured_is_plain_and_says_so(
         assert torch.equal(tensor, run.network.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(
+    ("device", "changes", "there", "found"),
+    [
+        ("cpu", {}, True, "plain"),
+        ("cpu", {"minutes": launch.COMPILING}, True, "compiled"),
+        ("cpu", {"minutes": launch.COMPILING}, False, "plain"),
+        ("cpu", {"minutes": launch.COMPILING - 1}, True, "plain"),
+        ("cpu", {"launch": "compiled"}, True, "compiled"),
+        ("cpu", {"launch": "captured"}, True, "plain"),
+        ("cpu", {"launch": "plain", "minutes": launch.COMPILING}, True, "plain"),
+        ("cuda", {}, True, "captured"),
+        ("cuda", {"launch": "compiled"}, True, "compiled"),
+    ],
+)
+def test_a_cpu_compiles_where_the_minutes_are_worth_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, changes: dict[str, Any], there: bool, found: str
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/g++" if there else None)
+    assert launch.mode(config_of(changes), torch.device(device)) == found
+
+
+def test_on_a_cpu_fused_kernels_learn_what_plain_ones_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: compiled(*args, backend="aot_eager", **kwargs))
+    said: list[str] = []
+    losses = {}
+    for way in ("plain", "compiled"):
+        step = step_of(config_of({"launch": way}), static=True)
+        step._say = said.append
+        losses[way] = trained(step)[0]
+    assert said == []
+    np.testing.assert_allclose(losses["compiled"], losses["plain"], rtol=0.02)
+
+
+def test_a_step_that_cannot_be_compiled_is_plain_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> object:
+        raise RuntimeError("no compiler")
+
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: compiled(*args, backend=refuse, **kwargs))
+    step = step_of(config_of({"launch": "compiled"}), static=None)
+    said: list[str] = []
+    step._say = said.append
+    losses = trained(step)[0]
+    assert len(said) == 1
+    assert said[0].startswith("steps are plain, not compiled: ")
+    assert losses == trained(step_of(config_of({}), static=True))[0]
+
+
 def three_levels(x: Tensor, annealed: quantize.Share) -> Tensor:
     return quantize.levels(x, kinds.CENTERED, 3, annealed=annealed)
 
