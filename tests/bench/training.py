@@ -17,6 +17,9 @@ from typing import Any
 
 from tests.bench.builds import interval
 
+OWN = ("pythons", "launches", "steps", "rounds")
+"""Options of the comparison; the others are settings of the run."""
+
 WORKER = """
 import dataclasses, json, sys, tempfile
 from pathlib import Path
@@ -72,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--pythons", nargs="+", default=[sys.executable])
     found.add_argument("--launches", nargs="+", default=["auto"])
     found.add_argument("--device", default="auto")
-    for name, default in (("width", 64), ("batch", 16), ("crop", 224), ("workers", -1), ("steps", 3), ("rounds", 5)):
+    numbers = {"width": 64, "batch": 16, "crop": 224, "activation-bits": 1, "workers": -1, "steps": 3, "rounds": 5}
+    for name, default in numbers.items():
         found.add_argument(f"--{name}", type=int, default=default)
     return found
 
@@ -92,7 +96,7 @@ def turns(contenders: Sequence[Contender], rounds: int) -> list[list[float]]:
 def main() -> None:
     """Measure and print."""
     args = parser().parse_args()
-    settings = {name: getattr(args, name) for name in ("width", "batch", "crop", "workers", "device")}
+    settings = {name: value for name, value in vars(args).items() if name not in OWN}
     named = [(python, launch) for python in args.pythons for launch in args.launches]
     contenders = [Contender(python, settings | {"launch": launch}, args.steps) for python, launch in named]
     found = turns(contenders, args.rounds)
