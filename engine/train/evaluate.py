@@ -25,8 +25,10 @@ from engine.train.saliency import Curve, Saliency
 PARTS = ("validation", "training", "test", "all")
 
 COLUMNS = {"Dice": "dice", "IoU": "iou", "F1": "f1", "precision": "precision", "recall": "recall",
-           f"F1 {metrics.TOLERANCE} px": "near_f1", "constant": "constant"}  # fmt: skip
-"""What a table shows of the metrics: head and field. "constant" is the score of the best constant mask."""
+           f"F1 {metrics.TOLERANCE} px": "near_f1", f"P {metrics.TOLERANCE} px": "near_precision",
+           f"R {metrics.TOLERANCE} px": "near_recall", "constant": "constant"}  # fmt: skip
+"""What a table shows of the metrics: head and field. P and R are precision and recall; "constant" is the score of the
+best constant mask."""
 
 MEAN_IOU = {"mIoU": "pooled_iou"}
 """What it shows of several classes beside: the mean of their IoU over all pixels; of one class, its own."""

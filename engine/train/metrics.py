@@ -72,13 +72,29 @@ class Counts:
         return _ratio(self.both, self.both + self.true)
 
     @property
+    def near_precision(self) -> float:
+        """Share of the predicted pixels with a true one within TOLERANCE pixels; nan when none is predicted."""
+        return _ratio(self.near_predicted, self.both + self.predicted)
+
+    @property
+    def near_recall(self) -> float:
+        """Share of the true pixels with a predicted one within TOLERANCE pixels; nan when none is true."""
+        return _ratio(self.near_true, self.both + self.true)
+
+    @property
     def near_f1(self) -> float:
         """F1 of precision and recall within TOLERANCE pixels; nan when both masks are empty, 0 when one is."""
-        precision = _ratio(self.near_predicted, self.both + self.predicted)
-        recall = _ratio(self.near_true, self.both + self.true)
+        precision, recall = self.near_precision, self.near_recall
         if math.isnan(precision) and math.isnan(recall):
             return math.nan
         return 2 * precision * recall / (precision + recall) if precision > 0 and recall > 0 else 0.0
+
+
+SCORES = (
+    *("dice", "iou", "f1", "pooled_iou", "precision", "recall"),
+    *("near_f1", "near_precision", "near_recall"),
+)
+"""Of several classes, every score is the mean over them."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +102,9 @@ class Metrics:
     """How good the masks of `images` images are; nan where there is nothing to say.
 
     `dice` and `iou` are means over images, those left out in which a class is neither true nor predicted. The others
-    are of all pixels pooled: `f1` (Dice's formula), `pooled_iou`, `precision`, `recall`, and `near_f1` within TOLERANCE
-    pixels. With several classes every value is the mean over the classes, whose own metrics are in `by_class`.
+    are of all pixels pooled: `f1` (Dice's formula), `pooled_iou`, `precision`, `recall`, and `near_f1`,
+    `near_precision`, `near_recall` within TOLERANCE pixels. With several classes every value is the mean over the
+    classes, whose own metrics are in `by_class`.
     `constant` is what the best mask of one class everywhere has in place of `headline`.
     `pooled` are the counts of one class over all images.
     """
@@ -100,6 +117,8 @@ class Metrics:
     precision: float = math.nan
     recall: float = math.nan
     near_f1: float = math.nan
+    near_precision: float = math.nan
+    near_recall: float = math.nan
     constant: float = math.nan
     pooled: Counts = Counts(0, 0, 0)
     by_class: Mapping[str, Metrics] = field(default_factory=dict)
@@ -136,7 +155,8 @@ class Metrics:
             lines = [f"{head}classes); a constant mask: Dice {self.constant:.4f}"]
             for name, own in self.by_class.items():
                 found = f"Dice {own.f1:.4f}, IoU {own.pooled_iou:.4f}, precision {own.precision:.4f}"
-                lines.append(f"  {name}: {found}, recall {own.recall:.4f}, within 2 pixels {own.near_f1:.4f}")
+                near = f"F1 {own.near_f1:.4f}, precision {own.near_precision:.4f}, recall {own.near_recall:.4f}"
+                lines.append(f"  {name}: {found}, recall {own.recall:.4f}; within {TOLERANCE} pixels: {near}")
         return "\n".join([*lines, *self.remarks])
 
 
@@ -237,7 +257,7 @@ def summarize(counts: Iterable[Counts]) -> Metrics:
     return Metrics(
         len(items),
         *(_mean(c.dice for c in items), _mean(c.iou for c in items), pooled.dice),
-        *(pooled.iou, pooled.precision, pooled.recall, pooled.near_f1),
+        *(pooled.iou, pooled.precision, pooled.recall, pooled.near_f1, pooled.near_precision, pooled.near_recall),
         constant=_mean(c.constant.dice if c.both + c.true else 0.0 for c in items),
         pooled=pooled,
     )
@@ -255,10 +275,7 @@ def summarize_classes(labeled: Iterable[tuple[str, Counts]]) -> Metrics:
     if set(found) <= {""}:
         return found[""] if found else summarize([])
     classes = found.values()
-    values: dict[str, Any] = {
-        name: _mean(getattr(own, name) for own in classes)
-        for name in ("dice", "iou", "f1", "pooled_iou", "precision", "recall", "near_f1")
-    }
+    values: dict[str, Any] = {name: _mean(getattr(own, name) for own in classes) for name in SCORES}
     present = [own for own in classes if not math.isnan(own.f1)]
     best = max((_or_zero(own.pooled.constant.dice) for own in present), default=math.nan)
     images = max(own.images for own in classes)

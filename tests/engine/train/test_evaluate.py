@@ -48,7 +48,8 @@ def test_every_image_is_scored_beside_otsu(data: Path) -> None:
     lines = evaluate.table(rows).splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["all", "12"], ["even", "6"], ["odd", "6"]]
     heads = " ".join(lines[0].split())
-    assert heads == "stratum images Dice IoU F1 precision recall F1 2 px constant Otsu Dice Otsu IoU Otsu F1"
+    near = "F1 2 px P 2 px R 2 px"
+    assert heads == f"stratum images Dice IoU F1 precision recall {near} constant Otsu Dice Otsu IoU Otsu F1"
     assert len({len(line) for line in lines}) == 1
 
 

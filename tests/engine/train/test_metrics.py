@@ -58,7 +58,9 @@ def test_a_line_beside_the_true_one_counts_within_two_pixels() -> None:
         assert (beside.dice, beside.near_f1) == (0, expected)
     half = true.copy()
     half[:, 10:] = False
-    assert metrics.count(half, true).near_f1 == pytest.approx(2 * 0.6 / 1.6)
+    found = metrics.count(half, true)
+    assert (found.near_precision, found.near_recall) == (1, 0.6)
+    assert found.near_f1 == pytest.approx(2 * 0.6 / 1.6)
     corner, point = np.zeros((5, 5), bool), np.zeros((5, 5), bool)
     corner[0, 0] = point[2, 2] = True
     assert metrics.count(corner, point).near_f1 == 0  # 2.8 pixels away
