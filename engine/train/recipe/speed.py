@@ -49,7 +49,7 @@ def _evaluated(run: Trainer) -> float:
     run.network.eval()
     image = np.zeros((EVALUATED, EVALUATED, 3), np.uint8)
     started = time.perf_counter()
-    logits_of(run.network, image, replace(run.config, resize=0))
+    logits_of(run.network, image, replace(run.config, resize=0, keep_aspect=False))
     return image.size / 3 / (time.perf_counter() - started)
 
 
