@@ -74,6 +74,11 @@ class Settings:
     tls_key: str = _setting("", "PEM file with the certificate's private key")
 
     @property
+    def models(self) -> list[str]:
+        """Each of `model`, the default first: what runs one model alone takes that."""
+        return [name.strip() for name in self.model.split(",")]
+
+    @property
     def allowed_origins(self) -> list[str]:
         """`origins`, one by one."""
         return [origin.strip() for origin in self.origins.split(",") if origin.strip()]

@@ -88,8 +88,8 @@ class Segmenter:
 
 def _engine_of(settings: Settings) -> Engine | NetworkEngine:
     """The engine of a model; of a checkpoint in full precision, which no engine runs, the network itself."""
-    full = flags.in_full_precision(settings.model)
-    return full or engine.load(flags.trained(settings.model), settings)
+    full = flags.in_full_precision(settings.models[0])
+    return full or engine.load(flags.trained(settings.models[0]), settings)
 
 
 def _outcome(source: Path, job: Job, encoded: Callable[[str], bytes]) -> Outcome:

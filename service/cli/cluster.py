@@ -71,7 +71,8 @@ def _outcomes(rows: Iterable[dict[str, Any]], sources: dict[str, Path]) -> Itera
 
 def _for_all_machines(settings: Settings) -> Settings:
     """The same settings, but with threads that are counted and the whole path of a model file; raises EngineError."""
-    path = resolve(settings.model)
-    is_shipped = path != Path(settings.model)  # each machine has its own
-    model = settings.model if is_shipped else str(path.absolute())
+    name = settings.models[0]
+    path = resolve(name)
+    is_shipped = path != Path(name)  # each machine has its own
+    model = name if is_shipped else str(path.absolute())
     return replace(settings, model=model, threads=settings.threads or 1)

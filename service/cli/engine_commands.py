@@ -54,7 +54,7 @@ def bench(args: argparse.Namespace) -> int:
     settings = flags.settings_of(args)
     if settings.device == "reference":
         raise ValueError("the reference is not made to be fast: bench takes --device cpu or cuda")
-    model = load(resolve(settings.model))
+    model = load(resolve(settings.models[0]))
     (_bench_gpu if settings.device.startswith("cuda") else _bench_cpu)(model, settings, args)
     return 0
 

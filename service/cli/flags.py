@@ -136,10 +136,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def engine_of(settings: Settings) -> Engine:
-    """The engine that the settings name. Raises EngineError."""
+    """The engine that the settings name first. Raises EngineError."""
     from service.core import engine
 
-    return engine.load(settings.model, settings)
+    return engine.load(settings.models[0], settings)
 
 
 def is_checkpoint(model: str) -> bool:

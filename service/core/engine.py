@@ -95,4 +95,4 @@ def load(model: str | Model, settings: Settings) -> runtime.Engine:
 
 def load_all(settings: Settings) -> list[runtime.Engine]:
     """An engine for every model of the settings. They are never closed: a queued image may still need one."""
-    return [load(name.strip(), settings) for name in settings.model.split(",")]
+    return [load(name, settings) for name in settings.models]

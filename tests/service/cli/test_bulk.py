@@ -52,6 +52,11 @@ def test_outcomes_come_in_order_and_a_bad_file_is_a_failure_of_its_own(job: Job,
     assert "No such file" in absent.failure
 
 
+def test_of_several_models_the_first_one_runs(job: Job, image: Path) -> None:
+    several = replace(job, settings=replace(job.settings, model=f"{job.settings.model}, nuclei-small"))
+    assert list(bulk.here(several, [image])) == list(bulk.here(job, [image]))
+
+
 def test_what_a_model_names_is_taken_and_what_a_job_says_goes_before_it(job: Job, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 20, 30), dtype=np.uint8)
     file = tmp_path / "two.tif"
