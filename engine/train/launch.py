@@ -19,7 +19,7 @@ WARM_UP = 3  # plain steps before a capture: libraries choose their kernels, the
 
 
 COMPILING = 5.0
-"""Minutes of a run on a CPU from which fused kernels, up to 1.8 times as fast, pay for the time that they are built."""
+"""Minutes of a run on a CPU from which fused kernels, about twice as fast, pay for the time that they are built."""
 
 
 def mode(config: Config, device: torch.device) -> str:
