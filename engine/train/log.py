@@ -6,11 +6,11 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engine.train.metrics import Metrics
+from engine.train.metrics import EXACT, Metrics
 from engine.train.renamed import current
 
 COLUMNS = ("step", "samples", "learning_rate", "zeros", "loss", "samples_per_second", "dice", "iou", "f1")
-CLASS_COLUMNS = ("step", "class", "dice", "iou", "f1", "pooled_iou", "precision", "recall", "near_f1")
+CLASS_COLUMNS = ("step", "class", *EXACT, "near_f1")
 
 
 def append(path: Path, **values: float) -> None:

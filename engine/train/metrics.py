@@ -90,11 +90,10 @@ class Counts:
         return 2 * precision * recall / (precision + recall) if precision > 0 and recall > 0 else 0.0
 
 
-SCORES = (
-    *("dice", "iou", "f1", "pooled_iou", "precision", "recall"),
-    *("near_f1", "near_precision", "near_recall"),
-)
-"""Of several classes, every score is the mean over them."""
+EXACT = ("dice", "iou", "f1", "pooled_iou", "precision", "recall")
+NEAR = ("near_f1", "near_precision", "near_recall")
+SCORES = (*EXACT, *NEAR)
+"""Fields of `Metrics`, to the pixel and within TOLERANCE of it. Of several classes each is the mean over them."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from engine.train.network import Network
 
 Row = dict[str, Any]
 Pixels = NDArray[np.uint8]
-SCORES = ("dice", "iou", "f1", "pooled_iou", "precision", "recall")
 
 
 @cache
@@ -71,7 +70,7 @@ def salient(engine: Segments, items: Sequence[dataset.Sample]) -> Row:
 
 def columns(result: metrics.Metrics) -> Row:
     """The scores of a row."""
-    row: Row = {name: round(getattr(result, name), 5) for name in SCORES}
+    row: Row = {name: round(getattr(result, name), 5) for name in metrics.EXACT}
     row |= {"constant": round(result.constant, 5), "never_found": " ".join(result.never_found)}
     return row | {f"f1_{name}": round(own.f1, 5) for name, own in result.by_class.items()}
 
