@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
+Number = TypeVar("Number", np.uint8, np.float32)
 Place = tuple[int, int]
 """(row, column) of a pixel that a crop is to show."""
 
@@ -17,6 +19,7 @@ PARTS = ("turns", "flips", "scale", "colors", "negatives")
 """What may happen to a crop."""
 GEOMETRY, COLOR = {"turns", "flips", "scale"}, {"colors", "negatives"}
 ZOOM = (0.7, 1.4)
+LEVELS = np.arange(256, dtype=np.float32) / 255
 JITTER = 0.25  # of a crop's side: how far a place that it is to show lies from its middle, at most
 
 
@@ -61,11 +64,10 @@ def move(
     half = size / 2
     first_row = (flip * cos, sin, reach - flip * half * cos - half * sin)
     matrix = (*first_row, -flip * sin, cos, reach + flip * half * sin - half * cos)
-    window = np.ix_(rows, columns)
-    pixels = Image.fromarray(image[window]).transform(
+    pixels = Image.fromarray(_taken(image, rows, columns)).transform(
         (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
     )
-    labels = Image.fromarray(mask[window]).transform((size, size), Image.Transform.AFFINE, matrix)
+    labels = Image.fromarray(_taken(mask, rows, columns)).transform((size, size), Image.Transform.AFFINE, matrix)
     return np.asarray(pixels), np.asarray(labels)
 
 
@@ -78,27 +80,35 @@ def window(
     else:
         starts = [centre - size // 2 for centre in _centre(mask.shape, size, rng, around)]
     rows, columns = (_mirrored(start, start + size, n) for start, n in zip(starts, mask.shape, strict=True))
-    at = np.ix_(rows, columns)
-    return image[at], mask[at]
+    return _taken(image, rows, columns), _taken(mask, rows, columns)
 
 
 def recolor(pixels: Pixels, rng: np.random.Generator, parts: Collection[str] = PARTS) -> Pixels:
     """Random gain and offset per channel and gamma; now and then the negative, the grey image or noise."""
-    negative = rng.random() < 0.15
+    negative = rng.random() < 0.15 and "negatives" in parts
     if "colors" not in parts:
-        return 255 - pixels if negative and "negatives" in parts else pixels
-    x = pixels.astype(np.float32) / 255
-    if negative and "negatives" in parts:
-        x = 1 - x
-    if rng.random() < 0.1:
-        x = np.repeat(x.mean(2, keepdims=True), 3, axis=2)
-    x = x ** np.float32(math.exp(rng.uniform(-0.35, 0.35)))
-    x = x * np.float32(rng.uniform(0.75, 1.25)) * rng.uniform(0.92, 1.08, 3).astype(np.float32)
-    x = x + np.float32(rng.uniform(-0.08, 0.08))
-    if rng.random() < 0.15:
-        x = x + rng.normal(0, rng.uniform(0.005, 0.04), x.shape).astype(np.float32)
-    recolored: Pixels = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
-    return recolored
+        return 255 - pixels if negative else pixels
+    grey = rng.random() < 0.1
+    gamma = np.float32(math.exp(rng.uniform(-0.35, 0.35)))
+    gain, gains = np.float32(rng.uniform(0.75, 1.25)), rng.uniform(0.92, 1.08, 3).astype(np.float32)
+    offset = np.float32(rng.uniform(-0.08, 0.08))
+    noise = rng.normal(0, rng.uniform(0.005, 0.04), pixels.shape) if rng.random() < 0.15 else None
+    levels = 1 - LEVELS if negative else LEVELS
+    shown = levels[pixels].mean(2, keepdims=True, dtype=np.float32) if grey else levels[:, None]
+    curve: NDArray[Any] = shown**gamma * gain * gains + offset
+    if noise is None:
+        return _in_bytes(curve) if grey else _looked_up(_in_bytes(curve), pixels)
+    return _in_bytes((curve if grey else _looked_up(curve, pixels)) + noise.astype(np.float32))
+
+
+def _in_bytes(x: NDArray[Any]) -> Pixels:
+    rounded: Pixels = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
+    return rounded
+
+
+def _looked_up(table: NDArray[Number], pixels: Pixels) -> NDArray[Number]:
+    """Of a table [256, 3] what each channel of `pixels` has there: a crop has many more pixels than levels."""
+    return np.stack([table[:, k].take(pixels[..., k]) for k in range(3)], axis=2)
 
 
 def _centre(shape: tuple[int, ...], size: int, rng: np.random.Generator, around: Place | None) -> list[int]:
@@ -107,6 +117,11 @@ def _centre(shape: tuple[int, ...], size: int, rng: np.random.Generator, around:
         return [int(rng.integers(min(size // 2, n // 2), max(n - size // 2, n // 2) + 1)) for n in shape]
     reach = int(size * JITTER)
     return [place + int(rng.integers(-reach, reach + 1)) for place in around]
+
+
+def _taken(array: Pixels, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
+    """array[rows][:, columns]: whole rows first, which is four times as fast as both at once."""
+    return array.take(rows, axis=0).take(columns, axis=1)
 
 
 def _mirrored(start: int, stop: int, length: int) -> NDArray[np.intp]:
