@@ -66,7 +66,7 @@ class Step:
     def update(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """The step itself."""
         self.optimizer.zero_grad()
-        with torch.backends.cudnn.flags(benchmark=True):  # all batches have one size
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # all batches have one size
             loss = self._loss(pixels, labels)
             loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)

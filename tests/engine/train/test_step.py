@@ -158,6 +158,20 @@ def test_a_recorded_step_repeated_learns_what_a_plain_one_learns(changes: dict[s
     assert graph._replay is not None
 
 
+def test_convolutions_of_a_step_are_the_fastest_that_a_gpu_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By cuDNN, which tries its algorithms on the first batch."""
+    step, seen = step_of(config_of({}), static=None), []
+    loss = step._loss
+
+    def watched(pixels: Tensor, labels: Tensor) -> Tensor:
+        seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark))
+        return loss(pixels, labels)
+
+    monkeypatch.setattr(step, "_loss", watched)
+    step(*batch(step.config, 0), 0.0)
+    assert seen == [(True, True)]
+
+
 def test_a_number_that_is_recorded_is_noticed() -> None:
     config = config_of({})
     recorded = step_of(config, static=True)
