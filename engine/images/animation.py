@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine.images import pillow
+from engine.images import pillow, vp8l
 from engine.images.errors import DamagedImageError
 from engine.images.limits import PARTS, Allowance, check_parts, check_size
 from engine.images.reading import Reading
@@ -14,7 +16,8 @@ from engine.images.selection import Selection, indices
 GIF_IMAGE, GIF_EXTENSION, GIF_END = 0x2C, 0x21, b"\x3b"
 GRAPHIC_CONTROL = b"\xf9"
 WEBP_PARTS = 2**14
-LOSSLESS = (b"VP8L", b"ALPH", b"ANMF")  # chunks of WebP that may be, or may hold what is
+ANMF_HEADER = 16
+COMPRESSED_ALPHA = 1
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,26 @@ def _table(flags: bytes) -> int:
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What is counted of a WebP file: its color profile and, of every frame, what is decoded without loss."""
+
+    profile: bytes
+    frames: list[list[vp8l.Stream]]
+
+    def streams(self, last: int) -> Iterator[vp8l.Stream]:
+        """Of all frames up to `last`."""
+        return itertools.chain.from_iterable(self.frames[: last + 1])
+
+    def table_bytes(self, last: int) -> int:
+        """That libwebp takes besides pixels, while the frames up to `last` are decoded."""
+        return vp8l.table_bytes(self.streams(last))
+
+
 def read_webp(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
     """By libwebp, in Pillow."""
-    profile, lossless = webp_parts(data)
-    return pillow.read_frames(data, "WEBP", allowed, selection, profile=profile, lossless=lossless)
+    parts = webp_parts(data)
+    return pillow.read_frames(data, "WEBP", allowed, selection, profile=parts.profile, more=parts.table_bytes)
 
 
 def webp_size(data: bytes, allowed: Allowance) -> tuple[int, int]:
@@ -99,17 +118,27 @@ def webp_size(data: bytes, allowed: Allowance) -> tuple[int, int]:
     return pillow.displayed_size(data, "WEBP", allowed)
 
 
-def webp_parts(data: bytes) -> tuple[bytes, int]:
-    """The color profile of a WebP file, and the bytes of its largest part that may be lossless; all are counted."""
-    at, parts, profile, lossless = 12, 0, b"", 0
+def webp_parts(data: bytes) -> Parts:
+    """The parts of a WebP file, counted; what is in a frame follows it, as for libwebp."""
+    at, parts, profile = 12, 0, b""
+    frames: list[list[vp8l.Stream]] = []
+    alphas: list[int] = []
     while at + 8 <= len(data):
-        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        name, size, start = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little"), at + 8
         parts += 1
         if parts > WEBP_PARTS:
             raise DamagedImageError(f"the WebP image has more than {WEBP_PARTS} parts")
         if name == b"ICCP":
-            profile = data[at + 8 : at + 8 + size]
-        elif name in LOSSLESS:
-            lossless = max(lossless, size)
-        at += 8 + size + size % 2
-    return profile, lossless
+            profile = data[start : start + size]
+        elif name == b"ALPH" and data[start : start + 1] and data[start] & 3 == COMPRESSED_ALPHA:
+            alphas.append(start + 1)
+        elif name == b"VP8L":
+            frames.append([vp8l.stream_at(data, start)])
+        elif name == b"VP8 ":
+            width, height = (
+                side & 0x3FFF for side in struct.unpack("<2H", data[start + 6 : start + 10].ljust(4, b"\0"))
+            )
+            frames.append([vp8l.Stream(data, alpha, width, height) for alpha in alphas])
+            alphas = []
+        at = start + (ANMF_HEADER if name == b"ANMF" else size + size % 2)
+    return Parts(profile, frames)

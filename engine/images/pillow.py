@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,7 +20,6 @@ from engine.images.selection import Selection, Taken, indices
 Image.MAX_IMAGE_PIXELS = None  # Pillow warns at a limit of its own and refuses at twice that; ours are in `limits`
 RUN_LENGTHS = (1, 2)  # compressions of BMP, which Pillow decodes in Python
 MAX_RUN_LENGTHS = 2**22  # bytes of them
-CODES_BYTES, CODES_BITS = 6 << 10, 20  # that tables of five short codes take, and that these take in a file
 FRAME_BYTES = 8  # that a pixel of a frame counts as: drawing one takes as long as decoding so many bytes of samples
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata in somebody's file are not this program's news
@@ -48,23 +47,21 @@ def read_frames(
     selection: Selection,
     pages: int = 0,
     profile: bytes = b"",
-    lossless: int = 0,
+    more: Callable[[int], int] = lambda last: 0,
 ) -> Reading:
     """An image or an animation of 8 bits a sample, of `pages` frames, by default as many as Pillow says.
 
-    `lossless` are the bytes of a frame that libwebp decodes without loss.
+    `more` says how many bytes decoding up to a frame takes besides what its pixels do.
     """
     with opened(data, kind, allowed) as image:
         count = pages or int(getattr(image, "n_frames", 1))
         pixels = image.width * image.height
-        allowed.claim(pixels * _bytes_a_pixel(image, kind, selection, profile) + _table_bytes(pixels, lossless))
-        shown = _frames(image, indices("page", selection.page, count), allowed)
+        chosen = indices("page", selection.page, count)
+        size = pixels * _bytes_a_pixel(image, kind, selection, profile)
+        allowed.claim(size)  # of what has no room for its pixels no more is looked at
+        allowed.claim(size + more(chosen[-1]))
+        shown = _frames(image, chosen, allowed)
         return Reading(shown, Taken(page=selection.page or 0, pages=count), orientation.of(image), profile)
-
-
-def _table_bytes(pixels: int, lossless: int) -> int:
-    """Of libwebp's tables: every 4 x 4 pixels of a lossless image may have codes of their own."""
-    return CODES_BYTES * min(2**16, -(-pixels // 16), 8 * lossless // CODES_BITS)
 
 
 def _bytes_a_pixel(image: Image.Image, kind: str, selection: Selection, profile: bytes) -> int:

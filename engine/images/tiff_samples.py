@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from engine.images import jpeg
+from engine.images import animation, jpeg, vp8l
 from engine.images.errors import DamagedImageError, UnsupportedImageError
 from engine.images.limits import Allowance, check_sample_bytes
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
-NONE, JPEG = 1, 7
+NONE, JPEG, WEBP = 1, 7, 50001
 FAX = {2: "CCITT", 3: "CCITT group 3", 4: "CCITT group 4"}
 BYTES = {5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 34925: "LZMA", 50000: "Zstandard"}
 BY_IMAGECODECS = {  # what it is, and the function that decodes it
@@ -31,7 +31,7 @@ BY_IMAGECODECS = {  # what it is, and the function that decodes it
     34712: ("JPEG 2000", "jpeg2k_decode"),
     22610: ("JPEG XR", "jpegxr_decode"),
     34934: ("JPEG XR", "jpegxr_decode"),
-    50001: ("WebP", "webp_decode"),
+    WEBP: ("WebP", "webp_decode"),
     50002: ("JPEG XL", "jpegxl_decode"),
     52546: ("JPEG XL", "jpegxl_decode"),
 }
@@ -75,7 +75,12 @@ def read(page: TiffPage, data: bytes, order: str, allowed: Allowance, plane: int
         pieces = [piece[: down * row_bytes] for piece in pieces]
     shared = max(0, sum(map(len, pieces)) - len(data))  # several are the same bytes of the file: each is copied
     check_sample_bytes("TIFF", shared, allowed)
-    allowed.claim(whole + min(size, BAND_BYTES) + 2 * shared)
+    most = whole + min(size, BAND_BYTES) + 2 * shared
+    allowed.claim(most)
+    if int(page.compression) == WEBP:
+        parts = (animation.webp_parts(bytes(piece)) for piece in pieces)
+        streams = itertools.chain.from_iterable(some.streams(len(some.frames)) for some in parts)
+        allowed.claim(most + vp8l.table_bytes(streams))
     groups = [pieces[i * count : (i + 1) * count] for i in range(channels if planar else 1)]
     stacked = [_stack(page, kind, some, (tall, across, per_piece), down, row_bytes, order) for some in groups]
     if page.is_tiled:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ import tifffile
 from PIL import Image, ImageCms
 
 from engine import images
-from engine.images import jpeg, tiff_samples
+from engine.images import jpeg, tiff_samples, vp8l
 from engine.images.errors import TooManyPixelsError
-from tests import memory
+from tests import memory, webp
 from tests.pictures import exif, file_of, png_chunk, png_of
 
 SIDE = 1024
@@ -42,26 +41,6 @@ def many_scans(data: bytes) -> bytes:
     """A progressive JPEG image of as many scans as are taken: its last one again and again."""
     last = data.rindex(jpeg.START_OF_SCAN)
     return data[:-2] + data[last:-2] * (jpeg.SCANS - data.count(jpeg.START_OF_SCAN)) + data[-2:]
-
-
-def many_codes(side: int) -> bytes:
-    """A lossless WebP image of one color in which every 4 x 4 pixels, up to 2^16 of them, have codes of their own."""
-    bits: list[int] = []
-
-    def put(*values: tuple[int, int]) -> None:
-        bits.extend(value >> bit & 1 for value, count in values for bit in range(count))
-
-    bytewise = [(0, 1), (8, 4), *[(0, 3)] * 11, (1, 3), (1, 1), (3, 3), (254, 8)]  # 256 symbols of 8 bits each
-    single = (1, 4)  # the symbol 0, in no bits
-    put((side - 1, 14), (side - 1, 14), (0, 4))  # no alpha, version 0
-    put((0, 2), (1, 1), (0, 3))  # no transform, no cache of colors; several codes, for 4 x 4 pixels each
-    put((0, 1), *bytewise, *bytewise, *[single] * 3)
-    blocks = np.arange((-(-side // 4)) ** 2) % 2**16
-    numbers = np.unpackbits(np.stack([blocks & 255, blocks >> 8], axis=1).astype(np.uint8), axis=1).ravel()
-    codes = np.tile(np.array([1, 0, 0, 0], np.uint8), 5 * (int(blocks.max()) + 1))
-    image = b"\x2f" + np.packbits([*bits, *numbers, *codes], bitorder="little").tobytes() + bytes(8)
-    image += bytes(len(image) % 2)
-    return b"RIFF" + struct.pack("<I", len(image) + 12) + b"WEBPVP8L" + struct.pack("<I", len(image)) + image
 
 
 def other_primaries() -> bytes:
@@ -93,6 +72,11 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
     def numbers(shape: tuple[int, ...], dtype: str, **options: Any) -> Callable[[], bytes]:
         return lambda: tiff(shape, dtype, **options)
 
+    def codes(group: webp.Bits, cache_bits: int = 0) -> bytes:
+        return webp.lossless(side // 4, group, groups, cache_bits)
+
+    fine = min(side, 1600)  # whose transforms are just few enough
+    groups = min(vp8l.MAX_GROUPS, (side // 16) ** 2)
     icc: dict[str, Any] = {"icc_profile": other_primaries()}
     frames: dict[str, Any] = {"save_all": True, "append_images": [Image.new("L", (side, side), 200)]}
     again = [Image.new("RGBA", (side, side), (9, 9, 9, 9))]
@@ -109,7 +93,13 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
         "JPEG scans inks": lambda: many_scans(blank("CMYK", "JPEG", progressive=True)()),
         "JPEG inks": blank("CMYK", "JPEG"),
         "WebP": blank("RGB", "WEBP", lossless=True),
-        "WebP codes": lambda: many_codes(side // 2),
+        "WebP codes": lambda: codes(webp.ONE_SYMBOL * 5),
+        "WebP long codes": lambda: codes(webp.large_codes(0)),
+        "WebP longest codes": lambda: codes(webp.large_codes(), webp.LARGEST_CACHE),
+        "WebP equal codes": lambda: codes(webp.equal_codes(11) + webp.ONE_SYMBOL * 4, webp.LARGEST_CACHE),
+        "WebP unused codes": lambda: webp.lossless(side // 4, webp.large_codes(), 1, webp.LARGEST_CACHE, named=groups),
+        "WebP codes of alpha": lambda: webp.alpha(side // 4, webp.large_codes(), groups, webp.LARGEST_CACHE),
+        "WebP fine transforms": lambda: webp.lossless(fine, webp.ONE_SYMBOL * 5, 1, 0, webp.fine_transforms(fine)),
         "WebP alpha": blank("RGBA", "WEBP", lossless=True),
         "GIF": blank("P", "GIF", transparency=0),
         "BMP": blank("RGB", "BMP"),
@@ -144,6 +134,9 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
     return {name: Costly(make) for name, make in files.items()} | {
         "GIF second page": Costly(blank("L", "GIF", **frames), 1),
         "GIF projected": Costly(blank("L", "GIF", **frames), "max"),
+        "WebP frames of codes": Costly(
+            lambda: webp.animation(side // 16, webp.large_codes(), groups // 16, 11, 16), "max"
+        ),
         "WebP second page": Costly(blank("RGB", "WEBP", lossless=True, **frames), 1),
         "WebP projected": Costly(blank("RGB", "WEBP", lossless=True, **frames), "max"),
         "WebP alpha projected": Costly(blank("RGBA", "WEBP", lossless=True, save_all=True, append_images=again), "max"),
