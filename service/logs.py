@@ -1,6 +1,7 @@
 """The log: one JSON object a line on stderr, one line a request. What becomes of stderr costs lines, never an answer.
 
 A thread of its own writes them: where stderr is a pipe that nobody reads, or a paused terminal, a write never returns.
+It writes what comes within a moment together: to wake it for every line would cost more than all else that a line does.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import logging
 import os
 import queue
 import re
+import select
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
 log = logging.getLogger("mbunet")
 
 LINES = 10_000  # that wait to be written; one more is dropped
+TOGETHER_S = 0.05  # after a line, in which others may come
 FLUSH_S = 1.0  # for what still waits when the process ends
 STDERR = 2
 # uvicorn's word for a websocket that was answered by a problem document; the access log has its line of it
@@ -69,19 +73,36 @@ class BoundedLog(logging.Handler):
 
     def _write_all(self) -> None:
         while True:
-            line = self._lines.get()
-            if isinstance(line, threading.Event):
-                line.set()
-                continue
-            try:
-                while line:  # not by sys.stderr, whose lock the end of the process would wait for
-                    line = line[os.write(self._descriptor, line) :]
-            except OSError:  # a full disk, a closed pipe
-                self._drop()
+            taken = [self._lines.get()]
+            time.sleep(TOGETHER_S)
+            taken += (self._lines.get() for _ in range(self._lines.qsize()))
+            for piece in _pieces(line for line in taken if isinstance(line, bytes)):
+                self._write(piece)
+            for written in taken:
+                if isinstance(written, threading.Event):
+                    written.set()
 
-    def _drop(self) -> None:
-        self.dropped += 1
+    def _write(self, lines: bytes) -> None:
+        try:
+            while lines:  # not by sys.stderr, whose lock the end of the process would wait for
+                lines = lines[os.write(self._descriptor, lines) :]
+        except OSError:  # a full disk, a closed pipe
+            self._drop(lines.count(b"\n"))
+
+    def _drop(self, lines: int = 1) -> None:
+        self.dropped += lines
         self._note(self.dropped)
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """All `lines`, as many in one as a pipe takes without those of other processes in between."""
+    piece = b""
+    for line in lines:
+        if len(piece) + len(line) > select.PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece
 
 
 def json_lines(descriptor: int = STDERR, note: Callable[[int], None] = lambda dropped: None) -> BoundedLog:
@@ -95,6 +116,9 @@ def json_lines(descriptor: int = STDERR, note: Callable[[int], None] = lambda dr
 def configure(note: Callable[[int], None] = lambda dropped: None) -> None:
     """Send this program's log, and uvicorn's warnings, to stderr as JSON lines; `note` as of BoundedLog."""
     logging.basicConfig(level=logging.WARNING, handlers=[json_lines(note=note)], force=True)
+    # what no line tells need not be looked up (Python's logging how-to, "Optimization")
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     log.setLevel(logging.INFO)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 from collections.abc import Iterator
 
 import pytest
@@ -50,7 +51,23 @@ def test_what_cannot_be_written_is_counted() -> None:
     os.close(reads)
     handler = BoundedLog(writes)
     handler.setFormatter(JsonLines())
-    handler.emit(record("nobody reads this"))
+    for _ in range(100):
+        handler.emit(record("nobody reads this"))
     handler.flush()
     os.close(writes)
-    assert handler.dropped == 1
+    assert handler.dropped == 100
+
+
+def test_lines_go_together_and_whole() -> None:
+    reads, writes = os.pipe2(os.O_DIRECT)  # what one write has written is what one read reads
+    handler = BoundedLog(writes)
+    lines = [f"{number} {'x' * number}" for number in range(200)]
+    for line in lines:
+        handler.emit(record(line))
+    handler.flush()
+    os.close(writes)
+    pieces = list(iter(lambda: os.read(reads, select.PIPE_BUF), b""))
+    os.close(reads)
+    assert b"".join(pieces).decode().split("\n") == [*lines, ""]
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    assert len(pieces) < len(lines) / 10
