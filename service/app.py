@@ -18,6 +18,7 @@ from service.api import (
     openapi,
     operation,
     pages,
+    raw_routes,
     root_path,
     segment,
     stream,
@@ -28,6 +29,7 @@ from service.api import (
 from service.core.budget import Budget
 from service.core.engine import Engine
 from service.core.service import Service, assemble
+from service.problems import Problem
 from service.settings import Settings
 from service.telemetry.traces import Traces
 
@@ -50,7 +52,7 @@ def create_app(
 
 def application(service: Service, traces: Traces | None = None) -> FastAPI:
     """An ASGI application whose lifespan starts and stops `service`."""
-    settings = service.settings
+    settings, handlers = service.settings, access_log.handlers(service.metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Budget]]:
@@ -66,9 +68,10 @@ def application(service: Service, traces: Traces | None = None) -> FastAPI:
         redirect_slashes=False,
         servers=[{"url": settings.root_path}] if settings.root_path else None,
         lifespan=lifespan,
-        exception_handlers=access_log.handlers(service.metrics),
+        exception_handlers=handlers,
     )
     app.state.service = service
+    app.add_middleware(raw_routes.RawRoutes, routes=segment.router.routes + v2.raw.routes, problem=handlers[Problem])
     app.add_middleware(auth.Auth, settings=settings, metrics=service.metrics)
     if settings.allowed_origins:
         app.add_middleware(

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Sequence
 
-from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.access_log import Handler
+from service.problems import Problem
 
 
-class RawRoute(APIRoute):
-    """Its endpoint takes the request and gives the response."""
+class RawRoutes:
+    """ASGI middleware, within all others: runs these `routes` itself, and passes on to FastAPI what is for others.
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The endpoint itself."""
-        return self.endpoint
+    Their endpoints take the request and give the response, or raise a problem, whose response `problem` gives.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], problem: Handler) -> None:
+        self._app = app
+        self._routes = [route for route in routes if isinstance(route, APIRoute)]
+        self._problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for route in self._routes:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(found)
+                response = await self._response(route, Request(scope, receive, send))
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _response(self, route: APIRoute, request: Request) -> Response:
+        try:
+            response: Response = await route.endpoint(request)
+        except Problem as problem:
+            return await self._problem(request, problem)
+        return response

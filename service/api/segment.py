@@ -12,7 +12,6 @@ from fastapi import APIRouter, Request, Response
 from service.api import query, upload
 from service.api.memory import PiecesResponse, held_by
 from service.api.openapi import BYTES, problem_responses
-from service.api.raw_route import RawRoute
 from service.api.running import running_service
 from service.api.taken import taken_header, taken_member
 from service.api.timing import in_time, joules_header, milliseconds, server_timing
@@ -20,7 +19,7 @@ from service.codec.encoders import ENCODERS, Encoder
 from service.core.pipeline import SegmentResponse
 from service.problems import Problem
 
-router = APIRouter(route_class=RawRoute, tags=["segmentation"])
+router = APIRouter(tags=["segmentation"])
 
 BASE64_BYTES = 3 << 18  # that become text at a time
 

@@ -22,7 +22,6 @@ from service.api import oip, upload
 from service.api.memory import PiecesResponse, held_by
 from service.api.oip import INPUT, LABELS, MASK, OUTPUTS, InferRequest
 from service.api.openapi import BYTES, problem_responses
-from service.api.raw_route import RawRoute
 from service.api.running import Running, running_service
 from service.api.timing import in_time, joules_header, milliseconds, server_timing
 from service.codec.encoders import ENCODERS, labelled
@@ -40,7 +39,7 @@ EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
 FIXED = "the setting `model` names the models, which are served as long as the server runs"
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-raw = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=RawRoute)
+raw = APIRouter(prefix="/v2", tags=["open inference protocol"])  # for `api.raw_routes`
 LOAD_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 REFUSALS = problem_responses(401, 403, 404, 422)
 BODY = {
