@@ -26,22 +26,27 @@ LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}  # and hierarchical: start-of-frame markers
 LONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # markers without a segment
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 ICC = b"ICC_PROFILE\0"
+UNIT = 32  # pixels across and down that the blocks of all components are multiples of, at most
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the segments before the first scan say. `described` means that there are EXIF or XMP."""
+    """What the segments before the first scan say.
+
+    `described` means that there are EXIF or XMP; `kept` that all coefficients are kept until the last scan, because a
+    scan has a part of them: of their bits (progressive), or of the components.
+    """
 
     width: int
     height: int
     described: bool
     profile: bytes
-    progressive: bool
+    kept: bool
 
     @property
     def pixels(self) -> int:
-        """How many there are."""
-        return self.width * self.height
+        """How many there are, those with them that blocks of components fill up to."""
+        return -(-self.width // UNIT) * -(-self.height // UNIT) * UNIT**2
 
 
 def read(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
@@ -52,7 +57,7 @@ def read(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
     if data.count(START_OF_SCAN) > SCANS:
         raise DamagedImageError(f"the JPEG image has more than {SCANS} scans")
     turned_or_converted = 4 * header.described + 14 * bool(header.profile)
-    allowed.claim(header.pixels * ((10 if header.progressive else 4) + turned_or_converted))
+    allowed.claim(header.pixels * ((10 if header.kept else 4) + turned_or_converted))
     return Reading(_decoded(data, header, allowed), WHOLE, _orientation(data, header), header.profile)
 
 
@@ -66,7 +71,7 @@ def size(data: bytes, allowed: Allowance) -> tuple[int, int]:
 
 def read_header(data: bytes) -> Header:
     """Size and metadata; raises DamagedImageError and UnsupportedImageError."""
-    at, size, progressive, described, profile = 2, None, False, False, []
+    at, size, components, kept, described, profile = 2, None, b"", False, False, []
     for _ in range(SEGMENTS):
         at = data.find(b"\xff", at)  # bytes before a marker are passed over, as libjpeg does
         while data[at : at + 2] == b"\xff\xff":  # padding
@@ -75,12 +80,14 @@ def read_header(data: bytes) -> Header:
         if at < 0 or len(marker) < 2:
             raise DamagedImageError("the JPEG image ends before its pixels")
         if marker in (START_OF_SCAN, END):
+            kept |= data[at + 4 : at + 5] < components
             break
         if marker[1] in LONE:
             at += 2
             continue
         if marker[1] in FRAMES and size is None:
-            size, progressive = _frame(marker[1], data[at + 4 : at + 10]), marker[1] & 3 == 2
+            size, kept = _frame(marker[1], data[at + 4 : at + 10]), marker[1] & 3 == 2
+            components = data[at + 9 : at + 10]
         described |= marker[1] == 0xE1
         if marker[1] == 0xE2 and data.startswith(ICC, at + 4):
             profile.append(data[at + 4 + len(ICC) + 2 : at + 2 + length])
@@ -89,7 +96,7 @@ def read_header(data: bytes) -> Header:
         raise DamagedImageError(f"the JPEG image has more than {SEGMENTS} segments before its pixels")
     if size is None:
         raise DamagedImageError("the JPEG image's header is damaged: it has no frame")
-    return Header(size[0], size[1], described, b"".join(profile), progressive)
+    return Header(size[0], size[1], described, b"".join(profile), kept)
 
 
 def _orientation(data: bytes, header: Header) -> int:
@@ -116,15 +123,14 @@ def _frame(marker: int, frame: bytes) -> tuple[int, int]:
 
 def _decoded(data: bytes, header: Header, allowed: Allowance) -> NDArray[np.uint8]:
     pixels = _straight(data, allowed)
+    if pixels is None:
+        allowed.claim(15 * header.pixels)
     if pixels is None and data.rfind(END) < data.rfind(START_OF_SCAN):
         pixels = _straight(data + END, allowed)
         if pixels is None and not _is_whole(data + END):
             raise DamagedImageError("the JPEG image ends in the middle of its pixels, before its end marker")
         data += END
-    if pixels is None:
-        allowed.claim(15 * header.pixels)
-        return _by_pillow(data)
-    return pixels
+    return _by_pillow(data) if pixels is None else pixels
 
 
 def _straight(data: bytes, allowed: Allowance) -> NDArray[np.uint8] | None:

@@ -34,6 +34,12 @@ LEAST_BYTES = 2
 LEAST_PAGE = 2**13
 """Pixels that each of these pages counts as at least: it takes as long to open one."""
 
+MAX_SIDE = 2**20
+"""Pixels: rows cost time each, in which nothing else runs."""
+
+ROW_BYTES = 32
+"""That images take a row, besides its pixels: Pillow points at every row of every copy, and fills rows of 8 bits up."""
+
 
 def unlimited(size: int) -> None:
     """Takes any claim."""
@@ -66,6 +72,10 @@ def check_size(kind: str, width: int, height: int, allowed: Allowance) -> None:
     """Raise TooManyPixelsError, or DamagedImageError where there are none."""
     if width < 1 or height < 1:
         raise DamagedImageError(f"the {kind} image has no pixels: it is {width} x {height}")
+    if max(width, height) > MAX_SIDE:
+        raise TooManyPixelsError(
+            f"{width} x {height} is too long a side; the limit of one is {MAX_SIDE} pixels", limit=MAX_SIDE
+        )
     if width * height > allowed.max_pixels:
         raise TooManyPixelsError(
             f"{width} x {height} is {width * height} pixels; the limit is {allowed.max_pixels}",

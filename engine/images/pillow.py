@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from engine.images import orientation
 from engine.images.errors import DamagedImageError, ImageError, UnsupportedImageError
-from engine.images.limits import Allowance, check_pages, check_size
+from engine.images.limits import ROW_BYTES, Allowance, check_pages, check_size
 from engine.images.reading import Reading
 from engine.images.selection import Selection, Taken, indices
 
@@ -57,16 +57,17 @@ def read_frames(
         count = pages or int(getattr(image, "n_frames", 1))
         pixels = image.width * image.height
         chosen = indices("page", selection.page, count)
-        size = pixels * _bytes_a_pixel(image, kind, selection, profile)
+        size = pixels * _bytes_a_pixel(image, kind, selection, profile, count) + ROW_BYTES * image.height
         allowed.claim(size)  # of what has no room for its pixels no more is looked at
         allowed.claim(size + more(chosen[-1]))
         shown = _frames(image, chosen, allowed)
         return Reading(shown, Taken(page=selection.page or 0, pages=count), orientation.of(image), profile)
 
 
-def _bytes_a_pixel(image: Image.Image, kind: str, selection: Selection, profile: bytes) -> int:
+def _bytes_a_pixel(image: Image.Image, kind: str, selection: Selection, profile: bytes, frames: int) -> int:
     """What drawing takes at its peak: Pillow's own four, and copies."""
-    more = kind == "GIF" or profile or image.has_transparency_data  # which a later frame of a GIF may have alone
+    drawn = kind == "GIF" or (kind == "PNG" and frames > 1)  # a frame on those before it, transparent or not
+    more = drawn or profile or image.has_transparency_data
     return (18 if more else 12) + 8 * (kind == "WEBP") + 6 * (selection.page == "max")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,17 +19,18 @@ from PIL import Image, UnidentifiedImageError
 
 from engine.images import animation, jpeg, vp8l
 from engine.images.errors import DamagedImageError, UnsupportedImageError
-from engine.images.limits import Allowance, check_sample_bytes
+from engine.images.limits import ROW_BYTES, Allowance, check_sample_bytes
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
 NONE, JPEG, WEBP = 1, 7, 50001
+JPEG_2000 = (33005, 34712)
+JPEG_2000_SIZE = b"\xff\x4f\xff\x51"  # the markers that a codestream begins with
 FAX = {2: "CCITT", 3: "CCITT group 3", 4: "CCITT group 4"}
 BYTES = {5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 34925: "LZMA", 50000: "Zstandard"}
 BY_IMAGECODECS = {  # what it is, and the function that decodes it
-    33005: ("JPEG 2000", "jpeg2k_decode"),
-    34712: ("JPEG 2000", "jpeg2k_decode"),
+    **dict.fromkeys(JPEG_2000, ("JPEG 2000", "jpeg2k_decode")),
     22610: ("JPEG XR", "jpegxr_decode"),
     34934: ("JPEG XR", "jpegxr_decode"),
     WEBP: ("WebP", "webp_decode"),
@@ -75,7 +77,7 @@ def read(page: TiffPage, data: bytes, order: str, allowed: Allowance, plane: int
         pieces = [piece[: down * row_bytes] for piece in pieces]
     shared = max(0, sum(map(len, pieces)) - len(data))  # several are the same bytes of the file: each is copied
     check_sample_bytes("TIFF", shared, allowed)
-    most = whole + min(size, BAND_BYTES) + 2 * shared
+    most = whole + min(size, BAND_BYTES) + 2 * shared + ROW_BYTES * height
     allowed.claim(most)
     if int(page.compression) == WEBP:
         parts = (animation.webp_parts(bytes(piece)) for piece in pieces)
@@ -287,6 +289,8 @@ def _by_imagecodecs(page: TiffPage, pieces: Sequence[Buffer], shape: tuple[int, 
     stacked = np.zeros(shape, f"{FORMATS[page.sampleformat]}{page.bitspersample // 8}")
     for i, piece in enumerate(pieces):
         out = stacked[i * down : (i + 1) * down]
+        if int(page.compression) in JPEG_2000:
+            _check_jpeg_2000(bytes(piece), out.shape)
         try:
             decode(piece, out=out if shape[2] > 1 else out[:, :, 0])
         except MemoryError:
@@ -294,3 +298,12 @@ def _by_imagecodecs(page: TiffPage, pieces: Sequence[Buffer], shape: tuple[int, 
         except Exception as error:  # each codec raises its own
             raise DamagedImageError(f"the TIFF image is truncated or damaged: {error}") from error
     return stacked
+
+
+def _check_jpeg_2000(piece: bytes, shape: tuple[int, ...]) -> None:
+    """Raise DamagedImageError for a picture larger than its place: OpenJPEG makes all of it before that is noticed."""
+    for found in re.finditer(JPEG_2000_SIZE, piece, re.DOTALL):
+        head = piece[found.end() + 4 : found.end() + 38].ljust(34, b"\0")
+        right, bottom, left, top, *_, channels = struct.unpack(">8IH", head)
+        if bottom - top > shape[0] or right - left > shape[1] or channels > shape[2]:
+            raise DamagedImageError("a strip or tile of the TIFF image, JPEG 2000, is larger than its place")

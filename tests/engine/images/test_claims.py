@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from engine import images
-from engine.images import jpeg, tiff_samples, vp8l
+from engine.images import jpeg, limits, tiff_samples, vp8l
 from engine.images.errors import TooManyPixelsError
 from tests import memory, webp
 from tests.pictures import exif, file_of, png_chunk, png_of
@@ -41,6 +42,29 @@ def many_scans(data: bytes) -> bytes:
     """A progressive JPEG image of as many scans as are taken: its last one again and again."""
     last = data.rindex(jpeg.START_OF_SCAN)
     return data[:-2] + data[last:-2] * (jpeg.SCANS - data.count(jpeg.START_OF_SCAN)) + data[-2:]
+
+
+def one_scan_each(side: int) -> bytes:
+    """A JPEG image that is not progressive, but has a scan for each of its three components."""
+    grey = file_of(Image.new("L", (side, side)), "JPEG")
+    frame, scan = grey.index(b"\xff\xc0"), grey.index(jpeg.START_OF_SCAN)
+    after = frame + 2 + int.from_bytes(grey[frame + 2 : frame + 4], "big")
+    components = b"".join(bytes([i, 0x11, 0]) for i in (1, 2, 3))
+    head = b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, side, side, 3) + components
+    scans = [jpeg.START_OF_SCAN + bytes([0, 8, 1, i, 0, 0, 63, 0]) + grey[scan + 10 : -2] for i in (1, 2, 3)]
+    return grey[:frame] + head + grey[after:scan] + b"".join(scans) + jpeg.END
+
+
+def progressive_in_tiff(side: int) -> bytes:
+    """A TIFF image of one strip, a progressive JPEG image."""
+    strip = file_of(Image.new("RGB", (side, side)), "JPEG", progressive=True, subsampling=0)
+    tags = {256: side, 257: side, 258: (8, 8, 8), 259: 7, 262: 6, 277: 3, 278: side, 530: (1, 1)}
+    return tiff_samples._tiff(tags, [strip])
+
+
+def thin(side: int, color: int) -> bytes:
+    """A PNG image as high as a square one has pixels, or as may be."""
+    return png_of(np.zeros((min(side * side, limits.MAX_SIDE), 1, color // 2 + 1), np.uint8), color, 8)
 
 
 def other_primaries() -> bytes:
@@ -80,17 +104,24 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
     icc: dict[str, Any] = {"icc_profile": other_primaries()}
     frames: dict[str, Any] = {"save_all": True, "append_images": [Image.new("L", (side, side), 200)]}
     again = [Image.new("RGBA", (side, side), (9, 9, 9, 9))]
+    opaque = [Image.new("RGB", (side, side), (9 * i, 9, 9)) for i in (1, 2)]
     files = {
         **{f"PNG {mode}": blank(mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")},
         "PNG grey 16": blank("I;16"),
         "PNG key": blank("RGB", transparency=(0, 0, 0)),
         "PNG profile": blank("RGB", **icc),
+        "PNG thin": lambda: thin(side, 0),
+        "PNG thin alpha": lambda: thin(side, 6),
         "JPEG": blank("RGB", "JPEG"),
         "JPEG turned": blank("RGB", "JPEG", exif=exif(6)),
         "JPEG profile": blank("RGB", "JPEG", **icc),
         "JPEG progressive": blank("RGB", "JPEG", progressive=True, subsampling=0),
         "JPEG scans": lambda: many_scans(blank("RGB", "JPEG", progressive=True, subsampling=0)()),
         "JPEG scans inks": lambda: many_scans(blank("CMYK", "JPEG", progressive=True)()),
+        "JPEG one scan each": lambda: one_scan_each(side),
+        "JPEG thin": lambda: file_of(Image.new("RGB", (1, min(side * side, 65500))), "JPEG", progressive=True),
+        "JPEG cut": lambda: blank("RGB", "JPEG", progressive=True)()[:-2],
+        "JPEG inks cut": lambda: blank("CMYK", "JPEG", progressive=True)()[:-2],
         "JPEG inks": blank("CMYK", "JPEG"),
         "WebP": blank("RGB", "WEBP", lossless=True),
         "WebP codes": lambda: codes(webp.ONE_SYMBOL * 5),
@@ -100,6 +131,8 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
         "WebP unused codes": lambda: webp.lossless(side // 4, webp.large_codes(), 1, webp.LARGEST_CACHE, named=groups),
         "WebP codes of alpha": lambda: webp.alpha(side // 4, webp.large_codes(), groups, webp.LARGEST_CACHE),
         "WebP fine transforms": lambda: webp.lossless(fine, webp.ONE_SYMBOL * 5, 1, 0, webp.fine_transforms(fine)),
+        "WebP lossy alpha": blank("RGBA", "WEBP"),
+        "WebP profile": blank("RGB", "WEBP", **icc),
         "WebP alpha": blank("RGBA", "WEBP", lossless=True),
         "GIF": blank("P", "GIF", transparency=0),
         "BMP": blank("RGB", "BMP"),
@@ -116,6 +149,13 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
         "TIFF palette": blank("P", "TIFF", compression="tiff_lzw"),
         "TIFF JPEG": blank("RGB", "TIFF", compression="jpeg"),
         "TIFF LZW": blank("RGBA", "TIFF", compression="tiff_lzw"),
+        "TIFF JPEG progressive": lambda: progressive_in_tiff(side),
+        "TIFF one LZMA": numbers((side, side), "u1", compression="lzma", rowsperstrip=side),
+        "TIFF one Zstandard": numbers((side, side, 3), "u1", photometric="rgb", compression="zstd", rowsperstrip=side),
+        "TIFF profile": blank("RGB", "TIFF", compression="tiff_adobe_deflate", **icc),
+        "TIFF thin": lambda: file_of(
+            Image.new("RGBA", (1, min(side * side, limits.MAX_SIDE))), "TIFF", compression="tiff_lzw"
+        ),
         "TIFF turned": blank("RGB", "TIFF", tiffinfo={274: 6}),
         "PNG turned": blank("RGB", exif=exif(6)),
         "WebP turned": blank("RGBA", "WEBP", lossless=True, exif=exif(6)),
@@ -133,6 +173,10 @@ def corpus(side: int = SIDE) -> dict[str, Costly]:
     }
     return {name: Costly(make) for name, make in files.items()} | {
         "GIF second page": Costly(blank("L", "GIF", **frames), 1),
+        "PNG frames": Costly(blank("RGB", save_all=True, append_images=opaque, disposal=2), 1),
+        "PNG frames projected": Costly(blank("RGB", save_all=True, append_images=opaque, disposal=2), "max"),
+        "PNG alpha projected": Costly(blank("RGBA", save_all=True, append_images=again, disposal=2), "max"),
+        "GIF kept projected": Costly(blank("RGBA", "GIF", save_all=True, append_images=again, disposal=3), "max"),
         "GIF projected": Costly(blank("L", "GIF", **frames), "max"),
         "WebP frames of codes": Costly(
             lambda: webp.animation(side // 16, webp.large_codes(), groups // 16, 11, 16), "max"

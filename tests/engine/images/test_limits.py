@@ -46,6 +46,14 @@ def bmp(side: int, runs: bytes) -> bytes:
     return b"BM" + struct.pack("<IHHI", 1078 + len(runs), 0, 0, 1078) + head + bytes(1024) + runs
 
 
+def test_a_side_has_a_limit_of_its_own() -> None:
+    for width, height in ((1, 2**20 + 1), (2**20 + 1, 1)):
+        for file in (png_of(np.zeros((height, width, 1), np.uint8), 0, 8), tiff(bytes(8), grey(width, height))):
+            for read in (images.decode, images.size):
+                with pytest.raises(TooManyPixelsError, match="limit of one is 1048576 pixels"):
+                    read(file, 2**25)
+
+
 def test_of_many_profiles_and_comments_one_each_is_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
     inflated = []
 

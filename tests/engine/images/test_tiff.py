@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine import images
-from engine.images import DamagedImageError, Selection, TooManyPixelsError, UnsupportedImageError
+from engine.images import DamagedImageError, Selection, TooManyPixelsError, UnsupportedImageError, tiff_samples
 from tests.pictures import file_of, ome, packed_tiff, photo, tiff_of
 
 LIMIT = 2**20
@@ -191,6 +191,22 @@ def test_ycbcr_without_jpeg_and_channels_of_several_types_are_named() -> None:
 
 
 # -- counted before a decoder sees it --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("larger", [(8, 17, 3), (9, 16, 3), (8, 16, 4)])
+def test_a_jpeg_2000_larger_than_its_tile_is_not_decoded(
+    larger: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs", reason="needs the extra imagecodecs")
+
+    def file(shape: tuple[int, ...]) -> bytes:
+        strip = imagecodecs.jpeg2k_encode(np.ones(shape, np.uint8), level=0)
+        return tiff_samples._tiff({256: 16, 257: 8, 258: (8, 8, 8), 259: 34712, 262: 2, 277: 3, 278: 8}, [bytes(strip)])
+
+    assert (images.decode(file((8, 16, 3)), LIMIT).pixels == 1).all()
+    monkeypatch.setattr(imagecodecs, "jpeg2k_decode", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(DamagedImageError, match="larger than its place"):
+        images.decode(file(larger), LIMIT)
 
 
 def test_a_tiff_of_endless_strips_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
