@@ -25,7 +25,8 @@ FORMATS = ("JPEG", "MPO")  # MPO is several JPEG images in one file, of which th
 LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}  # and hierarchical: start-of-frame markers
 LONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # markers without a segment
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-ICC = b"ICC_PROFILE\0"
+EXIF, XMP, ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+METADATA = {0xE1, 0xE2, 0xED}  # segments that Pillow would look into
 UNIT = 32  # pixels across and down that the blocks of all components are multiples of, at most
 
 
@@ -33,15 +34,16 @@ UNIT = 32  # pixels across and down that the blocks of all components are multip
 class Header:
     """What the segments before the first scan say.
 
-    `described` means that there are EXIF or XMP; `kept` that all coefficients are kept until the last scan, because a
-    scan has a part of them: of their bits (progressive), or of the components.
+    `kept` means that all coefficients are kept until the last scan, because a scan has a part of them: of their bits
+    (progressive), or of the components. `metadata` are where segments lie that say nothing of the pixels.
     """
 
     width: int
     height: int
-    described: bool
+    orientation: int
     profile: bytes
     kept: bool
+    metadata: list[tuple[int, int]]
 
     @property
     def pixels(self) -> int:
@@ -56,22 +58,23 @@ def read(data: bytes, allowed: Allowance, selection: Selection) -> Reading:
     check_size("JPEG", header.width, header.height, allowed)
     if data.count(START_OF_SCAN) > SCANS:
         raise DamagedImageError(f"the JPEG image has more than {SCANS} scans")
-    turned_or_converted = 4 * header.described + 14 * bool(header.profile)
+    turned_or_converted = 4 * (header.orientation != orientation.UPRIGHT) + 14 * bool(header.profile)
     allowed.claim(header.pixels * ((10 if header.kept else 4) + turned_or_converted))
-    return Reading(_decoded(data, header, allowed), WHOLE, _orientation(data, header), header.profile)
+    return Reading(_decoded(data, header, allowed), WHOLE, header.orientation, header.profile)
 
 
 def size(data: bytes, allowed: Allowance) -> tuple[int, int]:
     """(width, height)"""
     header = read_header(data)
     check_size("JPEG", header.width, header.height, allowed)
-    turned = orientation.swaps_sides(_orientation(data, header))
+    turned = orientation.swaps_sides(header.orientation)
     return (header.height, header.width) if turned else (header.width, header.height)
 
 
 def read_header(data: bytes) -> Header:
     """Size and metadata; raises DamagedImageError and UnsupportedImageError."""
-    at, size, components, kept, described, profile = 2, None, b"", False, False, []
+    at, size, components, kept = 2, None, b"", False
+    exif, xmp, profile, metadata = list[bytes](), b"", list[bytes](), list[tuple[int, int]]()
     for _ in range(SEGMENTS):
         at = data.find(b"\xff", at)  # bytes before a marker are passed over, as libjpeg does
         while data[at : at + 2] == b"\xff\xff":  # padding
@@ -88,26 +91,22 @@ def read_header(data: bytes) -> Header:
         if marker[1] in FRAMES and size is None:
             size, kept = _frame(marker[1], data[at + 4 : at + 10]), marker[1] & 3 == 2
             components = data[at + 9 : at + 10]
-        described |= marker[1] == 0xE1
-        if marker[1] == 0xE2 and data.startswith(ICC, at + 4):
-            profile.append(data[at + 4 + len(ICC) + 2 : at + 2 + length])
-        at += 2 + length
+        end = at + 2 + length
+        if marker[1] == 0xE1 and data.startswith(EXIF, at + 4):
+            exif.append(data[at + 4 + len(EXIF) : end])
+        elif marker[1] == 0xE1 and data.startswith(XMP, at + 4):
+            xmp = data[at + 4 + len(XMP) : end]
+        elif marker[1] == 0xE2 and data.startswith(ICC, at + 4):
+            profile.append(data[at + 4 + len(ICC) + 2 : end])
+        if marker[1] in METADATA:
+            metadata.append((at, end))
+        at = end
     else:
         raise DamagedImageError(f"the JPEG image has more than {SEGMENTS} segments before its pixels")
     if size is None:
         raise DamagedImageError("the JPEG image's header is damaged: it has no frame")
-    return Header(size[0], size[1], described, b"".join(profile), kept)
-
-
-def _orientation(data: bytes, header: Header) -> int:
-    """By EXIF or XMP. Pillow is asked only where there are any: it would take as long as small images do to decode."""
-    if not header.described:
-        return orientation.UPRIGHT
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return orientation.of(image)
-    except Exception:  # as in `orientation.of`
-        return orientation.UPRIGHT
+    turn = orientation.of_metadata(b"".join(exif), xmp)
+    return Header(size[0], size[1], turn, b"".join(profile), kept, metadata)
 
 
 def _frame(marker: int, frame: bytes) -> tuple[int, int]:
@@ -130,7 +129,7 @@ def _decoded(data: bytes, header: Header, allowed: Allowance) -> NDArray[np.uint
         if pixels is None and not _is_whole(data + END):
             raise DamagedImageError("the JPEG image ends in the middle of its pixels, before its end marker")
         data += END
-    return _by_pillow(data) if pixels is None else pixels
+    return _by_pillow(data, header) if pixels is None else pixels
 
 
 def _straight(data: bytes, allowed: Allowance) -> NDArray[np.uint8] | None:
@@ -155,10 +154,13 @@ def _is_whole(data: bytes) -> bool:
     return True
 
 
-def _by_pillow(data: bytes) -> NDArray[np.uint8]:
+def _by_pillow(data: bytes, header: Header) -> NDArray[np.uint8]:
     """CMYK, and files that libjpeg-turbo decodes with complaints that do not matter."""
+    ends = [0, *(end for _, end in header.metadata)]
+    starts = [*(start for start, _ in header.metadata), len(data)]
+    bare = b"".join(data[end:start] for end, start in zip(ends, starts, strict=True))
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(bare), formats=FORMATS) as image:
             return np.asarray(image.convert("RGB"))
     except MemoryError:
         raise

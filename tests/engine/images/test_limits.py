@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine import images
 from engine.images import DamagedImageError, Selection, TooManyPixelsError, UnsupportedImageError, jpeg, tiff_layout
@@ -44,6 +46,25 @@ def bmp(side: int, runs: bytes) -> bytes:
     """Eight bits a pixel, by run lengths."""
     head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(runs), 0, 0, 256, 0)
     return b"BM" + struct.pack("<IHHI", 1078 + len(runs), 0, 0, 1078) + head + bytes(1024) + runs
+
+
+def test_tags_of_exif_that_name_the_same_bytes_are_not_copied() -> None:
+    tags = [(300 + i, 7, 2**16 - 2**15, 100) for i in range(1000)] + [(274, 3, 1, 6)]
+    described = (b"Exif\0\0" + tiff(b"", sorted(tags))).ljust(60_000)
+    cmyk = Image.new("CMYK", (3, 2))
+    files = [
+        file_of(photo(3, 2), "JPEG", exif=described),
+        file_of(cmyk, "JPEG", exif=described),
+        file_of(photo(3, 2), "WEBP", lossless=True, exif=described),
+        png_of(np.zeros((2, 3, 3)), 2, 8, png_chunk(b"eXIf", described[6:])),
+    ]
+    for file in files:
+        tracemalloc.start()
+        assert images.decode(file, LIMIT).pixels.shape == (3, 2, 3)  # it is turned
+        assert images.size(file) == (2, 3)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 2**20
 
 
 def test_a_side_has_a_limit_of_its_own() -> None:
