@@ -179,7 +179,7 @@ int dispatch_head(const Launch& launch, Run&& run) {
         return run.template operator()<Doubling>(
             flat_grid(launch, launch.height * launch.width << 2 * layer.doublings),
             DoublingArgs{launch.coarse, launch.batch, launch.height, launch.width, layer.channels, layer.doublings});
-    const Grid grid = flat_grid(launch, launch.height * launch.width);
+    const Grid grid = flat_grid(launch, divide_up(launch.height * launch.width, kHeadPixels));
     const HeadArgs args{signed_words(launch, 0),
                         signed_words(launch, layer.accumulator_start),
                         launch.inputs[0],

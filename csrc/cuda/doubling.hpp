@@ -30,19 +30,14 @@ struct Doubling {
         const size_t pixel =
             pixel_index(image, 0, 0, height, width) + pixel_index(0, y, x, params.height, params.width);
         const Axis rows = along(y, args.height, args.doublings), columns = along(x, args.width, args.doublings);
-        decide(args.batch, params, pixel, args.classes, [&](int c) {
-            int32_t sum = 0;
-            repeat<3>([&](int i) {
-                repeat<3>([&](int j) {
-                    const int32_t weight = rows.weights[i] * columns.weights[j];
-                    if (!weight) return;
-                    const size_t from =
-                        pixel_index(image, rows.center + i - 1, columns.center + j - 1, args.height, args.width);
-                    sum += weight * load(args.coarse + from * static_cast<size_t>(args.classes) + c);
-                });
-            });
-            return sum;
-        });
+        Decision decision;
+        for (int c = 0; c < args.classes; ++c) {
+            const int32_t value = logit(args, image, rows, columns, c);
+            if (args.batch.logits)
+                store(args.batch.logits + pixel * static_cast<size_t>(args.classes) + static_cast<size_t>(c), value);
+            decision.add(c, value);
+        }
+        store(args.batch.masks + pixel, decision.mask(params, args.classes));
     }
 
   private:
@@ -51,6 +46,21 @@ struct Doubling {
         int center;
         int32_t weights[3];
     };
+
+    MBUNET_DEVICE static int32_t logit(const DoublingArgs& args, int image, const Axis& rows, const Axis& columns,
+                                       int c) {
+        int32_t sum = 0;
+        repeat<3>([&](int i) {
+            repeat<3>([&](int j) {
+                const int32_t weight = rows.weights[i] * columns.weights[j];
+                if (!weight) return;
+                const size_t from =
+                    pixel_index(image, rows.center + i - 1, columns.center + j - 1, args.height, args.width);
+                sum += weight * load(args.coarse + from * static_cast<size_t>(args.classes) + c);
+            });
+        });
+        return sum;
+    }
 
     MBUNET_DEVICE static Axis along(int at, int size, int doublings) {
         Axis axis{at, {0, 1, 0}};

@@ -73,7 +73,7 @@ constexpr int kSliceWords = 2 * 32 * 4;
 
 MBUNET_BOTH int divide_up(int n, int d) { return (n + d - 1) / d; }
 
-// The head looks up what an input word adds five bits at a time: a table of 32 sums is one line of the cache.
+// The head looks up what an input word adds five bits at a time: a table of 32 sums is a register of a warp.
 constexpr int kLookupBits = 5, kLookups = divide_up(32, kLookupBits), kLookupWords = kLookups << kLookupBits;
 
 // An image's tiles, row by row, are the first dimension of a grid: the only one that may exceed 65535.

@@ -14,38 +14,93 @@ struct HeadArgs {
     int32_t* coarse;                          // CoarseHead: [image][height][width][class]
 };
 
-MBUNET_DEVICE int32_t logit(const HeadArgs& args, const uint32_t* words, int c) {
-    const int32_t* sums = args.weights + c * args.input_words * kLookupWords;
-    int32_t sum = load(args.bases + c);
-    MBUNET_ROLLED
-    for (int word = 0; word < args.input_words; ++word, sums += kLookupWords) {
-        const uint32_t bits = load(words + word);
-        const int32_t* table = opaque(sums);
-        repeat<kLookups>([&](int i) {
-            const uint32_t five = bits >> (i * kLookupBits) & ((1u << kLookupBits) - 1);
-            sum += load(table + five + (i << kLookupBits));
+// A lane has so many pixels, the next one 32 further: the tables that a warp loads serve all of them.
+constexpr int kHeadPixels = 4;
+
+// What is decided of a pixel, class by class.
+struct Decision {
+    int best = 0;
+    int32_t largest = INT32_MIN;
+
+    MBUNET_DEVICE void add(int c, int32_t logit) {
+        if (c && logit <= largest) return;  // the lowest of equal ones
+        best = c;
+        largest = logit;
+    }
+    MBUNET_DEVICE uint8_t mask(const ImageParams& params, int classes) const {
+        return static_cast<uint8_t>(classes == 1 ? largest >= params.threshold : best);
+    }
+};
+
+// The thread's pixels of an image.
+class HeadPixels {
+  public:
+    MBUNET_DEVICE HeadPixels(const HeadArgs& args, const Block& block)
+        : args_(args), lane_(thread_index() % 32), image_pixels_(args.height * args.width) {
+        const int warp = block.x * kWarps + thread_index() / 32;
+        const uint32_t* image = opaque(image_at(args.input, block.z, image_pixels_ * args.input_words));
+        repeat<kHeadPixels>([&](int p) {
+            at[p] = (warp * kHeadPixels + p) * 32 + lane_;
+            const int real = at[p] < image_pixels_ ? at[p] : 0;  // what is behind the last is not stored
+            words_[p] = image + static_cast<uint32_t>(real * args.input_words);
         });
     }
-    return sum;
-}
 
-// Writes the logits, which logit_of(class) gives, and the mask of one pixel of an image of the batch.
-template <class Logit>
-MBUNET_DEVICE void decide(const Batch& batch, const ImageParams& params, size_t pixel, int classes,
-                          const Logit& logit_of) {
-    int best = 0;
-    int32_t largest = 0;
-    for (int c = 0; c < classes; ++c) {
-        const int32_t value = logit_of(c);
-        if (batch.logits) store(batch.logits + pixel * static_cast<size_t>(classes) + static_cast<size_t>(c), value);
-        if (c == 0 || value > largest) {  // the lowest of equal ones
-            best = c;
-            largest = value;
+    int at[kHeadPixels];
+
+    MBUNET_DEVICE bool has(int p) const { return at[p] < image_pixels_; }
+
+    // Their places among the pixels of the image as it came; -1 of one that it does not have.
+    MBUNET_DEVICE void find_places(int (&places)[kHeadPixels], const ImageParams& params) const {
+        const int width = args_.width;
+        if (width == params.width)
+            return repeat<kHeadPixels>([&](int p) { places[p] = at[p] < params.height * width ? at[p] : -1; });
+        repeat<kHeadPixels>([&](int p) {
+            const int y = static_cast<int>(static_cast<uint32_t>(at[p]) / static_cast<uint32_t>(width));
+            const int x = at[p] - y * width;
+            places[p] = y < params.height && x < params.width ? y * params.width + x : -1;
+        });
+    }
+
+    // Of a class.
+    MBUNET_DEVICE void load_logits(int32_t (&logits)[kHeadPixels], int c) const {
+        const int32_t base = load(args_.bases + c);
+        repeat<kHeadPixels>([&](int p) { logits[p] = base; });
+        const int32_t* tables = args_.weights + c * args_.input_words * kLookupWords + lane_;
+        if (args_.input_words == 1) {
+            uint32_t bits[kHeadPixels];
+            repeat<kHeadPixels>([&](int p) { bits[p] = load(words_[p]); });
+            return add_word(logits, bits, tables);
+        }
+        MBUNET_ROLLED
+        for (int word = 0; word < args_.input_words; word += 2, tables += 2 * kLookupWords) {
+            uint32_t first[kHeadPixels], second[kHeadPixels];
+            repeat<kHeadPixels>([&](int p) {
+                const Words2 words = load(reinterpret_cast<const Words2*>(words_[p] + word));
+                first[p] = words.x;
+                second[p] = words.y;
+            });
+            add_word(logits, first, tables);
+            add_word(logits, second, tables + kLookupWords);
         }
     }
-    const int decision = classes == 1 ? largest >= params.threshold : best;
-    store(batch.masks + pixel, static_cast<uint8_t>(decision));
-}
+
+  private:
+    // Lane l has entry l of every table.
+    MBUNET_DEVICE static void add_word(int32_t (&logits)[kHeadPixels], const uint32_t (&bits)[kHeadPixels],
+                                       const int32_t* tables) {
+        uint32_t own[kLookups];
+        repeat<kLookups>([&](int i) { own[i] = static_cast<uint32_t>(load(tables + (i << kLookupBits))); });
+        repeat<kHeadPixels>([&](int p) {
+            repeat<kLookups>(
+                [&](int i) { logits[p] += static_cast<int32_t>(shuffle(own[i], bits[p] >> (i * kLookupBits))); });
+        });
+    }
+
+    const HeadArgs& args_;
+    const int lane_, image_pixels_;
+    const uint32_t* words_[kHeadPixels];
+};
 
 struct Head {
     using Args = HeadArgs;
@@ -53,15 +108,29 @@ struct Head {
     template <BitOp>
     MBUNET_DEVICE static void run(const HeadArgs& args) {
         const Block block = block_index();
-        const int image = block.z, at = block.x * kThreads + thread_index();
-        const int y = at / args.width, x = at % args.width;
-        const ImageParams params = load_params(args.batch.params + image);
-        if (y >= params.height || x >= params.width) return;
-        const size_t pixel =
-            pixel_index(image, 0, 0, args.height, args.width) + pixel_index(0, y, x, params.height, params.width);
-        const uint32_t* words =
-            word_at(args.input, pixel_index(image, y, x, args.height, args.width), args.input_words, 0);
-        decide(args.batch, params, pixel, args.classes, [&](int c) { return logit(args, words, c); });
+        const ImageParams params = load_params(args.batch.params + block.z);
+        const HeadPixels pixels(args, block);
+        const size_t first = pixel_index(block.z, 0, 0, args.height, args.width);
+        uint8_t* masks = opaque(args.batch.masks + first);
+        int places[kHeadPixels];
+        pixels.find_places(places, params);
+        Decision decisions[kHeadPixels];
+        MBUNET_ROLLED
+        for (int c = 0; c < args.classes; ++c) {
+            int32_t logits[kHeadPixels];
+            pixels.load_logits(logits, c);
+            repeat<kHeadPixels>([&](int p) { decisions[p].add(c, logits[p]); });
+            if (args.batch.logits)
+                repeat<kHeadPixels>([&](int p) {
+                    if (places[p] < 0) return;
+                    const size_t to = (first + static_cast<size_t>(places[p])) * static_cast<size_t>(args.classes);
+                    store(args.batch.logits + to + static_cast<size_t>(c), logits[p]);
+                });
+        }
+        repeat<kHeadPixels>([&](int p) {
+            if (places[p] >= 0)
+                store(masks + static_cast<uint32_t>(places[p]), decisions[p].mask(params, args.classes));
+        });
     }
 };
 
@@ -72,14 +141,18 @@ struct CoarseHead {
     template <BitOp>
     MBUNET_DEVICE static void run(const HeadArgs& args) {
         const Block block = block_index();
-        const int image = block.z, at = block.x * kThreads + thread_index();
-        const int y = at / args.width, x = at % args.width;
-        if (y >= args.height) return;
-        const size_t pixel = pixel_index(image, y, x, args.height, args.width);
-        const uint32_t* words = word_at(args.input, pixel, args.input_words, 0);
-        for (int c = 0; c < args.classes; ++c)
-            store(args.coarse + pixel * static_cast<size_t>(args.classes) + static_cast<size_t>(c),
-                  logit(args, words, c));
+        const HeadPixels pixels(args, block);
+        const size_t first = pixel_index(block.z, 0, 0, args.height, args.width);
+        MBUNET_ROLLED
+        for (int c = 0; c < args.classes; ++c) {
+            int32_t logits[kHeadPixels];
+            pixels.load_logits(logits, c);
+            repeat<kHeadPixels>([&](int p) {
+                if (!pixels.has(p)) return;
+                const size_t to = (first + static_cast<size_t>(pixels.at[p])) * static_cast<size_t>(args.classes);
+                store(args.coarse + to + static_cast<size_t>(c), logits[p]);
+            });
+        }
     }
 };
 

@@ -271,6 +271,15 @@ MBUNET_DEVICE uint32_t shuffle_xor(uint32_t value, int mask) {
 #endif
 }
 
+// The value of lane `lane % 32`.
+MBUNET_DEVICE uint32_t shuffle(uint32_t value, uint32_t lane) {
+#ifdef __CUDACC__
+    return __shfl_sync(0xFFFFFFFFu, value, static_cast<int>(lane));
+#else
+    return emulation::shuffle(value, lane);
+#endif
+}
+
 // Four matrices of 8 rows of 16 bytes: lane l gives the address of row l % 8 of matrix l / 8 and gets of each matrix
 // word l % 4 of row l / 4.
 MBUNET_DEVICE void ldmatrix(uint32_t (&rows)[4], uint32_t from) {

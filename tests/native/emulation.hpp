@@ -214,26 +214,30 @@ void meet(const char* operation, const Operands& own, const std::function<void(c
     compute(lanes);
 }
 
-inline uint32_t shuffle_xor(uint32_t value, int mask) {
+inline uint32_t shuffle(uint32_t value, uint32_t lane) {
     struct Operands {
-        uint32_t value;
-        int mask;
+        uint32_t value, lane;
         uint32_t* result;
     };
     uint32_t result = 0;
-    meet<Operands>("shuffle", {value, mask, &result}, [](const Operands* const* lanes) {
-        for (int lane = 0; lane < kWarp; ++lane) *lanes[lane]->result = lanes[lane ^ lanes[lane]->mask]->value;
+    meet<Operands>("shuffle", {value, lane, &result}, [](const Operands* const* lanes) {
+        for (int lane = 0; lane < kWarp; ++lane) *lanes[lane]->result = lanes[lanes[lane]->lane % kWarp]->value;
     });
     return result;
 }
 
-inline void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
+inline uint32_t shuffle_xor(uint32_t value, int mask) {
+    return shuffle(value, static_cast<uint32_t>(state.current % kWarp ^ mask));
+}
+
+template <int kMatrices>
+void ldmatrix(uint32_t (&rows)[kMatrices], uint32_t from) {
     struct Operands {
         uint32_t from;
         uint32_t* rows;
     };
     meet<Operands>("ldmatrix", {from, rows}, [](const Operands* const* lanes) {
-        for (int matrix = 0; matrix < 4; ++matrix) {
+        for (int matrix = 0; matrix < kMatrices; ++matrix) {
             std::set<uint32_t> addresses, banks;
             for (int row = 0; row < 8; ++row) {
                 const int lane = matrix * 8 + row;
