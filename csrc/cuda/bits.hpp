@@ -18,12 +18,15 @@ MBUNET_DEVICE void wait_for_inputs() {
 MBUNET_DEVICE uint32_t push_sign(uint32_t bits, int32_t sum) { return bits << 1 | static_cast<uint32_t>(sum) >> 31; }
 
 // The thread's bytes of four output words, that of word i in byte i: bit k is value(i, k) >= 0, for the channels k of
-// channel_of. An instruction a bit: each is shifted in behind the last.
+// channel_of. An instruction a bit: each is shifted in behind the last. In two halves, which need not wait for each
+// other.
 template <class Value>
 MBUNET_DEVICE uint32_t sign_bytes(const Value& value) {
-    uint32_t bits = 0;
-    repeat<32>([&](int j) { bits = push_sign(bits, value(3 - j / 8, 7 - j % 8)); });
-    return ~bits;
+    uint32_t halves[2] = {};
+    repeat<16>([&](int j) {
+        repeat<2>([&](int h) { halves[h] = push_sign(halves[h], value(2 * h + 1 - j / 8, 7 - j % 8)); });
+    });
+    return ~permute_bytes(halves[0], halves[1], 0x5410);
 }
 
 // The bits of `a` where `mask` has ones, those of `b` elsewhere. Not ?:, which the compiler may turn into branches

@@ -74,6 +74,19 @@ void append_weights(Layer& layer, const Columns& columns, const KSchedule& sched
                         }
 }
 
+// [128 bits of the sources][output word][pair of blocks][lane][4]: see up_conv.hpp. The halves of a product are the
+// planes.
+void append_up_weights(Layer& layer, const Columns& columns, const KSchedule& schedule) {
+    for (int k_step = 0; k_step < layer.k_steps; ++k_step)
+        for (int column = 0; column < columns.count(); ++column)
+            for (int pair = 0; pair < 2; ++pair)
+                for (int lane = 0; lane < 32; ++lane)
+                    for (int i = 0; i < 4; ++i)
+                        layer.packed_weights.push_back(
+                            weight_word(layer.bit_op, i % 2, columns, column, channel_of(pair * 2 + i / 2, lane / 4),
+                                        schedule.chunks[static_cast<size_t>(k_step)], lane % 4));
+}
+
 // [K step][pair of output words][half of a K step][kColumns][4 words]: see warpgroup_sums.hpp.
 void append_warpgroup_weights(Layer& layer, const Columns& columns, const KSchedule& schedule) {
     for (int k_step = 0; k_step < layer.k_steps; ++k_step)
@@ -99,7 +112,11 @@ bool chunks_ascend(const KSchedule& schedule) {
 class Counting {
   public:
     Counting(const Layer& layer, const Step& step, const Columns& columns, const KSchedule& schedule)
-        : layer_(layer), step_(step), columns_(columns), products_(schedule.part_steps * 256) {}
+        : layer_(layer),
+          step_(step),
+          columns_(columns),
+          has_two_planes_(layer.masked || is_up_conv(layer)),
+          products_(is_up_conv(layer) ? layer.k_steps * 128 : schedule.part_steps * 256) {}
 
     int scale() const { return !layer_.input_is_signed && complements_both() ? 2 : 1; }
     int doubling() const { return layer_.input_is_signed && !complements_both(); }
@@ -129,12 +146,12 @@ class Counting {
     }
 
   private:
-    bool complements_both() const { return layer_.bit_op == BitOp::kXor && layer_.masked; }
+    bool complements_both() const { return layer_.bit_op == BitOp::kXor && has_two_planes_; }
 
     int constant(int segment, int column, int bit) const {
         const int positive = columns_.count_of(1, segment, column, bit);
         const int negative = columns_.count_of(-1, segment, column, bit);
-        const bool counts_ones = layer_.bit_op == BitOp::kAnd && !layer_.masked;
+        const bool counts_ones = layer_.bit_op == BitOp::kAnd && !has_two_planes_;
         if (complements_both()) return layer_.input_is_signed ? products_ : products_ - positive + negative;
         if (counts_ones) return layer_.input_is_signed ? positive - negative : 0;
         return layer_.input_is_signed ? positive + negative : negative;
@@ -143,6 +160,7 @@ class Counting {
     const Layer& layer_;
     const Step& step_;
     const Columns& columns_;
+    bool has_two_planes_;  // of weights: what of the table is called masked
     int products_;
 };
 
@@ -179,11 +197,13 @@ void pack_convolution(Layer& layer, const Step& step, int warpgroup_steps) {
     const Columns columns(step);
     const KSchedule schedule(conv_shape(layer));
     layer.masked = std::find(step.conv.weights.begin(), step.conv.weights.end(), 0) != step.conv.weights.end();
-    layer.k_steps = static_cast<int>(schedule.chunks.size()) / 2;
+    layer.k_steps = is_up_conv(layer) ? schedule.filled_chunks() : static_cast<int>(schedule.chunks.size()) / 2;
     layer.by_warpgroups = warpgroup_steps && layer.k_steps >= warpgroup_steps && layer.masked && !layer.general &&
                           layer.up == 1 && columns.count() % 2 == 0 && chunks_ascend(schedule);
     if (layer.by_warpgroups)
         append_warpgroup_weights(layer, columns, schedule);
+    else if (is_up_conv(layer))
+        append_up_weights(layer, columns, schedule);
     else
         append_weights(layer, columns, schedule);
     const Counting counting(layer, step, columns, schedule);

@@ -11,6 +11,7 @@
 #include "pool.hpp"
 #include "resident_conv.hpp"
 #include "stem.hpp"
+#include "up_conv.hpp"
 
 namespace mbunet::cuda {
 
@@ -105,6 +106,27 @@ int dispatch_warpgroups(const Launch& launch, const KSchedule& schedule, Run&& r
                                                   conv_args<ConvArgs>(launch, schedule));
 }
 
+template <int kWords, class Run>
+int dispatch_up_conv(const Launch& launch, const KSchedule& schedule, const UpBlocks& blocks, Run&& run) {
+    auto args = conv_args<UpConvArgs>(launch, schedule);
+    args.walk = TileWalk(launch.images, launch.height, launch.width, blocks.count);
+    args.block_words = blocks.block_words;
+    args.tile_bytes = schedule.shared_tile_bytes;
+    args.stages = 2 * schedule.shared_tile_bytes + blocks.block_words * kStartWords * 4;
+    const int bytes = up_conv_bytes(args.k_steps, blocks.block_words, schedule.shared_tile_bytes);
+    const Grid grid{blocks.count, args.columns / blocks.block_words, 1, static_cast<size_t>(bytes)};
+    return run.template operator()<UpConv<kWords>>(grid, args);
+}
+
+template <class Run>
+int dispatch_up_conv(const Launch& launch, const Device& device, Run&& run) {
+    const Layer& layer = *launch.layer;
+    const KSchedule schedule(conv_shape(layer));
+    const UpBlocks blocks = up_blocks(launch, schedule, layer.up * layer.up * pixel_words(layer.channels), device);
+    return blocks.words == 4 ? dispatch_up_conv<4>(launch, schedule, blocks, run)
+                             : dispatch_up_conv<2>(launch, schedule, blocks, run);
+}
+
 template <bool masked, int kWords, bool upsamples, class Run>
 int dispatch_blocks(const Launch& launch, const KSchedule& schedule, const ConvBlocks& blocks, Run&& run) {
     auto args = conv_args<ResidentConvArgs>(launch, schedule);
@@ -133,25 +155,21 @@ int dispatch_conv(const Launch& launch, const Device& device, Run&& run) {
 template <bool masked, class Run>
 int dispatch_bits(const Launch& launch, const Device& device, Run&& run) {
     if (launch.layer->general) return dispatch_general_conv<masked>(launch, run);
-    return launch.layer->up > 1 ? dispatch_conv<masked, true>(launch, device, run)
-                                : dispatch_conv<masked, false>(launch, device, run);
+    return dispatch_conv<masked, false>(launch, device, run);
 }
 
-template <class Run>
-int dispatch_stem(const Launch& launch, Run&& run) {
+template <int kPlanes, int kWords, class Run>
+int dispatch_stem(const Launch& launch, const Device& device, Run&& run) {
     const Layer& layer = *launch.layer;
-    const Grid grid = tile_grid(launch, 1, shared_bytes(layer));
-    const StemArgs args{launch.packed_weights,
-                        signed_words(launch, layer.accumulator_start),
-                        launch.batch.params,
-                        launch.batch.pixels,
-                        launch.output,
-                        launch.height,
-                        launch.width,
-                        pixel_words(layer.channels),
-                        signed_words(launch, layer.starts)};
-    return layer.planes > 1 ? run.template operator()<Stem<2>>(grid, args)
-                            : run.template operator()<Stem<1>>(grid, args);
+    const int words = pixel_words(layer.channels), groups = words / kWords;
+    const int tiles = tiles_of(launch.height, launch.width) * launch.images;
+    const int blocks = std::min(tiles, divide_up(device.multiprocessors * kResidentBlocks, groups));
+    const Grid grid{blocks, groups, 1, Stem<kPlanes, kWords>::kSharedBytes};
+    return run.template operator()<Stem<kPlanes, kWords>>(
+        grid,
+        StemArgs{launch.packed_weights, signed_words(launch, layer.accumulator_start), launch.batch.params,
+                 launch.batch.pixels, launch.output, launch.height, launch.width, words,
+                 signed_words(launch, layer.starts), TileWalk(launch.images, launch.height, launch.width, blocks)});
 }
 
 template <class Run>
@@ -197,8 +215,12 @@ int dispatch_head(const Launch& launch, Run&& run) {
 template <class Run>
 int dispatch(const Launch& launch, const Device& device, Run&& run) {
     switch (launch.layer->op) {
-        case Op::kStem: return dispatch_stem(launch, run);
+        case Op::kStem:
+            if (launch.layer->planes > 1) return dispatch_stem<2, 1>(launch, device, run);
+            return pixel_words(launch.layer->channels) % 2 ? dispatch_stem<1, 1>(launch, device, run)
+                                                           : dispatch_stem<1, 2>(launch, device, run);
         case Op::kConv:
+            if (is_up_conv(*launch.layer)) return dispatch_up_conv(launch, device, run);
             return launch.layer->masked ? dispatch_bits<true>(launch, device, run)
                                         : dispatch_bits<false>(launch, device, run);
         case Op::kPool: return dispatch_pool(launch, run);

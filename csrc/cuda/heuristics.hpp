@@ -65,4 +65,39 @@ inline ConvBlocks conv_blocks(const Launch& launch, const KSchedule& schedule, i
     return blocks;
 }
 
+// Bytes of shared memory of a block of UpConv: two tiles of pixels, weights, and what sums start at.
+constexpr int up_conv_bytes(int k_steps, int block_words, int tile_bytes) {
+    constexpr int kStartBytes = 32 * 2 * 4;
+    return 2 * tile_bytes + block_words * (k_steps * kSliceWords * 4 + kStartBytes);
+}
+
+// How a transposed convolution is cut into blocks.
+struct UpBlocks {
+    int words;        // output words that are stored at a time
+    int block_words;  // output words of a block
+    int count;        // blocks, for each `block_words` of the columns
+};
+
+constexpr int kLeastUpWords = 4;  // of a block: two warps make two each
+
+// As many words at a time, and then of a block, as leave every multiprocessor, and then every block, something to do.
+inline UpBlocks up_blocks(const Launch& launch, const KSchedule& schedule, int columns, const Device& device) {
+    constexpr int kReserved = 1024;  // bytes of a block that are CUDA's
+    const int tiles = tiles_of(launch.height, launch.width) * launch.images;
+    const int most_blocks = device.multiprocessors * kResidentBlocks;
+    const auto needs = [&](int block_words) {
+        return up_conv_bytes(launch.layer->k_steps, block_words, schedule.shared_tile_bytes);
+    };
+    const bool by_four =
+        columns % 8 == 0 && needs(8) <= device.shared_bytes && tiles * (columns / 8) >= device.multiprocessors;
+    const int least = by_four ? 8 : kLeastUpWords;
+    UpBlocks blocks{least / 2, least, 0};
+    for (int words = 2 * least; words <= columns; words += least)
+        if (columns % words == 0 && needs(words) <= device.shared_bytes / kResidentBlocks - kReserved &&
+            tiles * (columns / words) >= most_blocks)
+            blocks.block_words = words;
+    blocks.count = std::min(tiles, divide_up(most_blocks, columns / blocks.block_words));
+    return blocks;
+}
+
 }  // namespace mbunet::cuda

@@ -11,6 +11,11 @@ KSchedule::KSchedule(const ConvShape& shape) : parts(shape.segments * shape.plan
     part_steps = static_cast<int>(chunks.size()) / 2 / parts;
 }
 
+int KSchedule::filled_chunks() const {
+    const bool last_is_empty = chunks.back().words[0].tap < 0;
+    return part_steps * 2 - last_is_empty;
+}
+
 void KSchedule::place_tiles(const ConvShape& shape) {
     const SharedTile shared_tile(shape.kernel);
     size_t tile = 0;

@@ -38,6 +38,8 @@ struct KSchedule {
     int parts, part_steps;  // K steps of a part
 
     explicit KSchedule(const ConvShape& shape);
+    // Of one part: chunks that hold something of the layer.
+    int filled_chunks() const;
 
   private:
     void place_tiles(const ConvShape& shape);

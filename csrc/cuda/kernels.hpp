@@ -63,6 +63,9 @@ struct Layer {
     std::vector<uint32_t> packed_weights = {};  // see layer.hpp; empty for a pool and a gate
 };
 
+// Whether UpConv computes it (up_conv.hpp).
+inline bool is_up_conv(const Layer& layer) { return layer.op == Op::kConv && layer.up > 1 && !layer.general; }
+
 // Throws Error for a step with more than two inputs.
 Layer prepare(const Network& network, const Step& step, const Device& device);
 

@@ -64,10 +64,17 @@ void prepare_head(Layer& layer, const Step& step) {
     for (int32_t base : step.base) layer.packed_weights.push_back(static_cast<uint32_t>(base));
 }
 
-// Whether Conv does not compute it.
-bool is_general(const Layer& layer, const Step& step) {
+int shared_bytes_of_up_conv(const Layer& layer) {
+    const KSchedule schedule(conv_shape(layer));
+    return up_conv_bytes(schedule.filled_chunks(), kLeastUpWords, schedule.shared_tile_bytes);
+}
+
+// Whether neither Conv nor UpConv computes it.
+bool is_general(const Layer& layer, const Step& step, const Device& device) {
     const bool known = layer.kernel == (layer.up == 1 ? 3 : 1);  // 3x3, or transposed 2x2
-    return !known || layer.segments > 1 || layer.input_planes > 1 || layer.planes > 1 || step.conv.residual.tensor >= 0;
+    const bool fits = layer.up == 1 || shared_bytes_of_up_conv(layer) <= device.shared_bytes;
+    return !known || !fits || layer.segments > 1 || layer.input_planes > 1 || layer.planes > 1 ||
+           step.conv.residual.tensor >= 0;
 }
 
 }  // namespace
@@ -99,7 +106,7 @@ Layer prepare(const Network& network, const Step& step, const Device& device) {
             layer.kernel = step.conv.kernel;
             layer.up = step.conv.up;
             layer.segments = step.conv.segments;
-            layer.general = is_general(layer, step);
+            layer.general = is_general(layer, step, device);
             pack_convolution(layer, step, device.warpgroup_steps);
             break;
         case Op::kHead: prepare_head(layer, step); break;
@@ -110,8 +117,8 @@ Layer prepare(const Network& network, const Step& step, const Device& device) {
 }
 
 size_t shared_bytes(const Layer& layer) {
-    if (layer.op == Op::kStem) return static_cast<size_t>(SharedTile(3).pixels) * 4;
     if (layer.op != Op::kConv) return 0;
+    if (is_up_conv(layer)) return static_cast<size_t>(shared_bytes_of_up_conv(layer));
     const int words = most_output_words(layer.general);
     return static_cast<size_t>(KSchedule(conv_shape(layer)).shared_tile_bytes + stages_bytes(layer.masked, words));
 }
@@ -128,6 +135,7 @@ std::string kernel_name(const Layer& layer, int compiled) {
     if (layer.by_warpgroups) return "wgmma m64n128k256 and, columns of two signs";
     std::string name = turing ? "bmma m8n8k128 " : "bmma m16n8k256 ";
     name += layer.bit_op == BitOp::kXor ? "xor" : "and";
+    if (is_up_conv(layer)) return name + ", two planes at once";
     name += layer.masked ? ", two planes" : ", one plane";
     return name + (layer.general ? ", in parts" : "");
 }

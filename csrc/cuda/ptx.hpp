@@ -293,6 +293,18 @@ MBUNET_DEVICE void ldmatrix(uint32_t (&rows)[4], uint32_t from) {
 #endif
 }
 
+// The same of two matrices: the addresses are those of the first 16 lanes.
+MBUNET_DEVICE void ldmatrix(uint32_t (&rows)[2], uint32_t from) {
+#ifdef __CUDACC__
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(rows[0]), "=r"(rows[1])
+                 : "r"(from)
+                 : "memory");
+#else
+    emulation::ldmatrix(rows, from);
+#endif
+}
+
 // -- matrix products
 //
 // d[16][8] = a[16][K] * b[K][8] + c[16][8]. Lane l = 4 g + t holds, counting words of 32 bits along K:

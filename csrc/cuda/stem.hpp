@@ -18,95 +18,201 @@ struct StemArgs {
     uint32_t* output;
     int height, width, output_words;
     const int32_t* starts;  // [output word][kStartWords], of one threshold
+    TileWalk walk;
 };
 
-template <int kPlanes>  // of the output
+// The pixels that a tile reads, a word each: red, green, blue, and a byte whose weights are zero. A thread copies four
+// neighbours of a row at once.
+class StemTile {
+  public:
+    static constexpr SharedTile kShared{3};
+    static constexpr int kGroup = 4, kGroups = divide_up(kShared.width, kGroup), kPitch = kGroups * kGroup;
+    static constexpr int kBytes = kShared.height * kPitch * 4;
+    static_assert(kShared.height * kGroups <= kThreads);
+
+    // Four pixels as they are under way: `skew` bytes behind where their words begin, or each a word already.
+    struct Group {
+        static constexpr uint32_t kWordEach = 4;
+        Words4 words;
+        uint32_t skew;
+    };
+
+    // The thread's four of a tile. Nothing waits for them yet, but at an image's edge.
+    MBUNET_DEVICE static Group load_group(const StemArgs& args, const Tile& tile) {
+        const int y = tile.y * kTileHeight - 1 + row(), x = tile.x * kTileWidth - 1 + column();
+        if (row() >= kShared.height || !is_within(y, args.height)) return {{}, Group::kWordEach};
+        const ImageParams params = load_params(args.params + tile.image);
+        const uint8_t* line = args.pixels + pixel_index(tile.image, 0, 0, args.height, args.width) * 3 +
+                              static_cast<uint32_t>((y < params.height ? y : params.height - 1) * params.width * 3);
+        if (x >= 0 && x + kGroup + 1 < params.width) return load_inner(line + static_cast<uint32_t>(x * 3));
+        uint32_t pixels[kGroup];
+        repeat<kGroup>([&](int i) {
+            const int from = x + i < params.width ? x + i : params.width - 1;
+            pixels[i] = is_within(x + i, args.width) ? load_pixel(line + from * 3) : 0;
+        });
+        return {{pixels[0], pixels[1], pixels[2], pixels[3]}, Group::kWordEach};
+    }
+
+    MBUNET_DEVICE static void store_group(uint32_t tile, const Group& group) {
+        if (row() >= kShared.height) return;
+        store_shared(tile + static_cast<uint32_t>((row() * kPitch + column()) * 4),
+                     group.skew == Group::kWordEach ? group.words : unpack(group));
+    }
+
+  private:
+    MBUNET_DEVICE static int row() { return thread_index() / kGroups; }
+    MBUNET_DEVICE static int column() { return thread_index() % kGroups * kGroup; }
+
+    MBUNET_DEVICE static uint32_t load_pixel(const uint8_t* at) {
+        return load(at) | static_cast<uint32_t>(load(at + 1)) << 8 | static_cast<uint32_t>(load(at + 2)) << 16;
+    }
+
+    // Four pixels behind which there are two more: all words with a byte of theirs are words of the image.
+    MBUNET_DEVICE static Group load_inner(const uint8_t* at) {
+        const auto skew = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(at) % 4);
+        const auto* words = reinterpret_cast<const uint32_t*>(at - skew);
+        return {{load(words), load(words + 1), load(words + 2), load(words + 3)}, skew};
+    }
+
+    MBUNET_DEVICE static Words4 unpack(const Group& group) {
+        const uint32_t on = 0x3210 + 0x1111 * group.skew;
+        const uint32_t first = permute_bytes(group.words.x, group.words.y, on);
+        const uint32_t second = permute_bytes(group.words.y, group.words.z, on);
+        const uint32_t third = permute_bytes(group.words.z, group.words.w, on);
+        return {first, permute_bytes(first, second, 0x6543), permute_bytes(second, third, 0x5432), third >> 8};
+    }
+};
+
+// Blocks stay: a thread has its weights of some output words in registers, and the pixels of the next tile are under
+// way while those of this one are multiplied. Shared memory has two tiles, and behind them what sums start at.
+template <int kPlanes, int kWords>  // of the output; output words of a block
 struct Stem {
     using Args = StemArgs;
-    static constexpr SharedTile kSharedTile{3};
+    static constexpr bool kBeginsEarly = true;
+    static constexpr int kStarts = 2 * StemTile::kBytes, kSharedBytes = kStarts + kWords * kStartWords * 4;
 
     template <BitOp>
     MBUNET_DEVICE static void run(const StemArgs& args) {
         const Block block = block_index();
-        const int image = block.z;
-        const Pixel origin = origin_of(block.x, args.width);
-        const int y = origin.y, x = origin.x;
-        const int warp = thread_index() / 32, lane = thread_index() % 32;
-        copy_shared_tile(args, image, y, x);
-        barrier();
-        uint32_t a[kFragments][4];
-        repeat<kFragments>([&](int f) { repeat<4>([&](int i) { a[f][i] = factors(warp, lane, f, i % 2, i / 2); }); });
-        const Pixel pixel = pixel_of(warp, lane);
-        const bool real = y + pixel.y < args.height && x + pixel.x < args.width;
-        const size_t at = pixel_index(image, y + pixel.y, x + pixel.x, args.height, args.width);
-        for (int word = 0; word < args.output_words; ++word) {
-            const LevelWords words = output_words(args, a, lane, word);
-            if (real) store_levels(args.output, at, kPlanes, args.output_words, word, words);
+        const int word = block.y * kWords;
+        Weights weights;
+        weights.load(args, word);
+        if (kPlanes == 1 && thread_index() < kWords * kStartWords / 4) {
+            const int at = thread_index() * 4;
+            store_shared(start(at), load(reinterpret_cast<const Words4*>(args.starts + word * kStartWords + at)));
         }
+        wait_for_inputs();
+        uint32_t here = shared_memory(), there = here + StemTile::kBytes;
+        Tile tile = args.walk.at(block.x);
+        StemTile::store_group(here, StemTile::load_group(args, tile));
+        do {
+            barrier();  // everyone's pixels of this tile are there, and nobody reads the last one any more
+            const Tile next = args.walk.after(tile);
+            StemTile::Group group{};
+            if (args.walk.has(next)) group = StemTile::load_group(args, next);
+            multiply(args, weights, here, tile, word);
+            StemTile::store_group(there, group);
+            tile = next;
+            const uint32_t last = here;
+            here = there;
+            there = last;
+        } while (args.walk.has(tile));
     }
 
   private:
-    // The shared tile is one word per pixel: red, green, blue, 0.
-    MBUNET_DEVICE static void copy_shared_tile(const StemArgs& args, int image, int y, int x) {
-        const ImageParams params = load_params(args.params + image);
-        const uint8_t* pixels = args.pixels + pixel_index(image, 0, 0, args.height, args.width) * 3;
-        for (int i = thread_index(); i < kSharedTile.pixels; i += kThreads) {
-            const int row = y - 1 + i / kSharedTile.width, column = x - 1 + i % kSharedTile.width;
-            uint32_t colors = 0;
-            if (row >= 0 && row < args.height && column >= 0 && column < args.width) {
-                const int from_row = row < params.height ? row : params.height - 1;
-                const int from_column = column < params.width ? column : params.width - 1;
-                const uint8_t* from = pixels + pixel_index(0, from_row, from_column, params.height, params.width) * 3;
-                colors = load(from) | static_cast<uint32_t>(load(from + 1)) << 8 |
-                         static_cast<uint32_t>(load(from + 2)) << 16;
-            }
-            store_shared(shared_memory() + static_cast<uint32_t>(i * 4), colors);
+    struct Weights {
+        uint32_t high[kWords * 4][2], low[kWords * 4][2];
+
+        MBUNET_DEVICE void load(const StemArgs& args, int word) {
+            repeat<kWords * 4>([&](int n) {
+                const auto* from = reinterpret_cast<const Words4*>(args.weights) + (word * 4 + n) * 32;
+                const Words4 own = cuda::load(from + thread_index() % 32);
+                high[n][0] = own.x, high[n][1] = own.y, low[n][0] = own.z, low[n][1] = own.w;
+            });
+        }
+    };
+
+    // Where word `at` of the starts is.
+    MBUNET_DEVICE static uint32_t start(int at) { return shared_memory() + static_cast<uint32_t>(kStarts + at * 4); }
+
+    MBUNET_DEVICE static void multiply(const StemArgs& args, const Weights& weights, uint32_t pixels, const Tile& tile,
+                                       int word) {
+        const int warp = thread_index() / 32, lane = thread_index() % 32;
+        uint32_t a[kFragments][4];
+        load_factors(a, pixels, warp, lane);
+        LevelWords words[kWords];
+        repeat<kWords>([&](int w) { words[w] = output_word(args, a, weights, lane, word, w); });
+        const Pixel pixel = pixel_of(warp, lane);
+        const int y = tile.y * kTileHeight + pixel.y, x = tile.x * kTileWidth + pixel.x;
+        if (y >= args.height || x >= args.width) return;
+        const int pixel_words = kPlanes * args.output_words;
+        uint32_t* output = opaque(image_at(args.output, tile.image, args.height * args.width * pixel_words));
+        uint32_t* to = output + static_cast<uint32_t>((y * args.width + x) * pixel_words + word);
+        if constexpr (kWords == 2)
+            store(reinterpret_cast<Words2*>(to), Words2{words[0].high, words[1].high});
+        else
+            store(to, words[0].high);
+        if constexpr (kPlanes > 1) store(to + args.output_words, words[0].low);
+    }
+
+    // Of fragment f: word lane % 4 (+ 4 in the second half) along K of the pixel in fragment row lane / 4 (+ 8).
+    MBUNET_DEVICE static void load_factors(uint32_t (&a)[kFragments][4], uint32_t pixels, int warp, int lane) {
+        const int t = lane % 4, pixel = 2 * warp * StemTile::kPitch + lane / 4;
+        const auto tap = [&](int i) {
+            return pixels + static_cast<uint32_t>((pixel + i / 3 * StemTile::kPitch + i % 3) * 4);
+        };
+        const uint32_t first = tap(t), second = tap(t + 4), last = tap(8);
+        const uint32_t color = t < 3 ? 0x4210 + static_cast<uint32_t>(t << 12) : 0x3210;  // of tap 8, in fourth place
+        repeat<kFragments>([&](int f) {
+            repeat<2>([&](int lower) {
+                const auto on = static_cast<uint32_t>((lower * StemTile::kPitch + f * 8) * 4);
+                a[f][lower] = permute_bytes(load_shared(first + on), load_shared(last + on), color);
+                a[f][2 + lower] = load_shared(second + on);
+            });
+        });
+    }
+
+    MBUNET_DEVICE static LevelWords output_word(const StemArgs& args, const uint32_t (&a)[kFragments][4],
+                                                const Weights& weights, int lane, int word, int w) {
+        if constexpr (kPlanes == 1) {  // as sign_bytes, as soon as a sum is there
+            uint32_t signs[4] = {};
+            each_sum(a, weights, lane, w, [&](int i, int, int32_t sum) { signs[i] = push_sign(signs[i], sum); });
+            const uint32_t even = permute_bytes(signs[0], signs[2], 0x3430), odd = signs[1] | signs[3] << 16;
+            return {exchange(~(even | odd << 8), lane), 0};
+        } else {
+            int32_t sums[4][8];
+            each_sum(a, weights, lane, w, [&](int i, int k, int32_t sum) { sums[i][k] = sum; });
+            return two_planes(lane, [&](int level) {
+                int32_t start[8];
+                load_starts(start, args.accumulator_start + ((word + w) * 3 + level) * 32, lane);
+                return sign_bytes([&](int i, int k) { return sums[i][k] + start[k]; });
+            });
         }
     }
 
-    MBUNET_DEVICE static uint32_t shared_pixel(int row, int column, int tap) {
-        const int pixel = (row + tap / 3) * kSharedTile.width + column + tap % 3;
-        return load_shared(shared_memory() + static_cast<uint32_t>(pixel * 4));
-    }
-
-    // Word lane % 4 (+ 4 if `second`) along K of the pixel in fragment row lane / 4 (+ 8 if `lower`).
-    MBUNET_DEVICE static uint32_t factors(int warp, int lane, int f, int lower, int second) {
-        const int row = 2 * warp + lower, column = f * 8 + lane / 4, t = lane % 4;
-        const uint32_t own = shared_pixel(row, column, t + 4 * second);
-        return second ? own : own | shared_pixel(row, column, 8) >> (8 * t) << 24;
-    }
-
-    MBUNET_DEVICE static LevelWords output_words(const StemArgs& args, const uint32_t (&a)[kFragments][4], int lane,
-                                                 int word) {
-        const int32_t zeros[4] = {};
-        int32_t high[kFragments][4][4], low[kFragments][4][4];
-        repeat<4>([&](int block) {
-            int32_t start[4] = {};  // the sums' too: what the low bytes add is not scaled
-            if constexpr (kPlanes == 1) load_start(start, args.starts + word * kStartWords, block);
-            const Words4 b = load(reinterpret_cast<const Words4*>(args.weights) + (word * 4 + block) * 32 + lane);
-            const uint32_t b_high[2] = {b.x, b.y}, b_low[2] = {b.z, b.w};
-            repeat<kFragments>([&](int f) {
-                imma_u8s8(high[f][block], a[f], b_high, zeros);
-                imma_u8u8(low[f][block], a[f], b_low, start);
-            });
-        });
-        int32_t sums[4][8];
+    // Calls visit(i, k, sum) for pixel i and channel k of sign_bytes, of a pixel the last channel first.
+    template <class Visit>
+    MBUNET_DEVICE static void each_sum(const uint32_t (&a)[kFragments][4], const Weights& weights, int lane, int w,
+                                       const Visit& visit) {
         repeat<4>([&](int i) {
-            repeat<8>([&](int k) {
-                const int f = i / 2, c = i % 2 * 2 + k % 2;
-                sums[i][k] = 256 * high[f][k / 2][c] + low[f][k / 2][c];
+            const int block = 3 - i, n = w * 4 + block;
+            const int32_t zeros[4] = {};
+            int32_t begin[4] = {};  // of the sums too: what the low bytes add is not scaled
+            if constexpr (kPlanes == 1) {
+                const Words4 own = load_shared4(start((n * 4 + lane % 4) * 4));
+                const uint32_t all[4] = {own.x, own.y, own.z, own.w};
+                repeat<4>([&](int c) { begin[c] = static_cast<int32_t>(all[c]); });
+            }
+            repeat<kFragments>([&](int f) {
+                int32_t high[4], low[4];
+                imma_u8s8(high, a[f], weights.high[n], zeros);
+                imma_u8u8(low, a[f], weights.low[n], begin);
+                repeat<4>([&](int c) {
+                    const int last = 3 - c;
+                    visit(f * 2 + last / 2, block * 2 + last % 2, 256 * high[last] + low[last]);
+                });
             });
         });
-        const auto reached = [&](int level) {
-            int32_t start[8] = {};
-            if constexpr (kPlanes > 1)
-                load_starts(start, args.accumulator_start + (word * (2 * kPlanes - 1) + level) * 32, lane);
-            return sign_bytes([&](int i, int k) { return sums[i][k] + start[k]; });
-        };
-        if constexpr (kPlanes > 1)
-            return two_planes(lane, reached);
-        else
-            return one_plane(lane, reached);
     }
 };
 

@@ -68,31 +68,53 @@ void walks() {
                 }
 }
 
+Launch launch_of(const Layer& layer, int images, int side) {
+    Launch launch{};
+    launch.layer = &layer;
+    launch.images = images;
+    launch.height = launch.width = side;
+    return launch;
+}
+
 // Where blocks stay: with all their output words where that leaves enough of them, with fewer where tiles are few, not
 // at all where weights are large or every tile has a block of its own.
 void residents() {
     const Device device{BitOp::kAnd, 132, 227 * 1024, 0, true};
-    const auto blocks = [&](std::vector<int> inputs, int channels, int up, int images, int side, const Device& device) {
-        Layer layer{Op::kConv, BitOp::kAnd, channels, std::move(inputs)};
+    const auto blocks = [](std::vector<int> inputs, int images, int side, const Device& device) {
+        Layer layer{Op::kConv, BitOp::kAnd, 64, std::move(inputs)};
         layer.masked = true;
-        layer.kernel = up > 1 ? 1 : 3;
-        layer.up = up;
         const KSchedule schedule(conv_shape(layer));
         layer.k_steps = static_cast<int>(schedule.chunks.size()) / 2;
-        Launch launch{};
-        launch.layer = &layer;
-        launch.images = images;
-        launch.height = launch.width = side;
-        return conv_blocks(launch, schedule, up * up * pixel_words(channels), device);
+        return conv_blocks(launch_of(layer, images, side), schedule, pixel_words(layer.channels), device);
     };
-    const ConvBlocks full = blocks({64}, 64, 1, 8, 512, device), transposed = blocks({128}, 64, 2, 8, 256, device);
+    const ConvBlocks full = blocks({64}, 8, 512, device);
     require(full.resident && full.block_words == 2 && full.count == 132 * kResidentBlocks, "64 channels stay");
-    require(transposed.resident && transposed.block_words == 8, "a transposed convolution copies pixels once");
-    require(blocks({128}, 64, 2, 1, 128, device).block_words < 8, "few tiles are shared by output words");
-    require(!blocks({512}, 512, 1, 8, 64, device).resident, "large weights stream");
-    require(!blocks({64}, 64, 1, 1, 128, device).resident, "a tile for every block streams");
+    require(!blocks({512}, 8, 64, device).resident, "large weights stream");
+    require(!blocks({64}, 1, 128, device).resident, "a tile for every block streams");
     const Device orin{BitOp::kXor, 8, 163 * 1024, 0, false};
-    require(blocks({64, 64}, 64, 1, 1, 512, orin).resident, "two inputs of 64 channels stay on 163 KiB");
+    require(blocks({64, 64}, 1, 512, orin).resident, "two inputs of 64 channels stay on 163 KiB");
+}
+
+// A transposed convolution's blocks: all output words where tiles are many, fewer where that leaves more to do.
+void transposed() {
+    const Device device{BitOp::kAnd, 132, 227 * 1024, 0, true};
+    const auto blocks = [&](int channels, int images, int side) {
+        Layer layer{Op::kConv, BitOp::kAnd, channels, {channels}};
+        layer.kernel = 1;
+        layer.up = 2;
+        const KSchedule schedule(conv_shape(layer));
+        layer.k_steps = schedule.filled_chunks();
+        require(layer.k_steps == divide_up(channels, 128), "no product is of nothing", channels);
+        const int columns = 4 * pixel_words(channels);
+        const UpBlocks found = up_blocks(launch_of(layer, images, side), schedule, columns, device);
+        require(columns % found.block_words == 0 && found.block_words % (2 * found.words) == 0,
+                "blocks and their warps divide the output words", channels);
+        return found;
+    };
+    const UpBlocks full = blocks(64, 8, 256), few = blocks(512, 1, 32);
+    require(full.words == 4 && full.block_words == 8 && full.count == 132 * kResidentBlocks, "pixels are copied once");
+    require(few.words == 2 && few.block_words == 4 && few.count == 8, "few tiles are shared by output words");
+    require(blocks(32, 8, 256).words == 2, "an output row of two words is stored at once");
 }
 
 // The largest launches, which images of any shape lead to, stay within a grid's dimensions.
@@ -278,6 +300,7 @@ int main() {
     grids();
     walks();
     residents();
+    transposed();
     limits();
     tiles();
     channels();

@@ -120,7 +120,10 @@ CUDA = (
     Fault("cuda/k_schedule.cpp", "segment};\n        for", "0};\n        for"),
     Fault("cuda/layer.cpp", "channel * levels + level", "channel * levels"),
     Fault("cuda/dispatch.hpp", "words * layer.input_planes;", "words;"),
-    Fault("cuda/stem.hpp", "(2 * kPlanes - 1) + level", "(2 * kPlanes - 1)"),
+    Fault("cuda/stem.hpp", "(word + w) * 3 + level", "(word + w) * 3"),
+    Fault("cuda/stem.hpp", "y < params.height ? y", "y < args.height ? y"),
+    Fault("cuda/up_conv.hpp", "(2 * y + lower) * args.extent.width + x - lower", "2 * y * args.extent.width + x"),
+    Fault("cuda/head.hpp", "c && logit <= largest", "c && logit < largest"),
     Fault("cuda/pool.hpp", "plane * args.words + word", "word"),
 )
 

@@ -95,7 +95,7 @@ def test_every_barrier_and_every_wait_is_needed(program: Path, architecture: str
         files.add("warpgroup_sums.hpp")
         kinds += WARPGROUP_SITES
     else:
-        files.add("resident_conv.hpp")
+        files |= {"resident_conv.hpp", "up_conv.hpp"}
     if architecture != "sm_75":
         kinds.append(" cp_async_wait<")
     command, data = [str(program), "mutate"], encode(architecture, 1, [case])

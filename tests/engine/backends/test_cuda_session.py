@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.layer import Layer
 from tests.cases import CASES, RANDOM, Case, same
 from tests.native import cuda
 from tests.native.replay import encode, replay
@@ -53,8 +54,15 @@ def test_every_step_says_what_runs_it(program: Path, architecture: str, bits: st
         "head": "integer sums and decision",
         "binary": f"{bits}, one plane",
         "masked": f"{bits}, two planes",
+        "transposed": f"{bits}, two planes at once",
     }
-    expected = [names[layer.weights if layer.op == "conv" else layer.op] for layer in case.model.layers]
+
+    def kind(layer: Layer) -> str:
+        if layer.op != "conv":
+            return layer.op
+        return "transposed" if layer.up > 1 else layer.weights
+
+    expected = [names[kind(layer)] for layer in case.model.layers]
     assert answer.stdout.decode().splitlines() == expected
 
 
