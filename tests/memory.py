@@ -26,9 +26,9 @@ CLEAR = Path("/proc/self/clear_refs")
 needs_proc = pytest.mark.skipif(not CLEAR.exists(), reason="needs /proc to see its own memory")
 
 
-def measured(module: str) -> dict[str, tuple[int, int]]:
-    """What `measure()` of a module gives in a process of its own: bytes taken and bytes counted, by name."""
-    program = f"import json; from {module} import measure; print(json.dumps(measure()))"
+def measured(module: str, arguments: str = "") -> dict[str, tuple[int, int]]:
+    """What `measure(...)` of a module gives in a process of its own: bytes taken and bytes counted, by name."""
+    program = f"import json; from {module} import measure; print(json.dumps(measure({arguments})))"
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(OWN_MAPPING), "MALLOC_TRIM_THRESHOLD_": str(OWN_MAPPING)}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)

@@ -22,6 +22,7 @@ from engine.images import ImageError
 from service.codec.encoders import Encoder, Result
 from service.problems import Problem
 from service.settings import Settings
+from tests import memory
 from tests.engine.images import test_claims
 from tests.service.codec import test_memory
 from tests.service.fakes import fake_model
@@ -85,6 +86,16 @@ def test_decoding(name: str) -> None:
     print(f"{found.cpu_s:.2f} s of CPU, {1000 * found.held_s:.0f} ms at once: decoding {name}")
     assert found.cpu_s <= CPU_S
     assert found.held_s <= DECODING_HELD_S
+
+
+@memory.needs_proc
+@pytest.mark.parametrize("part", ["codes", "thin"])
+def test_the_largest_take_no_more_than_they_have_claimed(part: str) -> None:
+    found = memory.measured("tests.engine.images.test_claims", f"{SIDE}, {part!r}")
+    for name, (took, counted) in found.items():
+        print(f"{took / 2**20:.0f} of {counted / 2**20:.0f} MiB: decoding {name}")
+    assert found
+    assert memory.exceeding(found, 1.2) == {}
 
 
 @pytest.mark.parametrize("mask", test_memory.masks(1, 1))
