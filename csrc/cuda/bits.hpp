@@ -15,7 +15,7 @@ MBUNET_DEVICE void wait_for_inputs() {
 }
 
 // Shifts the bit "not negative" of `sum` into `bits`, inverted.
-MBUNET_DEVICE uint32_t push_sign(uint32_t bits, int32_t sum) { return bits << 1 | static_cast<uint32_t>(sum) >> 31; }
+MBUNET_DEVICE uint32_t push_sign(uint32_t bits, int32_t sum) { return push_highest(bits, static_cast<uint32_t>(sum)); }
 
 // The thread's bytes of four output words, that of word i in byte i: bit k is value(i, k) >= 0, for the channels k of
 // channel_of. An instruction a bit: each is shifted in behind the last. In two halves, which need not wait for each
@@ -40,18 +40,23 @@ MBUNET_DEVICE uint32_t exchange(uint32_t bytes, int lane) {
     return permute_bytes(halves, shuffle_xor(halves, 2), lane & 2 ? 0x3276 : 0x5410);
 }
 
-// OR of the 2x2 pixels that the thread's own (see pixel_of) belongs to.
-MBUNET_DEVICE uint32_t pool(uint32_t word) {
-    word |= shuffle_xor(word, 1);
+// OR of the 2x2 pixels that the thread's own belongs to: its vertical partner is `below` lanes apart (see pixel_of),
+// its horizontal one four.
+MBUNET_DEVICE uint32_t pool(uint32_t word, int below = 1) {
+    word |= shuffle_xor(word, below);
     return word | shuffle_xor(word, 4);
 }
 
-// What the sums of the thread's eight channels of an output word start at.
-MBUNET_DEVICE void load_starts(int32_t (&start)[8], const int32_t* word, int lane) {
-    const auto* from = reinterpret_cast<const Words4*>(word + lane % 4 * 8);
+// What the sums of the thread's eight channels of an output word start at, from that of the first of them on.
+MBUNET_DEVICE void load_own_starts(int32_t (&start)[8], const int32_t* own) {
+    const auto* from = reinterpret_cast<const Words4*>(own);
     const Words4 low = load(from), high = load(from + 1);
     const uint32_t all[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
     repeat<8>([&](int k) { start[k] = static_cast<int32_t>(all[k]); });
+}
+
+MBUNET_DEVICE void load_starts(int32_t (&start)[8], const int32_t* word, int lane) {
+    load_own_starts(start, word + lane % 4 * 8);
 }
 
 MBUNET_DEVICE ImageParams load_params(const ImageParams* params) {

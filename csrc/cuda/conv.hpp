@@ -84,15 +84,16 @@ struct Conv {
     }
 };
 
-// 3x3 by products of warpgroups, of masked weights: sm_90a's own.
-struct WarpgroupConv {
+// 3x3 by products of warpgroups: sm_90a's own.
+template <bool masked>
+struct StreamedWarpgroupConv {
     using Args = ConvArgs;
     static constexpr bool kBeginsEarly = true;
-    static constexpr int kBlocks = kWarpgroupBlocks;
+    static constexpr int kBlocks = kStreamedWarpgroupBlocks;
 
     template <BitOp>
     MBUNET_DEVICE static void run(const ConvArgs& args) {
-        if constexpr (has_warpgroups()) StreamedConv<WarpgroupConvSums, WarpgroupConvSums::kWords, false>::run(args);
+        if constexpr (has_warpgroups()) StreamedConv<WarpgroupSums<masked>, 2, false>::run(args);
     }
 };
 

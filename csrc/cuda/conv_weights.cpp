@@ -87,17 +87,25 @@ void append_up_weights(Layer& layer, const Columns& columns, const KSchedule& sc
                                         schedule.chunks[static_cast<size_t>(k_step)], lane % 4));
 }
 
-// [K step][pair of output words][half of a K step][kColumns][4 words]: see warpgroup_sums.hpp.
+// A word of a column of a product of warpgroups (warpgroup_sums.hpp), of a pair of output words.
+uint32_t warpgroup_word(bool masked, const Columns& columns, const KChunk& chunk, const KChunk::Word& word, int pair,
+                        int column) {
+    const int block = masked ? column / 16 : column / 8;  // of eight channels
+    if (block >= 8) return word.tap < 0 ? 0 : ~0u;
+    const int sign = masked && column / 8 % 2 ? -1 : 1;
+    return sign_bits(columns, chunk.segment, pair * 2 + block / 4, channel_of(block % 4, column % 8), word, sign);
+}
+
+// [K step][pair of output words][half of a K step][column][4 words].
 void append_warpgroup_weights(Layer& layer, const Columns& columns, const KSchedule& schedule) {
     for (int k_step = 0; k_step < layer.k_steps; ++k_step)
         for (int pair = 0; pair < columns.count() / 2; ++pair)
             for (int half = 0; half < 2; ++half)
-                for (int column = 0; column < 128; ++column) {
+                for (int column = 0; column < warpgroup_columns(layer.masked); ++column) {
                     const KChunk& chunk = schedule.chunks[static_cast<size_t>(2 * k_step + half)];
-                    const int sign = column / 8 % 2 ? -1 : 1, bit = channel_of(column % 64 / 16, column % 8);
                     for (const KChunk::Word& word : chunk.words)
                         layer.packed_weights.push_back(
-                            sign_bits(columns, chunk.segment, pair * 2 + column / 64, bit, word, sign));
+                            warpgroup_word(layer.masked, columns, chunk, word, pair, column));
                 }
 }
 
@@ -193,13 +201,13 @@ void append_chunks(Layer& layer, const KSchedule& schedule) {
 
 }  // namespace
 
-void pack_convolution(Layer& layer, const Step& step, int warpgroup_steps) {
+void pack_convolution(Layer& layer, const Step& step, bool has_warpgroups) {
     const Columns columns(step);
     const KSchedule schedule(conv_shape(layer));
     layer.masked = std::find(step.conv.weights.begin(), step.conv.weights.end(), 0) != step.conv.weights.end();
     layer.k_steps = is_up_conv(layer) ? schedule.filled_chunks() : static_cast<int>(schedule.chunks.size()) / 2;
-    layer.by_warpgroups = warpgroup_steps && layer.k_steps >= warpgroup_steps && layer.masked && !layer.general &&
-                          layer.up == 1 && columns.count() % 2 == 0 && chunks_ascend(schedule);
+    layer.by_warpgroups =
+        has_warpgroups && !layer.general && layer.up == 1 && columns.count() % 2 == 0 && chunks_ascend(schedule);
     if (layer.by_warpgroups)
         append_warpgroup_weights(layer, columns, schedule);
     else if (is_up_conv(layer))
@@ -210,7 +218,7 @@ void pack_convolution(Layer& layer, const Step& step, int warpgroup_steps) {
     const int halvings = layer.general ? 0 : counting.doubling();  // a part alone needs not be doubled
     layer.accumulator_start = append_words(layer, columns, step.levels(), kNever, [&](int column, int bit, int level) {
         const auto at = static_cast<size_t>(columns.channel(column, bit) * step.levels() + level);
-        const int more = layer.by_warpgroups ? columns.count_of(-1, 0, column, bit) : 0;
+        const int more = layer.by_warpgroups && layer.masked ? columns.count_of(-1, 0, column, bit) : 0;
         return (counting.reach(column, bit, step.thresholds[at]) >> halvings) + more;
     });
     if (!layer.general) append_start_fragments(layer, columns.count());

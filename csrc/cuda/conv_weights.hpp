@@ -18,10 +18,10 @@
 
 namespace mbunet::cuda {
 
-// Products of warpgroups count a & pos - a & neg, which is N less than what AND counts.
+// Products of warpgroups count a & pos - a & neg of masked weights, which is N less than what AND counts.
 //
-// Appends to layer.packed_weights what its kernel reads, and sets where the parts of it begin. `warpgroup_steps` is
-// the device's.
-void pack_convolution(Layer& layer, const Step& step, int warpgroup_steps);
+// Appends to layer.packed_weights what its kernel reads, and sets where the parts of it begin. `has_warpgroups`: the
+// device.
+void pack_convolution(Layer& layer, const Step& step, bool has_warpgroups);
 
 }  // namespace mbunet::cuda

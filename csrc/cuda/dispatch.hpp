@@ -12,6 +12,7 @@
 #include "resident_conv.hpp"
 #include "stem.hpp"
 #include "up_conv.hpp"
+#include "warpgroup_conv.hpp"
 
 namespace mbunet::cuda {
 
@@ -20,6 +21,14 @@ template <class Kernel, BitOp bit_op>
 MBUNET_DEVICE void run_kernel(const typename Kernel::Args& args) {
     if constexpr (!requires { Kernel::kBeginsEarly; }) wait_for_inputs();
     Kernel::template run<bit_op>(args);
+}
+
+template <class Kernel>
+constexpr int threads_of() {
+    if constexpr (requires { Kernel::kBlockThreads; })
+        return Kernel::kBlockThreads;
+    else
+        return kThreads;
 }
 
 struct Grid {
@@ -55,7 +64,8 @@ Args loop_args(const Launch& launch, const KSchedule& schedule) {
                            tensor_words,
                            launch.height * launch.width * tensor_words,
                            schedule.pitches[i],
-                           schedule.offsets[i]};
+                           schedule.offsets[i],
+                           schedule.joined};
     }
     args.output = launch.output;
     args.pooled = launch.pooled;
@@ -70,7 +80,7 @@ Args loop_args(const Launch& launch, const KSchedule& schedule) {
 inline Grid conv_grid(const Launch& launch, const KSchedule& schedule, int words) {
     const Layer& layer = *launch.layer;
     return tile_grid(launch, layer.up * layer.up * pixel_words(layer.channels) / words,
-                     static_cast<size_t>(schedule.shared_tile_bytes + stages_bytes(layer.masked, words)));
+                     static_cast<size_t>(schedule.shared_tile_bytes + stages_bytes(layer, words)));
 }
 
 template <bool masked, class Run>
@@ -100,12 +110,6 @@ Args conv_args(const Launch& launch, const KSchedule& schedule) {
     return args;
 }
 
-template <class Run>
-int dispatch_warpgroups(const Launch& launch, const KSchedule& schedule, Run&& run) {
-    return run.template operator()<WarpgroupConv>(conv_grid(launch, schedule, WarpgroupConvSums::kWords),
-                                                  conv_args<ConvArgs>(launch, schedule));
-}
-
 template <int kWords, class Run>
 int dispatch_up_conv(const Launch& launch, const KSchedule& schedule, const UpBlocks& blocks, Run&& run) {
     auto args = conv_args<UpConvArgs>(launch, schedule);
@@ -127,18 +131,68 @@ int dispatch_up_conv(const Launch& launch, const Device& device, Run&& run) {
                              : dispatch_up_conv<2>(launch, schedule, blocks, run);
 }
 
-template <bool masked, int kWords, bool upsamples, class Run>
-int dispatch_blocks(const Launch& launch, const KSchedule& schedule, const ConvBlocks& blocks, Run&& run) {
-    auto args = conv_args<ResidentConvArgs>(launch, schedule);
-    if (!blocks.resident)
-        return run.template operator()<Conv<masked, kWords, upsamples>>(conv_grid(launch, schedule, kWords), args);
+// What a resident convolution is told.
+template <class Args>
+Args resident_args(const Launch& launch, const KSchedule& schedule, const ConvBlocks& blocks) {
+    auto args = conv_args<Args>(launch, schedule);
     args.walk = TileWalk(launch.images, launch.height, launch.width, blocks.count);
     args.block_words = blocks.block_words;
     args.tile_bytes = schedule.shared_tile_bytes;
     args.stages = 2 * schedule.shared_tile_bytes;
-    const int weights = args.k_steps * blocks.block_words * (masked ? 2 : 1) * kSliceWords * 4;
-    const Grid grid{blocks.count, args.columns / blocks.block_words, 1, static_cast<size_t>(args.stages + weights)};
-    return run.template operator()<ResidentConv<masked, kWords, upsamples>>(grid, args);
+    return args;
+}
+
+inline Grid resident_grid(const Launch& launch, const ResidentConvArgs& args, const ConvBlocks& blocks) {
+    const int weights = args.k_steps * blocks.block_words * slice_bytes(*launch.layer);
+    return {blocks.count, args.columns / blocks.block_words, 1, static_cast<size_t>(args.stages + weights)};
+}
+
+// Words of a pixel of every input; 0 where they differ.
+inline int shared_pixel_words(const Layer& layer) {
+    const int words = pixel_words(layer.input_channels[0]);
+    return pixel_words(layer.input_channels.back()) == words ? words : 0;
+}
+
+template <bool masked, int kWarpgroups, class Run>
+int dispatch_pixels(const Grid& grid, const WarpgroupConvArgs& args, int words, Run&& run) {
+    const auto launch = [&]<int kPixelWords, bool joined>() {
+        return run.template operator()<WarpgroupConv<masked, kPixelWords, joined, kWarpgroups>>(grid, args);
+    };
+    if (words == 2 && args.sources[0].joined) return launch.template operator()<2, true>();
+    switch (words) {
+        case 2: return launch.template operator()<2, false>();
+        case 4: return launch.template operator()<4, false>();
+        case 8: return launch.template operator()<8, false>();
+        case 16:
+            if constexpr (kWarpgroups > 1) return launch.template operator()<16, false>();
+            [[fallthrough]];
+        default: return launch.template operator()<0, false>();
+    }
+}
+
+template <bool masked, class Run>
+int dispatch_warpgroups(const Launch& launch, const KSchedule& schedule, const Device& device, Run&& run) {
+    const ConvBlocks blocks = warpgroup_blocks(launch, schedule, pixel_words(launch.layer->channels), device);
+    if (!blocks.resident)
+        return run.template operator()<StreamedWarpgroupConv<masked>>(conv_grid(launch, schedule, blocks.words),
+                                                                      conv_args<ConvArgs>(launch, schedule));
+    auto args = resident_args<WarpgroupConvArgs>(launch, schedule, blocks);
+    for (size_t i = 0; i < schedule.chunks.size(); i += 2) {
+        const int first = schedule.chunks[i].offset, second = schedule.chunks[i + 1].offset;
+        args.operands[i / 2] = static_cast<uint32_t>(first / 16 | (second - first) / 16 << 16);
+    }
+    const Grid grid = resident_grid(launch, args, blocks);
+    return blocks.warpgroups == 2 ? dispatch_pixels<masked, 2>(grid, args, shared_pixel_words(*launch.layer), run)
+                                  : dispatch_pixels<masked, 1>(grid, args, shared_pixel_words(*launch.layer), run);
+}
+
+template <bool masked, int kWords, bool upsamples, class Run>
+int dispatch_blocks(const Launch& launch, const KSchedule& schedule, const ConvBlocks& blocks, Run&& run) {
+    if (!blocks.resident)
+        return run.template operator()<Conv<masked, kWords, upsamples>>(conv_grid(launch, schedule, kWords),
+                                                                        conv_args<ConvArgs>(launch, schedule));
+    const auto args = resident_args<ResidentConvArgs>(launch, schedule, blocks);
+    return run.template operator()<ResidentConv<masked, kWords, upsamples>>(resident_grid(launch, args, blocks), args);
 }
 
 template <bool masked, bool upsamples, class Run>
@@ -146,8 +200,9 @@ int dispatch_conv(const Launch& launch, const Device& device, Run&& run) {
     const Layer& layer = *launch.layer;
     const KSchedule schedule(conv_shape(layer));
     const int columns = layer.up * layer.up * pixel_words(layer.channels);
+    if constexpr (!upsamples)
+        if (layer.by_warpgroups) return dispatch_warpgroups<masked>(launch, schedule, device, run);
     const ConvBlocks blocks = conv_blocks(launch, schedule, columns, device);
-    if (layer.by_warpgroups) return dispatch_warpgroups(launch, schedule, run);
     return blocks.words == 2 ? dispatch_blocks<masked, 2, upsamples>(launch, schedule, blocks, run)
                              : dispatch_blocks<masked, 1, upsamples>(launch, schedule, blocks, run);
 }

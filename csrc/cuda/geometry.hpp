@@ -27,7 +27,8 @@ struct SharedTile {
 // A shared tile lies in shared memory as slabs, each with one chunk of 16 bytes of every pixel. Eight neighbouring
 // pixels are then eight neighbouring chunks, which ldmatrix reads without bank conflicts, and a tap is an offset.
 // Pixels of fewer than 128 bits have one slab, where a chunk also holds the bits of the pixels to the right, as many as
-// fit: one product covers two taps at 64 channels and three at 32.
+// fit: one product covers two taps at 64 channels and three at 32. Two inputs of 64 channels share a slab, where a
+// chunk is a pixel of both.
 MBUNET_BOTH int slabs_of(int pixel_words) { return pixel_words < 4 ? 1 : pixel_words / 4; }
 MBUNET_BOTH int pixels_per_chunk(int pixel_words) { return pixel_words < 4 ? 4 / pixel_words : 1; }
 
@@ -70,6 +71,10 @@ MBUNET_BOTH Pixel pixel_of(int warp, int lane) { return {2 * warp + lane % 2, la
 
 // Words of weights of one K step, one output word and one plane: two pairs of blocks, of which every lane has 16 bytes.
 constexpr int kSliceWords = 2 * 32 * 4;
+
+// Columns of a product of a warpgroup for two output words: of masked weights two to a channel, else one, and sixteen
+// for the ones among the inputs.
+MBUNET_BOTH int warpgroup_columns(bool masked) { return masked ? 128 : 80; }
 
 MBUNET_BOTH int divide_up(int n, int d) { return (n + d - 1) / d; }
 

@@ -17,9 +17,13 @@ constexpr BitOp bit_op_of(int compiled) { return compiled < 90 ? BitOp::kXor : B
 constexpr int kStages = 4;          // K steps of weights in shared memory
 constexpr int kResidentBlocks = 4;  // of a multiprocessor: leaves 128 registers to a thread
 
-// From so many K steps on, masked, Hopper's products of warpgroups are worth it: below, weights are resident instead.
-constexpr int kWarpgroupSteps = 10;
-constexpr int kWarpgroupBlocks = 3;  // of a multiprocessor: its sums take 128 registers alone
+// Of products of warpgroups (warpgroup_conv.hpp): how many warpgroups a multiprocessor holds, with 96, 128 or 80
+// registers a thread. The more there are, the better a wait of one is filled by the others; a block of one warpgroup
+// has the fewest to wait for at its barrier, a block of two has half as many weights to copy and to keep.
+constexpr int most_warpgroups(bool masked, int of_block) { return masked ? of_block == 1 ? 5 : 4 : 6; }
+constexpr int kSharingSteps = 10;  // K steps from which two warpgroups share a block's weights
+constexpr int kMostResidentSteps = 64;
+constexpr int kStreamedWarpgroupBlocks = 3;  // where weights stream, whose sums take 128 registers alone
 
 // Images that go through the network together.
 constexpr int64_t kMostPixels = int64_t{1} << 26;
@@ -37,19 +41,27 @@ constexpr int output_words_of_block(int columns, const Launch& launch, const Dev
     return columns % kMostOutputWords == 0 && blocks >= device.multiprocessors ? kMostOutputWords : 1;
 }
 
+constexpr int kReserved = 1024;  // bytes of shared memory of a block that are CUDA's
+
 // How a convolution that is not general is cut into blocks.
 struct ConvBlocks {
-    int words;        // output words that are counted at a time
-    bool resident;    // blocks stay, and have all weights of their output words (resident_conv.hpp)
-    int block_words;  // output words of a block
-    int count;        // blocks, for each `block_words` of the columns; not read if not resident
+    int words;           // output words that are counted at a time
+    bool resident;       // blocks stay, and have all weights of their output words (resident_conv.hpp)
+    int block_words;     // output words of a block
+    int count;           // blocks, for each `block_words` of the columns; not read if not resident
+    int warpgroups = 1;  // of a block
 };
+
+// Bytes of weights of one K step and one output word.
+constexpr int slice_bytes(const Layer& layer) {
+    if (layer.by_warpgroups) return warpgroup_columns(layer.masked) * 16;
+    return (layer.masked ? 2 : 1) * kSliceWords * 4;
+}
 
 // Blocks stay where their weights and two tiles of pixels leave room for kResidentBlocks, and where there are more
 // tiles than blocks: else there is nothing to copy meanwhile, and a pipeline begins sooner. A block has as many output
 // words as leave every block something to do, because each of them copies the pixels anew.
 inline ConvBlocks conv_blocks(const Launch& launch, const KSchedule& schedule, int columns, const Device& device) {
-    constexpr int kReserved = 1024;  // bytes of a block that are CUDA's
     const Layer& layer = *launch.layer;
     const int words = output_words_of_block(columns, launch, device);
     const int room = device.shared_bytes / kResidentBlocks - kReserved - 2 * schedule.shared_tile_bytes;
@@ -58,7 +70,7 @@ inline ConvBlocks conv_blocks(const Launch& launch, const KSchedule& schedule, i
     ConvBlocks blocks{words, false, words, 0};
     for (int block_words = words; block_words <= columns; block_words += words) {
         const int groups = columns / block_words;
-        const bool fits = layer.k_steps * block_words * (layer.masked ? 2 : 1) * kSliceWords * 4 <= room;
+        const bool fits = layer.k_steps * block_words * slice_bytes(layer) <= room;
         if (columns % block_words || !fits || tiles * groups <= most_blocks) continue;
         blocks = {words, true, block_words, std::min(tiles, divide_up(most_blocks, groups))};
     }
@@ -82,7 +94,6 @@ constexpr int kLeastUpWords = 4;  // of a block: two warps make two each
 
 // As many words at a time, and then of a block, as leave every multiprocessor, and then every block, something to do.
 inline UpBlocks up_blocks(const Launch& launch, const KSchedule& schedule, int columns, const Device& device) {
-    constexpr int kReserved = 1024;  // bytes of a block that are CUDA's
     const int tiles = tiles_of(launch.height, launch.width) * launch.images;
     const int most_blocks = device.multiprocessors * kResidentBlocks;
     const auto needs = [&](int block_words) {
@@ -97,6 +108,31 @@ inline UpBlocks up_blocks(const Launch& launch, const KSchedule& schedule, int c
             tiles * (columns / words) >= most_blocks)
             blocks.block_words = words;
     blocks.count = std::min(tiles, divide_up(most_blocks, columns / blocks.block_words));
+    return blocks;
+}
+
+// The same of products of warpgroups, which count two words at a time. Blocks stay wherever their weights and two tiles
+// fit at all: as many of them as fit, and a block has more output words, which need no copy of the pixels anew, where
+// that leaves as many blocks, each with something to do. Two warpgroups share the weights of a block where these are
+// large, and where there are few tiles, so that copying weights counts.
+inline ConvBlocks warpgroup_blocks(const Launch& launch, const KSchedule& schedule, int columns, const Device& device) {
+    constexpr int kFew = 4;  // pairs of words and tiles for each multiprocessor
+    const Layer& layer = *launch.layer;
+    const int tiles = tiles_of(launch.height, launch.width) * launch.images;
+    const bool shares = layer.k_steps >= kSharingSteps || tiles * columns / 2 < kFew * device.multiprocessors;
+    const int warpgroups = shares ? 2 : 1;
+    const auto fitting = [&](int words) {  // blocks of a multiprocessor
+        const int bytes = 2 * schedule.shared_tile_bytes + layer.k_steps * words * slice_bytes(layer);
+        return std::min(most_warpgroups(layer.masked, warpgroups) / warpgroups,
+                        (device.shared_bytes + kReserved) / (bytes + kReserved));
+    };
+    const int most_blocks = device.multiprocessors * fitting(2);
+    ConvBlocks blocks{2, most_blocks > 0 && layer.k_steps <= kMostResidentSteps, 2, 0, warpgroups};
+    for (int words = 2; words <= columns; words += 2)
+        if (columns % words == 0 && fitting(words) == fitting(2) && tiles * (columns / words) >= most_blocks)
+            blocks.block_words = words;
+    const int turns = divide_up(tiles, std::max(1, most_blocks / (columns / blocks.block_words)));
+    blocks.count = divide_up(tiles, turns);  // no more than that takes
     return blocks;
 }
 

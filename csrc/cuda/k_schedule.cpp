@@ -4,10 +4,20 @@
 
 namespace mbunet::cuda {
 
-KSchedule::KSchedule(const ConvShape& shape) : parts(shape.segments * shape.planes) {
-    place_tiles(shape);
+namespace {
+
+bool are_joined(const ConvShape& shape) {
+    const std::vector<int>& channels = shape.input_channels;
+    return shape.planes == 1 && channels.size() == 2 && pixel_words(channels[0]) == 2 && pixel_words(channels[1]) == 2;
+}
+
+}  // namespace
+
+KSchedule::KSchedule(const ConvShape& shape) : joined(are_joined(shape)), parts(shape.segments * shape.planes) {
+    joined ? join_tiles(shape) : place_tiles(shape);
     for (int segment = 0; segment < shape.segments; ++segment)
-        for (int plane = 0; plane < shape.planes; ++plane) add_part(shape, segment, plane);
+        for (int plane = 0; plane < shape.planes; ++plane)
+            joined ? add_joined_part(shape, segment) : add_part(shape, segment, plane);
     part_steps = static_cast<int>(chunks.size()) / 2 / parts;
 }
 
@@ -28,6 +38,28 @@ void KSchedule::place_tiles(const ConvShape& shape) {
         }
 }
 
+void KSchedule::join_tiles(const ConvShape& shape) {
+    pitches[0] = pitches[1] = slab_pitch(SharedTile(shape.kernel).pixels, 1);
+    offsets[1] = 8;
+    shared_tile_bytes = pitches[0] * 16;
+}
+
+void KSchedule::add_joined_part(const ConvShape& shape, int segment) {
+    const int first = shape.input_channels[0], end = first + shape.input_channels[1];
+    const int width = SharedTile(shape.kernel).width;
+    for (int tap = 0; tap < shape.kernel * shape.kernel; ++tap) {
+        const int pixel = tap / shape.kernel * width + tap % shape.kernel;
+        chunks.push_back(
+            {{{{tap, 0, first}, {tap, 32, first}, {tap, first, end}, {tap, first + 32, end}}}, pixel * 16, segment});
+    }
+    complete_part(segment);
+}
+
+// A part has a whole number of K steps.
+void KSchedule::complete_part(int segment) {
+    if (chunks.size() % 2) chunks.push_back({{}, chunks.back().offset, segment});  // of nothing, wherever that is
+}
+
 void KSchedule::add_part(const ConvShape& shape, int segment, int plane) {
     int first = 0;
     for (size_t input = 0; input < shape.input_channels.size(); ++input) {
@@ -38,7 +70,7 @@ void KSchedule::add_part(const ConvShape& shape, int segment, int plane) {
                 add_chunks(shape, input, all, plane, segment, row, column);
         first += channels;
     }
-    if (chunks.size() % 2) chunks.push_back({{}, chunks.back().offset, segment});  // of nothing, wherever that is
+    complete_part(segment);
 }
 
 // Chunks of one plane of a pixel of one input, for the tap at (row, column) of the kernel and those to its right.

@@ -33,6 +33,7 @@ struct KChunk {
 // most significant first. Such a part has a whole number of K steps.
 struct KSchedule {
     std::array<int, kMostInputs * kMostPlanes> pitches{}, offsets{};
+    bool joined;  // two inputs share a slab
     int shared_tile_bytes = 0;
     std::vector<KChunk> chunks;
     int parts, part_steps;  // K steps of a part
@@ -42,8 +43,11 @@ struct KSchedule {
     int filled_chunks() const;
 
   private:
+    void join_tiles(const ConvShape& shape);
     void place_tiles(const ConvShape& shape);
+    void add_joined_part(const ConvShape& shape, int segment);
     void add_part(const ConvShape& shape, int segment, int plane);
+    void complete_part(int segment);
     void add_chunks(const ConvShape& shape, size_t input, const KChunk::Word& all, int plane, int segment, int row,
                     int column);
 };

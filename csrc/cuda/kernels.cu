@@ -24,7 +24,7 @@ constexpr int blocks_of() {
 }
 
 template <class Kernel>
-__global__ void __launch_bounds__(kThreads, blocks_of<Kernel>()) entry(const typename Kernel::Args args) {
+__global__ void __launch_bounds__(threads_of<Kernel>(), blocks_of<Kernel>()) entry(const typename Kernel::Args args) {
     run_kernel<Kernel, kBitOp>(args);
 }
 
@@ -57,11 +57,11 @@ int launch(const Launch& launch, const Device& device, Stream stream) {
         const auto* kernel = reinterpret_cast<const void*>(entry<Kernel>);
         const dim3 blocks(grid.x, grid.y, grid.z);
         if (!device.overlaps || !launch.follows)
-            return cudaLaunchKernel(kernel, blocks, dim3(kThreads), arguments, grid.shared_bytes, stream);
+            return cudaLaunchKernel(kernel, blocks, dim3(threads_of<Kernel>()), arguments, grid.shared_bytes, stream);
         cudaLaunchAttribute early{};
         early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
         early.val.programmaticStreamSerializationAllowed = 1;
-        const cudaLaunchConfig_t config{blocks, dim3(kThreads), grid.shared_bytes, stream, &early, 1};
+        const cudaLaunchConfig_t config{blocks, dim3(threads_of<Kernel>()), grid.shared_bytes, stream, &early, 1};
         return cudaLaunchKernelExC(&config, kernel, arguments);
     });
 }

@@ -28,7 +28,7 @@ struct Device {
     BitOp bit_op;
     int multiprocessors;
     int shared_bytes;     // that it offers a block
-    int warpgroup_steps;  // K steps from which a convolution is one of warpgroups; 0 where there are no such products
+    bool has_warpgroups;  // products of warpgroups (LoadedCode)
     bool overlaps;        // whether a kernel may begin before the one before it has ended
 };
 
@@ -54,7 +54,7 @@ struct Layer {
     bool input_is_signed = true;
     int kernel = 3, up = 1, segments = 1;  // of a convolution of bits
     bool masked = false;                   // some weight is zero
-    bool by_warpgroups = false;            // WarpgroupConv computes it
+    bool by_warpgroups = false;            // WarpgroupConv or StreamedWarpgroupConv computes it
     bool general = false;  // more than one segment on one plane that makes one plane, or an unusual kernel
     int doublings = 0;     // of the head's logits
     int k_steps = 0;       // products of 256 bits for one output; 0 where there are no bits to multiply

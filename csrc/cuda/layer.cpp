@@ -107,7 +107,7 @@ Layer prepare(const Network& network, const Step& step, const Device& device) {
             layer.up = step.conv.up;
             layer.segments = step.conv.segments;
             layer.general = is_general(layer, step, device);
-            pack_convolution(layer, step, device.warpgroup_steps);
+            pack_convolution(layer, step, device.has_warpgroups);
             break;
         case Op::kHead: prepare_head(layer, step); break;
         case Op::kPool:
@@ -120,7 +120,7 @@ size_t shared_bytes(const Layer& layer) {
     if (layer.op != Op::kConv) return 0;
     if (is_up_conv(layer)) return static_cast<size_t>(shared_bytes_of_up_conv(layer));
     const int words = most_output_words(layer.general);
-    return static_cast<size_t>(KSchedule(conv_shape(layer)).shared_tile_bytes + stages_bytes(layer.masked, words));
+    return static_cast<size_t>(KSchedule(conv_shape(layer)).shared_tile_bytes + stages_bytes(layer, words));
 }
 
 std::string kernel_name(const Layer& layer, int compiled) {
@@ -132,7 +132,8 @@ std::string kernel_name(const Layer& layer, int compiled) {
         case Op::kHead: return layer.doublings ? "integer sums, doublings and decision" : "integer sums and decision";
         default: break;
     }
-    if (layer.by_warpgroups) return "wgmma m64n128k256 and, columns of two signs";
+    if (layer.by_warpgroups)
+        return layer.masked ? "wgmma m64n128k256 and, columns of two signs" : "wgmma m64n80k256 and, one plane";
     std::string name = turing ? "bmma m8n8k128 " : "bmma m16n8k256 ";
     name += layer.bit_op == BitOp::kXor ? "xor" : "and";
     if (is_up_conv(layer)) return name + ", two planes at once";

@@ -20,7 +20,7 @@ inline ConvShape conv_shape(const Layer& layer) {
 }
 
 // Bytes of the stages of weights of a block that computes `words` output words.
-constexpr int stages_bytes(bool masked, int words) { return kStages * words * (masked ? 2 : 1) * kSliceWords * 4; }
+constexpr int stages_bytes(const Layer& layer, int words) { return kStages * words * slice_bytes(layer); }
 
 // Appends, for layers of one threshold, the starts of `words` output words once more: as a product takes them.
 void append_start_fragments(Layer& layer, int words);

@@ -16,7 +16,7 @@ namespace mbunet::cuda {
 template <int kCount>
 struct MainLoopArgs {
     static constexpr int kSources = kCount;
-    const uint32_t* weights;           // [K step][output word][plane][kSliceWords]
+    const uint32_t* weights;           // [K step][output word][slice_bytes]
     const int32_t* accumulator_start;  // [output word][threshold][32]
     const uint32_t* chunks;            // [K step][kChunkEntryWords]
     Source sources[kSources];          // by input and plane
@@ -36,7 +36,7 @@ struct MainLoop {
     // Begins to copy the tile at (y, x) of every source, and the weights of the first stages, from output word `word`
     // on.
     MBUNET_DEVICE MainLoop(const Args& args, int image, int y, int x, int word)
-        : args_(args), weights_(args.weights + word * (Sums::kPlanes * kSliceWords) + thread_index() * 4) {
+        : args_(args), weights_(args.weights + word * kWordWords + thread_index() * 4) {
         for (int k_step = 0; k_step < kAhead; ++k_step) copy_weights(k_step);
         wait_for_inputs();
         copy_tiles<kKernel>(args.sources, args.extent, shared_memory(), image, y, x);
@@ -54,6 +54,7 @@ struct MainLoop {
 
   private:
     using Chunks = typename Sums::Chunks;
+    static constexpr int kWordWords = Sums::kStepBytes / Sums::kWords / 4;  // of weights, of an output word
     static constexpr int kAhead = kStages - 1 - Sums::kUnderWay;  // K steps that are copied before they are needed
 
     // `chunks` are those of this K step, and become those of the next.
@@ -84,7 +85,7 @@ struct MainLoop {
             if (Sums::kStepBytes % kRound == 0 || at + thread_index() * 16 < Sums::kStepBytes)
                 cp_async<16>(to + static_cast<uint32_t>(at), weights_ + at / 4, true);
         });
-        weights_ += args_.columns * (Sums::kPlanes * kSliceWords);
+        weights_ += args_.columns * kWordWords;
     }
 
     const Args& args_;

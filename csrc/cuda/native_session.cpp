@@ -55,8 +55,7 @@ NativeSession::NativeSession(int gpu)
       info_(current(gpu)),
       code_(code_loaded_for(info_)),
       device_{bit_op_of(code_.capability), attribute(cudaDevAttrMultiProcessorCount, gpu),
-              attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu), code_.has_warpgroups ? kWarpgroupSteps : 0,
-              can_overlap(code_)},
+              attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu), code_.has_warpgroups, can_overlap(code_)},
       staging_(attribute(cudaDevAttrIntegrated, gpu) != 0) {}
 
 NativeSession::~NativeSession() {

@@ -10,10 +10,12 @@
 #define MBUNET_SITE
 // before a loop that stays one: its turns are few, its code is long
 #define MBUNET_ROLLED _Pragma("unroll 1")
+#define MBUNET_UNROLLED_TWICE _Pragma("unroll 2")
 #else
 #include <emulation.hpp>
 #define MBUNET_DEVICE inline
 #define MBUNET_ROLLED
+#define MBUNET_UNROLLED_TWICE
 // where a barrier or a wait stands, so that a test can leave it out
 #define MBUNET_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #endif
@@ -56,6 +58,15 @@ MBUNET_DEVICE int thread_index() {
     return index;
 #else
     return emulation::thread();
+#endif
+}
+
+// Of a value that all threads of a warp have: so that the compiler knows.
+MBUNET_DEVICE int uniform(int value) {
+#ifdef __CUDACC__
+    return __shfl_sync(0xFFFFFFFFu, value, 0);
+#else
+    return value;
 #endif
 }
 
@@ -118,6 +129,14 @@ MBUNET_DEVICE T* opaque(T* address) {
     asm("" : "+l"(address));
 #endif
     return address;
+}
+
+// The same value, which a loop keeps in a register rather than to compute it anew.
+MBUNET_DEVICE int opaque(int value) {
+#ifdef __CUDACC__
+    asm("" : "+r"(value));
+#endif
+    return value;
 }
 
 // Reads what no kernel running at the same time writes.
@@ -242,6 +261,17 @@ MBUNET_DEVICE void cp_async_wait(MBUNET_SITE) {
 #endif
 }
 
+// a - b on the units that multiply: those that add and shift have enough to do.
+MBUNET_DEVICE int32_t subtract_multiplying(int32_t a, int32_t b) {
+#ifdef __CUDACC__
+    int32_t factor = -1;
+    asm("" : "+r"(factor));
+    return b * factor + a;
+#else
+    return a - b;
+#endif
+}
+
 // -- bytes
 
 // Byte i of the result is the one that digit i of `selector` (4 bits, the lowest first) says: 0 to 3 of a, 4 to 7 of b.
@@ -250,6 +280,16 @@ MBUNET_DEVICE uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) 
     return __byte_perm(a, b, selector);
 #else
     return emulation::permute_bytes(a, b, selector);
+#endif
+}
+
+// Shifts the highest bit of `word` into `bits` from the right.
+MBUNET_DEVICE uint32_t push_highest(uint32_t bits, uint32_t word) {
+#ifdef __CUDACC__
+    asm("shf.l.wrap.b32 %0, %1, %0, 1;" : "+r"(bits) : "r"(word));
+    return bits;
+#else
+    return bits << 1 | word >> 31;
 #endif
 }
 
@@ -400,12 +440,10 @@ MBUNET_DEVICE void imma_u8u8(Sums4& d, const RowWords& a, const ColumnWords& b, 
 
 // -- matrix products of a warpgroup
 //
-// d[64][128] += a[64][256] * b[256][128], bits, by four warps together; the operands lie in shared memory, where
+// d[64][N] += a[64][256] * b[256][N], bits, by four warps together; the operands lie in shared memory, where
 // descriptors find them. Warp w, lane 4 g + t: d[4 n], d[4 n + 1] = row 16 w + g, columns 8 n + 2 t and 8 n + 2 t + 1;
 // d[4 n + 2], d[4 n + 3] = row 16 w + g + 8, the same columns. The product runs on its own: d and the operands must not
 // be touched before it is waited for.
-
-using WarpgroupSums = int32_t[64];
 
 // Of an operand without swizzle: rows (of a) or columns (of b) in groups of eight, of each 16 bytes behind each other.
 // `half` bytes from the first 128 bits along K to the second, `group` from one group to the next. All are multiples of
@@ -452,10 +490,10 @@ MBUNET_DEVICE void fence_proxy_async(MBUNET_SITE) {
 #endif
 }
 
-// Adds, or, where not `adds`, sets.
-MBUNET_DEVICE void wgmma_m64n128k256_and(WarpgroupSums& d, uint64_t a, uint64_t b, bool adds) {
+// Adds, or, where not `adds`, sets: of 128 columns,
+MBUNET_DEVICE void wgmma_and(int32_t (&d)[64], uint64_t a, uint64_t b, bool adds) {
 #ifndef __CUDACC__
-    emulation::wgmma(d, a, b, adds);
+    emulation::wgmma(d, 64, a, b, adds);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
@@ -477,10 +515,32 @@ MBUNET_DEVICE void wgmma_m64n128k256_and(WarpgroupSums& d, uint64_t a, uint64_t 
 #endif
 }
 
+// and of 80.
+MBUNET_DEVICE void wgmma_and(int32_t (&d)[40], uint64_t a, uint64_t b, bool adds) {
+#ifndef __CUDACC__
+    emulation::wgmma(d, 40, a, b, adds);
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %42, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n80k256.s32.b1.b1.and.popc {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39}, "
+        "%40, %41, p;\n}"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]), "+r"(d[8]),
+          "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]), "+r"(d[16]),
+          "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]), "+r"(d[24]),
+          "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]), "+r"(d[30]), "+r"(d[31]), "+r"(d[32]),
+          "+r"(d[33]), "+r"(d[34]), "+r"(d[35]), "+r"(d[36]), "+r"(d[37]), "+r"(d[38]), "+r"(d[39])
+        : "l"(a), "l"(b), "r"(static_cast<int32_t>(adds)));
+#endif
+}
+
 // Keeps the compiler from moving accesses to sums across it: it does not know how long a product runs.
-MBUNET_DEVICE void touch(WarpgroupSums& d) {
+template <int kCount>
+MBUNET_DEVICE void touch(int32_t (&d)[kCount]) {
 #ifdef __CUDACC__
-    repeat<64>([&](int i) { asm volatile("" : "+r"(d[i])::"memory"); });
+    repeat<kCount>([&](int i) { asm volatile("" : "+r"(d[i])::"memory"); });
 #else
     static_cast<void>(d);
 #endif

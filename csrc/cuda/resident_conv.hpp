@@ -13,6 +13,70 @@ struct ResidentConvArgs : ConvArgs {
     int tile_bytes;   // of the shared tiles of all sources: of one tile of pixels. There is room for two
 };
 
+// Copies the weights of a block of kCount threads and takes it from tile to tile: calls multiply(tile, tiles,
+// copy_next) with the address of the tile's shared tiles. It calls copy_next once, and reads nothing of them after it
+// has returned.
+template <class Words, int kKernel, int kCount = kThreads, int kPixelWords = 0, bool joined = false>
+struct Residence {
+    const ResidentConvArgs& args;
+    int first_word;  // of the block
+
+    template <class Multiply>
+    MBUNET_DEVICE void run(const Multiply& multiply) const {
+        Tile tile = args.walk.at(block_index().x);
+        uint32_t here = shared_memory(), there = here + static_cast<uint32_t>(args.tile_bytes);
+        copy_weights();
+        wait_for_inputs();
+        copy(tile, here);
+        do {
+            cp_async_wait<0>();
+            Words::before_barrier();
+            barrier();  // everyone's copies of this tile are there, and nobody reads the last one any more
+            const Tile next = args.walk.after(tile);
+            multiply(tile, here, [&] {
+                if (args.walk.has(next)) copy(next, there);
+            });
+            tile = next;
+            const uint32_t last = here;
+            here = there;
+            there = last;
+        } while (args.walk.has(tile));
+    }
+
+    // Address of the weights of a K step, from an output word of the block on.
+    MBUNET_DEVICE uint32_t slice(int word) const {
+        return shared_memory() + static_cast<uint32_t>(args.stages + word * kWordBytes);
+    }
+    MBUNET_DEVICE uint32_t step_bytes() const { return static_cast<uint32_t>(args.block_words * kWordBytes); }
+
+  private:
+    static constexpr int kWordBytes = Words::kStepBytes / Words::kWords;
+
+    MBUNET_DEVICE void copy(const Tile& tile, uint32_t to) const {
+        const int y = tile.y * kTileHeight, x = tile.x * kTileWidth;
+        if constexpr (kPixelWords)
+            copy_tiles_of<kKernel, kPixelWords, joined, kCount>(args.sources, args.extent, to, tile.image, y, x);
+        else
+            copy_tiles<kKernel, kCount>(args.sources, args.extent, to, tile.image, y, x);
+        cp_async_commit();
+    }
+
+    // [K step][output word of the block][kWordBytes]; it is in the first tile's group of copies.
+    MBUNET_DEVICE void copy_weights() const {
+        const int bytes = args.block_words * kWordBytes;
+        const uint32_t* from = args.weights + first_word * (kWordBytes / 4);
+        uint32_t to = slice(0);
+        MBUNET_ROLLED
+        for (int k_step = 0; k_step < args.k_steps; ++k_step) {
+            MBUNET_ROLLED
+            for (int at = thread_index() * 16; at < bytes; at += kCount * 16)
+                cp_async<16>(to + static_cast<uint32_t>(at), from + at / 4, true);
+            from += args.columns * (kWordBytes / 4);
+            to += static_cast<uint32_t>(bytes);
+        }
+    }
+};
+
 template <bool masked, int kWords, bool upsamples>
 struct ResidentConv {
     using Args = ResidentConvArgs;
@@ -22,65 +86,32 @@ struct ResidentConv {
     template <BitOp bit_op>
     MBUNET_DEVICE static void run(const ResidentConvArgs& args) {
         using Words = Sums<bit_op, masked, kWords>;
-        const Block block = block_index();
-        const int first_word = block.y * args.block_words;
-        Tile tile = args.walk.at(block.x);
-        uint32_t here = shared_memory(), there = here + static_cast<uint32_t>(args.tile_bytes);
-        copy_weights(args, first_word, Words::kPlanes);
-        wait_for_inputs();
-        copy(args, tile, here);
-        do {
-            cp_async_wait<0>();
-            barrier();  // everyone's copies of this tile are there, and nobody reads the last one any more
-            const Tile next = args.walk.after(tile);
-            if (args.walk.has(next)) copy(args, next, there);
+        const Residence<Words, kKernel> residence{args, block_index().y * args.block_words};
+        residence.run([&](const Tile& tile, uint32_t tiles, const auto& copy_next) {
+            copy_next();
             MBUNET_ROLLED
             for (int word = 0; word < args.block_words; word += kWords) {
                 Words sums;
-                multiply(args, sums, here, first_word, word);
+                multiply(residence, sums, tiles, word);
                 SignOutput<Words, kWords, upsamples>::store_tile(args, sums, tile.image, tile.y * kTileHeight,
-                                                                 tile.x * kTileWidth, first_word + word);
+                                                                 tile.x * kTileWidth, residence.first_word + word);
             }
-            tile = next;
-            const uint32_t last = here;
-            here = there;
-            there = last;
-        } while (args.walk.has(tile));
+        });
     }
 
   private:
-    MBUNET_DEVICE static void copy(const ResidentConvArgs& args, const Tile& tile, uint32_t to) {
-        copy_tiles<kKernel>(args.sources, args.extent, to, tile.image, tile.y * kTileHeight, tile.x * kTileWidth);
-        cp_async_commit();
-    }
-
-    // [K step][output word of the block][plane][kSliceWords]; it is in the first tile's group of copies.
-    MBUNET_DEVICE static void copy_weights(const ResidentConvArgs& args, int first_word, int planes) {
-        const int word_bytes = planes * kSliceWords * 4, step_bytes = args.block_words * word_bytes;
-        const uint32_t* from = args.weights + first_word * planes * kSliceWords;
-        uint32_t to = shared_memory() + static_cast<uint32_t>(args.stages);
-        MBUNET_ROLLED
-        for (int k_step = 0; k_step < args.k_steps; ++k_step) {
-            MBUNET_ROLLED
-            for (int at = thread_index() * 16; at < step_bytes; at += kThreads * 16)
-                cp_async<16>(to + static_cast<uint32_t>(at), from + at / 4, true);
-            from += args.columns * planes * kSliceWords;
-            to += static_cast<uint32_t>(step_bytes);
-        }
-    }
-
     template <class Words>
-    MBUNET_DEVICE static void multiply(const ResidentConvArgs& args, Words& sums, uint32_t tiles, int first_word,
+    MBUNET_DEVICE static void multiply(const Residence<Words, kKernel>& residence, Words& sums, uint32_t tiles,
                                        int word) {
-        constexpr int kWordBytes = Words::kStepBytes / kWords;
-        uint32_t slice = shared_memory() + static_cast<uint32_t>(args.stages + word * kWordBytes);
+        const ResidentConvArgs& args = residence.args;
+        uint32_t slice = residence.slice(word);
         const auto step = [&](int k_step) {
             const auto found = Words::template step<SharedTile(kKernel).width>(
                 Words::load_chunks(args.chunks + k_step * kChunkEntryWords), tiles, slice);
-            slice += static_cast<uint32_t>(args.block_words * kWordBytes);
+            slice += residence.step_bytes();
             return found;
         };
-        sums.first(step(0), args.starts + (first_word + word) * kStartWords);
+        sums.first(step(0), args.starts + (residence.first_word + word) * kStartWords);
         MBUNET_ROLLED
         for (int k_step = 1; k_step < args.k_steps; ++k_step) sums.next(step(k_step));
     }

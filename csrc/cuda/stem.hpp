@@ -175,9 +175,9 @@ struct Stem {
     MBUNET_DEVICE static LevelWords output_word(const StemArgs& args, const uint32_t (&a)[kFragments][4],
                                                 const Weights& weights, int lane, int word, int w) {
         if constexpr (kPlanes == 1) {  // as sign_bytes, as soon as a sum is there
-            uint32_t signs[4] = {};
-            each_sum(a, weights, lane, w, [&](int i, int, int32_t sum) { signs[i] = push_sign(signs[i], sum); });
-            const uint32_t even = permute_bytes(signs[0], signs[2], 0x3430), odd = signs[1] | signs[3] << 16;
+            uint32_t bytes[4] = {};
+            each_sum(a, weights, lane, w, [&](int i, int, int32_t sum) { bytes[i] = push_sign(bytes[i], sum); });
+            const uint32_t even = permute_bytes(bytes[0], bytes[2], 0x3430), odd = bytes[1] | bytes[3] << 16;
             return {exchange(~(even | odd << 8), lane), 0};
         } else {
             int32_t sums[4][8];

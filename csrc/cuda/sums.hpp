@@ -18,10 +18,11 @@ MBUNET_DEVICE void load_start(int32_t (&start)[4], const int32_t* starts, int bl
 }
 
 // Of `kWords` output words, whose weights of a K step lie in shared memory as [word][plane][kSliceWords].
-template <BitOp bit_op, bool masked, int kWords>
+template <BitOp bit_op, bool masked, int words>
 struct Sums {
     static constexpr bool kCountsOnes = bit_op == BitOp::kAnd && !masked;
     static constexpr bool kStartsAtZero = kCountsOnes;  // and not at minus the threshold
+    static constexpr int kWords = words;
     static constexpr int kUnderWay = 0;
     static constexpr int kPlanes = masked ? 2 : 1;  // of weights
     static constexpr int kStepBytes = kWords * kPlanes * kSliceWords * 4;
@@ -46,8 +47,8 @@ struct Sums {
         const int lane = thread_index() % 32;
         Chunks found{load(entry + lane / 16), {}};
         if constexpr (!masked) {
-            const Words2 words = load(reinterpret_cast<const Words2*>(entry + 2));
-            found.taps = {0 - (words.x >> lane % 4 & 1), 0 - (words.y >> lane % 4 & 1)};
+            const Words2 own = load(reinterpret_cast<const Words2*>(entry + 2));
+            found.taps = {0 - (own.x >> lane % 4 & 1), 0 - (own.y >> lane % 4 & 1)};
         }
         return found;
     }

@@ -1,27 +1,65 @@
-// What sums.hpp does, by products of warpgroups: 64 output channels of masked weights. A channel's positive weights
-// and its negative ones are columns of their own, eight of these behind eight of those, and a thread has both sums: so
-// nothing is complemented, and what is counted is their difference. The tile of pixels is an operand as it lies.
+// What sums.hpp does, by products of warpgroups: 64 output channels. The tile of pixels is an operand as it lies.
+//
+// Of masked weights a channel's positive ones and its negative ones are columns of their own, eight of these behind
+// eight of those, and a thread has both sums: so nothing is complemented, and what is counted is their difference. Of
+// others a channel has one column, and behind them is a block of columns that count the ones among the inputs.
 #pragma once
 
 #include "bits.hpp"
 
 namespace mbunet::cuda {
 
-struct WarpgroupConvSums {
+// A fragment of 8 x 8 pixels.
+template <bool masked>
+struct WarpgroupFragment {
     static constexpr int kWords = 2;
+    static constexpr int kColumns = warpgroup_columns(masked);
+    static constexpr int kStepBytes = kColumns * 32;
+
+    int32_t of[kColumns / 2];
+
+    // Others may write what earlier steps have read.
+    MBUNET_DEVICE static void before_barrier() { fence_proxy_async(); }
+
+    // Begins a K step: `pixels` and `weights` are the low words of its operands' descriptors.
+    MBUNET_DEVICE void add(uint32_t pixels, uint32_t weights, bool adds) {
+        constexpr uint64_t kRows = SharedTile(3).width, kColumnsOn = 8;  // to the next row of pixels, and eight columns
+        wgmma_and(of, kRows << 32 | pixels, kColumnsOn << 32 | weights, adds);
+    }
+    MBUNET_DEVICE static uint32_t low_word(uint32_t address, uint32_t half) {
+        return static_cast<uint32_t>(matrix_descriptor(address, half, 0));
+    }
+    MBUNET_DEVICE static uint32_t of_weights(uint32_t address) { return low_word(address, kColumns * 16); }
+
+    // What was counted for channel k (see sign_bytes) of output word w at the upper or lower (row 0 or 1) pixel, and
+    // `start`.
+    MBUNET_DEVICE int32_t value(int row, int w, int k, int32_t start) const {
+        const int block = w * 4 + k / 2, at = row * 2 + k % 2;
+        if constexpr (masked) {
+            const int32_t positive = of[block * 8 + at], negative = of[block * 8 + 4 + at];
+            if (k % 2) return subtract_multiplying(positive, negative) + start;
+            return positive - negative + start;
+        }
+        return of[block * 4 + at] * 2 + start - of[8 * 4 + row * 2];
+    }
+};
+
+// The tile, whose weights stream (main_loop.hpp).
+template <bool masked>
+struct WarpgroupSums {
+    using Fragment = WarpgroupFragment<masked>;
+    static constexpr int kWords = Fragment::kWords;
     static constexpr bool kStartsAtZero = true;
-    static constexpr int kPlanes = 2;  // of weights
-    static constexpr int kStepBytes = kWords * kPlanes * kSliceWords * 4;
+    static constexpr int kStepBytes = Fragment::kStepBytes;
     static constexpr int kUnderWay = 1;  // K steps whose products may run on while the next one begins
-    static constexpr int kColumns = 128;
 
     // Where the first 128 bits of the two chunks of a K step are, in bytes from the tiles' begin.
     using Chunks = Words2;
     struct Step {
-        uint64_t pixels, weights;  // descriptors
+        uint32_t pixels, weights;  // see WarpgroupFragment::add
     };
 
-    WarpgroupSums of[kFragments];
+    Fragment of[kFragments];
 
     MBUNET_DEVICE static Chunks load_chunks(const uint32_t* entry) {
         return load(reinterpret_cast<const Words2*>(entry));
@@ -30,36 +68,29 @@ struct WarpgroupConvSums {
     // Eight rows of a fragment are eight pixels of a row of the tile; the next eight are those below.
     template <int kTileWidthInShared>
     MBUNET_DEVICE static Step step(const Chunks& chunks, uint32_t tiles, uint32_t slice) {
-        return {matrix_descriptor(tiles + chunks.x, chunks.y - chunks.x, kTileWidthInShared * 16),
-                matrix_descriptor(slice, kColumns * 16, 8 * 16)};
+        return {Fragment::low_word(tiles + chunks.x, chunks.y - chunks.x), Fragment::of_weights(slice)};
     }
 
     MBUNET_DEVICE void first(const Step& step, const int32_t*) { add(step, false); }
     MBUNET_DEVICE void next(const Step& step) { add(step, true); }
 
-    // Others may write what earlier steps have read.
-    MBUNET_DEVICE static void before_barrier() { fence_proxy_async(); }
+    MBUNET_DEVICE static void before_barrier() { Fragment::before_barrier(); }
 
     // All sums are there.
     MBUNET_DEVICE void finish() {
         wgmma_wait<0>();
-        repeat<kFragments>([&](int f) { touch(of[f]); });
+        repeat<kFragments>([&](int f) { touch(of[f].of); });
     }
 
     // See Sums::value.
-    MBUNET_DEVICE int32_t value(int f, int row, int w, int k) const {
-        const int at = (w * 4 + k / 2) * 8 + row * 2 + k % 2;
-        return of[f][at] - of[f][at + 4];
-    }
+    MBUNET_DEVICE int32_t value(int f, int row, int w, int k) const { return of[f].value(row, w, k, 0); }
 
   private:
     MBUNET_DEVICE void add(const Step& step, bool adds) {
-        if (!adds) repeat<kFragments>([&](int f) { touch(of[f]); });
+        if (!adds) repeat<kFragments>([&](int f) { touch(of[f].of); });
         wgmma_fence();
-        repeat<kFragments>([&](int f) {
-            constexpr uint64_t kOn = kNextFragment / 16;  // of a descriptor's address
-            wgmma_m64n128k256_and(of[f], step.pixels + static_cast<uint64_t>(f) * kOn, step.weights, adds);
-        });
+        repeat<kFragments>(
+            [&](int f) { of[f].add(step.pixels + static_cast<uint32_t>(f * kNextFragment / 16), step.weights, adds); });
         wgmma_commit();
         wgmma_wait<kUnderWay>();
     }

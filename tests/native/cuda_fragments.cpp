@@ -184,8 +184,9 @@ At d_of_64_rows(int thread, int i) {
     return {warp * 16 + group(lane) + (i % 4 < 2 ? 0 : 8), i / 4 * 8 + in_group(lane) * 2 + (i & 0x1)};
 }
 
-void warpgroup() {
-    constexpr int kRows = 64, kColumns = 128, kK = 256, kSecond = 8192;  // where b begins
+template <int kColumns>
+void warpgroup(const char* name) {
+    constexpr int kRows = 64, kSums = kColumns / 2, kK = 256, kSecond = 8192;  // where b begins
     emulation::capability = 90;
     std::mt19937 random;
     Matrix a(kRows, kK), b(kColumns, kK), c(kRows, kColumns);
@@ -198,9 +199,9 @@ void warpgroup() {
         for (int i = 0; i < kColumns; ++i)
             bytes.at(kSecond + operand_byte(i, k)) |= static_cast<uint8_t>(b.at(i, k) << k % 8);
     }
-    static int32_t sums[128][64];
+    static int32_t sums[128][kSums];
     for (int thread = 0; thread < 128; ++thread)
-        for (int i = 0; i < 64; ++i) sums[thread][i] = c.at(d_of_64_rows(thread, i));
+        for (int i = 0; i < kSums; ++i) sums[thread][i] = c.at(d_of_64_rows(thread, i));
     emulation::run_grid({1, 1, 1}, 128, bytes.size(), 1, [&] {
         const auto thread = static_cast<uint32_t>(thread_index());
         for (size_t i = thread * 4; i < bytes.size(); i += 128 * 4) {
@@ -211,8 +212,8 @@ void warpgroup() {
         fence_proxy_async();
         barrier();
         wgmma_fence();
-        wgmma_m64n128k256_and(sums[thread], matrix_descriptor(shared_memory(), kHalf, kGroup),
-                              matrix_descriptor(shared_memory() + kSecond, kHalf, kGroup), true);
+        wgmma_and(sums[thread], matrix_descriptor(shared_memory(), kHalf, kGroup),
+                  matrix_descriptor(shared_memory() + kSecond, kHalf, kGroup), true);
         wgmma_commit();
         wgmma_wait<0>();
     });
@@ -220,7 +221,7 @@ void warpgroup() {
         for (int column = 0; column < kColumns; ++column)
             for (int k = 0; k < kK; ++k) c.at(row, column) += a.at(row, k) & b.at(column, k);
     for (int thread = 0; thread < 128; ++thread)
-        for (int i = 0; i < 64; ++i) require(sums[thread][i] == c.at(d_of_64_rows(thread, i)), "m64n128k256 and");
+        for (int i = 0; i < kSums; ++i) require(sums[thread][i] == c.at(d_of_64_rows(thread, i)), name);
 }
 
 int exclusive_or(int a, int b) { return a ^ b; }
@@ -266,6 +267,7 @@ int main() {
     products();
     wholes();
     matrices();
-    warpgroup();
+    warpgroup<128>("m64n128k256 and");
+    warpgroup<80>("m64n80k256 and");
     std::puts("holds");
 }

@@ -79,7 +79,7 @@ Launch launch_of(const Layer& layer, int images, int side) {
 // Where blocks stay: with all their output words where that leaves enough of them, with fewer where tiles are few, not
 // at all where weights are large or every tile has a block of its own.
 void residents() {
-    const Device device{BitOp::kAnd, 132, 227 * 1024, 0, true};
+    const Device device{BitOp::kAnd, 132, 227 * 1024, false, true};
     const auto blocks = [](std::vector<int> inputs, int images, int side, const Device& device) {
         Layer layer{Op::kConv, BitOp::kAnd, 64, std::move(inputs)};
         layer.masked = true;
@@ -91,13 +91,27 @@ void residents() {
     require(full.resident && full.block_words == 2 && full.count == 132 * kResidentBlocks, "64 channels stay");
     require(!blocks({512}, 8, 64, device).resident, "large weights stream");
     require(!blocks({64}, 1, 128, device).resident, "a tile for every block streams");
-    const Device orin{BitOp::kXor, 8, 163 * 1024, 0, false};
+    const auto by_warpgroups = [&](std::vector<int> inputs, int channels, int images, int side) {
+        Layer layer{Op::kConv, BitOp::kAnd, channels, std::move(inputs)};
+        layer.masked = layer.by_warpgroups = true;
+        const KSchedule schedule(conv_shape(layer));
+        layer.k_steps = static_cast<int>(schedule.chunks.size()) / 2;
+        return warpgroup_blocks(launch_of(layer, images, side), schedule, pixel_words(channels), device);
+    };
+    const ConvBlocks fine = by_warpgroups({64}, 64, 8, 512), coarse = by_warpgroups({512}, 512, 8, 64);
+    require(fine.resident && fine.warpgroups == 1 && fine.count == 656, "a block has a warpgroup and 25 tiles");
+    require(coarse.resident && coarse.warpgroups == 2 && coarse.count == 32, "two share large weights");
+    require(by_warpgroups({64}, 128, 8, 256).block_words == 4, "pixels are copied once for all output words");
+    require(by_warpgroups({512, 512}, 256, 8, 64).count == 32, "the largest weights fill a multiprocessor");
+    require(by_warpgroups({256}, 256, 1, 128).warpgroups == 2, "two share weights where tiles are few");
+    require(!by_warpgroups({2048}, 512, 8, 64).resident, "larger weights stream");
+    const Device orin{BitOp::kXor, 8, 163 * 1024, false, false};
     require(blocks({64, 64}, 1, 512, orin).resident, "two inputs of 64 channels stay on 163 KiB");
 }
 
 // A transposed convolution's blocks: all output words where tiles are many, fewer where that leaves more to do.
 void transposed() {
-    const Device device{BitOp::kAnd, 132, 227 * 1024, 0, true};
+    const Device device{BitOp::kAnd, 132, 227 * 1024, false, true};
     const auto blocks = [&](int channels, int images, int side) {
         Layer layer{Op::kConv, BitOp::kAnd, channels, {channels}};
         layer.kernel = 1;
@@ -139,7 +153,7 @@ void limits() {
                 launch.images = images;
                 launch.height = height;
                 launch.width = width;
-                dispatch(launch, {BitOp::kXor, 1, 0, 0, false},
+                dispatch(launch, {BitOp::kXor, 1, 0, false, false},
                          [&]<class Kernel>(const Grid& grid, const typename Kernel::Args&) {
                              require(grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.y < 65536 && grid.z < 65536,
                                      "a grid is as CUDA allows it", static_cast<int>(op));
@@ -212,7 +226,7 @@ void banks() {
 // Copying a shared tile writes every chunk of it once, whatever the number of channels, and never behind its end.
 void shared_tiles() {
     for (const int count : {1, 32, 33, 64, 65, 128, 129, 152, 256, 300, 512, 1000, 1024}) {
-        const KSchedule schedule(ConvShape{{count, 40}});
+        const KSchedule schedule(ConvShape{{count, 24}});
         const SharedTile shared_tile(3);
         const int words = pixel_words(count), slabs = slabs_of(words);
         const int pieces = words < 4 ? pixels_per_chunk(words) : slabs, bytes = words < 4 ? 4 * words : 16;
@@ -233,6 +247,19 @@ void shared_tiles() {
     }
 }
 
+// Of two inputs that share a slab each has its half of every chunk.
+void joined_tiles() {
+    const KSchedule schedule(ConvShape{{64, 40}});
+    std::set<int> written;
+    for (size_t input = 0; input < 2; ++input)
+        for (int pixel = 0; pixel < SharedTile(3).pixels; ++pixel)
+            written.insert(schedule.offsets[input] + piece_offset(pixel, 0, 2, schedule.pitches[input]));
+    require(schedule.joined && written.size() == 2 * static_cast<size_t>(SharedTile(3).pixels) &&
+                *written.rbegin() + 8 <= schedule.shared_tile_bytes,
+            "joined tiles do not overlap");
+    require(schedule.part_steps == 5, "nine taps of two inputs of 64 channels are five K steps");
+}
+
 // A chunk's words lie where their taps were copied to.
 void require_place(const ConvShape& shape, const KSchedule& schedule, const KChunk& chunk, size_t plane, int w) {
     const KChunk::Word& word = chunk.words[static_cast<size_t>(w)];
@@ -242,10 +269,11 @@ void require_place(const ConvShape& shape, const KSchedule& schedule, const KChu
     const int words = pixel_words(shape.input_channels[input]);
     // the first pixel of the tile: pixel + i is what lies as piece i of a narrow pixel's chunk
     const int pixel = word.tap / shape.kernel * SharedTile(shape.kernel).width + word.tap % shape.kernel;
-    const int at = chunk.offset - schedule.offsets[tile];
-    const bool same =
-        words < 4 ? at / 16 + w / words == pixel && w % words * 32 == channel
-                  : at == piece_offset(pixel, channel / 128, words, schedule.pitches[tile]) && w * 32 == channel % 128;
+    const int at = chunk.offset - (schedule.joined ? 0 : schedule.offsets[tile]);
+    const bool same = schedule.joined ? at == pixel * 16 && w % 2 * 32 == channel && (w >= 2) == (input == 1)
+                      : words < 4     ? at / 16 + w / words == pixel && w % words * 32 == channel
+                                      : at == piece_offset(pixel, channel / 128, words, schedule.pitches[tile]) &&
+                                            w * 32 == channel % 128;
     require(same, "a chunk's word lies where its tap was copied to", word.tap);
 }
 
@@ -306,6 +334,7 @@ int main() {
     channels();
     banks();
     shared_tiles();
+    joined_tiles();
     chunks();
     std::puts("holds");
 }

@@ -129,9 +129,9 @@ void require_decisions(const protocol::Images& all, int classes) {
 // The two devices that a case runs on; pools are fused on the first.
 struct Devices {
     cuda::Device small, large;
-    Devices(cuda::BitOp bit_op, int warpgroup_steps)
-        : small{bit_op, 1, static_cast<int>(emulation::shared_limit()), warpgroup_steps, true},
-          large{bit_op, 1 << 20, 0, warpgroup_steps, true} {}
+    Devices(cuda::BitOp bit_op, bool has_warpgroups)
+        : small{bit_op, 1, static_cast<int>(emulation::shared_limit()), has_warpgroups, true},
+          large{bit_op, 1 << 20, 0, has_warpgroups, true} {}
 };
 
 void mutate(Run& run, protocol::Images& all, const Devices& devices) {
@@ -164,8 +164,7 @@ int main(int count, char** arguments) {
     const bool mutates = count > 1 && std::strcmp(arguments[1], "mutate") == 0;
     const protocol::Header header = protocol::read_header();
     emulation::capability = protocol::capability(header);
-    const Devices devices(cuda::bit_op_of(emulation::capability),
-                          protocol::has_warpgroups(header));  // from one K step on
+    const Devices devices(cuda::bit_op_of(emulation::capability), protocol::has_warpgroups(header));
     for (;;) {
         Network network;
         if (!protocol::read_network(network)) return 0;

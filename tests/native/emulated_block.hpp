@@ -76,13 +76,15 @@ struct Copy {
     bool real;
 };
 
-// A product of a warpgroup that one of its threads has begun: its own 64 sums of it.
+// A product of a warpgroup that one of its threads has begun: its own sums of it.
+constexpr size_t kMostSums = 64;
 struct Product {
     int32_t* sums;
+    size_t count;
     uint64_t a, b;
     bool adds;
     bool is_early;  // it has read its operands already
-    int32_t early[64];
+    std::array<int32_t, kMostSums> early;
 };
 
 struct Fiber {
@@ -97,9 +99,9 @@ struct Fiber {
     std::vector<Copy> open;
     std::vector<std::vector<Product>> product_groups;  // committed, oldest first
     std::vector<Product> products;
-    std::map<int32_t*, std::array<int32_t, 64>> in_flight;  // sums of products under way, by where they go
-    bool is_fenced = false;                                 // wgmma.fence since they were last touched
-    std::vector<size_t> unfenced;                           // words of shared memory written since fence.proxy.async
+    std::map<int32_t*, std::vector<int32_t>> in_flight;  // sums of products under way, by where they go
+    bool is_fenced = false;                              // wgmma.fence since they were last touched
+    std::vector<size_t> unfenced;                        // words of shared memory written since fence.proxy.async
     const void* operands;
 };
 

@@ -79,7 +79,7 @@ void check_writes(const Launch& launch) {
 int emulate(const Launch& launch, const Device& device, Stream) {
     declare_memory(launch);
     dispatch(launch, device, [&]<class Kernel>(const Grid& grid, const typename Kernel::Args& args) {
-        emulation::run_grid({grid.x, grid.y, grid.z}, kThreads, grid.shared_bytes, ++emulated_seed, [&] {
+        emulation::run_grid({grid.x, grid.y, grid.z}, threads_of<Kernel>(), grid.shared_bytes, ++emulated_seed, [&] {
             if (device.bit_op == BitOp::kXor)
                 run_kernel<Kernel, BitOp::kXor>(args);
             else

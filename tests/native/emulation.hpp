@@ -129,15 +129,15 @@ inline void read_operand(uint32_t (&words)[8], uint64_t descriptor, int i) {
     }
 }
 
-inline void multiply(int32_t (&result)[64], uint64_t a, uint64_t b) {
+inline void multiply(Product& product) {
     const int warp = state.current / kWarp % 4, lane = state.current % kWarp;
     uint32_t rows[2][8];
-    for (int row = 0; row < 2; ++row) read_operand(rows[row], a, warp * 16 + row * 8 + lane / 4);
-    for (int i = 0; i < 32; ++i) {
+    for (int row = 0; row < 2; ++row) read_operand(rows[row], product.a, warp * 16 + row * 8 + lane / 4);
+    for (int i = 0; i < static_cast<int>(product.count) / 2; ++i) {
         uint32_t column[8];
-        read_operand(column, b, i / 2 * 8 + lane % 4 * 2 + i % 2);
+        read_operand(column, product.b, i / 2 * 8 + lane % 4 * 2 + i % 2);
         for (int row = 0; row < 2; ++row) {
-            int32_t& sum = result[i / 2 * 4 + row * 2 + i % 2] = 0;
+            int32_t& sum = product.early[static_cast<size_t>(i / 2 * 4 + row * 2 + i % 2)] = 0;
             for (int word = 0; word < 8; ++word) sum += dot_and(rows[row][word], column[word]);
         }
     }
@@ -145,16 +145,16 @@ inline void multiply(int32_t (&result)[64], uint64_t a, uint64_t b) {
 
 // The operands are read now or, as the generator wills, as late as when somebody waits; the sums hold poison until
 // then.
-inline void wgmma(int32_t (&sums)[64], uint64_t a, uint64_t b, bool adds) {
+inline void wgmma(int32_t* sums, size_t count, uint64_t a, uint64_t b, bool adds) {
     if (capability != 90) fail("no products of warpgroups but on Hopper");
     auto& in_flight = self().in_flight;
     if (!in_flight.contains(sums)) {
         if (!self().is_fenced) fail("a product of a warpgroup without wgmma.fence");
-        std::copy_n(sums, 64, in_flight[sums].begin());
-        for (int32_t& sum : sums) sum = static_cast<int32_t>(state.random());
+        in_flight[sums].assign(sums, sums + count);
+        std::generate_n(sums, count, [] { return static_cast<int32_t>(state.random()); });
     }
-    Product product{sums, a, b, adds, state.random() % 2 == 0, {}};
-    if (product.is_early) multiply(product.early, a, b);
+    Product product{sums, count, a, b, adds, state.random() % 2 == 0, {}};
+    if (product.is_early) multiply(product);
     self().products.push_back(product);
 }
 
@@ -170,9 +170,9 @@ inline void wgmma_wait(int pending, const Site& site) {
     std::set<int32_t*> busy;
     while (groups.size() > static_cast<size_t>(pending)) {
         for (Product& product : groups.front()) {
-            if (!product.is_early) multiply(product.early, product.a, product.b);
+            if (!product.is_early) multiply(product);
             auto& sums = self().in_flight[product.sums];
-            for (size_t i = 0; i < 64; ++i) sums[i] = product.early[i] + (product.adds ? sums[i] : 0);
+            for (size_t i = 0; i < product.count; ++i) sums[i] = product.early[i] + (product.adds ? sums[i] : 0);
         }
         groups.erase(groups.begin());
     }

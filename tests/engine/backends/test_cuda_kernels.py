@@ -33,19 +33,23 @@ GENERAL = [
 
 
 class OneConvolution(Case):
-    """Nothing but a masked convolution of 128 to 64 channels between first layer and head: nine K steps."""
+    """Nothing but a convolution of `channels` to 64 channels between first layer and head."""
 
     @property
     def model(self) -> Model:
         """Its random network."""
-        first = Layer("first", "stem", (IMAGE,), 128, "int16", 3)
-        return random_model(layers=[first, Layer("conv", "conv", ("first",), 64, "masked", 3), HEAD])
+        first = Layer("first", "stem", (IMAGE,), self.channels, "int16", 3)
+        kind = "masked" if self.masked else "binary"
+        return random_model(layers=[first, Layer("conv", "conv", ("first",), 64, kind, 3), HEAD])
 
 
 HEAD = Layer("head", "head", ("conv",), 1, "int16", 1)
 # of networks wide enough for products of warpgroups, which take 64 output channels
 WARPGROUPS = [
-    OneConvolution("one convolution", ((21, 37), (21, 37))),
+    OneConvolution("128 channels", ((21, 37), (21, 37)), channels=128),
+    OneConvolution("64 channels", ((40, 72),), channels=64),
+    OneConvolution("64 channels, no zeros", ((40, 72),), channels=64, masked=()),
+    OneConvolution("96 channels, no zeros", ((21, 37), (21, 37)), channels=96, masked=()),
     Case("40 channels", ((16, 32),), width=40, masked=MIXED),
     EMULATED[-1],
 ]
@@ -89,13 +93,14 @@ def test_products_of_warpgroups_give_the_reference_s_logits(program: Path) -> No
 def test_every_barrier_and_every_wait_is_needed(program: Path, architecture: str) -> None:
     """Left out of the kernels, each gives wrong bits or an error. Turing copies at once and has no waits."""
     case = Case("masked", ((32, 32),), width=8, masked=MIXED)
-    files, kinds = {"bits.hpp", "main_loop.hpp", "stem.hpp"}, [" barrier();", " grid_dependency_wait();"]
+    files = {"bits.hpp", "main_loop.hpp", "resident_conv.hpp", "stem.hpp"}
+    kinds = [" barrier();", " grid_dependency_wait();"]
     if architecture == "sm_90a":
-        case = OneConvolution("one convolution", ((16, 16),))
-        files.add("warpgroup_sums.hpp")
+        case = OneConvolution("one convolution", ((16, 16),), channels=128)
+        files |= {"warpgroup_conv.hpp", "warpgroup_sums.hpp"}
         kinds += WARPGROUP_SITES
     else:
-        files |= {"resident_conv.hpp", "up_conv.hpp"}
+        files.add("up_conv.hpp")
     if architecture != "sm_75":
         kinds.append(" cp_async_wait<")
     command, data = [str(program), "mutate"], encode(architecture, 1, [case])

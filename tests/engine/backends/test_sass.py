@@ -23,27 +23,42 @@ BINARY = {  # architecture: the instruction that multiplies bits there
 EMULATED = ("120",)  # no product of bits in hardware: the compiler makes it of IMMA
 # Instructions of the kernels that MBU-Net runs on, as nvcc 13.0 makes them: what may only become less. A thread of
 # Conv<masked, words, upsamples>, and of ResidentConv likewise, makes 32 outputs a word, one of UpConv 64: counted are
-# what a K step takes (of Stem, which has one, what a tile takes), and what there is behind the last product.
+# what a K step takes (of Stem, which has one, what a tile takes; of WarpgroupConv<masked, 2, joined, warpgroups>, whose
+# K steps are no loop, what a tile takes, and copying the next one, inside the image or not), and what there is behind
+# the last product.
 COUNTED_BY = "release 13.0"
 COUNTED_FOR = ("75", "80", "90a")
 COUNTED = {
-    "ResidentConv<0,1,0>": ((62, 81), (38, 81), (32, 155)),
-    "ResidentConv<0,2,0>": ((96, 125), (48, 125), (42, 275)),
-    "ResidentConv<1,1,0>": ((78, 81), (30, 81), (38, 90)),
-    "ResidentConv<1,2,0>": ((146, 125), (50, 125), (58, 134)),
-    "Conv<0,1,0>": ((85, 106), (64, 108), (60, 182)),
-    "Conv<0,2,0>": ((124, 155), (80, 157), (74, 294)),
-    "Conv<1,1,0>": ((94, 107), (53, 123), (59, 122)),
-    "Conv<1,2,0>": ((165, 157), (74, 157), (81, 158)),
-    "WarpgroupConv": ((0, 3), (0, 3), (61, 239)),
-    "UpConv<2>": ((83, 134), (36, 119), (41, 120)),
-    "UpConv<4>": ((83, 138), (35, 119), (40, 120)),
+    "ResidentConv<0,1,0>": ((62, 76), (38, 76), (32, 142)),
+    "ResidentConv<0,2,0>": ((96, 118), (48, 118), (42, 255)),
+    "ResidentConv<1,1,0>": ((78, 76), (30, 76), (38, 80)),
+    "ResidentConv<1,2,0>": ((146, 118), (50, 118), (58, 122)),
+    "Conv<0,1,0>": ((83, 104), (62, 104), (56, 175)),
+    "Conv<0,2,0>": ((112, 153), (67, 154), (63, 281)),
+    "Conv<1,1,0>": ((94, 103), (54, 120), (58, 119)),
+    "Conv<1,2,0>": ((166, 152), (73, 151), (81, 152)),
+    "WarpgroupConv<0,2,0,1>": ((0, 3), (0, 3), (438, 141)),
+    "WarpgroupConv<0,2,1,1>": ((0, 3), (0, 3), (440, 141)),
+    "WarpgroupConv<0,4,0,1>": ((0, 3), (0, 3), (18, 139)),
+    "WarpgroupConv<0,16,0,2>": ((0, 3), (0, 3), (18, 255)),
+    "WarpgroupConv<1,2,0,1>": ((0, 3), (0, 3), (388, 112)),
+    "WarpgroupConv<1,2,1,1>": ((0, 3), (0, 3), (399, 112)),
+    "WarpgroupConv<1,4,0,1>": ((0, 3), (0, 3), (18, 112)),
+    "WarpgroupConv<1,16,0,2>": ((0, 3), (0, 3), (18, 217)),
+    "StreamedWarpgroupConv<0>": ((0, 3), (0, 3), (60, 295)),
+    "StreamedWarpgroupConv<1>": ((0, 3), (0, 3), (60, 223)),
+    "UpConv<2>": ((83, 130), (36, 115), (41, 116)),
+    "UpConv<4>": ((83, 134), (35, 115), (40, 116)),
     "Head": ((0, 554), (0, 554), (0, 548)),
-    "Stem<1,1>": ((355, 72), (292, 80), (293, 88)),
-    "Stem<1,2>": ((501, 78), (401, 93), (406, 101)),
+    "Stem<1,1>": ((351, 75), (288, 80), (289, 88)),
+    "Stem<1,2>": ((493, 75), (393, 88), (398, 100)),
 }
-WARPGROUP_REGISTERS = 168  # three blocks of 128
 REGISTERS = 128  # so that a multiprocessor holds two blocks of 256 threads, or four of 128
+OTHER_REGISTERS = {  # of WarpgroupConv<masked, words, joined, warpgroups>
+    "StreamedWarpgroupConv<.*>": 168,  # three blocks of 128 threads
+    "WarpgroupConv<1,.*,1>": 96,  # five
+    "WarpgroupConv<0,.*>": 80,  # six, or three of 256
+}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +81,7 @@ def test_every_architecture_compiles(compiled: dict[str, list[Code]]) -> None:
         "Conv",
         "ResidentConv",
         "UpConv",
+        "StreamedWarpgroupConv",
         "WarpgroupConv",
         "GeneralConv",
         "Pool",
@@ -90,16 +106,21 @@ def test_nothing_is_called_and_nothing_spills(compiled: dict[str, list[Code]], a
         assert code.count("CALL", "JCAL") == 0, code.name
         assert code.count("LDL", "STL") == 0, code.name
         assert code.stack == 0, code.name
-        most = WARPGROUP_REGISTERS if code.name == "WarpgroupConv" else REGISTERS
+        others = (most for name, most in OTHER_REGISTERS.items() if re.fullmatch(name, code.name))
+        most = next(others, REGISTERS)
         assert 0 < code.registers <= most, code.name
 
 
 def test_products_of_warpgroups_are_native_and_run_on(compiled: dict[str, list[Code]]) -> None:
-    """Two to a K step, the first one's and the others'; a compiler that serialized them would wait behind each."""
-    (code,) = (code for code in compiled["90a"] if code.name == "WarpgroupConv")
-    assert code.count("BGMMA.64x128x256.AND.POPC") == code.count("BGMMA") == 4
-    assert code.count("WARPGROUP.ARRIVE") == 2
-    assert code.count("WARPGROUP.DEPBAR") == 3
+    """A compiler that serialized them would wait behind each: it waits once for all products of a fragment."""
+    found = {code.name: code for code in compiled["90a"] if "WarpgroupConv" in code.name}
+    assert len(found) == 24
+    for name, code in found.items():
+        kernel, *arguments = re.split("[<,>]", name)[:-1]
+        columns = 128 if int(arguments[0]) else 80
+        assert code.count(f"BGMMA.64x{columns}x256.AND.POPC") == code.count("BGMMA") > 0, name
+        waits = 3 if kernel.startswith("Streamed") else 2 // int(arguments[-1])
+        assert code.count("WARPGROUP.DEPBAR") == waits, name
     for codes in (compiled[name] for name in BINARY if name != "90a"):
         assert all(code.count("BGMMA") == 0 for code in codes)
 
@@ -163,6 +184,6 @@ XOR = """__global__ void kernel(int* c, const unsigned* a) {
 
 
 def _convolutions(codes: list[Code]) -> list[Code]:
-    found = [code for code in codes if "Conv" in code.name and code.name != "WarpgroupConv"]
+    found = [code for code in codes if "Conv" in code.name and "Warpgroup" not in code.name]
     assert {code.name.partition("<")[0] for code in found} == {"Conv", "ResidentConv", "UpConv", "GeneralConv"}
     return found
