@@ -66,6 +66,7 @@ def application(service: Service, traces: Traces | None = None) -> FastAPI:
         docs_url=None,  # FastAPI's own pages load their scripts from another host
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # there are `telemetry` and `logs`
         servers=[{"url": settings.root_path}] if settings.root_path else None,
         lifespan=lifespan,
         exception_handlers=handlers,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
-import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -20,6 +20,7 @@ from service.logs import log
 from service.problems import BadParameter, EngineFailure, MethodNotAllowed, NotFound, Problem, let_go
 from service.telemetry.metrics import Metrics
 
+RawHeaders = Sequence[tuple[bytes, bytes]]
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
@@ -40,7 +41,8 @@ class AccessLog:
         if scope.get("method") == "HEAD":  # as GET; the HTTP server leaves the body out
             scope = {**scope, "method": "GET"}
         started = time.perf_counter()
-        request_id = _request_id(Headers(scope=scope).get("x-request-id", ""))
+        given = Headers(scope=scope)
+        request_id = _request_id(given.get("x-request-id", ""))
         state = scope.setdefault("state", {})
         state |= {"request_id": request_id, "log": {}}
         status = 0  # none sent yet
@@ -53,11 +55,8 @@ class AccessLog:
                 status = status or 403  # what the HTTP server makes of it before the handshake
             elif message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                stages = headers.get("server-timing", "")
                 total = server_timing({"total": 1e3 * (time.perf_counter() - started)})
-                headers["Server-Timing"] = f"{stages}, {total}" if stages else total
+                message["headers"] = _with_timing(message["headers"], total, request_id)
             await send(message)
 
         try:
@@ -73,14 +72,22 @@ class AccessLog:
                 await failure.response(scope)(scope, receive, send_with_id)
         finally:
             self._metrics.requests.labels(_route(scope), _outcome(status)).inc()
-            _log_line(scope, status, time.perf_counter() - started)
+            _log_line(scope, given.get("traceparent", ""), status, time.perf_counter() - started)
 
 
-def _log_line(scope: Scope, status: int, seconds: float) -> None:
+def _with_timing(headers: RawHeaders, total: str, request_id: str) -> RawHeaders:
+    """Headers of an answer, with its id, and with the time of the whole beside those of its stages."""
+    timings = [value for name, value in headers if name == b"server-timing"]
+    others = [header for header in headers if header[0] != b"server-timing"]
+    timing = b", ".join([*timings, total.encode()])
+    return [*others, (b"server-timing", timing), (b"x-request-id", request_id.encode())]
+
+
+def _log_line(scope: Scope, traceparent: str, status: int, seconds: float) -> None:
     """One line a request. The client's own path and query stay out: a query may hold what is not the log's business."""
     state = scope["state"]
     fields = {"request_id": state["request_id"], "method": scope.get("method", "WEBSOCKET"), "route": _route(scope)}
-    given = TRACE.fullmatch(Headers(scope=scope).get("traceparent", ""))
+    given = TRACE.fullmatch(traceparent)
     trace_id = state.get("trace_id") or (given and given[1])
     if trace_id:
         fields["trace_id"] = trace_id
@@ -115,7 +122,7 @@ def _as_problem(request: Request, error: Exception) -> Problem:
 
 
 def _request_id(given: str) -> str:
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 def _route(scope: Scope) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.access_log import Handler
@@ -26,10 +26,10 @@ class RawRoutes:
         self._problem = problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        for route in self._routes:
-            match, found = route.matches(scope)
-            if match is Match.FULL:
-                scope.update(found)
+        for route in self._routes if scope["type"] == "http" else ():
+            found = route.path_regex.match(scope["path"])
+            if found and scope["method"] in (route.methods or ()):
+                scope.update(route=route, path_params=found.groupdict())
                 response = await self._response(route, Request(scope, receive, send))
                 await response(scope, receive, send)
                 return

@@ -187,8 +187,8 @@ async def infer(request: Request) -> Response:
         outputs = {name: [_OUTPUT[name](mask, wanted) for mask in masks] for name in asked.outputs}
         return oip.write(asked, engine.model.name, outputs)
 
-    size = sum(cost.run_bytes(wanted, result.mask.shape) for result in results)
     brief = wanted.encoder.brief and all(asked.outputs.values()) and answer_bytes <= BRIEF_BYTES
+    size = 0 if brief else sum(cost.run_bytes(wanted, result.mask.shape) for result in results)
     pieces, headers = await service.threads.run(write, size, in_place=brief)
     last = results[-1]
     timing = {"Server-Timing": server_timing(milliseconds({"queue": last.queue_s, "engine": last.engine_s}))}
