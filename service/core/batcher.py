@@ -33,6 +33,7 @@ from service.logs import log
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
 from service.settings import Settings
 
+BY_RANK = attrgetter("rank")
 FADING = 0.8  # weight of the past against the newest turn, in the measured speed
 DRAINING = {"Retry-After": "5"}
 
@@ -99,7 +100,8 @@ class Batch:
 
     def answer(self, job: Job) -> None:
         """Give every entry its result of the finished job."""
-        seconds = (job.timings.fit_ms + job.timings.run_ms) / 1000
+        timings = job.timings
+        seconds = (timings.fit_ms + timings.run_ms) / 1000
         for i, entry in enumerate(self.entries):
             logits = job.logits[i] if self.params.encoder.wants_logits else None
             entry.answer(InferenceResult(job.masks[i], logits, self.started - entry.queued, seconds))
@@ -167,7 +169,7 @@ class Batcher:
         self._closing = False
         self._ended = False  # the worker, before its time
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._bell = threading.Lock()  # for which the worker waits: free once it has been rung
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)  # a hung engine must not keep us
 
     def start(self) -> None:
@@ -181,7 +183,7 @@ class Batcher:
         """
         with self._lock:
             self._closing = True
-            self._changed.notify_all()
+            self._ring()
         self._worker.join(timeout_s)
         self._refuse_waiting("the server has shut down")
         return not self._worker.is_alive()
@@ -258,8 +260,8 @@ class Batcher:
                 if not self._is_busy(kind):
                     self._shares.begin(kind)
                 entry.rank = self._shares.rank(kind, entry.pixels)
-                bisect.insort(self._waiting[kind], entry, key=attrgetter("rank"))
-            self._changed.notify()
+                bisect.insort(self._waiting[kind], entry, key=BY_RANK)
+            self._ring()
         return [entry.result for entry in entries]
 
     def step(self) -> int:
@@ -318,12 +320,17 @@ class Batcher:
 
     def _wait(self) -> bool:
         """Until there is something to do; False when closing and all is done."""
-        with self._lock:
-            while (due := self.seconds_until_due()) > 0:
-                if self._closing:
-                    return False
-                self._changed.wait(None if due == math.inf else due)
-            return True
+        while True:
+            with self._lock:
+                due = self.seconds_until_due()
+                if due <= 0 or self._closing:
+                    return due <= 0
+            self._bell.acquire(timeout=min(due, threading.TIMEOUT_MAX))
+
+    def _ring(self) -> None:
+        """Wake the worker, now or when it next waits. Only with the lock held, so that nobody rings twice."""
+        if self._bell.locked():
+            self._bell.release()
 
     def _next(self) -> Batch | None:
         """What has the next turn; the late get their problem, the cancelled go."""
@@ -347,7 +354,7 @@ class Batcher:
 
     def _take(self) -> Batch | None:
         """What has the next turn: what has begun, or a new batch."""
-        kinds = [kind for kind in KINDS if self._is_busy(kind)]
+        kinds = [kind for kind, entries in self._waiting.items() if entries or kind in self._begun]
         if not kinds:
             return None
         kind = self._shares.next(kinds)

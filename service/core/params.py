@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine.images import FIRST, WHOLE_COMPONENTS, ObjectParams, Selection, read_selection
 from engine.model import Preprocessing
@@ -14,8 +14,7 @@ from service.problems import BadParameter
 OBJECT_FORMATS = [name for name, encoder in ENCODERS.items() if encoder.of_objects]
 
 
-@dataclass(frozen=True)
-class SegmentParams:
+class SegmentParams(NamedTuple):
     """By which engine, above which probability, in which format, within how many seconds, how urgently, which
     channel and page of an image that has several, and what counts as an object.
     """

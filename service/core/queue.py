@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,7 @@ from service.codec.pixels import Logits, Mask, Pixels
 from service.core.params import SegmentParams
 
 
-@dataclass(frozen=True)
-class InferenceResult:
+class InferenceResult(NamedTuple):
     """One image's mask, its logits where wanted, and the seconds it waited and its whole batch was worked on."""
 
     mask: Mask

@@ -137,9 +137,11 @@ class FrontEnd(threading.Thread):
         (number, threshold, deadline, wants_logits, low_priority), placed = messages.batch(packet)
         engine, batcher = self._engines[number], self._host.resident.batcher
         params = SegmentParams(engine, threshold, LOGITS if wants_logits else MASKS, low_priority=low_priority)
-        images = [self._pixels(image) for image in placed]
         classes = len(engine.model.classes) if wants_logits else 0
-        results = [self._result(image, classes) for image in placed]
+        images, results = [], []
+        for image in placed:
+            images.append(self._pixels(image))
+            results.append(self._result(image, classes))
         try:
             futures = batcher.submit_all(images, params, deadline)
         except Problem as refused:

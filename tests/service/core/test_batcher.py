@@ -59,7 +59,7 @@ class Bench:
         return self.batcher.submit(image(red, side), self.params(threshold, **params), deadline)
 
     def params(self, threshold: float = 0.5, **params: Any) -> SegmentParams:
-        return replace(SegmentParams(self.engine, threshold), **params)
+        return SegmentParams(self.engine, threshold)._replace(**params)
 
     def drain(self) -> list[list[int]]:
         """Run all that waits; the sides of the images, batch by batch."""
