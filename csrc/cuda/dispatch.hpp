@@ -215,16 +215,17 @@ int dispatch_bits(const Launch& launch, const Device& device, Run&& run) {
 
 template <int kPlanes, int kWords, class Run>
 int dispatch_stem(const Launch& launch, const Device& device, Run&& run) {
+    using Kernel = Stem<kPlanes, kWords>;
     const Layer& layer = *launch.layer;
     const int words = pixel_words(layer.channels), groups = words / kWords;
-    const int tiles = tiles_of(launch.height, launch.width) * launch.images;
-    const int blocks = std::min(tiles, divide_up(device.multiprocessors * kResidentBlocks, groups));
-    const Grid grid{blocks, groups, 1, Stem<kPlanes, kWords>::kSharedBytes};
-    return run.template operator()<Stem<kPlanes, kWords>>(
-        grid,
-        StemArgs{launch.packed_weights, signed_words(launch, layer.accumulator_start), launch.batch.params,
-                 launch.batch.pixels, launch.output, launch.height, launch.width, words,
-                 signed_words(launch, layer.starts), TileWalk(launch.images, launch.height, launch.width, blocks)});
+    const int pairs = tiles_of(divide_up(launch.height, 2), launch.width) * launch.images;
+    const int blocks = std::min(pairs, divide_up(device.multiprocessors * Kernel::kBlocks, groups));
+    const Grid grid{blocks, groups, 1, Kernel::kSharedBytes};
+    return run.template operator()<Kernel>(
+        grid, StemArgs{launch.packed_weights, signed_words(launch, layer.accumulator_start), launch.batch.params,
+                       launch.batch.pixels, launch.output, launch.height, launch.width, words,
+                       signed_words(launch, layer.starts),
+                       TileWalk(launch.images, divide_up(launch.height, 2), launch.width, blocks)});
 }
 
 template <class Run>

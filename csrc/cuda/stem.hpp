@@ -5,6 +5,7 @@
 // color j of tap 8.
 #pragma once
 
+#include "heuristics.hpp"
 #include "levels.hpp"
 #include "sums.hpp"
 
@@ -18,17 +19,18 @@ struct StemArgs {
     uint32_t* output;
     int height, width, output_words;
     const int32_t* starts;  // [output word][kStartWords], of one threshold
-    TileWalk walk;
+    TileWalk walk;          // of pairs of tiles, one below the other
 };
 
-// The pixels that a tile reads, a word each: red, green, blue, and a byte whose weights are zero. A thread copies four
-// neighbours of a row at once.
+// The pixels that a pair of tiles reads, a word each: red, green, blue, and a byte whose weights are zero. A thread
+// copies four neighbours of a row at once.
 class StemTile {
   public:
     static constexpr SharedTile kShared{3};
     static constexpr int kGroup = 4, kGroups = divide_up(kShared.width, kGroup), kPitch = kGroups * kGroup;
-    static constexpr int kBytes = kShared.height * kPitch * 4;
-    static_assert(kShared.height * kGroups <= kThreads);
+    static constexpr int kRows = kShared.height + kTileHeight, kBytes = kRows * kPitch * 4;
+    static constexpr int kLowerTile = kTileHeight * kPitch * 4;  // bytes to the second one
+    static_assert(kRows * kGroups <= kThreads);
 
     // Four pixels as they are under way: `skew` bytes behind where their words begin, or each a word already.
     struct Group {
@@ -39,10 +41,10 @@ class StemTile {
 
     // The thread's four of a tile. Nothing waits for them yet, but at an image's edge.
     MBUNET_DEVICE static Group load_group(const StemArgs& args, const Tile& tile) {
-        const int y = tile.y * kTileHeight - 1 + row(), x = tile.x * kTileWidth - 1 + column();
-        if (row() >= kShared.height || !is_within(y, args.height)) return {{}, Group::kWordEach};
+        const int y = tile.y * 2 * kTileHeight - 1 + row(), x = tile.x * kTileWidth - 1 + column();
+        if (row() >= kRows || !is_within(y, args.height)) return {{}, Group::kWordEach};
         const ImageParams params = load_params(args.params + tile.image);
-        const uint8_t* line = args.pixels + pixel_index(tile.image, 0, 0, args.height, args.width) * 3 +
+        const uint8_t* line = opaque(image_at(args.pixels, tile.image, args.height * args.width * 3)) +
                               static_cast<uint32_t>((y < params.height ? y : params.height - 1) * params.width * 3);
         if (x >= 0 && x + kGroup + 1 < params.width) return load_inner(line + static_cast<uint32_t>(x * 3));
         uint32_t pixels[kGroup];
@@ -54,7 +56,7 @@ class StemTile {
     }
 
     MBUNET_DEVICE static void store_group(uint32_t tile, const Group& group) {
-        if (row() >= kShared.height) return;
+        if (row() >= kRows) return;
         store_shared(tile + static_cast<uint32_t>((row() * kPitch + column()) * 4),
                      group.skew == Group::kWordEach ? group.words : unpack(group));
     }
@@ -88,6 +90,7 @@ class StemTile {
 template <int kPlanes, int kWords>  // of the output; output words of a block
 struct Stem {
     using Args = StemArgs;
+    static constexpr int kBlocks = kPlanes > 1 ? kResidentBlocks : 5;  // of a multiprocessor
     static constexpr bool kBeginsEarly = true;
     static constexpr int kStarts = 2 * StemTile::kBytes, kSharedBytes = kStarts + kWords * kStartWords * 4;
 
@@ -110,7 +113,10 @@ struct Stem {
             const Tile next = args.walk.after(tile);
             StemTile::Group group{};
             if (args.walk.has(next)) group = StemTile::load_group(args, next);
-            multiply(args, weights, here, tile, word);
+            MBUNET_ROLLED
+            for (int lower = 0; lower < 2; ++lower)
+                multiply(args, weights, here + static_cast<uint32_t>(lower * StemTile::kLowerTile), tile.image,
+                         (2 * tile.y + lower) * kTileHeight, tile.x * kTileWidth, word);
             StemTile::store_group(there, group);
             tile = next;
             const uint32_t last = here;
@@ -135,18 +141,20 @@ struct Stem {
     // Where word `at` of the starts is.
     MBUNET_DEVICE static uint32_t start(int at) { return shared_memory() + static_cast<uint32_t>(kStarts + at * 4); }
 
-    MBUNET_DEVICE static void multiply(const StemArgs& args, const Weights& weights, uint32_t pixels, const Tile& tile,
-                                       int word) {
+    // Of the tile at (y, x) of an image.
+    MBUNET_DEVICE static void multiply(const StemArgs& args, const Weights& weights, uint32_t pixels, int image, int y,
+                                       int x, int word) {
         const int warp = thread_index() / 32, lane = thread_index() % 32;
         uint32_t a[kFragments][4];
         load_factors(a, pixels, warp, lane);
         LevelWords words[kWords];
         repeat<kWords>([&](int w) { words[w] = output_word(args, a, weights, lane, word, w); });
         const Pixel pixel = pixel_of(warp, lane);
-        const int y = tile.y * kTileHeight + pixel.y, x = tile.x * kTileWidth + pixel.x;
+        y += pixel.y;
+        x += pixel.x;
         if (y >= args.height || x >= args.width) return;
         const int pixel_words = kPlanes * args.output_words;
-        uint32_t* output = opaque(image_at(args.output, tile.image, args.height * args.width * pixel_words));
+        uint32_t* output = opaque(image_at(args.output, image, args.height * args.width * pixel_words));
         uint32_t* to = output + static_cast<uint32_t>((y * args.width + x) * pixel_words + word);
         if constexpr (kWords == 2)
             store(reinterpret_cast<Words2*>(to), Words2{words[0].high, words[1].high});

@@ -50,8 +50,8 @@ COUNTED = {
     "UpConv<2>": ((83, 130), (36, 115), (41, 116)),
     "UpConv<4>": ((83, 134), (35, 115), (40, 116)),
     "Head": ((0, 554), (0, 554), (0, 548)),
-    "Stem<1,1>": ((351, 75), (288, 80), (289, 88)),
-    "Stem<1,2>": ((493, 75), (393, 88), (398, 100)),
+    "Stem<1,1>": ((192, 70), (144, 80), (128, 81)),
+    "Stem<1,2>": ((335, 78), (239, 84), (227, 84)),
 }
 REGISTERS = 128  # so that a multiprocessor holds two blocks of 256 threads, or four of 128
 OTHER_REGISTERS = {  # of WarpgroupConv<masked, words, joined, warpgroups>
