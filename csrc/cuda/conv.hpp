@@ -84,7 +84,7 @@ struct Conv {
     }
 };
 
-// 3x3 by products of warpgroups: sm_90a's own.
+// 3x3 by products of warpgroups, where weights are too large to stay (warpgroup_conv.hpp): sm_90a's own.
 template <bool masked>
 struct StreamedWarpgroupConv {
     using Args = ConvArgs;
