@@ -1,4 +1,5 @@
-// 3x3 convolution and transposed 2x2 convolution of one segment on one plane to one plane: what MBU-Net is made of.
+// 3x3 convolution of one segment on one plane to one plane: what MBU-Net is made of, beside the transposed ones of
+// up_conv.hpp.
 //
 // What is stored are the signs of sums. Sums start at minus the threshold where the bit operation allows it
 // (conv_weights.cpp), so the sign is the comparison.
@@ -15,7 +16,7 @@ struct ConvArgs : MainLoopArgs<kMostInputs> {
 };
 
 // Writes the signs of sums.
-template <class Sums, int kWords, bool upsamples>
+template <class Sums, int kWords>
 struct SignOutput {
     // Of the tile at (y, x) of an image: output words from `word` on.
     MBUNET_DEVICE static void store_tile(const ConvArgs& args, const Sums& sums, int image, int y, int x, int word) {
@@ -30,16 +31,11 @@ struct SignOutput {
         repeat<kWords>([&](int w) {  // lanes part only after the last exchange
             bits[w] = exchange(
                 sign_bytes([&](int i, int k) { return sums.value(i / 2, i % 2, w, k) + thresholds[w][k]; }), lane);
-            pooled[w] = upsamples ? 0 : pool(bits[w]);
+            pooled[w] = pool(bits[w]);
         });
         const Extent& extent = args.extent;
         if (y >= extent.height || x >= extent.width) return;
         uint32_t* output = image_at(args.output, image, args.output_image_words);
-        if constexpr (upsamples) {  // columns are [tap][output word]
-            const int tap = word / args.output_words, own = word % args.output_words;
-            const int at = (2 * y + tap / 2) * 2 * extent.width + 2 * x + tap % 2;
-            return store_words(output, at * args.output_words + own, bits);
-        }
         store_words(output, (y * extent.width + x) * args.output_words + word, bits);
         if (!args.pooled || y % 2 || x % 2) return;
         const int at = (y / 2 * (extent.width / 2) + x / 2) * args.output_words + word;
@@ -58,29 +54,29 @@ struct SignOutput {
 };
 
 // A block computes one tile of pixels and some output words of it; its weights stream through.
-template <class Words, int kWords, bool upsamples>
+template <class Words, int kWords>
 struct StreamedConv {
     MBUNET_DEVICE static void run(const ConvArgs& args) {
         const Block block = block_index();
         const int word = block.y * kWords, image = block.z;
         const Pixel origin = origin_of(block.x, args.extent.width);
-        MainLoop<Words, upsamples ? 1 : 3, ConvArgs> loop(args, image, origin.y, origin.x, word);
+        MainLoop<Words, 3, ConvArgs> loop(args, image, origin.y, origin.x, word);
         Words sums;
         loop.run([&](const typename Words::Step& step) { sums.first(step, args.starts + word * kStartWords); },
                  [&](const typename Words::Step& step) { sums.next(step); });
         sums.finish();
-        SignOutput<Words, kWords, upsamples>::store_tile(args, sums, image, origin.y, origin.x, word);
+        SignOutput<Words, kWords>::store_tile(args, sums, image, origin.y, origin.x, word);
     }
 };
 
-template <bool masked, int kWords, bool upsamples>
+template <bool masked, int kWords>
 struct Conv {
     using Args = ConvArgs;
     static constexpr bool kBeginsEarly = true;
 
     template <BitOp bit_op>
     MBUNET_DEVICE static void run(const ConvArgs& args) {
-        StreamedConv<Sums<bit_op, masked, kWords>, kWords, upsamples>::run(args);
+        StreamedConv<Sums<bit_op, masked, kWords>, kWords>::run(args);
     }
 };
 
@@ -93,7 +89,7 @@ struct StreamedWarpgroupConv {
 
     template <BitOp>
     MBUNET_DEVICE static void run(const ConvArgs& args) {
-        if constexpr (has_warpgroups()) StreamedConv<WarpgroupSums<masked>, 2, false>::run(args);
+        if constexpr (has_warpgroups()) StreamedConv<WarpgroupSums<masked>, 2>::run(args);
     }
 };
 

@@ -186,31 +186,29 @@ int dispatch_warpgroups(const Launch& launch, const KSchedule& schedule, const D
                                   : dispatch_pixels<masked, 1>(grid, args, shared_pixel_words(*launch.layer), run);
 }
 
-template <bool masked, int kWords, bool upsamples, class Run>
+template <bool masked, int kWords, class Run>
 int dispatch_blocks(const Launch& launch, const KSchedule& schedule, const ConvBlocks& blocks, Run&& run) {
     if (!blocks.resident)
-        return run.template operator()<Conv<masked, kWords, upsamples>>(conv_grid(launch, schedule, kWords),
-                                                                        conv_args<ConvArgs>(launch, schedule));
+        return run.template operator()<Conv<masked, kWords>>(conv_grid(launch, schedule, kWords),
+                                                             conv_args<ConvArgs>(launch, schedule));
     const auto args = resident_args<ResidentConvArgs>(launch, schedule, blocks);
-    return run.template operator()<ResidentConv<masked, kWords, upsamples>>(resident_grid(launch, args, blocks), args);
+    return run.template operator()<ResidentConv<masked, kWords>>(resident_grid(launch, args, blocks), args);
 }
 
-template <bool masked, bool upsamples, class Run>
+template <bool masked, class Run>
 int dispatch_conv(const Launch& launch, const Device& device, Run&& run) {
     const Layer& layer = *launch.layer;
     const KSchedule schedule(conv_shape(layer));
-    const int columns = layer.up * layer.up * pixel_words(layer.channels);
-    if constexpr (!upsamples)
-        if (layer.by_warpgroups) return dispatch_warpgroups<masked>(launch, schedule, device, run);
-    const ConvBlocks blocks = conv_blocks(launch, schedule, columns, device);
-    return blocks.words == 2 ? dispatch_blocks<masked, 2, upsamples>(launch, schedule, blocks, run)
-                             : dispatch_blocks<masked, 1, upsamples>(launch, schedule, blocks, run);
+    if (layer.by_warpgroups) return dispatch_warpgroups<masked>(launch, schedule, device, run);
+    const ConvBlocks blocks = conv_blocks(launch, schedule, pixel_words(layer.channels), device);
+    return blocks.words == 2 ? dispatch_blocks<masked, 2>(launch, schedule, blocks, run)
+                             : dispatch_blocks<masked, 1>(launch, schedule, blocks, run);
 }
 
 template <bool masked, class Run>
 int dispatch_bits(const Launch& launch, const Device& device, Run&& run) {
-    if (launch.layer->general) return dispatch_general_conv<masked>(launch, run);
-    return dispatch_conv<masked, false>(launch, device, run);
+    return launch.layer->general ? dispatch_general_conv<masked>(launch, run)
+                                 : dispatch_conv<masked>(launch, device, run);
 }
 
 template <int kPlanes, int kWords, class Run>

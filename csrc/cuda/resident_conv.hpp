@@ -77,11 +77,11 @@ struct Residence {
     }
 };
 
-template <bool masked, int kWords, bool upsamples>
+template <bool masked, int kWords>
 struct ResidentConv {
     using Args = ResidentConvArgs;
     static constexpr bool kBeginsEarly = true;
-    static constexpr int kKernel = upsamples ? 1 : 3;
+    static constexpr int kKernel = 3;
 
     template <BitOp bit_op>
     MBUNET_DEVICE static void run(const ResidentConvArgs& args) {
@@ -93,8 +93,8 @@ struct ResidentConv {
             for (int word = 0; word < args.block_words; word += kWords) {
                 Words sums;
                 multiply(residence, sums, tiles, word);
-                SignOutput<Words, kWords, upsamples>::store_tile(args, sums, tile.image, tile.y * kTileHeight,
-                                                                 tile.x * kTileWidth, residence.first_word + word);
+                SignOutput<Words, kWords>::store_tile(args, sums, tile.image, tile.y * kTileHeight, tile.x * kTileWidth,
+                                                      residence.first_word + word);
             }
         });
     }

@@ -22,21 +22,21 @@ BINARY = {  # architecture: the instruction that multiplies bits there
 }
 EMULATED = ("120",)  # no product of bits in hardware: the compiler makes it of IMMA
 # Instructions of the kernels that MBU-Net runs on, as nvcc 13.0 makes them: what may only become less. A thread of
-# Conv<masked, words, upsamples>, and of ResidentConv likewise, makes 32 outputs a word, one of UpConv 64: counted are
+# Conv<masked, words>, and of ResidentConv likewise, makes 32 outputs a word, one of UpConv 64: counted are
 # what a K step takes (of Stem, which has one, what a tile takes; of WarpgroupConv<masked, 2, joined, warpgroups>, whose
 # K steps are no loop, what a tile takes, and copying the next one, inside the image or not), and what there is behind
 # the last product.
 COUNTED_BY = "release 13.0"
 COUNTED_FOR = ("75", "80", "90a")
 COUNTED = {
-    "ResidentConv<0,1,0>": ((62, 76), (38, 76), (32, 142)),
-    "ResidentConv<0,2,0>": ((96, 118), (48, 118), (42, 255)),
-    "ResidentConv<1,1,0>": ((78, 76), (30, 76), (38, 80)),
-    "ResidentConv<1,2,0>": ((146, 118), (50, 118), (58, 122)),
-    "Conv<0,1,0>": ((83, 104), (62, 104), (56, 175)),
-    "Conv<0,2,0>": ((112, 153), (67, 154), (63, 281)),
-    "Conv<1,1,0>": ((94, 103), (54, 120), (58, 119)),
-    "Conv<1,2,0>": ((166, 152), (73, 151), (81, 152)),
+    "ResidentConv<0,1>": ((62, 76), (38, 76), (32, 142)),
+    "ResidentConv<0,2>": ((96, 118), (48, 118), (42, 255)),
+    "ResidentConv<1,1>": ((78, 76), (30, 76), (38, 80)),
+    "ResidentConv<1,2>": ((146, 118), (50, 118), (58, 122)),
+    "Conv<0,1>": ((83, 104), (62, 104), (56, 175)),
+    "Conv<0,2>": ((112, 153), (67, 154), (63, 281)),
+    "Conv<1,1>": ((94, 103), (54, 120), (58, 119)),
+    "Conv<1,2>": ((166, 152), (73, 151), (81, 152)),
     "WarpgroupConv<0,2,0,1>": ((0, 3), (0, 3), (438, 141)),
     "WarpgroupConv<0,2,1,1>": ((0, 3), (0, 3), (440, 141)),
     "WarpgroupConv<0,4,0,1>": ((0, 3), (0, 3), (18, 139)),
