@@ -124,6 +124,7 @@ MBUNET_DEVICE void copy_tiles_of(const Source (&sources)[kSources], const Extent
         else
             copy_pieces<kKernel, kBytes, kPieces, kCount>(source, extent, at, image, y, x);
     };
+    if constexpr (kPixelWords == 2 && !joined) return copy(sources[0]);  // two would be joined
     MBUNET_ROLLED
     for (int i = 0; i < kSources; ++i)
         if (sources[i].words) copy(sources[i]);

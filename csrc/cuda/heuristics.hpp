@@ -17,10 +17,11 @@ constexpr BitOp bit_op_of(int compiled) { return compiled < 90 ? BitOp::kXor : B
 constexpr int kStages = 4;          // K steps of weights in shared memory
 constexpr int kResidentBlocks = 4;  // of a multiprocessor: leaves 128 registers to a thread
 
-// Of products of warpgroups (warpgroup_conv.hpp): how many warpgroups a multiprocessor holds, with 96, 128 or 80
-// registers a thread. The more there are, the better a wait of one is filled by the others; a block of one warpgroup
-// has the fewest to wait for at its barrier, a block of two has half as many weights to copy and to keep.
-constexpr int most_warpgroups(bool masked, int of_block) { return masked ? of_block == 1 ? 5 : 4 : 6; }
+// Of products of warpgroups (warpgroup_conv.hpp): how many warpgroups a multiprocessor holds, with 128 or 96 registers
+// a thread. The more there are, the better a wait of one is filled by the others, as long as thresholds stay in
+// registers. A block of one warpgroup has the fewest to wait for at its barrier, a block of two has half as many
+// weights to copy and to keep.
+constexpr int most_warpgroups(bool masked, int of_block) { return masked || of_block == 2 ? 4 : 5; }
 constexpr int kSharingSteps = 10;  // K steps from which two warpgroups share a block's weights
 constexpr int kMostResidentSteps = 64;
 constexpr int kStreamedWarpgroupBlocks = 3;  // where weights stream, whose sums take 128 registers alone

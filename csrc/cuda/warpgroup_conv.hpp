@@ -26,9 +26,13 @@ struct WarpgroupConv {
             const Home home{args, block_index().y * args.block_words};
             const int warpgroup = own_warpgroup();
             const Own own(args, home.first_word);
+            int32_t start[Sums::kWords][8];
+            const auto load_starts_from = [&](int word) {
+                repeat<Sums::kWords>([&](int w) { load_own_starts(start[w], own.starts + (word + w) * 32); });
+            };
+            load_starts_from(0);
             home.run([&](const Tile& tile, uint32_t tiles, const auto& copy_next) {
                 Place place(args, own, tile);
-                const int32_t* starts = own.starts;
                 MBUNET_ROLLED
                 for (int word = 0; word < args.block_words; word += Sums::kWords) {
                     repeat<kFragments / kWarpgroups>([&](int f) {
@@ -38,13 +42,12 @@ struct WarpgroupConv {
                         if (f == 0 && word == 0) copy_next();
                         wgmma_wait<0>();
                         touch(sums.of);
-                        int32_t start[Sums::kWords][8];
-                        repeat<Sums::kWords>([&](int w) { load_own_starts(start[w], starts + w * 32); });
                         place.store_fragment(args, f, sign_bytes([&](int i, int k) {
                                                  return sums.value(i / 2, i % 2, k, start[i % 2][k]);
                                              }));
                     });
-                    starts += Sums::kWords * 32;
+                    if (args.block_words > Sums::kWords)
+                        load_starts_from(word + Sums::kWords < args.block_words ? word + Sums::kWords : 0);
                     place.output += Sums::kWords;
                     place.pooled += Sums::kWords;
                 }

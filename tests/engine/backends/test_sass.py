@@ -37,14 +37,14 @@ COUNTED = {
     "Conv<0,2>": ((112, 153), (67, 154), (63, 281)),
     "Conv<1,1>": ((94, 103), (54, 120), (58, 119)),
     "Conv<1,2>": ((166, 152), (73, 151), (81, 152)),
-    "WarpgroupConv<0,2,0,1>": ((0, 3), (0, 3), (438, 141)),
-    "WarpgroupConv<0,2,1,1>": ((0, 3), (0, 3), (440, 141)),
-    "WarpgroupConv<0,4,0,1>": ((0, 3), (0, 3), (18, 139)),
-    "WarpgroupConv<0,16,0,2>": ((0, 3), (0, 3), (18, 255)),
-    "WarpgroupConv<1,2,0,1>": ((0, 3), (0, 3), (388, 112)),
-    "WarpgroupConv<1,2,1,1>": ((0, 3), (0, 3), (399, 112)),
-    "WarpgroupConv<1,4,0,1>": ((0, 3), (0, 3), (18, 112)),
-    "WarpgroupConv<1,16,0,2>": ((0, 3), (0, 3), (18, 217)),
+    "WarpgroupConv<0,2,0,1>": ((0, 3), (0, 3), (411, 144)),
+    "WarpgroupConv<0,2,1,1>": ((0, 3), (0, 3), (439, 147)),
+    "WarpgroupConv<0,4,0,1>": ((0, 3), (0, 3), (18, 148)),
+    "WarpgroupConv<0,16,0,2>": ((0, 3), (0, 3), (18, 257)),
+    "WarpgroupConv<1,2,0,1>": ((0, 3), (0, 3), (349, 112)),
+    "WarpgroupConv<1,2,1,1>": ((0, 3), (0, 3), (377, 115)),
+    "WarpgroupConv<1,4,0,1>": ((0, 3), (0, 3), (18, 116)),
+    "WarpgroupConv<1,16,0,2>": ((0, 3), (0, 3), (18, 230)),
     "StreamedWarpgroupConv<0>": ((0, 3), (0, 3), (60, 295)),
     "StreamedWarpgroupConv<1>": ((0, 3), (0, 3), (60, 223)),
     "UpConv<2>": ((83, 130), (36, 115), (41, 116)),
@@ -56,8 +56,7 @@ COUNTED = {
 REGISTERS = 128  # so that a multiprocessor holds two blocks of 256 threads, or four of 128
 OTHER_REGISTERS = {  # of WarpgroupConv<masked, words, joined, warpgroups>
     "StreamedWarpgroupConv<.*>": 168,  # three blocks of 128 threads
-    "WarpgroupConv<1,.*,1>": 96,  # five
-    "WarpgroupConv<0,.*>": 80,  # six, or three of 256
+    "WarpgroupConv<0,.*,1>": 96,  # five
 }
 
 
