@@ -478,13 +478,14 @@ def test_pages_are_parts_of_the_package() -> None:
 
 
 def test_samples_come_with_the_package_and_need_no_key() -> None:
+    kinds = {"png": "image/png", "jpg": "image/jpeg"}
     with serving(create_app(FakeEngine(fake_model()), Settings(api_key="k"))) as client:
         for name in pages.SAMPLES:
-            answer = client.get(f"/samples/{name}.png")
-            assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+            answer = client.get(f"/samples/{name}")
+            assert (answer.status_code, answer.headers["content-type"]) == (200, kinds[name[-3:]])
             assert name in client.get("/").text
-        assert_problem(client.get("/samples/README.png"), problems.NotFound)
-    assert len(pages.SAMPLES) == 2
+        assert_problem(client.get("/samples/README.md"), problems.NotFound)
+    assert len(pages.SAMPLES) == 3
 
 
 def test_the_api_describes_segment_and_every_problem(client: httpx.Client) -> None:

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from service.problems import NotFound
 
 FOLDER = Path(__file__).parent
-SAMPLES = {path.stem: path for path in sorted((FOLDER / "samples").glob("*.png"))}
+SAMPLES = {path.name: path for path in sorted((FOLDER / "samples").iterdir()) if path.suffix in (".png", ".jpg")}
 HEADERS = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src 'self' blob: data:"}
 
 router = APIRouter()
@@ -28,12 +28,12 @@ async def docs_page() -> HTMLResponse:
     return _page("docs.html")
 
 
-@router.get("/samples/{name}.png", response_class=FileResponse, include_in_schema=False)
+@router.get("/samples/{name}", response_class=FileResponse, include_in_schema=False)
 async def sample(name: str) -> FileResponse:
     """An image to try the page with."""
     if name not in SAMPLES:
         raise NotFound(f"there is no sample {name[:100]!r}; there are {', '.join(SAMPLES)}")
-    return FileResponse(SAMPLES[name], media_type="image/png")
+    return FileResponse(SAMPLES[name])
 
 
 def _page(name: str) -> HTMLResponse:
