@@ -45,7 +45,9 @@ class Settings:
     workers: str = _setting(
         "1", "processes for HTTP, decoding and encoding round one for the engine; auto by the cores"
     )
-    model: str = _setting("nuclei-small,road-damage", "model files or names of shipped models, by commas; the first is the default")
+    model: str = _setting(
+        "nuclei-small,road-damage", "model files or names of shipped models, by commas; the first is the default"
+    )
     device: str = _setting("auto", "where the engine runs: auto, cpu, cuda, cuda:1 and so on, or reference")
     kernel: str = _setting("auto", "kernel of the CPU engine: auto, portable, avx2, avx512, avx512vnni or neon")
     threads: int = _setting(0, "threads of the engine; 0 means one per core", high=4096)
