@@ -15,7 +15,7 @@ own code and a thread that is woken costs as much as a small mask:
 * A brief encoder runs in the engine's own thread where no image waits for it (`core.threads`, `core.pipeline`): waking
   another takes longer than it does.
 * Routes for images take the request and give the response (`api.raw_routes`): FastAPI documents them, but what it does
-  for parameters that they do not have, and for each layer on the way, costs more than a tenth of a millisecond.
+  for parameters that they do not have, and for each layer on the way, is work that none of them needs.
 * Their query is read here (`api.query`), not by FastAPI, which goes through a model's fields anew for every request: a
   third of a millisecond.
 * Threads that decode and encode are of the class SCHED_BATCH, which wakes without preempting (`core.threads`): the
