@@ -29,6 +29,16 @@ MBUNET_DEVICE uint32_t sign_bytes(const Value& value) {
     return ~permute_bytes(halves[0], halves[1], 0x5410);
 }
 
+// A product of bits by the device's operation.
+template <BitOp bit_op>
+MBUNET_DEVICE void bmma(int32_t (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                        const int32_t (&before)[4]) {
+    if constexpr (bit_op == BitOp::kXor)
+        bmma_xor(sums, a, b, before);
+    else
+        bmma_and(sums, a, b, before);
+}
+
 // The bits of `a` where `mask` has ones, those of `b` elsewhere. Not ?:, which the compiler may turn into branches
 // around the exchanges of a warp.
 MBUNET_DEVICE uint32_t select(uint32_t mask, uint32_t a, uint32_t b) { return (a & mask) | (b & ~mask); }

@@ -110,13 +110,21 @@ Args conv_args(const Launch& launch, const KSchedule& schedule) {
     return args;
 }
 
-template <int kWords, class Run>
-int dispatch_up_conv(const Launch& launch, const KSchedule& schedule, const UpBlocks& blocks, Run&& run) {
-    auto args = conv_args<UpConvArgs>(launch, schedule);
+// What a convolution whose blocks stay is told. Blocks: ConvBlocks or UpBlocks.
+template <class Args, class Blocks>
+Args resident_args(const Launch& launch, const KSchedule& schedule, const Blocks& blocks) {
+    auto args = conv_args<Args>(launch, schedule);
     args.walk = TileWalk(launch.images, launch.height, launch.width, blocks.count);
     args.block_words = blocks.block_words;
     args.tile_bytes = schedule.shared_tile_bytes;
-    args.stages = 2 * schedule.shared_tile_bytes + blocks.block_words * kStartWords * 4;
+    args.stages = 2 * schedule.shared_tile_bytes;
+    return args;
+}
+
+template <int kWords, class Run>
+int dispatch_up_conv(const Launch& launch, const KSchedule& schedule, const UpBlocks& blocks, Run&& run) {
+    auto args = resident_args<ResidentConvArgs>(launch, schedule, blocks);
+    args.stages += blocks.block_words * kStartWords * 4;  // which are what sums start at
     const int bytes = up_conv_bytes(args.k_steps, blocks.block_words, schedule.shared_tile_bytes);
     const Grid grid{blocks.count, args.columns / blocks.block_words, 1, static_cast<size_t>(bytes)};
     return run.template operator()<UpConv<kWords>>(grid, args);
@@ -129,17 +137,6 @@ int dispatch_up_conv(const Launch& launch, const Device& device, Run&& run) {
     const UpBlocks blocks = up_blocks(launch, schedule, layer.up * layer.up * pixel_words(layer.channels), device);
     return blocks.words == 4 ? dispatch_up_conv<4>(launch, schedule, blocks, run)
                              : dispatch_up_conv<2>(launch, schedule, blocks, run);
-}
-
-// What a resident convolution is told.
-template <class Args>
-Args resident_args(const Launch& launch, const KSchedule& schedule, const ConvBlocks& blocks) {
-    auto args = conv_args<Args>(launch, schedule);
-    args.walk = TileWalk(launch.images, launch.height, launch.width, blocks.count);
-    args.block_words = blocks.block_words;
-    args.tile_bytes = schedule.shared_tile_bytes;
-    args.stages = 2 * schedule.shared_tile_bytes;
-    return args;
 }
 
 inline Grid resident_grid(const Launch& launch, const ResidentConvArgs& args, const ConvBlocks& blocks) {

@@ -1,8 +1,7 @@
 // How fast the chip multiplies bits: products from registers and nothing else.
 #pragma once
 
-#include "kernels.hpp"
-#include "ptx.hpp"
+#include "bits.hpp"
 
 namespace mbunet::cuda {
 
@@ -19,13 +18,7 @@ struct Peak {
         const auto seed = static_cast<uint32_t>(thread_index() + 1) * 0x9E3779B9u;  // zeros would draw too little power
         const uint32_t a[4] = {seed, ~seed, seed << 7, seed >> 7}, b[2] = {seed ^ 0x55555555u, seed * 5};
         int32_t c[kIndependent][4] = {};
-        for (int i = 0; i < args.iterations; ++i)
-            repeat<kIndependent>([&](int k) {
-                if constexpr (bit_op == BitOp::kXor)
-                    bmma_xor(c[k], a, b, c[k]);
-                else
-                    bmma_and(c[k], a, b, c[k]);
-            });
+        for (int i = 0; i < args.iterations; ++i) repeat<kIndependent>([&](int k) { bmma<bit_op>(c[k], a, b, c[k]); });
         int32_t sum = 0;
         repeat<kIndependent>([&](int k) { sum += c[k][0] + c[k][1] + c[k][2] + c[k][3]; });
         store_shared(shared_memory() + static_cast<uint32_t>(thread_index() * 4), static_cast<uint32_t>(sum));

@@ -13,9 +13,33 @@ struct ResidentConvArgs : ConvArgs {
     int tile_bytes;   // of the shared tiles of all sources: of one tile of pixels. There is room for two
 };
 
-// Copies the weights of a block of kCount threads and takes it from tile to tile: calls multiply(tile, tiles,
-// copy_next) with the address of the tile's shared tiles. It calls copy_next once, and reads nothing of them after it
-// has returned.
+// Takes a block, whose weights are being copied, from tile to tile. copy(tile, to) begins to copy a tile's pixels to
+// the shared tiles at `to`; before_barrier() comes before the barrier behind which nobody reads the last one's any
+// more. multiply(tile, tiles, copy_next) gets the address of the tile's shared tiles, calls copy_next once, and reads
+// nothing of them after it has returned.
+template <class Copy, class BeforeBarrier, class Multiply>
+MBUNET_DEVICE void take_tiles(const ResidentConvArgs& args, const Copy& copy, const BeforeBarrier& before_barrier,
+                              const Multiply& multiply) {
+    Tile tile = args.walk.at(block_index().x);
+    uint32_t here = shared_memory(), there = here + static_cast<uint32_t>(args.tile_bytes);
+    wait_for_inputs();
+    copy(tile, here);
+    do {
+        cp_async_wait<0>();
+        before_barrier();
+        barrier();  // everyone's copies of this tile are there, and nobody reads the last one any more
+        const Tile next = args.walk.after(tile);
+        multiply(tile, here, [&] {
+            if (args.walk.has(next)) copy(next, there);
+        });
+        tile = next;
+        const uint32_t last = here;
+        here = there;
+        there = last;
+    } while (args.walk.has(tile));
+}
+
+// The weights of a block of kCount threads, which it copies once, and its way from tile to tile.
 template <class Words, int kKernel, int kCount = kThreads, int kPixelWords = 0, bool joined = false>
 struct Residence {
     const ResidentConvArgs& args;
@@ -23,24 +47,9 @@ struct Residence {
 
     template <class Multiply>
     MBUNET_DEVICE void run(const Multiply& multiply) const {
-        Tile tile = args.walk.at(block_index().x);
-        uint32_t here = shared_memory(), there = here + static_cast<uint32_t>(args.tile_bytes);
         copy_weights();
-        wait_for_inputs();
-        copy(tile, here);
-        do {
-            cp_async_wait<0>();
-            Words::before_barrier();
-            barrier();  // everyone's copies of this tile are there, and nobody reads the last one any more
-            const Tile next = args.walk.after(tile);
-            multiply(tile, here, [&] {
-                if (args.walk.has(next)) copy(next, there);
-            });
-            tile = next;
-            const uint32_t last = here;
-            here = there;
-            there = last;
-        } while (args.walk.has(tile));
+        take_tiles(
+            args, [&](const Tile& tile, uint32_t to) { copy(tile, to); }, [] { Words::before_barrier(); }, multiply);
     }
 
     // Address of the weights of a K step, from an output word of the block on.

@@ -122,20 +122,12 @@ struct Sums {
                 repeat<2>([&](int odd) {
                     const int n = pair * 2 + odd;
                     if constexpr (is_first)
-                        product(of[f][n], a[f], columns[odd], start[n]);
+                        bmma<bit_op>(of[f][n], a[f], columns[odd], start[n]);
                     else
-                        product(of[f][n], a[f], columns[odd], of[f][n]);
+                        bmma<bit_op>(of[f][n], a[f], columns[odd], of[f][n]);
                 });
             });
         });
-    }
-
-    MBUNET_DEVICE static void product(int32_t (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
-                                      const int32_t (&before)[4]) {
-        if constexpr (bit_op == BitOp::kXor)
-            bmma_xor(sums, a, b, before);
-        else
-            bmma_and(sums, a, b, before);
     }
 };
 

@@ -10,62 +10,48 @@
 // tile's pixels and two the block's output words, so that weights are loaded for 64 pixels at a time.
 #pragma once
 
-#include "conv.hpp"
+#include "resident_conv.hpp"
 
 namespace mbunet::cuda {
 
-struct UpConvArgs : ConvArgs {
-    TileWalk walk;
-    int block_words;  // output words of a block, a multiple of 2 kWords
-    int tile_bytes;   // of the shared tiles of all sources: of one tile of pixels. There is room for two
-};
-
+// A block's output words are a multiple of 2 kWords.
 template <int kWords>
 struct UpConv {
-    using Args = UpConvArgs;
+    using Args = ResidentConvArgs;
     static constexpr bool kBeginsEarly = true;
     static constexpr int kRowPairs = 2;  // of a warp, each of kFragments
     static constexpr SharedTile kSharedTile{1};
 
     template <BitOp bit_op>
-    MBUNET_DEVICE static void run(const UpConvArgs& args) {
-        Tile tile = args.walk.at(block_index().x);
-        uint32_t here = shared_memory(), there = here + static_cast<uint32_t>(args.tile_bytes);
+    MBUNET_DEVICE static void run(const ResidentConvArgs& args) {
         copy_weights(args, first_word(args));
-        wait_for_inputs();
-        copy(args, tile, here);
-        do {
-            cp_async_wait<0>();
-            barrier();  // everyone's copies of this tile are there, and nobody reads the last one any more
-            const Tile next = args.walk.after(tile);
-            if (args.walk.has(next)) copy(args, next, there);
-            MBUNET_ROLLED
-            for (int word = thread_index() / 64 * kWords; word < args.block_words; word += 2 * kWords)
-                make_words<bit_op>(args, here, tile, word);
-            tile = next;
-            const uint32_t last = here;
-            here = there;
-            there = last;
-        } while (args.walk.has(tile));
+        take_tiles(
+            args, [&](const Tile& tile, uint32_t to) { copy(args, tile, to); }, [] {},
+            [&](const Tile& tile, uint32_t tiles, const auto& copy_next) {
+                copy_next();
+                MBUNET_ROLLED
+                for (int word = thread_index() / 64 * kWords; word < args.block_words; word += 2 * kWords)
+                    make_words<bit_op>(args, tiles, tile, word);
+            });
     }
 
   private:
     using Sums = int32_t[kRowPairs][kFragments][4][4];
 
-    MBUNET_DEVICE static int first_word(const UpConvArgs& args) { return block_index().y * args.block_words; }
+    MBUNET_DEVICE static int first_word(const ResidentConvArgs& args) { return block_index().y * args.block_words; }
 
-    MBUNET_DEVICE static void copy(const UpConvArgs& args, const Tile& tile, uint32_t to) {
+    MBUNET_DEVICE static void copy(const ResidentConvArgs& args, const Tile& tile, uint32_t to) {
         copy_tiles<1>(args.sources, args.extent, to, tile.image, tile.y * kTileHeight, tile.x * kTileWidth);
         cp_async_commit();
     }
 
     // In shared memory the starts are before the weights.
-    MBUNET_DEVICE static uint32_t starts_at(const UpConvArgs& args) {
+    MBUNET_DEVICE static uint32_t starts_at(const ResidentConvArgs& args) {
         return shared_memory() + static_cast<uint32_t>(args.stages - args.block_words * kStartWords * 4);
     }
 
     // [product][output word of the block][kSliceWords], and the starts of these; it is in the first tile's group.
-    MBUNET_DEVICE static void copy_weights(const UpConvArgs& args, int first_word) {
+    MBUNET_DEVICE static void copy_weights(const ResidentConvArgs& args, int first_word) {
         uint32_t to = shared_memory() + static_cast<uint32_t>(args.stages);
         const uint32_t* from = args.weights + first_word * kSliceWords;
         MBUNET_ROLLED
@@ -86,7 +72,7 @@ struct UpConv {
 
     // Output words of the block, from `word` on, of the warp's pixels of a tile.
     template <BitOp bit_op>
-    MBUNET_DEVICE static void make_words(const UpConvArgs& args, uint32_t tiles, const Tile& tile, int word) {
+    MBUNET_DEVICE static void make_words(const ResidentConvArgs& args, uint32_t tiles, const Tile& tile, int word) {
         const int rows = thread_index() / 32 % 2 * kRowPairs, lane = thread_index() % 32;
         const uint32_t pixels = tiles + static_cast<uint32_t>(row_offset(rows, lane, kSharedTile.width));
         uint32_t bits[kRowPairs][kWords];
@@ -117,7 +103,7 @@ struct UpConv {
     }
 
     template <BitOp bit_op>
-    MBUNET_DEVICE static void multiply(const UpConvArgs& args, Sums& sums, uint32_t pixels, int word) {
+    MBUNET_DEVICE static void multiply(const ResidentConvArgs& args, Sums& sums, uint32_t pixels, int word) {
         const int lane = thread_index() % 32;
         const uint32_t weights = shared_memory() + static_cast<uint32_t>(args.stages);
         const int word_bytes = args.block_words * kSliceWords * 4;
@@ -132,7 +118,7 @@ struct UpConv {
     }
 
     // Of the product's 128 bits of the sources, in the shared tiles.
-    MBUNET_DEVICE static uint32_t offset(const UpConvArgs& args, int k_step) {
+    MBUNET_DEVICE static uint32_t offset(const ResidentConvArgs& args, int k_step) {
         const Source &first = args.sources[0], &second = args.sources[1];
         const int own = k_step - slabs_of(first.pixel_words);
         return static_cast<uint32_t>(own < 0 ? k_step * first.pitch * 16 : second.offset + own * second.pitch * 16);
@@ -158,9 +144,9 @@ struct UpConv {
                     repeat<kFragments>([&](int f) {
                         int32_t (&to)[4] = sums[pair][f][block];
                         if constexpr (is_first)
-                            product<bit_op>(to, a[pair][f], columns[odd], start);
+                            bmma<bit_op>(to, a[pair][f], columns[odd], start);
                         else
-                            product<bit_op>(to, a[pair][f], columns[odd], to);
+                            bmma<bit_op>(to, a[pair][f], columns[odd], to);
                     });
                 });
             });
@@ -185,15 +171,6 @@ struct UpConv {
             a[lower] = own[lower];
             a[2 + lower] = bit_op == BitOp::kXor ? own[lower] : ~own[lower];
         });
-    }
-
-    template <BitOp bit_op>
-    MBUNET_DEVICE static void product(int32_t (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
-                                      const int32_t (&before)[4]) {
-        if constexpr (bit_op == BitOp::kXor)
-            bmma_xor(sums, a, b, before);
-        else
-            bmma_and(sums, a, b, before);
     }
 };
 

@@ -99,8 +99,6 @@ def test_every_barrier_and_every_wait_is_needed(program: Path, architecture: str
         case = OneConvolution("one convolution", ((16, 16),), channels=128)
         files |= {"warpgroup_conv.hpp", "warpgroup_sums.hpp"}
         kinds += WARPGROUP_SITES
-    else:
-        files.add("up_conv.hpp")
     if architecture != "sm_75":
         kinds.append(" cp_async_wait<")
     command, data = [str(program), "mutate"], encode(architecture, 1, [case])
