@@ -74,13 +74,18 @@ def test_make_targets_exist(page: Path) -> None:
         subprocess.run([line[0], "--dry-run", *line[1:]], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
+def engines() -> list[Engine]:
+    """What `make serve` serves."""
+    return [Engine.load(name) for name in Settings().models]
+
+
 @pytest.mark.parametrize("page", pages_with("curl"), ids=lambda page: page.name)
 def test_curl_commands_are_answered(page: Path, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("the curl commands are not run: curl is not installed")
-    (tmp_path / "tests").symlink_to(ROOT / "tests")
-    engine = Engine.load(Settings().models[0])
-    with serving(create_app(engine, Settings())) as client:
+    for folder in ("tests", "service"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    with serving(create_app(engines(), Settings())) as client:
         address = f"{client.base_url.host}:{client.base_url.port}"
         for line in commands(page, "curl"):
             words = [word.replace("localhost:8080", address) for word in line]
@@ -94,7 +99,7 @@ EXAMPLES = [(page, code) for page in PAGES for code in blocks(page, "python")]
 @pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=[f"{page.name}-{i}" for i, (page, _) in enumerate(EXAMPLES)])
 def test_python_examples_run(page: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    with serving(create_app(Engine.load(Settings().models[0]), Settings())) as client:
+    with serving(create_app(engines(), Settings())) as client:
         address = f"{client.base_url.host}:{client.base_url.port}"
         exec(compile(code.replace("localhost:8080", address), str(page), "exec"), {})
 

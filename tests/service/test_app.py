@@ -486,6 +486,10 @@ def test_samples_come_with_the_package_and_need_no_key() -> None:
             assert name in client.get("/").text
         assert_problem(client.get("/samples/README.md"), problems.NotFound)
     assert len(pages.SAMPLES) == 3
+    text = (pages.FOLDER / "index.html").read_text()
+    tried = dict(re.findall(r'"([\w.]+)": "([\w-]+)"', text[text.index("SAMPLES = {") :].splitlines()[0]))
+    assert tried.keys() == pages.SAMPLES.keys()
+    assert set(tried.values()) == set(Settings().models)
 
 
 def test_the_api_describes_segment_and_every_problem(client: httpx.Client) -> None:

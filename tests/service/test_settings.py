@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.runtime import MODELS
 from service.settings import Settings, SettingsError, load
 
 
@@ -15,6 +16,11 @@ def test_defaults_listen_to_this_machine_alone() -> None:
     settings = load({})
     assert settings == Settings()
     assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+
+
+def test_every_shipped_model_is_served_nuclei_first() -> None:
+    assert Settings().models[0] == "nuclei-small"
+    assert {f"{name}.safetensors" for name in Settings().models} == {path.name for path in MODELS.glob("*.safetensors")}
 
 
 def test_flags_win_over_the_environment() -> None:
