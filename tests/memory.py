@@ -50,6 +50,11 @@ def taken(work: Callable[[], object]) -> int:
     return _most() - before
 
 
+def resident_bytes() -> int:
+    """Bytes that this process has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _most() -> int:
     """Bytes in memory, at most since the mark was cleared."""
     text = Path("/proc/self/status").read_text()
