@@ -170,6 +170,8 @@ def _look_up(image: Image, table: NDArray[np.int64], most: int) -> Steps[Pixels]
 
 
 def _resize(image: Pixels, height: int, width: int, most: int = sys.maxsize) -> Steps[Pixels]:
+    if image.shape[:2] == (height, width):
+        return image
     rows, row_parts = _taps(image.shape[0], height)
     columns, column_parts = _taps(image.shape[1], width)
     below, beside = np.minimum(rows + 1, image.shape[0] - 1), np.minimum(columns + 1, image.shape[1] - 1)
@@ -183,6 +185,8 @@ def _resize(image: Pixels, height: int, width: int, most: int = sys.maxsize) -> 
 
 
 def _resize_nearest(array: NDArray[Any], height: int, width: int, most: int = sys.maxsize) -> Steps[NDArray[Any]]:
+    if array.shape[:2] == (height, width):
+        return array
     rows = (2 * np.arange(height) + 1) * array.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * array.shape[1] // (2 * width)
     nearest = np.empty((height, width, *array.shape[2:]), array.dtype)
