@@ -15,27 +15,33 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 
 BAND = 2**15  # pixels that are worked on at a time: each may be a run, which takes a hundred bytes meanwhile
+COLUMNS = 64  # that are turned at a time: a row of them is a line of the cache
 
 
 def encode(foreground: NDArray[np.bool_]) -> Iterator[str]:
     """The `counts` of `foreground`, bool [h, w], in pieces: what pycocotools.mask.encode gives, as ASCII text."""
-    height, width = foreground.shape
-    columns = max(1, BAND // height)
     last, begun, count = False, 0, 0  # of the run that is open: its value, its begin, how many there were before
     before = np.zeros(2, np.int64)  # the lengths of the last two
-    for first in range(0, width, columns):
-        band = foreground[:, first : first + columns].T.ravel()
-        changes = np.flatnonzero(np.concatenate([[band[0] != last], band[1:] != band[:-1]])) + first * height
+    for first, band in _by_columns(foreground):
+        changes = np.flatnonzero(np.concatenate([[band[0] != last], band[1:] != band[:-1]])) + first
         lengths = np.diff(changes, prepend=begun)
-        if first + columns >= width:
-            lengths = np.append(lengths, height * width - (changes[-1] if changes.size else begun))
+        if first + band.size == foreground.size:
+            lengths = np.append(lengths, foreground.size - (changes[-1] if changes.size else begun))
         if lengths.size:
             lengths_before = np.concatenate([before, lengths])
-            numbers = lengths - np.where(np.arange(count, count + lengths.size) < 3, 0, lengths_before[:-2])
-            yield _characters(numbers)[0]
+            yield _text(_groups(lengths - np.where(np.arange(count, count + lengths.size) < 3, 0, lengths_before[:-2])))
             count, before = count + lengths.size, lengths_before[-2:]
         if changes.size:
             last, begun = bool(band[-1]), int(changes[-1])
+
+
+def _by_columns(foreground: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """The pixels column by column, at most BAND at a time, and how many were before them."""
+    height, width = foreground.shape
+    for first in range(0, width, COLUMNS):
+        turned = foreground[:, first : first + COLUMNS].T.ravel()
+        for start in range(0, turned.size, BAND):
+            yield first * height + start, turned[start : start + BAND]
 
 
 def of_objects(starts: Integers, ends: Integers, first: Integers, pixels: int) -> list[str]:
@@ -75,8 +81,12 @@ def _characters(numbers: Integers) -> tuple[str, Integers]:
         some = slice(first, first + BAND)
         characters = _groups(numbers[some])
         counts[some] = np.count_nonzero(characters, axis=1)
-        texts.append(characters[characters != 0].tobytes().decode("ascii"))
+        texts.append(_text(characters))
     return "".join(texts), counts
+
+
+def _text(characters: NDArray[np.uint8]) -> str:
+    return bytes(characters[characters != 0]).decode("ascii")
 
 
 def _groups(numbers: Integers) -> NDArray[np.uint8]:
