@@ -1,9 +1,9 @@
 """The queue before the engines: bounded, refuses early, starves nobody, skips the cancelled.
 
-An entry owns its result, a `concurrent.futures.Future`: cancelling it is how a client leaves, and the event loop waits
-for it without polling. One worker thread feeds all engines, a turn at a time: a batch of small images of one model and
-padded shape, or one window of a large image. `step` is all that it does, so tests call it themselves. Whose turn it is:
-`core.shares`.
+An entry owns its reply, mostly a `concurrent.futures.Future`: cancelling it is how a client leaves, and the event loop
+waits for it without polling. One worker thread feeds all engines, a turn at a time: a batch of small images of one
+model and padded shape, or one window of a large image. `step` is all that it does, so tests call it themselves. Whose
+turn it is: `core.shares`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -27,13 +27,13 @@ from service.core import cost
 from service.core.appointments import Appointments
 from service.core.engine import Job
 from service.core.params import SegmentParams
-from service.core.queue import InferenceResult
+from service.core.queue import InferenceResult, Reply
 from service.core.shares import KINDS, Kind, Shares
 from service.logs import log
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
 from service.settings import Settings
 
-BY_RANK = attrgetter("rank")
+BY_RANK, ENTRIES = attrgetter("rank"), attrgetter("entries")
 FADING = 0.8  # weight of the past against the newest turn, in the measured speed
 DRAINING = {"Retry-After": "5"}
 
@@ -46,8 +46,8 @@ class QueueEntry:
     params: SegmentParams
     deadline: float  # a time of the clock, as `queued` is
     queued: float
+    reply: Reply
     rank: int = 0  # its place among its kind: the lowest first (`core.shares`)
-    result: Future[InferenceResult] = field(default_factory=Future)
 
     def __post_init__(self) -> None:
         model = self.params.engine.model
@@ -61,12 +61,12 @@ class QueueEntry:
 
     def answer(self, result: InferenceResult | Exception) -> None:
         """The end of it, unless the client has left."""
-        if not self.result.set_running_or_notify_cancel():
+        if not self.reply.set_running_or_notify_cancel():
             return
         if isinstance(result, Exception):
-            self.result.set_exception(result)
+            self.reply.set_exception(result)
         else:
-            self.result.set_result(result)
+            self.reply.set_result(result)
 
 
 @dataclass
@@ -92,18 +92,18 @@ class Batch:
 
     def start(self) -> Job:
         """What the engine makes of it."""
-        images, thresholds = [], []
+        images, thresholds, params = [], [], self.params
         for entry in self.entries:
             images.append(entry.image)
             thresholds.append(entry.params.threshold)
-        return self.params.engine.start(images, thresholds, self.params.encoder.wants_logits)
+        return params.engine.start(images, thresholds, params.encoder.wants_logits)
 
     def answer(self, job: Job) -> None:
         """Give every entry its result of the finished job."""
-        timings = job.timings
+        timings, wants_logits = job.timings, self.params.encoder.wants_logits
         seconds = (timings.fit_ms + timings.run_ms) / 1000
         for i, entry in enumerate(self.entries):
-            logits = job.logits[i] if self.params.encoder.wants_logits else None
+            logits = job.logits[i] if wants_logits else None
             entry.answer(InferenceResult(job.masks[i], logits, self.started - entry.queued, seconds))
 
 
@@ -247,8 +247,15 @@ class Batcher:
         self, images: Sequence[Pixels], params: SegmentParams, deadline: float = math.inf
     ) -> list[Future[InferenceResult]]:
         """Queue all of `images`, or none and raise QueueFull or Unavailable."""
+        futures = [Future[InferenceResult]() for _ in images]
+        self.queue(images, params, deadline, futures)
+        return futures
+
+    def queue(self, images: Sequence[Pixels], params: SegmentParams, deadline: float, replies: Sequence[Reply]) -> None:
+        """The same, with these replies in the place of futures."""
         now = self._clock()
-        entries = [QueueEntry(image, params, deadline, now) for image in images]
+        both = zip(images, replies, strict=True)
+        entries = [QueueEntry(image, params, deadline, now, reply) for image, reply in both]
         with self._lock:
             self._require_open()
             if not self._fit_in(len(entries)):
@@ -262,7 +269,6 @@ class Batcher:
                 entry.rank = self._shares.rank(kind, entry.pixels)
                 bisect.insort(self._waiting[kind], entry, key=BY_RANK)
             self._ring()
-        return [entry.result for entry in entries]
 
     def step(self) -> int:
         """Run one turn of what is there now; returns how many images it was for."""
@@ -344,10 +350,11 @@ class Batcher:
     def _remove_unwanted(self, now: float) -> list[QueueEntry]:
         """The cancelled and the late, among those that wait or have begun."""
         removed = []
-        for entries in filter(None, (*self._waiting.values(), *(batch.entries for batch in self._begun.values()))):
-            for entry in [entry for entry in entries if entry.result.cancelled() or entry.deadline <= now]:
-                entries.remove(entry)
-                removed.append(entry)
+        for entries in (*self._waiting.values(), *map(ENTRIES, self._begun.values())):
+            for entry in entries.copy():
+                if entry.deadline <= now or entry.reply.cancelled():
+                    entries.remove(entry)
+                    removed.append(entry)
         if removed:
             self._begun = {kind: batch for kind, batch in self._begun.items() if batch.entries}
         return removed
@@ -446,7 +453,7 @@ class Batcher:
 
     def _drop_cancelled(self) -> None:
         for entries in self._waiting.values():
-            for entry in [entry for entry in entries if entry.result.cancelled()]:
+            for entry in [entry for entry in entries if entry.reply.cancelled()]:
                 entries.remove(entry)
 
     def _refuse_waiting(self, reason: str) -> None:

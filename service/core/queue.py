@@ -23,6 +23,22 @@ class InferenceResult(NamedTuple):
     engine_s: float
 
 
+class Reply(Protocol):
+    """Who waits for a result and may leave: what the batcher knows of a future, or of one in another process."""
+
+    def cancelled(self) -> bool:
+        """Whether he has left."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether he has not, and now can leave no more: the last word follows."""
+
+    def set_result(self, result: InferenceResult, /) -> None:
+        """Give it to him."""
+
+    def set_exception(self, exception: BaseException | None, /) -> None:
+        """Tell him why there is none."""
+
+
 class Queue(Protocol):
     """Images in, futures out, from any thread. Cancelling a future takes its image out.
 

@@ -6,15 +6,12 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
-from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from service.codec.encoders import ENCODERS
-from service.codec.pixels import Logits, Mask
+from service.codec.pixels import Logits, Mask, Pixels
 from service.core.engine import Engine
 from service.core.params import SegmentParams
 from service.core.queue import InferenceResult
@@ -97,7 +94,7 @@ class FrontEnd(threading.Thread):
         self._host = host
         self._line = line
         self._engines: dict[int, Engine] = {}
-        self._asked: dict[int, Future[InferenceResult]] = {}
+        self.asked: dict[int, Reply] = {}  # by their tickets
         self._arena: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._handlers: dict[int, Callable[..., None]] = {
             messages.ARENA: self._take_arena,
@@ -122,13 +119,13 @@ class FrontEnd(threading.Thread):
             self._host.forget(self)
             with contextlib.suppress(OSError):  # not closed: the engine's thread may be about to write
                 self._line.shutdown(socket.SHUT_RDWR)
-            for future in list(self._asked.values()):
-                future.cancel()
+            for reply in list(self.asked.values()):
+                reply.cancel()
 
     def show(self, catalog: Catalog, descriptors: Sequence[int] = ()) -> None:
         """These models are served from now on; the old ones can still be named."""
         self._engines |= catalog.engines
-        self._say(bytes([messages.MODELS]), [catalog.descriptor, *descriptors])
+        self.say(bytes([messages.MODELS]), [catalog.descriptor, *descriptors])
 
     def _take_arena(self, _: bytes, descriptor: int) -> None:
         self._arena = np.frombuffer(memory.adopt(descriptor), np.uint8)
@@ -138,63 +135,44 @@ class FrontEnd(threading.Thread):
         engine, batcher = self._engines[number], self._host.resident.batcher
         params = SegmentParams(engine, threshold, LOGITS if wants_logits else MASKS, low_priority=low_priority)
         classes = len(engine.model.classes) if wants_logits else 0
-        images, results = [], []
+        images, replies = [], []
         for image in placed:
-            images.append(self._pixels(image))
-            results.append(self._result(image, classes))
+            pixels, mask, logits = self._arrays(image, classes)
+            images.append(pixels)
+            replies.append(Reply(self, image.ticket, mask, logits))
+            self.asked[image.ticket] = replies[-1]
         try:
-            futures = batcher.submit_all(images, params, deadline)
+            batcher.queue(images, params, deadline, replies)
         except Problem as refused:
-            for image in placed:
-                self._say(messages.problem(image.ticket, refused))
-            return
+            for reply in replies:
+                reply.refuse(refused)
         self._host.board.notice.waiting = batcher.waiting
-        for image, result, future in zip(placed, results, futures, strict=True):
-            self._asked[image.ticket] = future
-            future.add_done_callback(partial(self._answer, image.ticket, *result))
 
-    def _pixels(self, image: Placed) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        return self._array(image.pixels, (image.height, image.width, 3), SAMPLES[image.sample_bytes])
+    def _arrays(self, image: Placed, classes: int) -> tuple[Pixels, Mask, Logits | None]:
+        """Its pixels, and where its mask is wanted and its logits of so many classes, None for none: in the arena.
 
-    def _result(self, image: Placed, classes: int) -> tuple[Mask, Logits | None]:
-        """Where its mask is wanted, and its logits of so many classes, None for none."""
-        size = (image.height, image.width)
-        mask = self._array(image.result, size)
-        return mask, self._array(image.result + image.logits_at, (*size, classes), np.int32) if classes else None
-
-    def _array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
-        """What lies there in the arena; raises TypeError where it has not so many bytes."""
-        return np.ndarray(shape, dtype, self._arena, offset)
-
-    def _answer(self, ticket: int, mask: Mask, logits: Logits | None, future: Future[InferenceResult]) -> None:
-        """The last word on one image: from the engine's thread, or from whoever has cancelled it."""
-        del self._asked[ticket]
-        try:
-            result = future.result()
-        except CancelledError:
-            self._say(messages.TICKET.pack(messages.GONE, ticket))
-            return
-        except BaseException as error:
-            self._say(messages.problem(ticket, _problem(error)))
-            return
-        mask[...] = result.mask
-        if logits is not None and result.logits is not None:
-            logits[...] = result.logits
-        self._say(messages.TIMES.pack(messages.DONE, ticket, result.queue_s, result.engine_s))
+        Raises TypeError where that has not so many bytes.
+        """
+        size, logits = (image.height, image.width), None
+        pixels = np.ndarray((*size, 3), SAMPLES[image.sample_bytes], self._arena, image.pixels)
+        mask = np.ndarray(size, np.uint8, self._arena, image.result)
+        if classes:
+            logits = np.ndarray((*size, classes), np.int32, self._arena, image.result + image.logits_at)
+        return pixels, mask, logits
 
     def _cancel(self, packet: bytes) -> None:
-        future = self._asked.get(messages.TICKET.unpack(packet)[1])
-        if future:
-            future.cancel()
+        reply = self.asked.get(messages.TICKET.unpack(packet)[1])
+        if reply:
+            reply.cancel()
 
     def _tell_room(self, packet: bytes) -> None:
         _, ticket, images = messages.COUNT.unpack(packet)
         try:
             self._host.resident.batcher.require_room(images)
         except Problem as refused:
-            self._say(messages.problem(ticket, refused))
+            self.say(messages.problem(ticket, refused))
         else:
-            self._say(messages.TICKET.pack(messages.ANSWER, ticket))
+            self.say(messages.TICKET.pack(messages.ANSWER, ticket))
         self._host.publish()
 
     def _release(self, packet: bytes) -> None:
@@ -202,15 +180,60 @@ class FrontEnd(threading.Thread):
 
     def _tell_metrics(self, packet: bytes) -> None:
         ticket = messages.TICKET.unpack(packet)[1]
-        self._say(messages.TICKET.pack(messages.ANSWER, ticket) + self._host.metrics())
+        self.say(messages.TICKET.pack(messages.ANSWER, ticket) + self._host.metrics())
 
-    def _say(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
+    def say(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
         """Send it; a front end that takes nothing any more is given up."""
         try:
             messages.send(self._line, packet, descriptors)
         except Lost:
             with contextlib.suppress(OSError):
                 self._line.shutdown(socket.SHUT_RDWR)
+
+
+class Reply:
+    """To one image that a front end has asked for; where its mask and its logits are wanted. See `core.queue.Reply`.
+
+    Whoever takes it out of all that is `asked` has the last word: the engine's thread, or who cancels it.
+    """
+
+    __slots__ = ("_front_end", "_logits", "_mask", "_ticket")
+
+    def __init__(self, front_end: FrontEnd, ticket: int, mask: Mask, logits: Logits | None) -> None:
+        self._front_end = front_end
+        self._ticket = ticket
+        self._mask = mask
+        self._logits = logits
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        if self.set_running_or_notify_cancel():
+            self._front_end.say(messages.TICKET.pack(messages.GONE, self._ticket))
+
+    def refuse(self, problem: Problem) -> None:
+        """It was not let in."""
+        if self.set_running_or_notify_cancel():
+            self.set_exception(problem)
+
+    def cancelled(self) -> bool:
+        """See `core.queue.Reply`."""
+        return self._ticket not in self._front_end.asked
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """See `core.queue.Reply`."""
+        return self._front_end.asked.pop(self._ticket, None) is not None
+
+    def set_result(self, result: InferenceResult) -> None:
+        """See `core.queue.Reply`."""
+        self._mask[...] = result.mask
+        if self._logits is not None and result.logits is not None:
+            self._logits[...] = result.logits
+        self._front_end.say(messages.TIMES.pack(messages.DONE, self._ticket, result.queue_s, result.engine_s))
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """See `core.queue.Reply`."""
+        assert exception
+        self._front_end.say(messages.problem(self._ticket, _problem(exception)))
 
 
 def _problem(error: BaseException) -> Problem:

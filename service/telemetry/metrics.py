@@ -142,7 +142,7 @@ def count_in(folder: Path, process: str) -> None:
     `process` is its place among the others, which it may have taken over: its counts go on where they were.
     """
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(partial(str, process))  # type: ignore[no-untyped-call]
 
 
 class GaugeCollector(Collector):

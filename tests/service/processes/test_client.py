@@ -195,7 +195,7 @@ def test_a_cancelled_image_never_runs_and_its_memory_comes_back(two: Two) -> Non
     until(lambda: two.resident.batcher.waiting)
     assert waiting.cancel()
     (front_end,) = two.host._front_ends
-    until(lambda: len(front_end._asked) == 1)
+    until(lambda: len(front_end.asked) == 1)
     two.engine.gate.set()
     held.result(PATIENCE)
     with pytest.raises(CancelledError):
