@@ -132,8 +132,7 @@ inline ConvBlocks warpgroup_blocks(const Launch& launch, const KSchedule& schedu
     for (int words = 2; words <= columns; words += 2)
         if (columns % words == 0 && fitting(words) == fitting(2) && tiles * (columns / words) >= most_blocks)
             blocks.block_words = words;
-    const int turns = divide_up(tiles, std::max(1, most_blocks / (columns / blocks.block_words)));
-    blocks.count = divide_up(tiles, turns);  // no more than that takes
+    blocks.count = std::min(tiles, std::max(1, most_blocks / (columns / blocks.block_words)));
     return blocks;
 }
 
