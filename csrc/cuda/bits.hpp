@@ -58,11 +58,12 @@ MBUNET_DEVICE uint32_t pool(uint32_t word, int below = 1) {
 }
 
 // What the sums of the thread's eight channels of an output word start at, from that of the first of them on.
-MBUNET_DEVICE void load_own_starts(int32_t (&start)[8], const int32_t* own) {
+template <class T>
+MBUNET_DEVICE void load_own_starts(T (&start)[8], const int32_t* own) {
     const auto* from = reinterpret_cast<const Words4*>(own);
     const Words4 low = load(from), high = load(from + 1);
     const uint32_t all[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-    repeat<8>([&](int k) { start[k] = static_cast<int32_t>(all[k]); });
+    repeat<8>([&](int k) { start[k] = static_cast<T>(all[k]); });
 }
 
 MBUNET_DEVICE void load_starts(int32_t (&start)[8], const int32_t* word, int lane) {

@@ -184,6 +184,14 @@ size_t append_words(Layer& layer, const Columns& columns, int count, int32_t pad
     return begin;
 }
 
+// Of products of warpgroups: what the sums of two pixels start at.
+void append_pair_starts(Layer& layer, int words) {
+    layer.starts = layer.packed_weights.size();
+    for (size_t i = 0; i < static_cast<size_t>(words) * 32; ++i)
+        layer.packed_weights.push_back(
+            pair_start(static_cast<int32_t>(layer.packed_weights[layer.accumulator_start + i])));
+}
+
 void append_chunks(Layer& layer, const KSchedule& schedule) {
     const auto taps = [](const KChunk& chunk) {
         uint32_t bits = 0;
@@ -221,7 +229,8 @@ void pack_convolution(Layer& layer, const Step& step, bool has_warpgroups) {
         const int more = layer.by_warpgroups && layer.masked ? columns.count_of(-1, 0, column, bit) : 0;
         return (counting.reach(column, bit, step.thresholds[at]) >> halvings) + more;
     });
-    if (!layer.general) append_start_fragments(layer, columns.count());
+    if (layer.by_warpgroups) append_pair_starts(layer, columns.count());
+    if (!layer.general && !layer.by_warpgroups) append_start_fragments(layer, columns.count());
     if (layer.general) {
         layer.worths = append_words(layer, columns, 1, 0, [&](int column, int bit, int) {
             return counting.worth(columns.channel(column, bit));

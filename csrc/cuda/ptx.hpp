@@ -261,15 +261,12 @@ MBUNET_DEVICE void cp_async_wait(MBUNET_SITE) {
 #endif
 }
 
-// a - b on the units that multiply: those that add and shift have enough to do.
-MBUNET_DEVICE int32_t subtract_multiplying(int32_t a, int32_t b) {
+// a * factor + b on the units that multiply: those that add and shift have enough to do.
+MBUNET_DEVICE uint32_t multiply_add(uint32_t a, uint32_t factor, uint32_t b) {
 #ifdef __CUDACC__
-    int32_t factor = -1;
     asm("" : "+r"(factor));
-    return b * factor + a;
-#else
-    return a - b;
 #endif
+    return a * factor + b;
 }
 
 // -- bytes
@@ -280,6 +277,17 @@ MBUNET_DEVICE uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) 
     return __byte_perm(a, b, selector);
 #else
     return emulation::permute_bytes(a, b, selector);
+#endif
+}
+
+// The same, but each byte is 0xFF where the highest bit of the chosen one is set, and else 0.
+MBUNET_DEVICE uint32_t permute_signs(uint32_t a, uint32_t b, uint32_t selector) {
+#ifdef __CUDACC__
+    uint32_t signs;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(signs) : "r"(a), "r"(b), "r"(selector | 0x8888u));
+    return signs;
+#else
+    return emulation::permute_signs(a, b, selector);
 #endif
 }
 

@@ -26,9 +26,9 @@ struct WarpgroupConv {
             const Home home{args, block_index().y * args.block_words};
             const int warpgroup = own_warpgroup();
             const Own own(args, home.first_word);
-            int32_t start[Sums::kWords][8];
+            uint32_t starts[Sums::kWords][8];
             const auto load_starts_from = [&](int word) {
-                repeat<Sums::kWords>([&](int w) { load_own_starts(start[w], own.starts + (word + w) * 32); });
+                repeat<Sums::kWords>([&](int w) { load_own_starts(starts[w], own.starts + (word + w) * 32); });
             };
             load_starts_from(0);
             home.run([&](const Tile& tile, uint32_t tiles, const auto& copy_next) {
@@ -42,9 +42,7 @@ struct WarpgroupConv {
                         if (f == 0 && word == 0) copy_next();
                         wgmma_wait<0>();
                         touch(sums.of);
-                        place.store_fragment(args, f, sign_bytes([&](int i, int k) {
-                                                 return sums.value(i / 2, i % 2, k, start[i % 2][k]);
-                                             }));
+                        place.store_fragment(args, f, sums.signs(starts));
                     });
                     if (args.block_words > Sums::kWords)
                         load_starts_from(word + Sums::kWords < args.block_words ? word + Sums::kWords : 0);
@@ -94,7 +92,7 @@ struct WarpgroupConv {
             x = own_warpgroup() * 8 + lane / 4;
             at = static_cast<uint32_t>(opaque((y * width + x) * args.output_words + word));
             pooled_at = static_cast<uint32_t>((y / 2 * (width / 2) + x / 2) * args.output_words + word);
-            starts = args.accumulator_start + first_word * 32 + lane % 4 * 8;
+            starts = args.starts + first_word * 32 + lane % 4 * 8;
         }
     };
 

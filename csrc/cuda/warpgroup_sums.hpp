@@ -31,17 +31,39 @@ struct WarpgroupFragment {
     }
     MBUNET_DEVICE static uint32_t of_weights(uint32_t address) { return low_word(address, kColumns * 16); }
 
-    // What was counted for channel k (see sign_bytes) of output word w at the upper or lower (row 0 or 1) pixel, and
-    // `start`.
-    MBUNET_DEVICE int32_t value(int row, int w, int k, int32_t start) const {
-        const int block = w * 4 + k / 2, at = row * 2 + k % 2;
-        if constexpr (masked) {
-            const int32_t positive = of[block * 8 + at], negative = of[block * 8 + 4 + at];
-            if (k % 2) return subtract_multiplying(positive, negative) + start;
-            return positive - negative + start;
-        }
-        return of[block * 4 + at] * 2 + start - of[8 * 4 + row * 2];
+    // What was counted for channel k (see sign_bytes) of output word w at the upper or lower (row 0 or 1) pixel.
+    MBUNET_DEVICE int32_t value(int row, int w, int k) const {
+        const int i = first(w, k) + row * kLower;
+        return masked ? of[i] - of[i + kNegative] : of[i] * 2 - of[kOnes + row * kLower];
     }
+
+    // The thread's bytes (see sign_bytes) of word i % 2 at the upper or lower (i / 2) pixel. What both pixels count of
+    // a channel, and its start, have 16 bits each of one sum (see pair_start).
+    MBUNET_DEVICE uint32_t signs(const uint32_t (&starts)[kWords][8]) const {
+        uint32_t bytes = 0;
+        const uint32_t ones = masked ? 0 : at(kOnes) + (at(kOnes + kLower) << 16);
+        repeat<8>([&](int k) {
+            uint32_t sums[kWords];
+            repeat<kWords>([&](int w) {
+                const int i = first(w, k);
+                const uint32_t lower = multiply_add(at(i + kLower), masked ? 1 << 16 : 2 << 16, starts[w][k]);
+                if constexpr (masked)
+                    sums[w] = multiply_add(at(i + kNegative + kLower), ~0u << 16, lower) + at(i) - at(i + kNegative);
+                else
+                    sums[w] = multiply_add(at(i), 2, lower) - ones;
+            });
+            bytes |= permute_signs(sums[0], sums[1], 0x7351) & 0x01010101u << k;
+        });
+        return bytes;
+    }
+
+  private:
+    static constexpr int kLower = 2, kNegative = 4;  // from a sum to the lower pixel's, and to the negative column's
+    static constexpr int kOnes = 8 * 4;              // where ones are counted
+
+    // Of a channel at the upper pixel.
+    MBUNET_DEVICE static int first(int w, int k) { return (w * 4 + k / 2) * (masked ? 8 : 4) + k % 2; }
+    MBUNET_DEVICE uint32_t at(int i) const { return static_cast<uint32_t>(of[i]); }
 };
 
 // The tile, whose weights stream (main_loop.hpp).
@@ -83,7 +105,7 @@ struct WarpgroupSums {
     }
 
     // See Sums::value.
-    MBUNET_DEVICE int32_t value(int f, int row, int w, int k) const { return of[f].value(row, w, k, 0); }
+    MBUNET_DEVICE int32_t value(int f, int row, int w, int k) const { return of[f].value(row, w, k); }
 
   private:
     MBUNET_DEVICE void add(const Step& step, bool adds) {

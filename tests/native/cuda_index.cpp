@@ -68,6 +68,18 @@ void walks() {
                 }
 }
 
+// Two sums that begin at pair_start have in their highest bits whether they would not be negative.
+void pair_starts() {
+    constexpr int kMost = (kMostResidentSteps * 2 / 9 * 9) * 128;  // what nine taps count
+    for (const int32_t start : {kNever, -kMost - 1, -kMost, -1, 0, 1, kMost, 1 << 30})
+        for (const int32_t upper : {-kMost, -1, 0, 1, kMost})
+            for (const int32_t lower : {-kMost, -1, 0, 1, kMost}) {
+                const uint32_t sums = pair_start(start) + static_cast<uint32_t>(upper + lower * 65536);
+                require((sums >> 15 & 1) == (start + upper >= 0), "the upper pixel's sum", start);
+                require(sums >> 31 == (start + lower >= 0), "the lower pixel's sum", start);
+            }
+}
+
 Launch launch_of(const Layer& layer, int images, int side) {
     Launch launch{};
     launch.layer = &layer;
@@ -327,6 +339,7 @@ void chunks() {
 int main() {
     grids();
     walks();
+    pair_starts();
     residents();
     transposed();
     limits();
