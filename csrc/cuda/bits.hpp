@@ -14,6 +14,12 @@ MBUNET_DEVICE void wait_for_inputs() {
     grid_launch_dependents();
 }
 
+// The same where the address of the first access is known by then.
+MBUNET_DEVICE void wait_for_inputs(const void* known) {
+    grid_dependency_wait(known);
+    grid_launch_dependents();
+}
+
 // Shifts the bit "not negative" of `sum` into `bits`, inverted.
 MBUNET_DEVICE uint32_t push_sign(uint32_t bits, int32_t sum) { return push_highest(bits, static_cast<uint32_t>(sum)); }
 

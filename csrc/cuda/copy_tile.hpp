@@ -23,9 +23,10 @@ struct Extent {
 
 // kCount threads walk over the pieces of pixels, a pixel's pieces first, as they lie in the tensor: a copy takes few
 // instructions because rows, columns and pieces are counted on, not divided out. kPieces: of a pixel; 0 if only the
-// source knows.
-template <int kKernel, int kBytes, int kPieces, int kCount = kThreads>
-MBUNET_DEVICE void copy_pieces(const Source& source, const Extent& extent, uint32_t to, int image, int y, int x) {
+// source knows. begin(address), here and below, comes before the first copy, when its address is known.
+template <int kKernel, int kBytes, int kPieces, int kCount, class Begin>
+MBUNET_DEVICE void copy_pieces(const Source& source, const Extent& extent, uint32_t to, int image, int y, int x,
+                               const Begin& begin) {
     constexpr SharedTile kTile(kKernel);
     constexpr bool kNarrow = kBytes < 16;  // a piece is a pixel, and is copied behind those to its left too
     const int pieces = kPieces ? kPieces : source.pixel_words / 4;
@@ -35,6 +36,7 @@ MBUNET_DEVICE void copy_pieces(const Source& source, const Extent& extent, uint3
     const int thread = kKernel > 1 ? opaque(thread_index()) : thread_index();  // a loop over tiles needs its registers
     int pixel = thread / pieces, piece = thread % pieces;
     int row = pixel / kTile.width, column = pixel % kTile.width;
+    begin(words + row + column);
     MBUNET_ROLLED
     while (pixel < kTile.pixels) {
         const int from_row = y - kTile.halo + row, from_column = x - kTile.halo + column + (kNarrow ? piece : 0);
@@ -57,26 +59,28 @@ MBUNET_DEVICE void copy_pieces(const Source& source, const Extent& extent, uint3
     }
 }
 
-template <int kKernel, int kCount>
-MBUNET_DEVICE void copy_tile(const Source& source, const Extent& extent, uint32_t to, int image, int y, int x) {
+template <int kKernel, int kCount, class Begin>
+MBUNET_DEVICE void copy_tile(const Source& source, const Extent& extent, uint32_t to, int image, int y, int x,
+                             const Begin& begin) {
+    const auto copy = [&]<int kBytes, int kPieces>() {
+        copy_pieces<kKernel, kBytes, kPieces, kCount>(source, extent, to, image, y, x, begin);
+    };
     switch (source.pixel_words) {
-        case 1: return copy_pieces<kKernel, 4, 4, kCount>(source, extent, to, image, y, x);
-        case 2:
-            return source.joined ? copy_pieces<kKernel, 8, 1, kCount>(source, extent, to, image, y, x)
-                                 : copy_pieces<kKernel, 8, 2, kCount>(source, extent, to, image, y, x);
-        case 4: return copy_pieces<kKernel, 16, 1, kCount>(source, extent, to, image, y, x);
-        default: return copy_pieces<kKernel, 16, 0, kCount>(source, extent, to, image, y, x);
+        case 1: return copy.template operator()<4, 4>();
+        case 2: return source.joined ? copy.template operator()<8, 1>() : copy.template operator()<8, 2>();
+        case 4: return copy.template operator()<16, 1>();
+        default: return copy.template operator()<16, 0>();
     }
 }
 
 // Copies what the tile at (y, x) of an image reads of every source to the shared tiles that begin at `to`.
-template <int kKernel, int kCount = kThreads, int kSources>
+template <int kKernel, int kCount, int kSources, class Begin>
 MBUNET_DEVICE void copy_tiles(const Source (&sources)[kSources], const Extent& extent, uint32_t to, int image, int y,
-                              int x) {
+                              int x, const Begin& begin) {
     MBUNET_ROLLED
     for (int i = 0; i < kSources; ++i)
         if (const Source& source = sources[i]; source.words)
-            copy_tile<kKernel, kCount>(source, extent, to + static_cast<uint32_t>(source.offset), image, y, x);
+            copy_tile<kKernel, kCount>(source, extent, to + static_cast<uint32_t>(source.offset), image, y, x, begin);
 }
 
 // Whether nothing that the tile at (y, x) copies is outside of the image.
@@ -89,9 +93,9 @@ MBUNET_DEVICE bool is_inside(const Extent& extent, int y, int x) {
 
 // What copy_pieces does, of such a tile. A thread's offsets from the tile are the same for all of them, so a loop over
 // tiles keeps them in registers, and a copy takes two or three instructions.
-template <int kKernel, int kBytes, int kPieces, int kCount = kThreads>
-MBUNET_DEVICE void copy_pieces_inside(const Source& source, const Extent& extent, uint32_t to, int image, int y,
-                                      int x) {
+template <int kKernel, int kBytes, int kPieces, int kCount, class Begin>
+MBUNET_DEVICE void copy_pieces_inside(const Source& source, const Extent& extent, uint32_t to, int image, int y, int x,
+                                      const Begin& begin) {
     constexpr SharedTile kTile(kKernel);
     constexpr bool kNarrow = kBytes < 16;
     constexpr int kPixelsOn = kCount / kPieces;
@@ -104,6 +108,7 @@ MBUNET_DEVICE void copy_pieces_inside(const Source& source, const Extent& extent
         const int pixel = first + round * kPixelsOn;
         const int row = pixel / kTile.width, column = pixel % kTile.width + (kNarrow ? piece : 0);
         const int from = (row * extent.width + column) * kWords + (kNarrow ? 0 : piece * 4);
+        if (round == 0) begin(words + static_cast<uint32_t>(from));
         if ((round + 1) * kPixelsOn <= kTile.pixels || pixel < kTile.pixels)
             cp_async<kBytes>(to + static_cast<uint32_t>(round * kPixelsOn * 16), words + static_cast<uint32_t>(from),
                              true);
@@ -111,18 +116,18 @@ MBUNET_DEVICE void copy_pieces_inside(const Source& source, const Extent& extent
 }
 
 // copy_tiles where every source is the only plane of its tensor, with pixels of kPixelWords, joined or not.
-template <int kKernel, int kPixelWords, bool joined, int kCount, int kSources>
+template <int kKernel, int kPixelWords, bool joined, int kCount, int kSources, class Begin>
 MBUNET_DEVICE void copy_tiles_of(const Source (&sources)[kSources], const Extent& extent, uint32_t to, int image, int y,
-                                 int x) {
+                                 int x, const Begin& begin) {
     constexpr int kBytes = kPixelWords < 4 ? 4 * kPixelWords : 16;
     constexpr int kPieces = joined ? 1 : kPixelWords < 4 ? pixels_per_chunk(kPixelWords) : slabs_of(kPixelWords);
     const bool inside = is_inside<kKernel>(extent, y, x);
     const auto copy = [&](const Source& source) {
         const uint32_t at = to + static_cast<uint32_t>(source.offset);
         if (inside)
-            copy_pieces_inside<kKernel, kBytes, kPieces, kCount>(source, extent, at, image, y, x);
+            copy_pieces_inside<kKernel, kBytes, kPieces, kCount>(source, extent, at, image, y, x, begin);
         else
-            copy_pieces<kKernel, kBytes, kPieces, kCount>(source, extent, at, image, y, x);
+            copy_pieces<kKernel, kBytes, kPieces, kCount>(source, extent, at, image, y, x, begin);
     };
     if constexpr (kPixelWords == 2 && !joined) return copy(sources[0]);  // two would be joined
     MBUNET_ROLLED

@@ -38,8 +38,8 @@ struct MainLoop {
     MBUNET_DEVICE MainLoop(const Args& args, int image, int y, int x, int word)
         : args_(args), weights_(args.weights + word * kWordWords + thread_index() * 4) {
         for (int k_step = 0; k_step < kAhead; ++k_step) copy_weights(k_step);
-        wait_for_inputs();
-        copy_tiles<kKernel>(args.sources, args.extent, shared_memory(), image, y, x);
+        copy_tiles<kKernel, kThreads>(args.sources, args.extent, shared_memory(), image, y, x,
+                                      [](const void* known) { wait_for_inputs(known); });
         for (int k_step = 0; k_step < kAhead; ++k_step) cp_async_commit();  // all of it is in the first group
     }
 

@@ -11,11 +11,13 @@
 // before a loop that stays one: its turns are few, its code is long
 #define MBUNET_ROLLED _Pragma("unroll 1")
 #define MBUNET_UNROLLED_TWICE _Pragma("unroll 2")
+#define MBUNET_UNROLLED _Pragma("unroll 4")
 #else
 #include <emulation.hpp>
 #define MBUNET_DEVICE inline
 #define MBUNET_ROLLED
 #define MBUNET_UNROLLED_TWICE
+#define MBUNET_UNROLLED
 // where a barrier or a wait stands, so that a test can leave it out
 #define MBUNET_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #endif
@@ -94,6 +96,17 @@ MBUNET_DEVICE void grid_dependency_wait(MBUNET_SITE) {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
+
+// The same, once the thread has computed the address `known`, which the compiler would else do behind the wait.
+#ifndef __CUDACC__
+inline void grid_dependency_wait(const void*, MBUNET_SITE) { emulation::grid_dependency_wait({file, line}); }
+#else
+MBUNET_DEVICE void grid_dependency_wait(const void* known) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("{\n.reg .pred p;\nsetp.ne.u64 p, %0, 0;\n@p griddepcontrol.wait;\n}" ::"l"(known) : "memory");
+#endif
+}
+#endif
 
 // Lets the next kernel of the stream begin, once all blocks have said so or ended.
 MBUNET_DEVICE void grid_launch_dependents() {

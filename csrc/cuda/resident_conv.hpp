@@ -13,24 +13,26 @@ struct ResidentConvArgs : ConvArgs {
     int tile_bytes;   // of the shared tiles of all sources: of one tile of pixels. There is room for two
 };
 
-// Takes a block, whose weights are being copied, from tile to tile. copy(tile, to) begins to copy a tile's pixels to
-// the shared tiles at `to`; before_barrier() comes before the barrier behind which nobody reads the last one's any
-// more. multiply(tile, tiles, copy_next) gets the address of the tile's shared tiles, calls copy_next once, and reads
-// nothing of them after it has returned.
+// Takes a block, whose weights are being copied, from tile to tile. copy(tile, to, begin) begins to copy a tile's
+// pixels to the shared tiles at `to` (see copy_tiles); before_barrier() comes before the barrier behind which nobody
+// reads the last one's any more. multiply(tile, tiles, await, copy_next) gets the address of the tile's shared tiles,
+// calls await once before it reads them and copy_next once behind that, and reads nothing of them after it has
+// returned.
 template <class Copy, class BeforeBarrier, class Multiply>
 MBUNET_DEVICE void take_tiles(const ResidentConvArgs& args, const Copy& copy, const BeforeBarrier& before_barrier,
                               const Multiply& multiply) {
     Tile tile = args.walk.at(block_index().x);
     uint32_t here = shared_memory(), there = here + static_cast<uint32_t>(args.tile_bytes);
-    wait_for_inputs();
-    copy(tile, here);
+    copy(tile, here, [](const void* known) { wait_for_inputs(known); });
     do {
-        cp_async_wait<0>();
-        before_barrier();
-        barrier();  // everyone's copies of this tile are there, and nobody reads the last one any more
         const Tile next = args.walk.after(tile);
-        multiply(tile, here, [&] {
-            if (args.walk.has(next)) copy(next, there);
+        const auto await = [&] {
+            cp_async_wait<0>();
+            before_barrier();
+            barrier();  // everyone's copies of this tile are there, and nobody reads the last one any more
+        };
+        multiply(tile, here, await, [&] {
+            if (args.walk.has(next)) copy(next, there, [](const void*) {});
         });
         tile = next;
         const uint32_t last = here;
@@ -49,7 +51,8 @@ struct Residence {
     MBUNET_DEVICE void run(const Multiply& multiply) const {
         copy_weights();
         take_tiles(
-            args, [&](const Tile& tile, uint32_t to) { copy(tile, to); }, [] { Words::before_barrier(); }, multiply);
+            args, [&](const Tile& tile, uint32_t to, const auto& begin) { copy(tile, to, begin); },
+            [] { Words::before_barrier(); }, multiply);
     }
 
     // Address of the weights of a K step, from an output word of the block on.
@@ -61,27 +64,28 @@ struct Residence {
   private:
     static constexpr int kWordBytes = Words::kStepBytes / Words::kWords;
 
-    MBUNET_DEVICE void copy(const Tile& tile, uint32_t to) const {
+    template <class Begin>
+    MBUNET_DEVICE void copy(const Tile& tile, uint32_t to, const Begin& begin) const {
         const int y = tile.y * kTileHeight, x = tile.x * kTileWidth;
         if constexpr (kPixelWords)
-            copy_tiles_of<kKernel, kPixelWords, joined, kCount>(args.sources, args.extent, to, tile.image, y, x);
+            copy_tiles_of<kKernel, kPixelWords, joined, kCount>(args.sources, args.extent, to, tile.image, y, x, begin);
         else
-            copy_tiles<kKernel, kCount>(args.sources, args.extent, to, tile.image, y, x);
+            copy_tiles<kKernel, kCount>(args.sources, args.extent, to, tile.image, y, x, begin);
         cp_async_commit();
     }
 
     // [K step][output word of the block][kWordBytes]; it is in the first tile's group of copies.
     MBUNET_DEVICE void copy_weights() const {
-        const int bytes = args.block_words * kWordBytes;
-        const uint32_t* from = args.weights + first_word * (kWordBytes / 4);
-        uint32_t to = slice(0);
         MBUNET_ROLLED
-        for (int k_step = 0; k_step < args.k_steps; ++k_step) {
-            MBUNET_ROLLED
-            for (int at = thread_index() * 16; at < bytes; at += kCount * 16)
-                cp_async<16>(to + static_cast<uint32_t>(at), from + at / 4, true);
-            from += args.columns * (kWordBytes / 4);
-            to += static_cast<uint32_t>(bytes);
+        for (uint32_t at = static_cast<uint32_t>(thread_index() * 16); at < step_bytes(); at += kCount * 16) {
+            const uint32_t* from = args.weights + first_word * (kWordBytes / 4) + at / 4;
+            uint32_t to = slice(0) + at;
+            MBUNET_UNROLLED
+            for (int k_step = 0; k_step < args.k_steps; ++k_step) {
+                cp_async<16>(to, from, true);
+                from += args.columns * (kWordBytes / 4);
+                to += step_bytes();
+            }
         }
     }
 };
@@ -96,7 +100,8 @@ struct ResidentConv {
     MBUNET_DEVICE static void run(const ResidentConvArgs& args) {
         using Words = Sums<bit_op, masked, kWords>;
         const Residence<Words, kKernel> residence{args, block_index().y * args.block_words};
-        residence.run([&](const Tile& tile, uint32_t tiles, const auto& copy_next) {
+        residence.run([&](const Tile& tile, uint32_t tiles, const auto& await, const auto& copy_next) {
+            await();
             copy_next();
             MBUNET_ROLLED
             for (int word = 0; word < args.block_words; word += kWords) {

@@ -26,8 +26,9 @@ struct UpConv {
     MBUNET_DEVICE static void run(const ResidentConvArgs& args) {
         copy_weights(args, first_word(args));
         take_tiles(
-            args, [&](const Tile& tile, uint32_t to) { copy(args, tile, to); }, [] {},
-            [&](const Tile& tile, uint32_t tiles, const auto& copy_next) {
+            args, [&](const Tile& tile, uint32_t to, const auto& begin) { copy(args, tile, to, begin); }, [] {},
+            [&](const Tile& tile, uint32_t tiles, const auto& await, const auto& copy_next) {
+                await();
                 copy_next();
                 MBUNET_ROLLED
                 for (int word = thread_index() / 64 * kWords; word < args.block_words; word += 2 * kWords)
@@ -40,8 +41,10 @@ struct UpConv {
 
     MBUNET_DEVICE static int first_word(const ResidentConvArgs& args) { return block_index().y * args.block_words; }
 
-    MBUNET_DEVICE static void copy(const ResidentConvArgs& args, const Tile& tile, uint32_t to) {
-        copy_tiles<1>(args.sources, args.extent, to, tile.image, tile.y * kTileHeight, tile.x * kTileWidth);
+    template <class Begin>
+    MBUNET_DEVICE static void copy(const ResidentConvArgs& args, const Tile& tile, uint32_t to, const Begin& begin) {
+        copy_tiles<1, kThreads>(args.sources, args.extent, to, tile.image, tile.y * kTileHeight, tile.x * kTileWidth,
+                                begin);
         cp_async_commit();
     }
 
@@ -65,7 +68,7 @@ struct UpConv {
 
     template <class T>
     MBUNET_DEVICE static void copy_words(uint32_t to, const T* from, int count) {
-        MBUNET_ROLLED
+        MBUNET_UNROLLED
         for (int at = thread_index() * 4; at < count; at += kThreads * 4)
             cp_async<16>(to + static_cast<uint32_t>(at * 4), from + at, true);
     }

@@ -31,8 +31,9 @@ struct WarpgroupConv {
                 repeat<Sums::kWords>([&](int w) { load_own_starts(starts[w], own.starts + (word + w) * 32); });
             };
             load_starts_from(0);
-            home.run([&](const Tile& tile, uint32_t tiles, const auto& copy_next) {
+            home.run([&](const Tile& tile, uint32_t tiles, const auto& await, const auto& copy_next) {
                 Place place(args, own, tile);
+                await();
                 MBUNET_ROLLED
                 for (int word = 0; word < args.block_words; word += Sums::kWords) {
                     repeat<kFragments / kWarpgroups>([&](int f) {

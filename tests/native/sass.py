@@ -38,6 +38,13 @@ class Code:
         last = max((i for i, name in enumerate(self.instructions) if "MMA" in name), default=-1)
         return _work(self.instructions[last + 1 :])
 
+    @property
+    def behind_wait(self) -> int:
+        """From a wait for the kernel before to the first asynchronous copy: the most instructions."""
+        waits = [i for i, name in enumerate(self.instructions) if name == "ACQBULK"]
+        copies = [i for i, name in enumerate(self.instructions) if name.startswith("LDGSTS")]
+        return max(min(copy for copy in copies if copy > wait) - wait - 1 for wait in waits)
+
     def count(self, *beginnings: str) -> int:
         """How many instructions begin so."""
         return sum(instruction.startswith(beginnings) for instruction in self.instructions)

@@ -94,7 +94,7 @@ def test_every_barrier_and_every_wait_is_needed(program: Path, architecture: str
     """Left out of the kernels, each gives wrong bits or an error. Turing copies at once and has no waits."""
     case = Case("masked", ((32, 32),), width=8, masked=MIXED)
     files = {"bits.hpp", "main_loop.hpp", "resident_conv.hpp", "stem.hpp"}
-    kinds = [" barrier();", " grid_dependency_wait();"]
+    kinds = [" barrier();", " grid_dependency_wait("]
     if architecture == "sm_90a":
         case = OneConvolution("one convolution", ((16, 16),), channels=128)
         files |= {"warpgroup_conv.hpp", "warpgroup_sums.hpp"}
