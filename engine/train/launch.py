@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Hashable
@@ -19,21 +20,27 @@ WARM_UP = 3  # plain steps before a capture: libraries choose their kernels, the
 
 
 COMPILING = 5.0
-"""Minutes of a run on a CPU from which fused kernels, about twice as fast, pay for the time that they are built."""
+"""Minutes of a run from which fused kernels, about twice as fast, pay for the time that they are built."""
 
 
 def mode(config: Config, device: torch.device) -> str:
     """How steps of `config` are run on `device`: plain, captured or compiled."""
-    if device.type == "cuda":
-        return "captured" if config.launch == "auto" else config.launch
+    on_gpu = device.type == "cuda"
     if config.launch == "auto":
-        return "compiled" if config.minutes >= COMPILING and _compiler() else "plain"
-    return "plain" if config.launch == "captured" else config.launch
+        fused = config.minutes >= COMPILING and (_triton() if on_gpu else _compiler("CXX", "g++"))
+        return "compiled" if fused else "captured" if on_gpu else "plain"
+    return "plain" if config.launch == "captured" and not on_gpu else config.launch
 
 
-def _compiler() -> bool:
-    """Whether the C++ compiler that torch.compile calls is there."""
-    return shutil.which(os.environ.get("CXX", "g++")) is not None
+def _triton() -> bool:
+    """Whether torch.compile can build kernels for a GPU: by Triton, which calls a C compiler."""
+    return importlib.util.find_spec("triton") is not None and _compiler("CC", "gcc", "clang")
+
+
+def _compiler(variable: str, *names: str) -> bool:
+    """Whether there is the compiler that the environment names, or else one of `names`."""
+    named = os.environ.get(variable)
+    return any(map(shutil.which, [named] if named else names))
 
 
 class Graph:

@@ -25,7 +25,8 @@ class Step:
     Forward passes are in bfloat16 where torch's autocast thinks it fit, the teacher's too. What is learned is not:
     weights, which of them become zero, and the signs and levels drawn from them are float32's.
 
-    A step is run as `config.launch` says; where that fails, `say` is told once, and steps are plain from then on.
+    A step is run as `config.launch` says. Where that fails, `say` is told, and steps are from then on what they can be:
+    captured where a compilation failed on a GPU, else plain.
     `static` steps keep what changes between them in tensors, as a recorded or a compiled one needs it.
     """
 
@@ -60,8 +61,8 @@ class Step:
         except Exception as error:  # whatever it is, the run can do without graphs and compilers
             if self._mode == "plain":
                 raise
-            self._go_plain(error)
-            return self.update(pixels, labels)
+            self._step_down(error)
+            return self(pixels, labels, progress)
 
     def update(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """The step itself."""
@@ -116,10 +117,12 @@ class Step:
             network.train()
         return annealed < 1, bits
 
-    def _go_plain(self, error: Exception) -> None:
-        why = next(iter(str(error).splitlines()), "")
-        self._say(f"steps are plain, not {self._mode}: {type(error).__name__}: {why}")
-        self._mode, self.graph, self._student, self._teach = "plain", None, self.network, self.teacher
+    def _step_down(self, error: Exception) -> None:
+        why, before = next(iter(str(error).splitlines()), ""), self._mode
+        self._mode = "captured" if before == "compiled" and self.graph else "plain"
+        self.graph = launch.Graph(self.update) if self._mode == "captured" else None
+        self._student, self._teach = self.network, self.teacher
+        self._say(f"steps are {self._mode}, not {before}: {type(error).__name__}: {why}")
 
 
 def loss_of(config: Config, weights: Sequence[float], device: torch.device) -> Loss:

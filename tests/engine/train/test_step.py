@@ -214,13 +214,16 @@ def test_a_step_that_cannot_be_captured_is_plain_and_says_so(
         ("cpu", {"launch": "captured"}, True, "plain"),
         ("cpu", {"launch": "plain", "minutes": launch.COMPILING}, True, "plain"),
         ("cuda", {}, True, "captured"),
+        ("cuda", {"minutes": launch.COMPILING}, True, "compiled"),
+        ("cuda", {"minutes": launch.COMPILING}, False, "captured"),
         ("cuda", {"launch": "compiled"}, True, "compiled"),
     ],
 )
-def test_a_cpu_compiles_where_the_minutes_are_worth_it(
+def test_kernels_are_fused_where_the_minutes_are_worth_it(
     monkeypatch: pytest.MonkeyPatch, device: str, changes: dict[str, Any], there: bool, found: str
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/g++" if there else None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object() if there else None)
     assert launch.mode(config_of(changes), torch.device(device)) == found
 
 
@@ -249,6 +252,24 @@ def test_a_step_that_cannot_be_compiled_is_plain_and_says_so(monkeypatch: pytest
     losses = trained(step)[0]
     assert len(said) == 1
     assert said[0].startswith("steps are plain, not compiled: ")
+    assert losses == trained(step_of(config_of({}), static=True))[0]
+
+
+def test_a_step_that_cannot_be_compiled_on_a_gpu_is_captured_and_plain_where_that_fails_too() -> None:
+    step = step_of(config_of({"launch": "compiled"}), static=True)
+    said: list[str] = []
+    step._say = said.append
+
+    def refuse(*_: object) -> Tensor:
+        raise RuntimeError("not here")
+
+    step.graph = Recorded(step.update)
+    step._student = refuse
+    losses = trained(step)[0]
+    assert [line.partition(":")[0] for line in said] == [
+        "steps are captured, not compiled",
+        "steps are plain, not captured",
+    ]
     assert losses == trained(step_of(config_of({}), static=True))[0]
 
 
