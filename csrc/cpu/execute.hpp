@@ -6,10 +6,10 @@
 
 #include "../image.hpp"
 #include "../network.hpp"
+#include "../threads.hpp"
 #include "buffer.hpp"
 #include "kernels/kernels.hpp"
 #include "shape_plan.hpp"
-#include "threads.hpp"
 
 namespace mbunet::cpu {
 

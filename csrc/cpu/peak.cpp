@@ -5,8 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "../threads.hpp"
 #include "buffer.hpp"
-#include "threads.hpp"
 
 namespace mbunet::cpu {
 

@@ -6,11 +6,11 @@
 #include <vector>
 
 #include "../network.hpp"
+#include "../threads.hpp"
 #include "buffer.hpp"
 #include "execute.hpp"
 #include "kernels/kernels.hpp"
 #include "shape_plan.hpp"
-#include "threads.hpp"
 
 namespace mbunet::cpu {
 

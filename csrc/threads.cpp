@@ -1,6 +1,6 @@
 #include "threads.hpp"
 
-namespace mbunet::cpu {
+namespace mbunet {
 
 namespace {
 
@@ -81,4 +81,4 @@ int ThreadPool::take_share(size_t share, int thread) {
     }
 }
 
-}  // namespace mbunet::cpu
+}  // namespace mbunet

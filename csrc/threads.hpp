@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-namespace mbunet::cpu {
+namespace mbunet {
 
 class ThreadPool {
   public:
@@ -41,4 +41,4 @@ class ThreadPool {
     std::vector<std::thread> workers_;      // last: they use all of the above
 };
 
-}  // namespace mbunet::cpu
+}  // namespace mbunet
