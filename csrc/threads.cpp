@@ -4,8 +4,7 @@ namespace mbunet {
 
 namespace {
 
-constexpr int kSpins = 200;    // some microseconds: most gaps between two tasks
-constexpr int kYields = 1000;  // some hundred microseconds: longer than the gap between two layers
+constexpr int kSpins = 200;  // some microseconds: most gaps between two tasks
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -17,8 +16,8 @@ inline void pause() {
 
 // Waits until `value` differs from `old`; returns what it then is.
 template <class T>
-T wait_for_change(const std::atomic<T>& value, T old) {
-    for (int i = 0; i < kSpins + kYields; ++i) {
+T wait_for_change(const std::atomic<T>& value, T old, int yields) {
+    for (int i = 0; i < kSpins + yields; ++i) {
         const T now = value.load(std::memory_order_acquire);
         if (now != old) return now;
         if (i < kSpins)
@@ -32,7 +31,7 @@ T wait_for_change(const std::atomic<T>& value, T old) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : shares_(static_cast<size_t>(threads)) {
+ThreadPool::ThreadPool(int threads, int yields) : yields_(yields), shares_(static_cast<size_t>(threads)) {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
 }
 
@@ -54,12 +53,12 @@ void ThreadPool::run(int tasks, const std::function<void(int, int)>& work) {
         loop_.notify_all();
     }
     take_tasks(0);
-    for (int left = left_.load(std::memory_order_acquire); left != 0;) left = wait_for_change(left_, left);
+    for (int left = left_.load(std::memory_order_acquire); left != 0;) left = wait_for_change(left_, left, kYields);
 }
 
 void ThreadPool::serve(int thread) {
     for (uint32_t seen = 0; !stop_.load(std::memory_order_acquire);) {
-        seen = wait_for_change(loop_, seen);
+        seen = wait_for_change(loop_, seen, yields_);
         take_tasks(thread);
     }
 }

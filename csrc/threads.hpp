@@ -1,4 +1,4 @@
-// A thread pool for short parallel loops: the caller works too, the others spin briefly and then sleep.
+// A thread pool for short parallel loops: the caller works too, the others wait for the next loop and then sleep.
 #pragma once
 
 #include <atomic>
@@ -11,7 +11,11 @@ namespace mbunet {
 
 class ThreadPool {
   public:
-    explicit ThreadPool(int threads);
+    static constexpr int kYields = 1000;  // some hundred microseconds: longer than the gap between two layers
+
+    // How often a thread without work offers its core to others before it sleeps. Who has no next loop soon says 0, so
+    // that no core is kept busy by waiting.
+    explicit ThreadPool(int threads, int yields = kYields);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
@@ -28,6 +32,7 @@ class ThreadPool {
     void take_tasks(int thread);
     int take_share(size_t share, int thread);  // how many tasks that were
 
+    const int yields_;
     const std::function<void(int, int)>* work_ = nullptr;
     std::atomic<bool> stop_{false};
     alignas(64) std::atomic<uint32_t> loop_{0};  // number of the current loop: what idle workers watch

@@ -1,11 +1,13 @@
 #include "native_session.hpp"
 
 #include <algorithm>
-#include <cstring>
+#include <atomic>
+#include <thread>
 
 #include "../rounding.hpp"
 #include "check.hpp"
 #include "heuristics.hpp"
+#include "host_copies.hpp"
 
 namespace mbunet::cuda {
 
@@ -13,6 +15,7 @@ namespace {
 
 constexpr size_t kShapePlans = 16;  // batch shapes whose graphs are kept
 constexpr size_t kAlign = 256;      // bytes, of a layer's packed weights
+constexpr int kCopiers = 4;         // threads: each copies some 10 GB/s, a GPU takes up to 50
 
 void use(int gpu) { check(cudaSetDevice(gpu), "choosing GPU " + std::to_string(gpu)); }
 
@@ -56,7 +59,8 @@ NativeSession::NativeSession(int gpu)
       code_(code_loaded_for(info_)),
       device_{bit_op_of(code_.capability), attribute(cudaDevAttrMultiProcessorCount, gpu),
               attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu), code_.has_warpgroups, can_overlap(code_)},
-      staging_(attribute(cudaDevAttrIntegrated, gpu) != 0) {}
+      staging_(attribute(cudaDevAttrIntegrated, gpu) != 0),
+      copiers_(std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kCopiers), 0) {}
 
 NativeSession::~NativeSession() {
     cudaSetDevice(gpu_);  // whichever thread ends it
@@ -195,40 +199,46 @@ void NativeSession::reserve(const DeviceLayout& layout) {
     check(cudaMemsetAsync(staging_.device(), 0, staging_.size(), stream_.get()), "clearing results");
 }
 
-// An image is on its way to the device while the next one is copied into pinned memory.
+// What is in pinned memory is on its way to the device while the rest is copied there.
 void NativeSession::copy_in(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) {
     const size_t stride = size_t{3} * static_cast<size_t>(shape.height) * static_cast<size_t>(shape.width);
+    HostCopies copies;
     auto* params = reinterpret_cast<ImageParams*>(staging_.host());
-    for (const Image& image : images) *params++ = {image.height, image.width, image.threshold, 0};
-    size_t sent = 0, pixels = layout.pixels;
+    uint8_t* pixels = staging_.host() + layout.pixels;
     for (const Image& image : images) {
-        const size_t bytes = size_t{3} * static_cast<size_t>(image.height) * static_cast<size_t>(image.width);
-        std::memcpy(staging_.host() + pixels, image.pixels, bytes);
-        send(sent, pixels + bytes);  // the first with all parameters before it
+        *params++ = {image.height, image.width, image.threshold, 0};
+        copies.add(pixels, image.pixels,
+                   size_t{3} * static_cast<size_t>(image.height) * static_cast<size_t>(image.width));
         pixels += stride;
-        sent = pixels;
     }
+    std::atomic<int> failed = send(staging_.host(), images.size() * sizeof(ImageParams));
+    copies.run(copiers_, [&](const uint8_t* begin, size_t bytes) {
+        if (const int code = send(begin, bytes); code != cudaSuccess) failed = code;
+    });
+    check(failed, "copying images");
 }
 
-void NativeSession::send(size_t begin, size_t end) const {
-    if (staging_.shared()) return;
-    check(cudaMemcpyAsync(staging_.device() + begin, staging_.host() + begin, end - begin, cudaMemcpyHostToDevice,
-                          stream_.get()),
-          "copying images");
+int NativeSession::send(const uint8_t* begin, size_t bytes) const {
+    if (staging_.shared()) return cudaSuccess;
+    if (const cudaError_t code = cudaSetDevice(gpu_); code != cudaSuccess) return code;
+    return cudaMemcpyAsync(staging_.device() + (begin - staging_.host()), begin, bytes, cudaMemcpyHostToDevice,
+                           stream_.get());
 }
 
-void NativeSession::copy_out(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) const {
+void NativeSession::copy_out(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) {
     const size_t stride = static_cast<size_t>(shape.height) * static_cast<size_t>(shape.width);
     const auto classes = static_cast<size_t>(network_.classes());
     const uint8_t* masks = staging_.host() + layout.masks;
     const auto* logits = reinterpret_cast<const int32_t*>(staging_.host() + layout.logits);
+    HostCopies copies;
     for (const Image& image : images) {
         const size_t pixels = static_cast<size_t>(image.height) * static_cast<size_t>(image.width);
-        std::copy_n(masks, pixels, image.mask);
-        if (shape.logits) std::copy_n(logits, pixels * classes, image.logits);
+        copies.add(image.mask, masks, pixels);
+        if (shape.logits) copies.add(image.logits, logits, pixels * classes * sizeof(int32_t));
         masks += stride;
         logits += stride * classes;
     }
+    copies.run(copiers_, [](const uint8_t*, size_t) {});
 }
 
 void NativeSession::enqueue(const DeviceLayout& layout, const Shape& shape) const {

@@ -4,6 +4,7 @@
 #include <list>
 #include <span>
 
+#include "../threads.hpp"
 #include "device_layout.hpp"
 #include "graph.hpp"
 #include "kernels.hpp"
@@ -39,9 +40,9 @@ class NativeSession : public Session {
     void run_together(std::span<const Image> images, const Shape& shape);
     void reserve(const DeviceLayout& layout);
     void copy_in(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape);
-    // Begins to copy these bytes of the staging memory to the device.
-    void send(size_t begin, size_t end) const;
-    void copy_out(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) const;
+    // Begins to copy these bytes of the staging memory to the device, from whichever thread. Returns a cudaError_t.
+    int send(const uint8_t* begin, size_t bytes) const;
+    void copy_out(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape);
     void enqueue(const DeviceLayout& layout, const Shape& shape) const;
     void enqueue_step(size_t step, const DeviceLayout& layout, const Shape& shape) const;
     // Whether the step is a pool that the convolution before it does on the way.
@@ -57,6 +58,7 @@ class NativeSession : public Session {
     DeviceMemory weights_;
     DeviceMemory arena_;
     Staging staging_;
+    ThreadPool copiers_;
     std::list<ShapePlan> plans_;  // latest used first; all are forgotten when memory grows and so moves
 };
 

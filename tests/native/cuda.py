@@ -11,7 +11,10 @@ from tests.native.sources import LISTS, NATIVE, sources
 (KERNELS,) = LISTS["cuda_kernels"]
 LAYER = sources("cuda_layer_sources")
 """What prepares steps for the kernels."""
-FLAGS = ("-std=c++20", "-O2", "-march=native", "-Wall", "-Wextra", "-Werror", "-U_FORTIFY_SOURCE", f"-I{NATIVE}")
+FLAGS = (
+    *("-std=c++20", "-O2", "-march=native", "-pthread", "-U_FORTIFY_SOURCE", f"-I{NATIVE}"),
+    *("-Wall", "-Wextra", "-Werror"),
+)
 
 
 def require(what: str) -> Path:
@@ -45,6 +48,4 @@ def build_launcher(out: Path) -> Path:
 def build_session(headers: Path, out: Path) -> Path:
     """Compile tests/native/cuda_session.cpp with the session, the fake runtime and the emulated kernels to `out`."""
     own = [NATIVE / f"{name}.cpp" for name in ("fake_cudart", "cuda_session", "emulated_launch")]
-    return build_emulation(
-        out, *sources("shared_sources", "cuda_sources"), *LAYER, *own, "-pthread", f"-isystem{headers}"
-    )
+    return build_emulation(out, *sources("shared_sources", "cuda_sources"), *LAYER, *own, f"-isystem{headers}")

@@ -5,13 +5,17 @@
 //                         that GPU and host share their memory; output: logits
 //   cuda_session kernels  the same; output: what runs each step of each case
 //   cuda_session many     input: no cases; fails unless a batch of more images than one launch takes is right
+//   cuda_session copies   input: no cases; fails unless what several threads copy is there when they say so, and once
 //   cuda_session errors   the same for one case; output: a line for every fault, then the logits of a sound run
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
+#include "../../csrc/cuda/host_copies.hpp"
 #include "../../csrc/cuda/session.hpp"
 #include "fake_cudart.hpp"
 #include "protocol.hpp"
@@ -81,6 +85,34 @@ void run_many() {
     for (size_t i = 0; i < kImages; ++i) require(masks[i] == (i % 256 >= 100), "an image of many has another's mask");
 }
 
+// One byte, as many as a thread copies at a time, one more, and three times as many.
+void run_copies() {
+    const std::vector<size_t> sizes{1, size_t{1} << 20, (size_t{1} << 20) + 1, size_t{3} << 20};
+    std::vector<std::vector<uint8_t>> from, to;
+    cuda::HostCopies copies;
+    size_t bytes = 0;
+    for (size_t i = 0; i < sizes.size(); ++i, bytes += sizes[i - 1]) {
+        from.emplace_back(sizes[i]);
+        for (size_t at = 0; at < sizes[i]; ++at) from[i][at] = static_cast<uint8_t>(at * 31 + i);
+        to.emplace_back(sizes[i]);
+    }
+    for (size_t i = 0; i < sizes.size(); ++i) copies.add(to[i].data(), from[i].data(), sizes[i]);
+    mbunet::ThreadPool threads(4, 0);
+    for (int turn = 0; turn < 2; ++turn) {
+        std::atomic<size_t> copied = 0;
+        std::atomic<bool> there = true;
+        for (auto& bytes_to : to) std::fill(bytes_to.begin(), bytes_to.end(), uint8_t{0});
+        copies.run(threads, [&](const uint8_t* begin, size_t piece) {
+            for (size_t i = 0; i < to.size(); ++i)
+                if (begin >= to[i].data() && begin < to[i].data() + to[i].size())
+                    if (!std::equal(begin, begin + piece, from[i].data() + (begin - to[i].data()))) there = false;
+            copied += piece;
+        });
+        require(there, "a piece that is said to be there is not");
+        require(copied == bytes && to == from, "not every byte is copied once");
+    }
+}
+
 bool print_kernels() {
     const auto session = cuda::make_session(0);
     if (!protocol::read_network(session->network())) return false;
@@ -129,7 +161,10 @@ void errors() {
     require(!fake_cudart::waiting(), "a run that failed is still under way");
     const int steps = static_cast<int>(network.steps().size());
     with("a launch fails in recording", fake_cudart::launches_until_failure, steps - 4 + 2,
-         run);  // four pools are fused
+         run);               // four pools are fused
+    for (int copy : {0, 2})  // of the images' parameters, and of the second piece that is there, on whichever thread
+        with("a copy fails", fake_cudart::copies_until_failure, copy, run);
+    require(!fake_cudart::waiting(), "a run that failed is still under way");
     with("afterwards", fake_cudart::launches_until_failure, -1, run);
     const auto run_large = [&](cuda::Session& some, int height) {
         some.run({{nullptr, height, 8192, 0, nullptr, {}}});
@@ -158,6 +193,8 @@ int main(int, char** arguments) {
             errors();
         } else if (arguments[1] == std::string("many")) {
             run_many();
+        } else if (arguments[1] == std::string("copies")) {
+            run_copies();
         } else if (arguments[1] == std::string("kernels")) {
             while (print_kernels()) {
             }

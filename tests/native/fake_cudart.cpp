@@ -2,8 +2,8 @@
 // kernels. Stricter than a GPU where that finds mistakes: what a stream is told happens only when somebody waits for
 // it, memory that was never written holds garbage, a copy must stay within one allocation of the right kind, nothing is
 // copied back that was never set or copied there (what kernels write it does not see), an error that nobody fetched is
-// the next launch's, freeing memory that a stream still uses is an error, and so is what a thread asks of the device
-// before it has chosen one.
+// its thread's next launch's, freeing memory that a stream still uses is an error, and so is what a thread asks of the
+// device before it has chosen one. Copies may be asked for by several threads at once.
 #include "fake_cudart.hpp"
 
 #include <cuda_runtime_api.h>
@@ -13,6 +13,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <set>
 #include <utility>
 #include <vector>
@@ -46,7 +47,8 @@ struct Allocation {
 
 std::map<uint8_t*, Allocation> allocations;
 std::set<cudaStream_t> streams;
-cudaError_t last_error = cudaSuccess;
+std::mutex copying;
+thread_local cudaError_t last_error = cudaSuccess;
 thread_local bool chosen = false;  // a device, by this thread
 
 cudaError_t answer(cudaError_t code) { return code == cudaSuccess ? code : last_error = code; }
@@ -219,6 +221,9 @@ cudaError_t cudaFreeHost(void* memory) { return release(memory); }
 // To the device from any memory of the host; back into pinned memory only. There is no cudaMemcpy: from pageable memory
 // it returns before the device has everything, and the session's stream would not wait for it.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+    const std::lock_guard<std::mutex> lock(copying);
+    if (fake_cudart::copies_until_failure >= 0 && fake_cudart::copies_until_failure-- == 0)
+        return answer(cudaErrorUnknown);
     const bool up = kind == cudaMemcpyHostToDevice;
     if (!(up ? set(to, bytes) : is_set(from, bytes) && within(to, bytes, false))) return answer(cudaErrorInvalidValue);
     return tell(stream, [=] { std::memcpy(to, from, bytes); });

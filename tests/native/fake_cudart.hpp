@@ -15,6 +15,7 @@ inline size_t shared_per_block = 100 * 1024;      // bytes
 inline int loading_fails_with = 0;                // a cudaError_t of the first look at a kernel
 inline bool mapping_fails = false;                // of pinned memory into the device's
 inline int launches_until_failure = -1;           // -1: none fails
+inline int copies_until_failure = -1;             // the same, of copies that a stream is told
 inline int graphs_launched = 0, kernels_run = 0;  // so far
 size_t allocated();                               // bytes of device memory and of pinned memory
 bool waiting();                                   // whether a stream has something left to do

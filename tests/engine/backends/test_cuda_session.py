@@ -84,6 +84,10 @@ def test_a_batch_of_any_size(program: Path) -> None:
     subprocess.run([program, "many"], input=encode("sm_80", 0, []), check=True)
 
 
+def test_what_several_threads_copy_is_there_once(program: Path) -> None:
+    subprocess.run([program, "copies"], input=encode("sm_80", 0, []), check=True)
+
+
 def test_launches_of_two_sessions_may_interleave(tmp_path: Path) -> None:
     """The launcher itself, with CUDA's own launch replaced: a kernel's limit of shared memory is everyone's."""
     cuda.require("the launcher of the kernels")
@@ -92,9 +96,9 @@ def test_launches_of_two_sessions_may_interleave(tmp_path: Path) -> None:
 
 
 def test_errors_say_what_and_leave_the_session_sound(program: Path) -> None:
-    case: Case = SOME[0]
+    case: Case = next(case for case in SOME if case.name == "batch of three")
     answer = subprocess.run([program, "errors"], input=encode("sm_80", 0, [case]), stdout=subprocess.PIPE, check=True)
-    *lines, logits = answer.stdout.split(b"\n", 14)
+    *lines, logits = answer.stdout.split(b"\n", 16)
     said = dict(line.decode().split(": ", 1) for line in lines)
     assert said == {
         "no driver": "there is no NVIDIA driver",
@@ -107,6 +111,7 @@ def test_errors_say_what_and_leave_the_session_sound(program: Path) -> None:
         "no memory for activations": said["no memory for activations"],
         "a launch fails": "launching step 4: some CUDA error",
         "a launch fails in recording": "launching step 3: some CUDA error",
+        "a copy fails": "copying images: some CUDA error",
         "afterwards": "nothing",
         "too many pixels": "an image of 8208 x 8192 pixels is too large",
         "too large a tensor": "an image of 8192 x 8192 pixels is too large",
