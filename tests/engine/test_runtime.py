@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +117,33 @@ def test_a_closed_engine_says_so(model: Model) -> None:
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.run([IMAGE])
+
+
+def test_a_call_ends_before_the_engine_is_closed(model: Model) -> None:
+    engine = Engine.load(model, device="cpu", threads=1)
+    backend, order = engine._backend, []
+
+    def close() -> None:
+        engine.close()
+        order.append("closed")
+
+    class Closing:
+        """Somebody else closes the engine in the middle of a call."""
+
+        kernel, note, explain = backend.kernel, "", backend.explain
+        closer = threading.Thread(target=close)
+
+        def run(self, *arguments: Any) -> Any:
+            self.closer.start()
+            self.closer.join(0.02)  # which it would do in that time, if it could
+            found = backend.run(*arguments)
+            order.append("run")
+            return found
+
+    engine._backend = Closing()
+    assert engine.run([IMAGE])[0][0].shape == IMAGE.shape[:2]
+    Closing.closer.join()
+    assert order == ["run", "closed"]
 
 
 def test_kernels_are_listed_best_first() -> None:
