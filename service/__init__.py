@@ -20,5 +20,6 @@ own code and a thread that is woken costs as much as a small mask:
   third of a millisecond.
 * Threads that decode and encode are of the class SCHED_BATCH, which wakes without preempting (`core.threads`): the
   engine's threads wait for each other at the end of every layer, so one that is preempted stops them all. A decoder
-  that waits its turn costs nothing.
+  that waits its turn costs nothing. So are those of the engine process that read what front ends ask
+  (`processes.host`): where all cores are busy they are woken less often, for several requests at once.
 """

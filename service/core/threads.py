@@ -33,7 +33,7 @@ class CodecThreads:
 
     def __init__(self, count: int | None = None) -> None:
         count = count or os.cpu_count()
-        self._pools = [ThreadPoolExecutor(count, f"codec-{lane}", _yield_to_engine) for lane in range(len(LANES))]
+        self._pools = [ThreadPoolExecutor(count, f"codec-{lane}", yield_to_engine) for lane in range(len(LANES))]
 
     def submit(self, work: Callable[[], T], size: float = math.inf) -> Future[T]:
         """The result of `work`, done in a pool."""
@@ -89,7 +89,7 @@ def _finish(first: Future[S], work: Callable[[Future[S]], T], last: Future[T]) -
     del first, work, last
 
 
-def _yield_to_engine() -> None:
+def yield_to_engine() -> None:
     """Let this thread wake without preempting another, where the system has such a class and permits it."""
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -16,6 +16,7 @@ from service.core.engine import Engine
 from service.core.params import SegmentParams
 from service.core.queue import InferenceResult
 from service.core.resident import Resident
+from service.core.threads import yield_to_engine
 from service.logs import log
 from service.problems import EngineFailure, Problem
 from service.processes import memory, messages
@@ -106,7 +107,11 @@ class FrontEnd(threading.Thread):
         }
 
     def run(self) -> None:
-        """Read until the other side is gone; then nobody waits for what it has asked for."""
+        """Read until the other side is gone; then nobody waits for what it has asked for.
+
+        Where all cores are busy, several requests are there when this thread gets one.
+        """
+        yield_to_engine()
         try:
             while True:
                 packet, descriptors = messages.receive(self._line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -317,6 +318,14 @@ def test_nobody_reads_or_writes_beyond_an_arena(two: Two, pixels: int, result: i
     messages.send(ours, batch + messages.IMAGE.pack(1, pixels, result, 16, 16, 1))
     assert messages.receive(ours)[0] == b""
     assert len(two.engine.batches) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling classes here")
+def test_who_reads_what_a_front_end_asks_preempts_nobody(two: Two) -> None:
+    two.client.submit(photo(), two.params()).result(PATIENCE)
+    (front_end,) = two.host._front_ends
+    assert front_end.native_id
+    assert os.sched_getscheduler(front_end.native_id) == os.SCHED_BATCH
 
 
 def test_a_front_end_that_reads_nothing_never_holds_the_engine_up(two: Two) -> None:
