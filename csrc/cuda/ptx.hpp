@@ -294,13 +294,13 @@ MBUNET_DEVICE uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) 
 }
 
 // The same, but each byte is 0xFF where the highest bit of the chosen one is set, and else 0.
-MBUNET_DEVICE uint32_t permute_signs(uint32_t a, uint32_t b, uint32_t selector) {
+MBUNET_DEVICE uint32_t permute_sign_bits(uint32_t a, uint32_t b, uint32_t selector) {
 #ifdef __CUDACC__
-    uint32_t signs;
-    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(signs) : "r"(a), "r"(b), "r"(selector | 0x8888u));
-    return signs;
+    uint32_t found;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(found) : "r"(a), "r"(b), "r"(selector | 0x8888u));
+    return found;
 #else
-    return emulation::permute_signs(a, b, selector);
+    return emulation::permute_sign_bits(a, b, selector);
 #endif
 }
 

@@ -43,7 +43,7 @@ struct WarpgroupConv {
                         if (f == 0 && word == 0) copy_next();
                         wgmma_wait<0>();
                         touch(sums.of);
-                        place.store_fragment(args, f, sums.signs(starts));
+                        place.store_fragment(args, f, sums.sign_bits(starts));
                     });
                     if (args.block_words > Sums::kWords)
                         load_starts_from(word + Sums::kWords < args.block_words ? word + Sums::kWords : 0);

@@ -39,7 +39,7 @@ struct WarpgroupFragment {
 
     // The thread's bytes (see sign_bytes) of word i % 2 at the upper or lower (i / 2) pixel. What both pixels count of
     // a channel, and its start, have 16 bits each of one sum (see pair_start).
-    MBUNET_DEVICE uint32_t signs(const uint32_t (&starts)[kWords][8]) const {
+    MBUNET_DEVICE uint32_t sign_bits(const uint32_t (&starts)[kWords][8]) const {
         uint32_t bytes = 0;
         const uint32_t ones = masked ? 0 : at(kOnes) + (at(kOnes + kLower) << 16);
         repeat<8>([&](int k) {
@@ -52,7 +52,7 @@ struct WarpgroupFragment {
                 else
                     sums[w] = multiply_add(at(i), 2, lower) - ones;
             });
-            bytes |= permute_signs(sums[0], sums[1], 0x7351) & 0x01010101u << k;
+            bytes |= permute_sign_bits(sums[0], sums[1], 0x7351) & 0x01010101u << k;
         });
         return bytes;
     }

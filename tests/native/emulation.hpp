@@ -102,7 +102,7 @@ inline uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selector) {
     return result;
 }
 
-inline uint32_t permute_signs(uint32_t a, uint32_t b, uint32_t selector) {
+inline uint32_t permute_sign_bits(uint32_t a, uint32_t b, uint32_t selector) {
     uint32_t result = permute_bytes(a, b, selector) >> 7 & 0x01010101u;
     return result * 0xFF;
 }
