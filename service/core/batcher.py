@@ -1,7 +1,7 @@
 """The queue before the engines: bounded, refuses early, starves nobody, skips the cancelled.
 
-An entry owns its reply, mostly a `concurrent.futures.Future`: cancelling it is how a client leaves, and the event loop
-waits for it without polling. One worker thread feeds all engines, a turn at a time: a batch of small images of one
+An entry owns its recipient, mostly a `concurrent.futures.Future`: cancelling it is how a client leaves, and the event
+loop waits for it without polling. One worker thread feeds all engines, a turn at a time: a batch of small images of one
 model and padded shape, or one window of a large image. `step` is all that it does, so tests call it themselves. Whose
 turn it is: `core.shares`.
 """
@@ -27,7 +27,7 @@ from service.core import cost
 from service.core.appointments import Appointments
 from service.core.engine import Job
 from service.core.params import SegmentParams
-from service.core.queue import InferenceResult, Reply
+from service.core.queue import InferenceResult, Recipient
 from service.core.shares import KINDS, Kind, Shares
 from service.logs import log
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
@@ -46,7 +46,7 @@ class QueueEntry:
     params: SegmentParams
     deadline: float  # a time of the clock, as `queued` is
     queued: float
-    reply: Reply
+    recipient: Recipient
     rank: int = 0  # its place among its kind: the lowest first (`core.shares`)
 
     def __post_init__(self) -> None:
@@ -61,12 +61,12 @@ class QueueEntry:
 
     def answer(self, result: InferenceResult | Exception) -> None:
         """The end of it, unless the client has left."""
-        if not self.reply.set_running_or_notify_cancel():
+        if not self.recipient.set_running_or_notify_cancel():
             return
         if isinstance(result, Exception):
-            self.reply.set_exception(result)
+            self.recipient.set_exception(result)
         else:
-            self.reply.set_result(result)
+            self.recipient.set_result(result)
 
 
 @dataclass
@@ -251,11 +251,13 @@ class Batcher:
         self.queue(images, params, deadline, futures)
         return futures
 
-    def queue(self, images: Sequence[Pixels], params: SegmentParams, deadline: float, replies: Sequence[Reply]) -> None:
-        """The same, with these replies in the place of futures."""
+    def queue(
+        self, images: Sequence[Pixels], params: SegmentParams, deadline: float, recipients: Sequence[Recipient]
+    ) -> None:
+        """The same, with these recipients in the place of futures."""
         now = self._clock()
-        both = zip(images, replies, strict=True)
-        entries = [QueueEntry(image, params, deadline, now, reply) for image, reply in both]
+        both = zip(images, recipients, strict=True)
+        entries = [QueueEntry(image, params, deadline, now, recipient) for image, recipient in both]
         with self._lock:
             self._require_open()
             if not self._fit_in(len(entries)):
@@ -352,7 +354,7 @@ class Batcher:
         removed = []
         for entries in (*self._waiting.values(), *map(ENTRIES, self._begun.values())):
             for entry in entries.copy():
-                if entry.deadline <= now or entry.reply.cancelled():
+                if entry.deadline <= now or entry.recipient.cancelled():
                     entries.remove(entry)
                     removed.append(entry)
         if removed:
@@ -453,7 +455,7 @@ class Batcher:
 
     def _drop_cancelled(self) -> None:
         for entries in self._waiting.values():
-            for entry in [entry for entry in entries if entry.reply.cancelled()]:
+            for entry in [entry for entry in entries if entry.recipient.cancelled()]:
                 entries.remove(entry)
 
     def _refuse_waiting(self, reason: str) -> None:

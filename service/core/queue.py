@@ -23,7 +23,7 @@ class InferenceResult(NamedTuple):
     engine_s: float
 
 
-class Reply(Protocol):
+class Recipient(Protocol):
     """Who waits for a result and may leave: what the batcher knows of a future, or of one in another process."""
 
     def cancelled(self) -> bool:

@@ -95,7 +95,7 @@ class FrontEnd(threading.Thread):
         self._host = host
         self._line = line
         self._engines: dict[int, Engine] = {}
-        self.asked: dict[int, Reply] = {}  # by their tickets
+        self.asked: dict[int, AskedImage] = {}  # by their tickets
         self._arena: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._handlers: dict[int, Callable[..., None]] = {
             messages.ARENA: self._take_arena,
@@ -124,8 +124,8 @@ class FrontEnd(threading.Thread):
             self._host.forget(self)
             with contextlib.suppress(OSError):  # not closed: the engine's thread may be about to write
                 self._line.shutdown(socket.SHUT_RDWR)
-            for reply in list(self.asked.values()):
-                reply.cancel()
+            for recipient in list(self.asked.values()):
+                recipient.cancel()
 
     def show(self, catalog: Catalog, descriptors: Sequence[int] = ()) -> None:
         """These models are served from now on; the old ones can still be named."""
@@ -140,17 +140,17 @@ class FrontEnd(threading.Thread):
         engine, batcher = self._engines[number], self._host.resident.batcher
         params = SegmentParams(engine, threshold, LOGITS if wants_logits else MASKS, low_priority=low_priority)
         classes = len(engine.model.classes) if wants_logits else 0
-        images, replies = [], []
+        images, recipients = [], []
         for image in placed:
             pixels, mask, logits = self._arrays(image, classes)
             images.append(pixels)
-            replies.append(Reply(self, image.ticket, mask, logits))
-            self.asked[image.ticket] = replies[-1]
+            recipients.append(AskedImage(self, image.ticket, mask, logits))
+            self.asked[image.ticket] = recipients[-1]
         try:
-            batcher.queue(images, params, deadline, replies)
+            batcher.queue(images, params, deadline, recipients)
         except Problem as refused:
-            for reply in replies:
-                reply.refuse(refused)
+            for recipient in recipients:
+                recipient.refuse(refused)
         self._host.board.notice.waiting = batcher.waiting
 
     def _arrays(self, image: Placed, classes: int) -> tuple[Pixels, Mask, Logits | None]:
@@ -166,9 +166,9 @@ class FrontEnd(threading.Thread):
         return pixels, mask, logits
 
     def _cancel(self, packet: bytes) -> None:
-        reply = self.asked.get(messages.TICKET.unpack(packet)[1])
-        if reply:
-            reply.cancel()
+        recipient = self.asked.get(messages.TICKET.unpack(packet)[1])
+        if recipient:
+            recipient.cancel()
 
     def _tell_room(self, packet: bytes) -> None:
         _, ticket, images = messages.COUNT.unpack(packet)
@@ -196,8 +196,8 @@ class FrontEnd(threading.Thread):
                 self._line.shutdown(socket.SHUT_RDWR)
 
 
-class Reply:
-    """To one image that a front end has asked for; where its mask and its logits are wanted. See `core.queue.Reply`.
+class AskedImage:
+    """One that a front end has asked for, and where its mask and its logits are wanted: a `core.queue.Recipient`.
 
     Whoever takes it out of all that is `asked` has the last word: the engine's thread, or who cancels it.
     """
@@ -221,22 +221,22 @@ class Reply:
             self.set_exception(problem)
 
     def cancelled(self) -> bool:
-        """See `core.queue.Reply`."""
+        """See `core.queue.Recipient`."""
         return self._ticket not in self._front_end.asked
 
     def set_running_or_notify_cancel(self) -> bool:
-        """See `core.queue.Reply`."""
+        """See `core.queue.Recipient`."""
         return self._front_end.asked.pop(self._ticket, None) is not None
 
     def set_result(self, result: InferenceResult) -> None:
-        """See `core.queue.Reply`."""
+        """See `core.queue.Recipient`."""
         self._mask[...] = result.mask
         if self._logits is not None and result.logits is not None:
             self._logits[...] = result.logits
         self._front_end.say(messages.TIMES.pack(messages.DONE, self._ticket, result.queue_s, result.engine_s))
 
     def set_exception(self, exception: BaseException | None) -> None:
-        """See `core.queue.Reply`."""
+        """See `core.queue.Recipient`."""
         assert exception
         self._front_end.say(messages.problem(self._ticket, _problem(exception)))
 
