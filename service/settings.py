@@ -46,8 +46,7 @@ class Settings:
         "1", "processes for HTTP, decoding and encoding round one for the engine; auto by the cores"
     )
     model: str = _setting(
-        "nuclei-small,nuclei-large,road-damage",
-        "model files or names of shipped models, by commas; the first is the default",
+        "nuclei-small,road-damage", "model files or names of shipped models, by commas; the first is the default"
     )
     device: str = _setting("auto", "where the engine runs: auto, cpu, cuda, cuda:1 and so on, or reference")
     kernel: str = _setting("auto", "kernel of the CPU engine: auto, portable, avx2, avx512, avx512vnni or neon")
