@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.native import tools
+from tests.native import compiling, tools
 from tests.native.sources import LISTS, NATIVE, sources
 
 (KERNELS,) = LISTS["cuda_kernels"]
@@ -31,9 +31,9 @@ def toolkit() -> Path:
     return Path(top).resolve()
 
 
-def build_emulation(out: Path, *files: Path | str) -> Path:
-    """Compile host code, the kernels' own source in emulation among it, to `out`."""
-    subprocess.run(["g++", *FLAGS, "-o", str(out), *map(str, files)], check=True)
+def build_emulation(out: Path, *files: Path | str, headers: Path | None = None) -> Path:
+    """Compile host code, the kernels' own source in emulation among it, to `out`; `headers` are the toolkit's."""
+    compiling.build(["g++", *FLAGS, *([f"-isystem{headers}"] if headers else [])], files, out)
     return out
 
 
@@ -48,4 +48,4 @@ def build_launcher(out: Path) -> Path:
 def build_session(headers: Path, out: Path) -> Path:
     """Compile tests/native/cuda_session.cpp with the session, the fake runtime and the emulated kernels to `out`."""
     own = [NATIVE / f"{name}.cpp" for name in ("fake_cudart", "cuda_session", "emulated_launch")]
-    return build_emulation(out, *sources("shared_sources", "cuda_sources"), *LAYER, *own, f"-isystem{headers}")
+    return build_emulation(out, *sources("shared_sources", "cuda_sources"), *LAYER, *own, headers=headers)

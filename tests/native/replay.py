@@ -14,6 +14,7 @@ from engine import ops
 from engine.model import Model
 from engine.plan import Step, compile_plan
 from tests.cases import Case
+from tests.native import compiling
 from tests.native.sources import NATIVE, sources
 
 OPS = ("stem", "conv", "pool", "gate", "head")  # as enum Op numbers them
@@ -28,9 +29,8 @@ def build(compiler: str, machine: str, out: Path, flags: Sequence[str] = ()) -> 
     """Compile the CPU session with the kernels of `machine` ("x86_64", "aarch64" or none) and replay.cpp to `out`."""
     lists = ("shared_sources", "cpu_sources", *([f"{machine}_sources"] if machine else []))
     own = flags if machine else [*flags, PORTABLE]
-    files = [*sources(*lists), str(NATIVE / "replay.cpp")]
-    command = [compiler, "-std=c++20", "-O2", "-Wall", "-Wextra", "-pthread", *own, "-o", str(out)]
-    subprocess.run([*command, *files], check=True)
+    command = [compiler, "-std=c++20", "-O2", "-Wall", "-Wextra", "-pthread", *own]
+    compiling.build(command, [*sources(*lists), NATIVE / "replay.cpp"], out)
 
 
 def replay(command: Sequence[str], kernel: str, threads: int, cases: Sequence[Case]) -> list[list[Logits]]:
