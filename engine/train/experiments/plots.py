@@ -161,6 +161,8 @@ def dice_against_milliseconds(rows: Sequence[Row], full: int, score: str, out: P
                     share = f"{row['zeros']:.0%}"
                     axes.annotate(share, point, xytext=(3, 3), textcoords="offset points", fontsize=6)
         axes.set(xscale="log", xlabel="ms per 512 x 512 image", ylabel="Dice")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")  # a decade or less of milliseconds: powers of ten would say little
         axes.legend(title="zeros beside the points; dashed: full precision", fontsize=7, title_fontsize=7)
 
     _picture(out, [draw])
