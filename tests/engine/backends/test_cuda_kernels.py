@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from engine.model import Model
 from tests.cases import CASES, MIXED, RANDOM, Case, covering, same
 from tests.models import random_model
 from tests.native import cuda
-from tests.native.replay import encode, replay
+from tests.native.replay import Logits, encode, replay
 from tests.native.sources import NATIVE, sources
 
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 # one batch of one padded shape each, and nothing that takes emulation long; the last has tensors of 64 to 512 channels
 LARGE = (
     *("512 x 512", "wide", "batch over eight lanes", "batch of mixed shapes", "sixteen channels, dense"),
@@ -77,10 +80,16 @@ def test_instructions_are_the_documented_ones(tmp_path: Path) -> None:
     assert says(cuda.build_emulation(tmp_path / "fragments", NATIVE / "cuda_fragments.cpp")) == ("holds\n", 0)
 
 
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
-def test_logits_equal_the_reference(program: Path, architecture: str) -> None:
-    cases = EMULATED + GENERAL
-    for case, logits in zip(cases, replay([str(program)], architecture, 1, cases), strict=True):
+@pytest.fixture(scope="module")
+def replayed(program: Path) -> Iterator[dict[str, Future[list[list[Logits]]]]]:
+    """Logits of every architecture, side by side, since an emulated block is one thread's work."""
+    with ThreadPoolExecutor() as pool:
+        yield {name: pool.submit(replay, [str(program)], name, 1, EMULATED + GENERAL) for name in ARCHITECTURES}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logits_equal_the_reference(replayed: dict[str, Future[list[list[Logits]]]], architecture: str) -> None:
+    for case, logits in zip(EMULATED + GENERAL, replayed[architecture].result(), strict=True):
         assert same(logits, case.expected()), case.name
 
 
