@@ -10,7 +10,7 @@ from service.cli import flags
 from service.cli.flags import UserError
 
 SHARED = ("width", "crop", "batch", "samples", "learning_rate", "foreground", "augment", "class_weights", "annealing",
-          "zeros", "contrast", "resize", "keep_aspect", "classes", "validation", "group", "seed")  # fmt: skip
+          "zeros", "contrast", "resize", "keep_aspect", "classes", "validation", "group", "seed", "launch")  # fmt: skip
 """Settings of training that all runs of a table or a sweep may share."""
 
 
