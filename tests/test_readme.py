@@ -1,10 +1,13 @@
-"""Every command of the README and of the documents is run, and whatever they link to or list exists."""
+"""Every command of the README and of the documents is run or, on data of one's own, parsed; what they link to or list
+exists."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import shutil
+import string
 import subprocess
 from pathlib import Path
 
@@ -118,6 +121,38 @@ def test_mbunet_commands_succeed(page: Path, tmp_path: Path, monkeypatch: pytest
             assert cli.main(arguments) == 0, line
         if line[1] == "export":
             assert Path(arguments[2]).is_file(), line
+
+
+def expanded(lines: list[str]) -> list[list[str]]:
+    """The words of a shell's lines, with the variables that earlier ones set."""
+    known: dict[str, str] = {}
+    found = []
+    for line in lines:
+        words = shlex.split(string.Template(line).safe_substitute(known), comments=True)
+        set_here = list(itertools.takewhile(re.compile(r"\w+=").match, words))
+        if set_here == words:
+            known |= {name: value for name, _, value in (word.partition("=") for word in words)}
+        else:
+            found.append(words[len(set_here) :])
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_on_data_of_ones_own_are_understood(page: Path) -> None:
+    """Not run: what they read is not here."""
+    for block in blocks(page, "console"):
+        for words in expanded(block.replace("\\\n", " ").splitlines()):
+            if words[0] == "mbunet":
+                cli.parser().parse_args(words[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_within_sentences_have_only_flags_that_exist(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    [choices] = [action.choices for action in cli.parser()._actions if isinstance(action.choices, dict)]
+    for command, rest in re.findall(r"`mbunet ([a-z]+)([^`]*)`", text):
+        flags = set(re.findall(r"(?<!\S)--[\w-]+", rest))
+        assert flags <= set(choices[command]._option_string_actions), f"mbunet {command}{rest}"
 
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
