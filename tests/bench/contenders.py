@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from engine.layer import Layer
     from engine.model import Model
 
 Call = Callable[[], Any]
@@ -35,7 +36,7 @@ class Contender:
     blocks: str = "masked"  # ours: "binary", "masked", "cost-aware", "shipped", or "random as shipped"
     zeros: float = 0.0  # share among the masked weights; peers: the same weights are zero
     kernel: str = "auto"
-    family: str = "mbu-net"  # or "bfcn"
+    family: str = "mbu-net"  # a key of FAMILIES
     weight_bits: int = 1  # ours, of BFCN
     precision: str = "fp32"  # peers: "fp32", "bf16" or "int8"
     highest: str = ""  # the best instruction set that oneDNN may use, as it names it
@@ -63,14 +64,17 @@ def image(size: int) -> NDArray[np.uint8]:
 def our_model(contender: Contender) -> Model:
     """The network that `blocks`, `width` and `zeros` ask for."""
     from engine import format
-    from engine.networks import bfcn, unet
+    from engine.networks import bfcn, multibranch, unet
     from engine.runtime import resolve
     from tests.models import random_model
 
+    weights = "masked" if contender.zeros else "binary"
     if contender.family == "bfcn":
-        weights = "masked" if contender.zeros else "binary"
         flat = bfcn.layers(contender.width, 1, weights, contender.weight_bits, zeros=contender.zeros)
         return random_model(layers=flat, zeros=contender.zeros)
+    if contender.family == "multi-branch":
+        flat = multibranch.layers(contender.width, 1, weights)
+        return random_model(layers=flat, zeros=zeros_of_branches(flat, contender.zeros))
     if "shipped" not in contender.blocks:
         masked = {"binary": (), "masked": unet.BLOCKS, "cost-aware": cheapest_half(contender.width)}[contender.blocks]
         return random_model(contender.width, masked=masked, zeros=contender.zeros)
@@ -81,6 +85,14 @@ def our_model(contender: Contender) -> Model:
         layer.name: float(np.mean(shipped.ternary(layer) == 0)) for layer in shipped.layers if layer.weights == "masked"
     }
     return replace(random_model(layers=shipped.layers, zeros=zeros), preprocessing=shipped.preprocessing)
+
+
+def zeros_of_branches(flat: Sequence[Layer], zeros: float) -> dict[str, float]:
+    """By layer: `zeros` of the weights that it may have, and all that no branch has."""
+    from engine.networks import multibranch
+
+    able = float(np.mean([multibranch.support(branch) for branch in range(multibranch.BRANCHES)]))
+    return {layer.name: 1 - (1 - zeros) * (able if layer.segments > 1 else 1.0) for layer in flat}
 
 
 def cheapest_half(width: int) -> tuple[str, ...]:
@@ -106,12 +118,11 @@ def folded(contender: Contender) -> Any:
     """The full-precision torch network of the same shape with random weights, batch norm folded away."""
     import torch
 
-    from engine.networks import bfcn, unet
+    from engine.networks.families import FAMILIES
     from engine.train.network import Network
 
     torch.manual_seed(0)
-    flat = (bfcn if contender.family == "bfcn" else unet).layers(contender.width)
-    network = Network(flat, full_precision=True).eval()
+    network = Network(FAMILIES[contender.family](contender.width), full_precision=True).eval()
     for stage in network.stages.values():
         if hasattr(stage, "norm"):
             fold_norm(stage)
@@ -138,7 +149,8 @@ def _torch(contender: Contender) -> Call:
 
 
 def fold_norm(stage: Any) -> None:
-    """Move a layer's batch norm into its weights and a bias, as every deployment of the full-precision net would."""
+    """Move a layer's batch norm, and the factors of its branches, into its weights and a bias, as every deployment of
+    the full-precision net would."""
     import torch
 
     norm, up = stage.norm, 1 if stage.transposed else stage.layer.up
@@ -146,8 +158,9 @@ def fold_norm(stage: Any) -> None:
     bias = (norm.bias - norm.running_mean * scale).detach()
     stage.gain = scale.view(-1, 1, 1)  # of a residual, which is added before batch norm
     scale, bias = scale.repeat_interleave(up**2), bias.repeat_interleave(up**2)
-    weight = stage.weight.detach() * scale.view((1, -1, 1, 1) if stage.transposed else (-1, 1, 1, 1))
+    weight = stage._merged(stage.weight).detach() * scale.view((1, -1, 1, 1) if stage.transposed else (-1, 1, 1, 1))
     stage.weight, stage.bias, stage.norm = torch.nn.Parameter(weight), torch.nn.Parameter(bias), torch.nn.Identity()
+    stage.factors = stage.support = None
 
     def convolve(x: Any, weight: Any, residual: Any = None) -> Any:
         if stage.transposed:

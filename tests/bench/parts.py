@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engine.runtime import available_kernels
@@ -31,6 +31,7 @@ def parts() -> dict[str, Part]:
         "width64": Part("the paper's network", lambda size, threads: everyone(FULL, size, threads), 5),
         "width32": Part("half the channels", lambda size, threads: everyone(SMALL, size, threads), 7),
         "bfcn": Part("BFCN, levels of two bits, width 32", bfcn, 7),
+        "multi-branch": Part("upsampling in three branches, two gates, width 32", multi_branch, 7),
         "zeros": Part("latency against zeros", zeros, 7),
         "sizes": Part("latency against image size", sizes, 3),
         "threads": Part("latency against threads", thread_counts, 7),
@@ -96,10 +97,22 @@ def shipped(size: int, threads: int) -> list[Contender]:
 def bfcn(size: int, threads: int) -> list[Contender]:
     """BFCN's full-precision network in the peers, ours with weights of two bits, of one, and with zeros."""
     kinds: dict[str, dict[str, object]] = {"W2A2": {"weight_bits": 2}, "W1A2": {}, "W1A2, 90 % zeros": {"zeros": 0.9}}
+    return of_family("bfcn", kinds, size, threads)
+
+
+def multi_branch(size: int, threads: int) -> list[Contender]:
+    """The same of the multi-branch network, ours with all the weights that its branches have, and with zeros."""
+    return of_family(
+        "multi-branch", {"no zeros": {}} | {percent(share): {"zeros": share} for share in ZEROS}, size, threads
+    )
+
+
+def of_family(family: str, kinds: Mapping[str, Mapping[str, object]], size: int, threads: int) -> list[Contender]:
+    """Its full-precision network in the peers, and our kinds of it."""
     peers = [Contender("PyTorch FP32", "torch", SMALL, size, threads), *openvino(SMALL, size, threads)]
     return [
-        *(replace(peer, family="bfcn") for peer in peers if not peer.zeros),
-        *(our(what, SMALL, size, threads, family="bfcn", **options) for what, options in kinds.items()),
+        *(replace(peer, family=family) for peer in peers if not peer.zeros),
+        *(our(what, SMALL, size, threads, family=family, **options) for what, options in kinds.items()),
     ]
 
 

@@ -163,6 +163,13 @@ class Graph:
         if layer.op == "pool":
             self.nodes.append(("MaxPool", inputs, name, {"kernel_shape": [2, 2], "strides": [2, 2]}))
             return
+        if layer.op == "gate":
+            self.constants["1.0"] = np.ones((), np.float32)
+            self.nodes += [
+                ("Min", [inputs[1], "1.0"], f"{name}.open", {}),
+                ("Mul", [inputs[0], f"{name}.open"], name, {}),
+            ]
+            return
         assert weight is not None
         assert bias is not None
         if len(inputs) > 1:
@@ -214,7 +221,7 @@ class Graph:
 
 def _weights(network: Any, layer: Layer) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
     """As torch and ONNX both order them."""
-    if layer.op == "pool":
+    if not layer.weights:
         return None, None
     stage = stage_of(network, layer)
     return stage.weight.detach().numpy(), stage.bias.detach().numpy()

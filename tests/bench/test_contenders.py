@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
-from engine.networks import bfcn, unet
+from engine.networks import unet
+from engine.networks.families import FAMILIES
 from tests.bench import __main__ as bench
 from tests.bench import contenders, parts, peers, plot, turns
 from tests.bench.contenders import Contender, image
@@ -24,7 +24,7 @@ def tiny() -> list[Contender]:
     found = [
         *parts.everyone(TINY, SIZE, 1),
         *parts.shipped(SIZE, 1),
-        *(replace(c, width=TINY) for c in parts.bfcn(SIZE, 1)),
+        *(replace(c, width=TINY) for c in (*parts.bfcn(SIZE, 1), *parts.multi_branch(SIZE, 1))),
     ]
     return [replace(contender, highest="") for contender in found]  # that would bind this whole process
 
@@ -43,7 +43,7 @@ def test_every_contender_gives_a_mask(contender: Contender) -> None:
 
 
 @pytest.mark.usefixtures("cache")
-@pytest.mark.parametrize("family", ["mbu-net", "bfcn"])
+@pytest.mark.parametrize("family", list(FAMILIES))
 @pytest.mark.parametrize("kind", ["openvino", "onnxruntime"])
 def test_peers_run_the_same_network(kind: str, family: str) -> None:
     """Pixel by pixel what PyTorch decides, but for those whose logit rounding may turn."""
@@ -63,6 +63,15 @@ def test_zeros_of_peers_are_ours() -> None:
             assert kept[layer.name].sum() == np.count_nonzero(model.ternary(layer))
 
 
+def test_branches_have_as_many_weights_as_they_may() -> None:
+    """Nine, four and one of the nine that each of the three is stored with, and a tenth of those."""
+    model = contenders.our_model(Contender("", "ours", 16, zeros=0.9, family="multi-branch"))
+    layers = [layer for layer in model.layers if layer.segments > 1]
+    assert {layer.name for layer in layers} == {f"up{i}.branches" for i in (1, 2, 3, 4)}
+    for layer in layers:
+        assert np.mean(model.ternary(layer) != 0) == pytest.approx(0.1 * 14 / 27, rel=0.1)
+
+
 def test_half_the_blocks_are_masked_by_cost() -> None:
     """The cheapest six of the paper's Table A.4."""
     assert set(contenders.cheapest_half(64)) == {"CT1", "CT2", "CT3", "CT4", "Up3", "Down1"}
@@ -77,14 +86,14 @@ def test_a_random_model_has_the_shipped_models_zeros() -> None:
             assert shares[0] == pytest.approx(shares[1], abs=0.02)
 
 
-@pytest.mark.parametrize("family", [unet, bfcn])
-def test_folding_batch_norm_away_changes_nothing(family: ModuleType) -> None:
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_folding_batch_norm_away_changes_nothing(family: str) -> None:
     import torch
 
     from engine.train.network import Network
 
     torch.manual_seed(0)
-    network = Network(family.layers(TINY), full_precision=True)
+    network = Network(FAMILIES[family](TINY), full_precision=True)
     pixels = torch.from_numpy(image(SIZE)).permute(2, 0, 1)[None]
     for _ in range(3):
         network(pixels)  # batch norm gets statistics worth folding
