@@ -20,6 +20,7 @@ from service.api.query import segment_params
 from service.api.running import running_service
 from service.api.taken import taken_member
 from service.api.timing import deadline_passed, milliseconds
+from service.core.budget import Holding
 from service.core.params import SegmentParams
 from service.core.readiness import RETRY
 from service.core.service import Service
@@ -69,24 +70,24 @@ async def stream(socket: WebSocket) -> None:
     """Segment frames until the client leaves. The query is that of POST /segment."""
     service = await running_service(socket)
     try:
-        params = _admitted(socket, service)
+        _admit(socket, service)
     except Problem as problem:
         service.metrics.refusals.labels(problem.reason()).inc()
         await socket.send_denial_response(problem.response(socket.scope))
         return
     try:
-        await _serve(socket, service, params)
+        await _serve(socket, service)
     finally:
         service.streams.add(-1)
 
 
-async def _serve(socket: WebSocket, service: Service, params: SegmentParams) -> None:
+async def _serve(socket: WebSocket, service: Service) -> None:
     offered = [text.strip() for text in socket.headers.get("sec-websocket-protocol", "").split(",")]
     await socket.accept(PROTOCOL if PROTOCOL in offered else None)
     frames = LatestFrame(1 / service.settings.stream_fps, service.clock)
     tasks = {
         asyncio.create_task(_receive(socket, frames)),
-        asyncio.create_task(_answer(socket, frames, service, params)),
+        asyncio.create_task(_answer(socket, frames, service)),
     }
     done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
@@ -99,13 +100,17 @@ async def _serve(socket: WebSocket, service: Service, params: SegmentParams) -> 
             task.result()
 
 
-def _admitted(socket: WebSocket, service: Service) -> SegmentParams:
-    """What the query asks for, where another stream may begin, which then has; raises problems."""
-    params = segment_params(socket.query_params, "", service)
+def _admit(socket: WebSocket, service: Service) -> None:
+    """Let another stream begin whose query is valid; raises problems."""
+    _params(socket, service)
     service.lifecycle.require_ready()
     if not service.streams.add(1, service.settings.streams):
         raise Unavailable(f"{service.settings.streams} streams are open", headers=RETRY)
-    return params
+
+
+def _params(socket: WebSocket, service: Service) -> SegmentParams:
+    """What the query asks for, of the engines that serve now: a stream outlives models and the engine's process."""
+    return segment_params(socket.query_params, "", service)
 
 
 async def _receive(socket: WebSocket, frames: LatestFrame) -> None:
@@ -118,7 +123,7 @@ async def _receive(socket: WebSocket, frames: LatestFrame) -> None:
         frames.put(frame)
 
 
-async def _answer(socket: WebSocket, frames: LatestFrame, service: Service, params: SegmentParams) -> None:
+async def _answer(socket: WebSocket, frames: LatestFrame, service: Service) -> None:
     memory = held_by(socket)  # what is sent is held until the next answer
     while True:
         await frames.arrived.wait()
@@ -128,22 +133,30 @@ async def _answer(socket: WebSocket, frames: LatestFrame, service: Service, para
         body = b""
         try:
             memory.hold(len(frame))
-            segmented = await asyncio.wait_for(service.pipeline.segment(frame, params, memory), params.timeout_s)
+            told, body = await _segment(frame, _params(socket, service), service, memory)
+            head |= told
         except Problem as problem:
             head |= _refused(problem, socket, service.metrics)
-        except asyncio.TimeoutError:
-            head |= _refused(deadline_passed(params.timeout_s), socket, service.metrics)
-        else:
-            memory.grow(segmented.size)  # for a moment, twice
-            body = b"".join(segmented.pieces)
-            head |= {"status": 200, "ms": milliseconds(segmented.seconds)} | taken_member(segmented.taken)
-            joules = service.image_joules()
-            if joules is not None:
-                head["joules_per_image"] = joules
-            service.metrics.frames.labels("answered").inc()
         await socket.send_json(head)
         if body:
             await socket.send_bytes(body)
+
+
+async def _segment(
+    frame: bytes, params: SegmentParams, service: Service, memory: Holding
+) -> tuple[dict[str, Any], bytes]:
+    """What is told of a frame, and its mask; raises problems. Between two frames nothing holds their engine."""
+    try:
+        segmented = await asyncio.wait_for(service.pipeline.segment(frame, params, memory), params.timeout_s)
+    except asyncio.TimeoutError:
+        raise deadline_passed(params.timeout_s) from None
+    memory.grow(segmented.size)  # for a moment, twice
+    told = {"status": 200, "ms": milliseconds(segmented.seconds)} | taken_member(segmented.taken)
+    joules = service.image_joules()
+    if joules is not None:
+        told["joules_per_image"] = joules
+    service.metrics.frames.labels("answered").inc()
+    return told, b"".join(segmented.pieces)
 
 
 def _refused(problem: Problem, socket: WebSocket, metrics: Metrics) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +27,7 @@ from service.settings import Settings
 from tests.pictures import file_of, photo
 from tests.service.api.test_batch import red
 from tests.service.core.test_batcher import Clock
-from tests.service.fakes import PATIENCE, FakeEngine, serving
+from tests.service.fakes import PATIENCE, FakeEngine, fake_model, serving
 from tests.service.test_app import assert_lives_on
 
 
@@ -68,6 +70,24 @@ def test_a_bad_frame_gets_a_problem_and_the_stream_goes_on(client: httpx.Client)
         socket.send(red())
         assert head(socket)["status"] == 200
         assert json.loads(socket.recv(PATIENCE))["classes"][1]["pixels"] == 16
+
+
+def test_an_open_stream_goes_over_to_new_models_and_holds_no_old_one() -> None:
+    engine = FakeEngine()
+    app = create_app(engine, Settings())
+    with serving(app) as client, streaming(client, "?model=fake") as socket:
+        for _ in range(2):
+            socket.send(red())
+            assert head(socket)["status"] == 200
+            assert mask(socket).all()
+            assert engine.entered.is_set()
+            old, engine = weakref.ref(engine), FakeEngine()
+            app.state.service.models.serve([engine])
+        gc.collect()
+        assert old() is None
+        app.state.service.models.serve([FakeEngine(fake_model(name="other"))])
+        socket.send(red())
+        assert head(socket)["status"] == 404
 
 
 def test_when_the_client_is_ahead_the_newest_frame_wins() -> None:

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from engine import format
 from engine.runtime import Engine
@@ -331,6 +331,35 @@ def test_while_the_engine_is_away_the_answer_is_503_at_once(server: Server) -> N
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"retry-after: 1" in answer
     server.ready()
+
+
+def test_an_open_stream_outlives_the_engines_process_and_holds_nothing_of_it(server: Server) -> None:
+    with ExitStack() as stack:
+        address = f"{server.address.replace('http', 'ws')}/stream"
+        streams = [stack.enter_context(connect(address)) for _ in range(STREAMS)]
+        for stream in streams:
+            assert answered(stream) == 200
+        shared = shared_memories(server)
+        kill(server, "engine")
+        limit = time.monotonic() + PATIENCE
+        while shared_memories(server) != shared:  # though no frame has come since
+            assert time.monotonic() < limit
+        for stream in streams:
+            assert answered(stream) == 200
+
+
+def answered(stream: ClientConnection) -> int:
+    """Status of a frame."""
+    stream.send(BODIES[0])
+    status: int = json.loads(stream.recv(PATIENCE))["status"]
+    if status == 200:
+        stream.recv(PATIENCE)
+    return status
+
+
+def shared_memories(server: Server) -> dict[str, int]:
+    """How many every front end has mapped."""
+    return {name: Path(f"/proc/{pid}/maps").read_text().count("memfd:") for pid, name in server.pids("front").items()}
 
 
 def test_a_supervisor_that_is_killed_takes_all_with_it(model: Path) -> None:
