@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import re
 import sys
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
 
 from engine import images
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from engine.train.network_engine import NetworkEngine
 
 PART = re.compile(r".+\.[0-9a-f]{32}\.part")
+AHEAD = 4  # outcomes of each thread that may wait for one before them
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,21 @@ def here(job: Job, sources: Iterable[Path]) -> Iterator[Outcome]:
         segmenter.close()
 
 
-def by_server(job: Job, sources: Iterable[Path], url: str, parallel: int, retry_deadline_s: float) -> Iterator[Outcome]:
-    """Outcomes from the server at `url`, in order; `parallel` requests are on their way at the same time.
-
-    Raises OSError where no server answers for `retry_deadline_s` seconds.
+@dataclass(frozen=True)
+class Server:
+    """Where it is, which of its models is asked, by name, or its default; `parallel` requests are on their way at the
+    same time, and one that is not answered is tried again for `retry_deadline_s` seconds.
     """
+
+    url: str
+    model: str | None = None
+    parallel: int = 8
+    retry_deadline_s: float = 60.0
+
+
+def by_server(job: Job, sources: Iterable[Path], server: Server) -> Iterator[Outcome]:
+    """Outcomes from a server, in order. Raises OSError where none answers in time."""
+    url, retry_deadline_s = server.url, server.retry_deadline_s
 
     @cache  # says each thing once
     def say(line: str) -> None:
@@ -128,44 +142,58 @@ def by_server(job: Job, sources: Iterable[Path], url: str, parallel: int, retry_
         except OSError as error:
             return Outcome(source, failure=str(error))
         key = job.settings.api_key
+
+        def encoded(name: str) -> bytes:
+            return client.segment(url, data, retry_deadline_s, _query(job, name, server.model), key, failed)
+
         try:
-            return _outcome(
-                source, job, lambda name: client.segment(url, data, retry_deadline_s, _query(job, name), key, failed)
-            )
+            return _outcome(source, job, encoded)
         except client.Refused as refusal:
             return Outcome(source, failure=str(refusal))
 
-    yield from _in_order(one, list(sources), parallel)
+    yield from _in_order(one, list(sources), server.parallel)
 
 
-def _query(job: Job, name: str) -> dict[str, object]:
+def _query(job: Job, name: str, model: str | None) -> dict[str, object]:
     objects = job.objects if ENCODERS[name].of_objects else None
-    return client.query_of(job.threshold, job.selection, objects) | {"format": name}
+    return client.query_of(job.threshold, job.selection, objects, model) | {"format": name}
 
 
 def _in_order(work: Callable[[Path], Outcome], sources: Sequence[Path], parallel: int) -> Iterator[Outcome]:
-    """What `work` makes of each, in order, by threads for which nobody waits: an interrupt ends the program at once."""
-    results = [Future[Outcome]() for _ in sources]
-    left, lock, stopped = iter(zip(sources, results, strict=True)), threading.Lock(), threading.Event()
+    """What `work` makes of each, in order, by threads for which nobody waits: an interrupt ends the program at once.
+
+    They are `AHEAD` times `parallel` ahead of who takes the outcomes, at most: no more are held in memory.
+    """
+    waiting: SimpleQueue[tuple[Path, Future[Outcome]] | None] = SimpleQueue()
+    stopped = threading.Event()
 
     def run() -> None:
-        while not stopped.is_set():
-            with lock:
-                source, result = next(left, (None, None))
-            if source is None or result is None:
-                return
+        while (taken := waiting.get()) and not stopped.is_set():
+            source, result = taken
             try:
                 result.set_result(work(source))
             except BaseException as error:
                 result.set_exception(error)
 
-    for _ in range(min(parallel, len(sources))):
+    def begun() -> Iterator[Future[Outcome]]:
+        for source in sources:
+            result = Future[Outcome]()
+            waiting.put((source, result))
+            yield result
+
+    threads = min(parallel, len(sources))
+    for _ in range(threads):
         threading.Thread(target=run, daemon=True).start()
+    left = begun()
+    under_way = deque(itertools.islice(left, AHEAD * threads))
     try:
-        for result in results:
-            yield result.result()
+        while under_way:
+            yield under_way.popleft().result()
+            under_way.extend(itertools.islice(left, 1))
     finally:
         stopped.set()
+        for _ in range(threads):
+            waiting.put(None)
 
 
 def overlay_of(target: Path) -> Path:

@@ -74,9 +74,12 @@ def segment(
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def query_of(threshold: float | None, selection: Selection, objects: ObjectParams | None = None) -> dict[str, object]:
+def query_of(
+    threshold: float | None, selection: Selection, objects: ObjectParams | None = None, model: str | None = None
+) -> dict[str, object]:
     """What of a query differs from the server's defaults."""
-    given: dict[str, object] = {"threshold": threshold, "channel": selection.channel, "page": selection.page}
+    given: dict[str, object] = {"model": model, "threshold": threshold}
+    given |= {"channel": selection.channel, "page": selection.page}
     if objects is not None:
         given |= {"split": "distance" if objects.split else None, "min_area": objects.min_area}
     return {name: value for name, value in given.items() if value is not None}

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from service.cli.bulk import Outcome
 
 
+HERE = ("max_pixels", *flags.ENGINE)
+"""Settings of what computes on this machine."""
+ASKED = ("api_key", "parallel", "retry_deadline")
+"""Flags of how a server is asked."""
+FILES = (".safetensors", ".pt")
+
+
 def add(commands: Any) -> None:
     """Add them to the parser's commands."""
     flags.add_all_settings(flags.command(commands, serve))
@@ -40,6 +47,7 @@ def segment(args: argparse.Namespace) -> int:
     from service.cli import bulk, object_table
 
     _objects(args)
+    _require_used(args)
     images = _images(args.images)
     targets = _targets(images, args.out, args.overlay) if args.out else {}
     bulk.remove_abandoned({target.parent for target in targets.values()})
@@ -85,7 +93,9 @@ def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Out
     if not sources:
         return iter(())
     if args.url:
-        return bulk.by_server(job, sources, args.url, args.parallel, args.retry_deadline)
+        given = {"parallel": args.parallel, "retry_deadline_s": args.retry_deadline}
+        how = {name: value for name, value in given.items() if value is not None}
+        return bulk.by_server(job, sources, bulk.Server(args.url, args.model, **how))
     if not args.ray:
         return bulk.here(job, sources)
     from service.cli import cluster
@@ -94,6 +104,17 @@ def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Out
         return cluster.segment(job, sources)
     except ImportError:
         raise UserError("--ray needs Ray: pip install 'mbunet[ray]'") from None
+
+
+def _require_used(args: argparse.Namespace) -> None:
+    """Raise UserError for flags of what computes here beside --url, for those of a server without it."""
+    idle = HERE if args.url else ASKED
+    given = [f"--{name.replace('_', '-')}" for name in idle if getattr(args, name) is not None]
+    if given:
+        where = "of this machine's engine: --url has a server's compute" if args.url else "of asking a server: --url"
+        raise UserError(f"{', '.join(given)}: {where}")
+    if args.url and args.model and ("/" in args.model or Path(args.model).suffix in FILES):
+        raise UserError(f"--model {args.model}: beside --url it is the name of one of the server's models")
 
 
 def _objects(args: argparse.Namespace) -> ObjectParams | None:
@@ -121,13 +142,14 @@ def _segment_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--page", type=flags.part, metavar="P", help=several)
     command.add_argument("--overwrite", action="store_true", help="make masks anew that are there already")
     where = command.add_mutually_exclusive_group()
-    where.add_argument("--url", help="ask this server instead of computing here, as in http://localhost:8080")
-    where.add_argument("--ray", action="store_true", help="compute on a Ray cluster: RAY_ADDRESS, or this machine's")
-    command.add_argument(
-        "--parallel", type=flags.count, default=8, metavar="N", help="requests at a time, to --url (8)"
+    where.add_argument(
+        "--url",
+        help="ask this server instead of computing here, as in http://localhost:8080; --model is one of its models",
     )
+    where.add_argument("--ray", action="store_true", help="compute on a Ray cluster: RAY_ADDRESS, or this machine's")
+    command.add_argument("--parallel", type=flags.count, metavar="N", help="requests at a time, to --url (8)")
     seconds = "seconds for which a server that is lost or full is asked again (60)"
-    command.add_argument("--retry-deadline", type=float, default=60.0, metavar="S", help=seconds)
+    command.add_argument("--retry-deadline", type=float, metavar="S", help=seconds)
     flags.renamed(command, "--patience", "--retry-deadline")
     flags.add_settings(command, "model", "max_pixels", "api_key", *flags.ENGINE)
 

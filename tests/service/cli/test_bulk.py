@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,3 +130,21 @@ def test_what_is_cut_off_while_writing_is_not_done(tmp_path: Path, monkeypatch: 
     assert len(seen) == 1
     assert "a.png" not in seen  # what a power cut would leave has another name
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_server_answers_is_not_all_kept_in_memory() -> None:
+    """Of a thousand outcomes no more are made than a few for each thread before the first is taken."""
+    made: list[int] = []
+    lock = threading.Lock()
+
+    def work(source: Path) -> Outcome:
+        with lock:
+            made.append(int(source.name))
+        return Outcome(source)
+
+    outcomes = bulk._in_order(work, [Path(str(i)) for i in range(1000)], 2)
+    for i in range(1000):
+        assert next(outcomes).source.name == str(i)
+        assert max(made) <= i + 2 * bulk.AHEAD
+    assert next(outcomes, None) is None
+    assert sorted(made) == list(range(1000))

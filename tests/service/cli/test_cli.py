@@ -180,6 +180,10 @@ def test_a_table_leaves_masks_that_are_there_and_covers_their_images(
         ([], "-o FOLDER for masks, --table FILE.csv for objects"),
         (["--table", "t.csv", "--overlay"], "--overlay needs -o"),
         (["-o", "out", "--split", "distance"], "they need --table"),
+        (["-o", "out", "--url", "http://localhost:1", "--threads", "1"], "--threads: of this machine's engine"),
+        (["-o", "out", "--url", "http://localhost:1", "--model", "runs/m.safetensors"], "one of the server's models"),
+        (["-o", "out", "--url", "http://localhost:1", "--model", "best.pt"], "one of the server's models"),
+        (["-o", "out", "--parallel", "2", "--retry-deadline", "1"], "--parallel, --retry-deadline: of asking a server"),
     ],
 )
 def test_flags_of_segment_that_go_nowhere_are_refused(
@@ -271,6 +275,17 @@ def test_segment_asks_a_server_with_the_same_result(
     captured = capsys.readouterr().err
     assert f"mbunet: {images / 'c.png'}: The body is not a readable image: these 8 bytes are no image" in captured
     assert "3/3 images" in captured
+
+
+def test_segment_asks_a_server_for_the_model_that_is_named(
+    client: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = folder_of_images(tmp_path / "in", "a.png") / "a.png"
+    command = ["segment", str(image), "-o", str(tmp_path / "out"), "--url", str(client.base_url), "--model"]
+    name = client.get("/models").json()[0]["name"]
+    assert cli.main([*command, "other"]) == 1
+    assert "there is no model of this name; there is fake" in capsys.readouterr().err
+    assert cli.main([*command, name]) == 0
 
 
 def test_segment_says_so_when_no_server_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

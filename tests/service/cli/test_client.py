@@ -122,4 +122,5 @@ def test_a_large_body_is_sent_to_who_wants_it_and_to_who_does_not_know_the_quest
 
 def test_the_query_says_what_differs_from_the_default() -> None:
     assert client.query_of(None, Selection()) == {}
+    assert client.query_of(None, Selection(), model="road") == {"model": "road"}
     assert client.query_of(0.4, Selection(channel=0, page="max")) == {"threshold": 0.4, "channel": 0, "page": "max"}
