@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -27,11 +29,12 @@ from service.api.timing import in_time, joules_header, milliseconds, server_timi
 from service.codec.encoders import ENCODERS, labelled
 from service.codec.pixels import Mask
 from service.core import cost, params
+from service.core.budget import Holding
 from service.core.engine import Engine
 from service.core.params import SegmentParams
 from service.core.service import Service
 from service.core.threads import BRIEF_BYTES
-from service.problems import BadParameter, BadTensor, MethodNotAllowed, NotFound, TooManyImages
+from service.problems import BadParameter, BadTensor, DeadlinePassed, MethodNotAllowed, NotFound, TooManyImages
 
 VERSION = "1"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
@@ -177,22 +180,42 @@ async def infer(request: Request) -> Response:
 
     brief = oip.TEXT_COST * len(head) + len(tensor) <= BRIEF_BYTES
     asked, wanted, images = await service.threads.run(read, len(body), in_place=brief)
-    results = await in_time(request, service.pipeline.infer(images, wanted, memory), wanted.timeout_s)
-    request.state.log |= {"model": engine.model.name, "images": len(results), "bytes": len(body)}
+    answering = _answer(asked, wanted, images, service, memory)
+    pieces, headers = await in_time(request, answering, wanted.timeout_s)
+    request.state.log |= {"model": engine.model.name, "images": len(images), "bytes": len(body)}
+    return PiecesResponse(pieces, headers.pop("Content-Type"), headers | joules_header(service))
+
+
+async def _answer(
+    asked: InferRequest, wanted: SegmentParams, images: Sequence[Pixels], service: Service, memory: Holding
+) -> tuple[Sequence[bytes | memoryview], dict[str, str]]:
+    """(body in pieces, headers), from the queue to the last of them; cancelling it ends it before the next plane."""
+    deadline = time.monotonic() + wanted.timeout_s
+    results = await service.pipeline.infer(images, wanted, memory)
     answer_bytes = _answer_bytes(asked) * sum(result.mask.size for result in results)
     memory.grow(answer_bytes)
+    gone = threading.Event()
 
-    def write() -> tuple[Sequence[bytes | memoryview], dict[str, str]]:
-        masks = [result.mask for result in results]
-        outputs = {name: [_OUTPUT[name](mask, wanted) for mask in masks] for name in asked.outputs}
-        return oip.write(asked, engine.model.name, outputs)
+    def plane(name: str, mask: Mask) -> oip.Plane:
+        if gone.is_set() or time.monotonic() > deadline:
+            raise DeadlinePassed("the deadline passed while the answer was written")
+        return _OUTPUT[name](mask, wanted)
+
+    def write() -> tuple[Sequence[bytes | memoryview], dict[str, str], float]:
+        started = time.monotonic()
+        outputs = {name: [plane(name, result.mask) for result in results] for name in asked.outputs}
+        pieces, headers = oip.write(asked, wanted.engine.model.name, outputs)
+        return pieces, headers, time.monotonic() - started
 
     brief = wanted.encoder.brief and all(asked.outputs.values()) and answer_bytes <= BRIEF_BYTES
     size = 0 if brief else sum(cost.run_bytes(wanted, result.mask.shape) for result in results)
-    pieces, headers = await service.threads.run(write, size, in_place=brief)
-    last = results[-1]
-    timing = {"Server-Timing": server_timing(milliseconds({"queue": last.queue_s, "engine": last.engine_s}))}
-    return PiecesResponse(pieces, headers.pop("Content-Type"), headers | timing | joules_header(service))
+    try:
+        pieces, headers, encode_s = await service.threads.run(write, size, in_place=brief)
+    finally:
+        gone.set()
+    service.pipeline.answered(results, encode_s)
+    stages = {"queue": results[-1].queue_s, "engine": results[-1].engine_s, "encode": encode_s}
+    return pieces, headers | {"Server-Timing": server_timing(milliseconds(stages))}
 
 
 _OUTPUT: dict[str, Callable[[Mask, SegmentParams], oip.Plane]] = {

@@ -125,13 +125,16 @@ class Pipeline:
         return [self._queue.place(image, memory.grow) for image in images]
 
     async def infer(self, images: Sequence[Pixels], params: SegmentParams, memory: Holding) -> list[InferenceResult]:
-        """Queue and engine alone, for pixels: all of `images` or none."""
+        """Queue and engine alone, for pixels: all of `images` or none. Who writes their answer tells `answered`."""
         memory.grow(sum(cost.run_bytes(params, image.shape) for image in images))
         queued = self._queue.submit_all(images, params, self._clock() + params.timeout_s)
-        results = await asyncio.gather(*map(asyncio.wrap_future, queued))
+        return await asyncio.gather(*map(asyncio.wrap_future, queued))
+
+    def answered(self, results: Sequence[InferenceResult], encode_s: float) -> None:
+        """The images of `infer` are in their answer, which all of them took so many seconds to write."""
         for result in results:
-            self._observe({"queue": result.queue_s, "engine": result.engine_s})
-        return results
+            each = encode_s / len(results)
+            self._observe({"queue": result.queue_s, "engine": result.engine_s, "encode": each})
 
     async def _in_lane(
         self, size: int, work: Callable[[float], T], left: Callable[[Future[T]], None] = lambda working: None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,14 +15,14 @@ from PIL import Image
 
 from engine.runtime import Engine
 from service import problems
-from service.api import oip
+from service.api import oip, v2
 from service.app import create_app
 from service.problems import BadTensor
 from service.settings import Settings
 from tests.models import random_model
 from tests.pictures import file_of, images, photo
 from tests.service.api.test_batch import two_models
-from tests.service.fakes import FakeEngine, serving
+from tests.service.fakes import PATIENCE, FakeEngine, serving
 from tests.service.test_app import PNG, mask_of
 
 PIXELS = np.asarray(photo())
@@ -269,6 +270,32 @@ def test_unknown_parameters_of_tensors_are_refused(client: httpx.Client, body: d
 
 def test_no_timeout_is_the_servers_own(client: httpx.Client) -> None:
     assert client.post(INFER, json=infer_body() | {"parameters": {"timeout": 0}}).status_code == 200
+
+
+def test_a_timeout_bounds_the_labels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose writing ends before the next plane."""
+    written: list[int] = []
+    late = threading.Event()
+
+    def labelled(mask: Any, _: Any) -> list[Any]:
+        written.append(1)
+        late.wait(PATIENCE)
+        return [mask]
+
+    monkeypatch.setattr(v2, "labelled", labelled)
+    body = infer_body(shape=[2, 1, 1, 3], data=[0] * 6) | {"outputs": [{"name": "labels"}]}
+    with serving(create_app(FakeEngine(), Settings())) as client:
+        try:
+            answer = client.post(INFER, json=body | {"parameters": {"timeout": 100_000}})
+        finally:
+            late.set()
+        assert answer.status_code == 504
+        assert client.post(INFER, json=body).status_code == 200
+    assert len(written) == 1 + 2
+
+
+def test_the_time_of_writing_is_told(client: httpx.Client) -> None:
+    assert "encode;dur=" in client.post(INFER, json=infer_body()).headers["Server-Timing"]
 
 
 def test_models_are_loaded_already_and_stay(asked: Any) -> None:
