@@ -18,6 +18,8 @@ GONE = {"queue_pixels": "MBUNET_MEMORY_BYTES bounds what requests hold"}
 """Settings of before, and what does their work now."""
 
 LAST_SHARE = 0.1  # of drain_ms, for the last run of an engine when all requests are answered or given up
+ORIGIN = re.compile(r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?")
+"""Scheme, host and, unless it is the scheme's own, port, in small letters, with nothing behind them."""
 ROOT_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 MOST_WORKERS = 64
 ENERGY_SOURCES = ("auto", "nvml", "ina3221", "rapl", "none")
@@ -100,6 +102,12 @@ class Settings:
             raise SettingsError(f"root_path is a path without an end, as in /mbunet, not {self.root_path!r}")
         if self.workers != "auto" and not (self.workers.isdecimal() and 1 <= int(self.workers) <= MOST_WORKERS):
             raise SettingsError(f"workers must be auto or lie between 1 and {MOST_WORKERS}, not {self.workers!r}")
+        for origin in self.allowed_origins:
+            if not ORIGIN.fullmatch(origin):
+                form = "scheme://host or scheme://host:port in small letters, without the scheme's own port"
+                raise SettingsError(f"origins are as browsers send them, {form}, not {origin!r}")
+        if self.api_key != self.api_key.strip() or not self.api_key.isprintable():
+            raise SettingsError("api_key has white space at an end, or a line's end in it: no client can send it")
         if self.tls_key and not self.tls_certificate:
             raise SettingsError("tls_key needs a tls_certificate beside it")
 

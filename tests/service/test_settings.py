@@ -76,3 +76,25 @@ def test_values_are_checked_at_birth(name: str, text: str, message: str) -> None
         load({f"MBUNET_{name.upper()}": text})
     with pytest.raises(SettingsError, match=message):
         load({}, {name: text})
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://app.example.org/", "*", "app.example.org", "https://APP.example.org", "https://a.org:443", "http://a:80"],
+)
+def test_origins_that_no_browser_sends_are_refused(origin: str) -> None:
+    with pytest.raises(SettingsError, match=r"origins are as browsers send them.*" + re.escape(repr(origin))):
+        load({"MBUNET_ORIGINS": f"https://friend.example, {origin}"})
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://example.org", "http://localhost:3000", "http://[::1]:8080", "chrome-extension://abcdef"]
+)
+def test_origins_as_browsers_send_them(origin: str) -> None:
+    assert load({"MBUNET_ORIGINS": origin}).allowed_origins == [origin]
+
+
+@pytest.mark.parametrize("key", ["secret\n", " secret", "secret\t", "sec\nret"])
+def test_keys_that_no_client_can_send_are_refused(key: str) -> None:
+    with pytest.raises(SettingsError, match="api_key has white space"):
+        load({"MBUNET_API_KEY": key})
