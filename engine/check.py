@@ -23,6 +23,7 @@ from engine.networks.families import FAMILIES
 
 MAX_LAYERS = 256
 MAX_CHANNELS = 4096
+MAX_DEPTH = 32  # of provenance
 MAX_CLASSES = 256  # masks are uint8
 MAX_SIDE = 8192  # pixels, of resized images
 MAX_COUNT = 1 << 22
@@ -64,10 +65,19 @@ def check_description(model: Model) -> None:
     _check_classes(model)
     _check_preprocessing(model)
     require(0.0 <= model.threshold <= 1.0, "threshold", f"{model.threshold} lies outside [0, 1]")
+    require(_is_flat(model.provenance, MAX_DEPTH), "provenance", f"is nested more than {MAX_DEPTH} levels deep")
     try:
         json.dumps(model.provenance, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ModelFileError(f"provenance: is not JSON: {error}") from None
+
+
+def _is_flat(value: object, levels: int) -> bool:
+    """Whether lists and mappings lie in each other no deeper than so many levels: others write and read them too."""
+    if not isinstance(value, (dict, list, tuple)):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_flat(one, levels - 1) for one in inner)
 
 
 def _check_layers(layers: tuple[Layer, ...]) -> None:

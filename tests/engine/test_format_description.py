@@ -16,6 +16,12 @@ from engine.model import ModelFileError
 from tests.engine.model_files import Description, layer, rewrite
 from tests.models import random_model
 
+
+def nested(levels: int) -> list[object]:
+    """A list in a list in a list, so many of them."""
+    return [nested(levels - 1)] if levels > 1 else []
+
+
 DESCRIPTIONS: dict[str, tuple[Callable[[Description], object], str]] = {
     "newer format": (lambda d: d.update(format=3), "format: 3 is not supported"),
     "format true": (lambda d: d.update(format=True), "format: True is not supported"),
@@ -31,6 +37,7 @@ DESCRIPTIONS: dict[str, tuple[Callable[[Description], object], str]] = {
     "threshold above": (lambda d: d.update(threshold=1.5), "threshold: 1.5 lies outside"),
     "provenance infinite": (lambda d: d.update(provenance={"dice": float("-inf")}), "description: is not JSON"),
     "provenance surrogate": (lambda d: d.update(provenance={"data": "\ud800"}), "provenance: is not JSON"),
+    "provenance deep": (lambda d: d.update(provenance={"a": nested(32)}), "provenance: is nested more than 32 levels"),
     "provenance no object": (lambda d: d.update(provenance=[]), "provenance: must be dict"),
     # classes
     "no classes": (lambda d: d["classes"].clear(), "classes: there are 0"),
