@@ -3,6 +3,7 @@ exists."""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import re
 import shlex
@@ -140,10 +141,23 @@ def expanded(lines: list[str]) -> list[list[str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_on_data_of_ones_own_are_understood(page: Path) -> None:
     """Not run: what they read is not here."""
+    made: set[str] = set()
     for block in blocks(page, "console"):
         for words in expanded(block.replace("\\\n", " ").splitlines()):
             if words[0] == "mbunet":
-                cli.parser().parse_args(words[1:])
+                args = cli.parser().parse_args(words[1:])
+                read = {word for word in words if re.fullmatch(r"runs/.+\.(pt|safetensors)", word)}
+                assert read <= made, words
+                made |= left_by(words[1], args)
+
+
+def left_by(command: str, args: argparse.Namespace) -> set[str]:
+    """Files that others begin from."""
+    if command != "train":
+        return set()
+    alone = {"bits_only", "full_precision"} & {name for name, value in vars(args).items() if value}
+    names = ("checkpoint.pt", "best.pt") if alone else ("model.safetensors",)
+    return {f"{args.out}/{name}" for name in names}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
