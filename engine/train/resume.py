@@ -31,21 +31,30 @@ def check(path: Path, state: Mapping[str, Any], config: Config) -> None:
 
 def divide(
     path: Path, config: Config, kept: dataset.Parts | None
-) -> tuple[list[dataset.Sample], list[dataset.Sample], int]:
-    """(training, validation, how many are new): as `kept` by the checkpoint at `path`, what came to the folder since
-    joining training; else anew. Raises ResumeError.
+) -> tuple[list[dataset.Sample], list[dataset.Sample], str]:
+    """(training, validation, what to say of new samples): as `kept` by the checkpoint at `path`, else anew.
+
+    What came to the folder since joins training, unless it is marked or given for validation. Raises ResumeError.
     """
     everything = split.samples(config)
     if kept is None:
-        return *dataset.split(everything, config.share, config.seed), 0
+        return *dataset.split(everything, config.share, config.seed), ""
     if missing := kept.missing(everything):
         raise ResumeError(
             f"{path} is of another split: {len(missing)} of its samples are not in {config.data} "
             f"({missing[0]}{', …' if len(missing) > 1 else ''}); put them back, or choose another output folder"
         )
     training, validation, new = kept.divide(everything)
-    joined = {sample.name for sample in (*training, *new)}
-    return [sample for sample in everything if sample.name in joined], validation, len(new)
+    if seen := [sample.name for sample in training if sample.part == dataset.VALIDATION]:
+        raise ResumeError(
+            f"{path} is of another split: it has learned from {len(seen)} samples that are for validation now "
+            f"({seen[0]}{', …' if len(seen) > 1 else ''}); choose another output folder"
+        )
+    held = [sample for sample in new if sample.part == dataset.VALIDATION]
+    validated = {sample.name for sample in (*validation, *held)}
+    said = f"{len(new) - len(held)} new samples join training, {len(held)} are held for validation" if new else ""
+    usable = dataset.usable(everything)
+    return [s for s in usable if s.name not in validated], [s for s in usable if s.name in validated], said
 
 
 def by_clock(state: Mapping[str, Any], config: Config) -> float:

@@ -69,11 +69,11 @@ class Trainer:
         state = checkpoint.read(self.checkpoint) if self.checkpoint.is_file() else {}
         if state:
             resume.check(self.checkpoint, state, config)
-        self.training, self.validation, new = resume.divide(
+        self.training, self.validation, grown = resume.divide(
             self.checkpoint, config, pretrained.parts_of(state) or parts
         )
-        if new:
-            self._view.say(f"{config.data} has grown: {new} new samples join training, none is held for validation")
+        if grown:
+            self._view.say(f"{config.data} has grown: {grown}")
         if not self.training or not self.validation:
             raise DataError(f"{config.data}: too few samples to learn from and to hold for validation")
         layers = config.layers()

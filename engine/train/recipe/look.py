@@ -16,6 +16,7 @@ from engine.train.validation import evenly
 
 LOOKED_AT = 64  # samples, evenly chosen, by which a folder is judged
 SPLIT = ("channel", "page", "group", "validation")
+DRAWN = {"validation", "group", "seed"}  # settings that ask for a split
 BUDGET = ("minutes", "samples")
 
 

@@ -210,13 +210,14 @@ class Recipe:
         return checkpoint.read(path) if path.is_file() else {}
 
     def _parts(self) -> dataset.Parts | None:
-        """The split that the first stage, or the teacher, has kept, where it is one of this folder."""
+        """The split that the first stage has kept; else the teacher's, of this folder and where none is asked for."""
         for path in (self.out / FULL_PRECISION / "checkpoint.pt", self.out / "bits" / "checkpoint.pt"):
             if path.is_file():
                 return export.parts_of(path)
-        teacher = self.given.get("teacher")
-        kept = export.parts_of(teacher) if teacher else None
-        return kept if kept and not kept.missing(look.samples(self.given)) else None
+        teacher, everything = self.given.get("teacher"), look.samples(self.given)
+        asked = look.DRAWN & self.given.keys() or any(sample.part == dataset.VALIDATION for sample in everything)
+        kept = export.parts_of(teacher) if teacher and not asked else None
+        return kept if kept and not kept.missing(everything) else None
 
     @property
     def _record_file(self) -> Path:

@@ -216,6 +216,21 @@ def test_what_comes_to_the_folder_joins_training_and_every_command_keeps_the_spl
         evaluate.select(layouts.samples(data)[:8], "validation", 0.2, 0, failures.append, told)
 
 
+def test_what_is_marked_for_validation_is_not_learned_from_when_a_run_goes_on(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "out")
+    first = Trainer(config, quiet=True)
+    first.save()
+    grow(data, "new")
+    (data / "index.csv").write_text("name,part\nnew,validation\n")
+    again = Trainer(config, quiet=True)
+    assert len(again.training) == len(first.training)
+    assert {sample.name for sample in again.validation} == {*(s.name for s in first.validation), "new"}
+    learned = first.training[0].name
+    (data / "index.csv").write_text(f"name,part\n{learned},validation\n")
+    with pytest.raises(ResumeError, match=rf"has learned from 1 samples that are for validation now \({learned}\)"):
+        Trainer(config, quiet=True)
+
+
 def test_a_run_on_another_split_is_not_resumed(data: Path, tmp_path: Path) -> None:
     config = tiny(data, tmp_path / "out")
     run = Trainer(config)
@@ -513,6 +528,11 @@ def test_validation_images_may_have_a_folder_of_their_own(data: Path, tmp_path: 
     grow(data, "more")
     again = Trainer(config, quiet=True)
     assert (len(again.training), len(again.validation)) == (13, 3)
+    grow(held, "later")
+    again = Trainer(config, quiet=True)
+    assert (len(again.training), [sample.name for sample in again.validation][2:]) == (13, ["later", "other"])
+    for part in ("images", "masks"):
+        (held / part / "later.png").unlink()
     model = format.load(export.export(run.checkpoint, tmp_path / "discs.safetensors"))
     assert model.provenance["split"] == {"validation": "held", "seed": 0}
     chosen = evaluate.select(split.samples(config), "validation", config.share, 0, lambda _: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from PIL import Image
 
 from engine import format
 from engine.train import checkpoint, trainer
-from engine.train.data import samples
+from engine.train.config import Config
+from engine.train.data import dataset, samples
 from engine.train.data.dataset import Sample
 from engine.train.evaluate import Row
 from engine.train.metrics import Counts
@@ -111,6 +113,19 @@ def test_the_checkpoint_that_was_better_is_exported(tmp_path: Path) -> None:
     checkpoint.write(tmp_path / "more" / "checkpoint.pt", {**state, "last": 0.45})
     assert finish.best([tmp_path, tmp_path / "more"], said.append) == last
     assert "checkpoint.pt is taken: 0.5000" in said[1]
+
+
+def test_the_teachers_split_is_taken_where_none_is_asked_for(data: Path, tmp_path: Path) -> None:
+    config = Config(str(data), str(tmp_path / "teacher"), width=3, full_precision=True, device="cpu", seed=5)
+    teacher = Trainer(config, quiet=True)
+    teacher.save()
+    learning = given(data, tmp_path / "run", teacher=str(teacher.checkpoint))
+    assert Recipe(learning)._parts() == dataset.Parts.of(teacher.training, teacher.validation)
+    held = shutil.copytree(data, tmp_path / "held")
+    for asked in ({"validation": str(held)}, {"validation": 0.5}, {"seed": 7}, {"group": "disc."}):
+        assert Recipe(learning | asked | {"out": str(tmp_path / str(*asked))})._parts() is None
+    (data / "index.csv").write_text(f"name,part\n{teacher.training[0].name},validation\n")
+    assert Recipe(learning)._parts() is None
 
 
 def test_a_folder_of_one_part_is_not_mistaken_for_a_recipe(data: Path, tmp_path: Path) -> None:
