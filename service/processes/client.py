@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import math
 import select
@@ -34,9 +35,12 @@ from service.processes import catalog, messages
 from service.processes.arena import Arena, NoPart, Part, part_of
 from service.processes.board import BoardView, Notice
 from service.processes.messages import Lost
+from service.processes.outbox import Outbox
 
 GONE = "the engine's process has ended; another is being started"
+SILENT = "the engine's process does not answer"
 ANSWER_S = 2.0  # in which a question that needs no engine is answered
+LINE_S = 5.0  # in which the supervisor connects a front end to the next engine process
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +115,7 @@ class Session:
     def __init__(self, line: socket.socket, arena_bytes: int) -> None:
         self.arena = Arena(arena_bytes)
         self._line = line
+        self._outbox = Outbox(line)
         self._poll = select.poll()
         self._poll.register(line, select.POLLIN)
         self._tickets = itertools.count()
@@ -133,7 +138,7 @@ class Session:
     def listen(self, serve: Callable[[list[RemoteEngine]], None]) -> None:
         """Take answers until the other side ends. `serve` is called with the engines: at first and anew."""
         try:
-            messages.send(self._line, bytes([messages.ARENA]), [self.arena.descriptor])
+            self._outbox.send(bytes([messages.ARENA]), [self.arena.descriptor])
             self.arena.close()
             while True:
                 packet, descriptors = messages.receive(self._line)
@@ -189,7 +194,7 @@ class Session:
     def say(self, packet: bytes) -> None:
         """Send what needs no answer; who is not there any more need not know."""
         with contextlib.suppress(Lost):
-            messages.send(self._line, packet)
+            self._outbox.send(packet)
 
     def _placed(self, image: Pixels, classes: int) -> Image:
         """An image in the arena, and a part for its result."""
@@ -211,11 +216,11 @@ class Session:
                 raise Unavailable(GONE, headers=RETRY)
             self._pending.update(pending)
         try:
-            messages.send(self._line, packet)
-        except Lost:
+            self._outbox.send(packet)
+        except Lost as lost:
             for ticket in pending:
                 self._pending.pop(ticket, None)
-            raise Unavailable(GONE, headers=RETRY) from None
+            raise Unavailable(SILENT if lost.errno == errno.EAGAIN else GONE, headers=RETRY) from None
 
     def _take(self, packet: bytes) -> None:
         """The last word on something that was asked for."""
@@ -240,8 +245,7 @@ class Session:
         with self._lock:
             self._lost = True
             unanswered, self._pending = self._pending, {}
-        with contextlib.suppress(OSError):  # not closed: another thread may be about to write, and its number be taken
-            self._line.shutdown(socket.SHUT_RDWR)
+        self._outbox.end()
         for pending in unanswered.values():
             if pending.asked.set_running_or_notify_cancel():
                 pending.asked.set_exception(Unavailable(GONE, headers=RETRY))
@@ -251,20 +255,27 @@ class EngineClient:
     """The queue's face (`core.queue`), and what else a front end asks the engine process.
 
     `places` are those of the queue that this front end may promise to clients who come again, having been refused for
-    want of memory. Its engines are those of `models`.
+    want of memory. Its engines are those of `models`. `abandoned` is called where a line has ended and no other comes:
+    the engine process has given this front end up, or this one it, and lives on.
     """
 
-    def __init__(self, models: Models, arena_bytes: int, places: int) -> None:
+    def __init__(
+        self, models: Models, arena_bytes: int, places: int, abandoned: Callable[[], None] = lambda: None
+    ) -> None:
         self.connected = threading.Event()  # once and for all, by the first engine process
         self._models = models
         self._arena_bytes = arena_bytes
         self._appointments = Appointments(places)
+        self._abandoned = abandoned
+        self._attached = threading.Event()  # another line than the last
         self._session: Session | None = None
         self._lost_at = math.inf
 
     def attach(self, line: socket.socket) -> None:
         """From now on an engine process is at the other end of `line`."""
-        session = Session(line, self._arena_bytes)
+        session, another = Session(line, self._arena_bytes), threading.Event()
+        self._attached.set()
+        self._attached = another
 
         def serve(engines: list[RemoteEngine]) -> None:
             self._models.serve(engines)
@@ -275,6 +286,9 @@ class EngineClient:
             session.listen(serve)
             if self._session is session:
                 self._session, self._lost_at = None, time.monotonic()
+            if not another.wait(LINE_S):
+                log.error("the line to the engine's process has ended and there is no other for %g s", LINE_S)
+                self._abandoned()
 
         threading.Thread(target=listen, name="engine process", daemon=True).start()
 
@@ -353,4 +367,4 @@ class EngineClient:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(session.ask(kind, *more)), ANSWER_S)
         except asyncio.TimeoutError:
-            raise Unavailable("the engine's process does not answer", headers=RETRY) from None
+            raise Unavailable(SILENT, headers=RETRY) from None

@@ -77,12 +77,19 @@ class FrontEndService(Service):
 
 
 def run(child: Child) -> int:
-    """Serve until the line to the supervisor ends, and answer what has been accepted."""
+    """Serve until the line to the supervisor ends, or only that to the engine process; answer what is accepted."""
+
+    def end() -> None:
+        """Answer what has been accepted: nothing, before there is a model."""
+        serving.should_exit = True
+        if not client.connected.is_set():
+            os._exit(0)
+
     orders, settings = child.orders, child.orders.settings
     count_in(orders.counts, orders.name)
     memory_bytes = settings.memory_bytes or default_size()
     models, workers = Models([]), child.table.front_ends
-    client = EngineClient(models, 2 * memory_bytes + KEPT, max(1, settings.queue_images // workers))
+    client = EngineClient(models, 2 * memory_bytes + KEPT, max(1, settings.queue_images // workers), end)
     spans = traces.from_environment()
     service = assemble(child, client, models, memory_bytes, workers, spans)
     config = uvicorn.Config(application(service, spans), **server.options(settings))
@@ -92,23 +99,21 @@ def run(child: Child) -> int:
         print(f"mbunet: {error}", file=sys.stderr)
         return CANNOT_START
     serving = uvicorn.Server(config)
-    threading.Thread(target=_obey, args=(child.line, client, serving), name="supervisor", daemon=True).start()
+    threading.Thread(target=_obey, args=(child.line, client, end), name="supervisor", daemon=True).start()
     client.connected.wait()  # until there is a model, clients wait in the queue of the port
     server.settle()
     serving.run([socket.socket(fileno=child.descriptors[0])])
     return 0
 
 
-def _obey(line: socket.socket, client: EngineClient, serving: uvicorn.Server) -> None:
+def _obey(line: socket.socket, client: EngineClient, end: Callable[[], None]) -> None:
     """Every line from the supervisor leads to a new engine process; when there are no more, it is time to end."""
     while True:
         packet, descriptors = messages.receive(line)
         if not packet:
             break
         client.attach(socket.socket(fileno=descriptors[0]))
-    serving.should_exit = True
-    if not client.connected.is_set():
-        os._exit(0)
+    end()
 
 
 def assemble(

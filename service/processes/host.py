@@ -23,6 +23,7 @@ from service.processes import memory, messages
 from service.processes.board import STATES, Board
 from service.processes.catalog import Catalog
 from service.processes.messages import Lost, Placed
+from service.processes.outbox import TAKEN_S, Outbox
 
 SAMPLES = {1: np.uint8, 2: np.uint16}  # by their bytes
 MASKS, LOGITS = ENCODERS["png"], ENCODERS["probability"]  # one that wants no logits, and one that does
@@ -94,6 +95,7 @@ class FrontEnd(threading.Thread):
         super().__init__(name="front end", daemon=True)
         self._host = host
         self._line = line
+        self._outbox = Outbox(line, TAKEN_S)
         self._engines: dict[int, Engine] = {}
         self.asked: dict[int, AskedImage] = {}  # by their tickets
         self._arena: NDArray[np.uint8] = np.empty(0, np.uint8)
@@ -122,8 +124,7 @@ class FrontEnd(threading.Thread):
             log.exception("a front end is given up")
         finally:
             self._host.forget(self)
-            with contextlib.suppress(OSError):  # not closed: the engine's thread may be about to write
-                self._line.shutdown(socket.SHUT_RDWR)
+            self._outbox.end()
             for recipient in list(self.asked.values()):
                 recipient.cancel()
 
@@ -188,12 +189,9 @@ class FrontEnd(threading.Thread):
         self.say(messages.TICKET.pack(messages.ANSWER, ticket) + self._host.metrics())
 
     def say(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send it; a front end that takes nothing any more is given up."""
-        try:
-            messages.send(self._line, packet, descriptors)
-        except Lost:
-            with contextlib.suppress(OSError):
-                self._line.shutdown(socket.SHUT_RDWR)
+        """Send it; who is not there any more, or is given up, need not know."""
+        with contextlib.suppress(Lost):
+            self._outbox.send(packet, descriptors)
 
 
 class AskedImage:

@@ -29,7 +29,8 @@ MODELS, DONE, PROBLEM, GONE, ANSWER = b"MDPGO"
 
 MOST = 1 << 16  # bytes of a packet
 DESCRIPTORS = 2  # at most, that come with one
-AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # or not at all
+IN_TIME = int(socket.MSG_NOSIGNAL)  # of the line's SO_SNDTIMEO
+AT_ONCE = IN_TIME | int(socket.MSG_DONTWAIT)  # or not at all
 CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 ANCILLARY = socket.CMSG_SPACE(DESCRIPTORS * array.array("i").itemsize)
 
@@ -72,13 +73,13 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send(line: socket.socket, packet: bytes, descriptors: Sequence[int] = ()) -> None:
-    """Send one packet, without ever waiting; raises Lost."""
+def send(line: socket.socket, packet: bytes, descriptors: Sequence[int] = (), when: int = AT_ONCE) -> None:
+    """Send one packet; raises Lost, with EAGAIN where the line has no room for it."""
     try:
         if descriptors:
-            socket.send_fds(line, [packet], descriptors, AT_ONCE)
+            socket.send_fds(line, [packet], descriptors, when)
         else:
-            line.send(packet, AT_ONCE)
+            line.send(packet, when)
     except OSError as error:
         raise Lost(error.errno, error.strerror) from error
 

@@ -7,6 +7,7 @@ import gc
 import io
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -26,10 +27,11 @@ from service.core.models import Models
 from service.core.params import SegmentParams
 from service.core.resident import Resident
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
-from service.processes import messages
+from service.processes import client, messages, outbox
 from service.processes.arena import Arena, part_of
 from service.processes.client import EngineClient, RemoteEngine
 from service.processes.host import Host
+from service.processes.outbox import Outbox
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.service.fakes import PATIENCE, FakeEngine, fake_model
@@ -328,7 +330,8 @@ def test_who_reads_what_a_front_end_asks_preempts_nobody(two: Two) -> None:
     assert os.sched_getscheduler(front_end.native_id) == os.SCHED_BATCH
 
 
-def test_a_front_end_that_reads_nothing_never_holds_the_engine_up(two: Two) -> None:
+def test_a_front_end_that_reads_nothing_never_holds_the_engine_up(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "MOST_BYTES", 100_000)
     ours, theirs = messages.pair()
     two.host.serve(theirs)
     for ticket in range(100_000):
@@ -339,3 +342,42 @@ def test_a_front_end_that_reads_nothing_never_holds_the_engine_up(two: Two) -> N
                 break
     assert len(two.host._front_ends) == 1
     assert two.client.submit(photo(), two.params()).result(PATIENCE)
+
+
+def test_a_front_end_that_pauses_loses_no_answer(two: Two) -> None:
+    ours, theirs = messages.pair()
+    two.host.serve(theirs)
+    tickets = range(2000)  # a line holds a few hundred
+    asking = Outbox(ours)
+    for ticket in tickets:
+        asking.send(messages.COUNT.pack(messages.ROOM, ticket, 1))
+    assert messages.receive(ours)[0][0] == messages.MODELS
+    assert [messages.TICKET.unpack_from(messages.receive(ours)[0])[1] for _ in tickets] == [*tickets]
+
+
+def test_an_engine_process_that_takes_too_little_is_said_not_to_answer(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = messages.pair()
+    two.client.attach(ours)
+    messages.send(theirs, bytes([messages.MODELS]), [two.host._catalog.descriptor, two.host.board.descriptor])
+    old = two.models.default
+    until(lambda: two.models.default is not old)
+    monkeypatch.setattr(outbox, "MOST_BYTES", 0)
+    asked = []
+    with pytest.raises(Unavailable, match="does not answer"):
+        asked += (two.client.submit(photo(1), two.params()) for _ in range(1000))
+
+
+def test_who_loses_the_line_alone_is_told_when_no_other_comes(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    abandoned = threading.Event()
+    two.client._abandoned = abandoned.set
+    two.host.forget(front_end := next(iter(two.host._front_ends)))
+    front_end._outbox.end()
+    until(lambda: two.client.notice is None)
+    two.connect()  # as the supervisor does for who has lost the engine process
+    until(lambda: two.client.notice)
+    monkeypatch.setattr(client, "LINE_S", 0.01)
+    assert not abandoned.is_set()
+    next(iter(two.host._front_ends))._outbox.end()
+    assert abandoned.wait(PATIENCE)
