@@ -364,7 +364,7 @@ def test_an_engine_process_that_takes_too_little_is_said_not_to_answer(
     old = two.models.default
     until(lambda: two.models.default is not old)
     monkeypatch.setattr(outbox, "MOST_BYTES", 0)
-    asked = []
+    asked = list[Any]()
     with pytest.raises(Unavailable, match="does not answer"):
         asked += (two.client.submit(photo(1), two.params()) for _ in range(1000))
 
