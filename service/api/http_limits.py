@@ -6,6 +6,7 @@ import asyncio
 import socket
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.unsent import UnsentWatch
@@ -14,6 +15,7 @@ MAX_HEAD = 64 << 10  # bytes, of a request's first line and headers
 LOOK_S = 0.1  # between two looks whether a client that has closed its side is there
 
 TOO_LARGE = ("431 Request Header Fields Too Large", f"the first line and headers may take up to {MAX_HEAD} bytes")
+NO_PROXY = ("400 Bad Request", "this is no proxy, which CONNECT is for")
 NO_HOST = ("400 Bad Request", "a request of HTTP/1.1 has the header Host, once")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TCP_CLOSE = 7  # of the states that TCP_INFO tells, on Linux
@@ -24,6 +26,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     Trailers count as their head does, and are dropped; no more than `MAX_HEAD` bytes between two pieces of a body, or
     before its end, are neither (names of chunks and trailers that never end).
+
+    Websockets are the only protocol that a connection is upgraded to. A request that asks for another one, as h2c, is
+    answered as if it had not (RFC 9110, 7.8), and CONNECT is refused.
 
     A client that has closed its side of the connection after its request is answered. One that takes nothing of what is
     sent to it for `stall_s` seconds is hung up on, also when it has made a websocket of the connection.
@@ -61,12 +66,14 @@ class BoundedHttp(HttpToolsProtocol):
         self._head = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if self._refusal():
             raise ValueError  # the parser's error, which is answered below
-        super().on_headers_complete()
+        if not self.parser.should_upgrade() or self._should_upgrade():  # else it is read once more
+            super().on_headers_complete()
         self._between = 0
 
     def on_message_complete(self) -> None:
         self._between = 0
-        super().on_message_complete()
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         if not self.cycle.body:
@@ -84,12 +91,49 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._between += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade:
+            self.handle_websocket_upgrade()
+            return
         if self.transport.is_closing():
             return
         self._head += len(data) if self._arriving else 0
         if self._head > MAX_HEAD or self._between > MAX_HEAD:
             self._refuse(*TOO_LARGE)
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser, which ends a request that asks for another protocol with its head, and takes a body for what
+        is said in that protocol. So that head is read once more, without its wish, by a new parser. Raises
+        HttpParserError, and HttpParserUpgrade for a websocket.
+        """
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    raise
+                rest = rest[upgrade.args[0] :]
+            head = self._plain_head()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+            self.parser.feed_data(head)
+
+    def _should_upgrade(self) -> bool:
+        """To a websocket, by GET of HTTP/1.1 (RFC 6455, 4.1)."""
+        opening = (self.parser.get_method(), self.parser.get_http_version()) == (b"GET", "1.1")
+        return opening and super()._should_upgrade()
+
+    def _plain_head(self) -> bytes:
+        """The head as it came, but for the header Upgrade."""
+        first = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([first, *lines, b"", b""])
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn never keeps it
         """True, to keep the connection, where a whole request has no answer yet.
@@ -120,6 +164,8 @@ class BoundedHttp(HttpToolsProtocol):
         """What is wrong with the head so far."""
         if self._head > MAX_HEAD:
             return TOO_LARGE
+        if not self._arriving and self.parser.get_method() == b"CONNECT":
+            return NO_PROXY
         hosts = sum(name == b"host" for name, _ in self.headers or ())
         lacks = not hosts and not self._arriving and self.parser.get_http_version() != "1.0"
         return NO_HOST if lacks or hosts > 1 else None

@@ -164,3 +164,76 @@ def test_trailers_and_names_of_chunks_without_end_are_refused(port: int, tail: b
                 connection.sendall(tail)
                 sent += len(tail)
         assert sent < 1000 * len(tail)
+
+
+# -- other protocols -------------------------------------------------------------------------------------------------
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"  # as of curl --http2
+LENGTH = b"Content-Length: %d\r\n\r\n%s"
+
+
+def asking(method: bytes, wish: bytes, body: bytes) -> bytes:
+    """A request to /segment with the headers `wish` and a body."""
+    head = b"%s /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n" % method
+    return head + wish + LENGTH % (len(body), body)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        H2C,
+        b"Upgrade: foo\r\nConnection: Upgrade\r\n",
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\n",  # of a POST
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\nConnection: keep-alive\r\n",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 100, 1 << 20], ids="{}-byte pieces".format)
+def test_who_asks_for_another_protocol_is_answered_in_this_one(port: int, wish: bytes, size: int) -> None:
+    request = 2 * asking(b"POST", wish, BODY) + GET
+    answers = exchange(port, *(request[i : i + size] for i in range(0, len(request), size)))
+    assert answers.count(b"HTTP/1.1 200 ") == answers.count(b"HTTP/1.1 ") == 3
+    assert answers.count(b"image/png") == 2
+
+
+def test_a_body_in_chunks_stays_with_its_request_too(port: int) -> None:
+    head = b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n" + H2C
+    chunks = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+    assert exchange(port, head + chunks + GET).count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize("method", [b"POST", b"GET"])
+def test_a_body_is_no_request(port: int, method: bytes) -> None:
+    body = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    request = asking(method, H2C, body)
+    for first in (len(request), len(request) - len(body)):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(request[:first])
+            connection.sendall(request[first:])
+            connection.shutdown(socket.SHUT_WR)
+            answer = received(connection).removeprefix(CONTINUE)
+        assert answer.startswith(b"HTTP/1.1 4")
+        assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("target", [b"localhost:22", b"/segment"])
+def test_there_is_no_tunnel(port: int, target: bytes) -> None:
+    head = b"CONNECT %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (target, len(GET))
+    answer = exchange(port, head + GET)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"no proxy, which CONNECT is for\n")
+
+
+def test_http_1_0_opens_no_websocket(port: int) -> None:
+    opening = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    opening += b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+    answers = [exchange(port, b"GET /stream HTTP/%s\r\nHost: localhost\r\n%s\r\n" % (b"1.0", opening))]
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % opening)
+        answers.append(received(connection, b"\r\n\r\n"))
+    assert [answer[:13] for answer in answers] == [b"HTTP/1.1 404 ", b"HTTP/1.1 101 "]
+
+
+def test_many_wishes_at_once_are_answered_one_by_one(port: int) -> None:
+    one = b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    assert exchange(port, 1200 * one + GET).count(b"HTTP/1.1 200 ") == 1201  # more than calls may be in one another
