@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,14 @@ def layers(config: Config) -> list[Layer]:
         if block not in blocks:
             raise ValueError(f"{block!r} is no masked block, so its weights cannot be {kind!r}")
     return [replace(layer, weights=_kind(layer, config, quantizers)) for layer in flat]
+
+
+def masked(family: str, flat: Iterable[Layer]) -> tuple[str, ...]:
+    """The setting of that name of which a model file's layers are. Branches of an upsampling are masked in any case."""
+    found = {layer.block for layer in flat if layer.weights == "masked" and (layer.block or layer.up == 1)}
+    if family != "mbu-net":
+        return unet.BLOCKS if found else ()
+    return tuple(block for block in unet.BLOCKS if block in found)
 
 
 def ramp(config: Config) -> kinds.Ramp:

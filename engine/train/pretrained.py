@@ -12,7 +12,6 @@ from torch import Tensor
 
 from engine import format, ops
 from engine.model import Model
-from engine.networks import unet
 from engine.runtime import resolve
 from engine.train import checkpoint, families, unfold
 from engine.train.config import Config
@@ -98,10 +97,10 @@ def settings(init: str) -> dict[str, Any]:
         taken = {name: getattr(found.config, name) for name in names}
         return taken | ({} if found.config.full_precision else _from_bits(found.config.zeros))
     model, story = found.model, found.model.provenance
-    masked = {layer.block for layer in model.layers if layer.weights == "masked"}
     bits, how = model.layers[0].planes, model.preprocessing
     taken = {"family": model.family, "width": story.get("width", model.layers[0].channels)}
-    taken |= {"masked": tuple(block for block in unet.BLOCKS if block in masked)}
+    taken |= {name: story[name] for name in families.OWN.get(model.family, ()) if name in story}
+    taken |= {"masked": families.masked(model.family, model.layers)}
     taken |= {"activation_bits": 0 if bits == families.ACTIVATION_BITS[model.family] else bits}
     taken |= {"contrast": how.contrast, "resize": how.height, "keep_aspect": how.resize_mode == "aspect"}
     taken |= {"channel": how.channel, "page": how.page}
@@ -135,8 +134,9 @@ def begin(network: Network, found: Pretrained | Shipped, config: Config, batches
     if isinstance(found, Shipped):
         if config.full_precision:
             raise MismatchError(f"{found.path} holds bits; a network in full precision cannot begin from them")
-        unfold.begin(network, found.model, batches, config.seed + config.run_seed)
-        return [] if found.classes == config.classes else [_new_head(found.path)]
+        same_classes = found.classes == config.classes
+        unfold.begin(network, found.model, batches, config.seed + config.run_seed, same_classes)
+        return [] if same_classes else [_new_head(found.path)]
     own, taken = network.state_dict(), dict(found.state)
     other_classes = found.config.classes != config.classes
     if other_classes:

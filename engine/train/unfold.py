@@ -35,11 +35,11 @@ class UnfoldError(ValueError):
     """A model file that no network can begin from; the message says why."""
 
 
-def begin(network: Network, model: Model, batches: Iterable[Tensor], seed: int) -> None:
+def begin(network: Network, model: Model, batches: Iterable[Tensor], seed: int, head: bool = True) -> None:
     """Give `network` the weights and thresholds of `model`, and batch norm from the pixels of `batches`.
 
-    A pruned layer's channels come first, what it lacks begins anew and is read by zero weights. A head of other
-    classes begins anew. Raises UnfoldError where the layers are of other shapes.
+    A pruned layer's channels come first, what it lacks begins anew and is read by zero weights. Without `head`
+    that begins anew too. Raises UnfoldError where the layers are of other shapes.
     """
     _check(network, model)
     rng = np.random.default_rng(seed)
@@ -47,7 +47,8 @@ def begin(network: Network, model: Model, batches: Iterable[Tensor], seed: int) 
     for layer in model.layers:
         if layer.name in convolutions:
             _set_weights(convolutions[layer.name], _padded(network, model, layer), rng)
-    _set_head(network, model)
+    if head:
+        _set_head(network, model)
     network.set_zeros(0.0)
     for layer in model.layers:
         if layer.name in convolutions:
@@ -134,8 +135,6 @@ def _set_head(network: Network, model: Model) -> None:
     layer = model.layers[-1]
     head = network.stages[key(layer)]
     assert isinstance(head, Head)
-    if layer.channels != head.layer.channels:
-        return
     weight, bias = model.tensors[f"{layer.name}.weight"], model.tensors[f"{layer.name}.bias"]
     scale = layer.scale * 16**layer.doublings
     wide = _to(weight, 1, head.input.channels).astype(np.float64) * (scale * head.input.largest)
