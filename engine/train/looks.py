@@ -80,9 +80,9 @@ class Looks:
         kept = {"best": self.best, "last": self.last, "looked": self._at, "look_seconds": self.seconds}
         return kept | {"settled": self._settled, "stale": self.stale, "spent": self._pace.spent}
 
-    def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on from what a checkpoint has kept; earlier versions kept less."""
+    def resume(self, state: Mapping[str, Any], more: bool = False) -> None:
+        """Go on from what a checkpoint has kept, earlier versions less; a run that gets `more` is not stale."""
         self.best = state["best"]
         self.last, self.seconds = state.get("last", self.best), state.get("look_seconds", 0.0)
-        self._settled, self.stale = state.get("settled", False), state.get("stale", 0)
+        self._settled, self.stale = state.get("settled", False), 0 if more else state.get("stale", 0)
         self._at, self._saved = state.get("looked", -1.0), state.get("spent", 0.0)

@@ -57,8 +57,14 @@ def divide(
     return [s for s in usable if s.name not in validated], [s for s in usable if s.name in validated], said
 
 
+def more(state: Mapping[str, Any], config: Config) -> bool:
+    """Whether a run's budget is more than it was in its checkpoint."""
+    there = Config(**current(state["config"]))
+    return config.minutes > there.minutes if config.minutes else config.samples > there.samples
+
+
 def by_clock(state: Mapping[str, Any], config: Config) -> float:
     """The progress in a checkpoint; of a run that has ended and gets more minutes, the share of them it has had."""
     kept: float = state.get("progress", 0.0)
-    more = config.minutes > state["config"].get("minutes", 0.0)
-    return float(state.get("spent", 0.0)) / (60 * config.minutes) if kept >= 1 and more else kept
+    ended = kept >= 1 and config.minutes and more(state, config)
+    return float(state.get("spent", 0.0)) / (60 * config.minutes) if ended else kept

@@ -111,7 +111,13 @@ class Trainer:
         return self._view.class_log
 
     def run(self) -> metrics.Metrics:
-        """Train what is left of the budget, re-estimate batch norm, save; returns the validation metrics."""
+        """Train what is left of the budget, re-estimate batch norm, save; returns the validation metrics.
+
+        Where nothing was left before, it only scores.
+        """
+        if self.scored:
+            self._set_zeros()
+            return self._found()
         self.fit()
         self.scored = True
         return self._validate_and_save()
@@ -255,10 +261,13 @@ class Trainer:
                 f"stopped at step {self.step}{of_all}, saved in {self.checkpoint}; the same command goes on from there"
             )
 
+    def _found(self) -> metrics.Metrics:
+        return validate(self.network, evenly(self.validation, self.config.validate_on), self.config)
+
     def _validate_and_save(self) -> metrics.Metrics:
         self.pace.advance()
         self._set_zeros()
-        found = validate(self.network, evenly(self.validation, self.config.validate_on), self.config)
+        found = self._found()
         better = self.looks.note(found, self.progress)
         self._log(dice=found.dice, iou=found.iou, f1=found.f1)
         self._view.scores(self.step, found)
@@ -293,7 +302,7 @@ class Trainer:
         self._train.resume(state["optimizer"])
         self.step = state["step"]
         self._losses = list(torch.tensor(state.get("losses", []), device=self.device))
-        self.looks.resume(state)
+        self.looks.resume(state, resume.more(state, self.config))
         self.pace.resume(resume.by_clock(state, self.config), state.get("spent", 0.0))
         ended = state.get("scored", False)
         self.scored = ended and self.finished

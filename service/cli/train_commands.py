@@ -67,9 +67,14 @@ def _train_part(given: dict[str, Any]) -> int:
     from engine.train import threads
     from engine.train.config import Config
     from engine.train.data import leaks
-    from engine.train.recipe import finish
+    from engine.train.recipe import finish, record
     from engine.train.trainer import Trainer
 
+    if (Path(given["out"]) / record.FILE).is_file():
+        raise UserError(
+            f"{given['out']} holds a whole recipe: go on without --full-precision and --bits-only, "
+            "or choose another output folder"
+        )
     threads.choose()
     trainer = Trainer(Config(**given))
     if not trainer.step and (said := leaks.warning(trainer.training, trainer.validation)):

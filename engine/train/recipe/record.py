@@ -12,6 +12,9 @@ from engine.train.config import PLACE
 from engine.train.recipe.plan import Choice
 from engine.train.resume import ResumeError
 
+FILE = "recipe.json"
+"""In the folder of a recipe."""
+
 FREE = (*PLACE, "minutes", "samples")  # of a command's settings: what may differ when it is given again
 
 

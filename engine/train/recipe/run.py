@@ -17,7 +17,7 @@ from engine.train import checkpoint, export, pretrained, threads
 from engine.train.config import MINUTES, Config
 from engine.train.data import dataset, leaks, samples
 from engine.train.pace import Clock
-from engine.train.recipe import budget, look
+from engine.train.recipe import budget, look, record
 from engine.train.recipe.budget import Stopwatch
 from engine.train.recipe.finish import Files, Finish
 from engine.train.recipe.record import Record
@@ -87,16 +87,17 @@ class Recipe:
         """Do what is left to do."""
         files = Files(self.out)
         commands = self._commands(files.model)
+        if self.record.finished:
+            return Outcome(files, commands)
         try:
-            if not self.record.finished:
-                threads.choose()
-                self._look()
-                for stage in self._stages():
-                    self._train(stage)
-                self._trainer = None
-                self._load.cache_clear()
-                self._finish(files, commands)
-                self.record.finished = True
+            threads.choose()
+            self._look()
+            for stage in self._stages():
+                self._train(stage)
+            self._trainer = None
+            self._load.cache_clear()
+            self._finish(files, commands)
+            self.record.finished = True
         finally:
             self._save()
         return Outcome(files, commands)
@@ -221,7 +222,7 @@ class Recipe:
 
     @property
     def _record_file(self) -> Path:
-        return self.out / "recipe.json"
+        return self.out / record.FILE
 
     def _save(self) -> None:
         self.record.spent = self._watch.spent
@@ -234,6 +235,12 @@ class Recipe:
             return
         unit = "samples" if "samples" in self.given else "minutes"
         before, now = (float(one.get(unit) or MINUTES) for one in (self.record.given, self.given))
+        batch = look.settings(self.given, self.record.choices).get("batch", Config.batch)
+        if unit == "samples" and 0 < now - before < batch:
+            raise ResumeError(
+                f"{self.out} is finished after {before:g} samples; {now - before:g} more give no batch of {batch}: "
+                f"ask for {before + batch:g} or more, or for as many as before"
+            )
         if now > before:
             self._say(f"{self.out} is finished; the {now - before:g} {unit} more go into another stage")
             self.record.added, self.record.finished = [*self.record.added, now - before], False

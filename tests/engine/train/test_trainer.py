@@ -510,6 +510,17 @@ def test_a_run_ends_early_and_the_best_is_kept(data: Path, tmp_path: Path, monke
     assert export.restore(run.best_checkpoint)[2] == 12
     again = Trainer(config, quiet=True)
     assert (again.step, again.looks.best, again.finished) == (16, 0.7, True)
+    assert not Trainer(dataclasses.replace(config, samples=60), quiet=True).finished
+
+
+def test_a_finished_run_that_is_started_again_takes_no_look(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "out", early_stopping=2)
+    first = Trainer(config)
+    first.run()
+    for _ in range(2):
+        again = Trainer(config)
+        again.run()
+        assert again.looks.state() == first.looks.state()
 
 
 def test_validation_images_may_have_a_folder_of_their_own(data: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from engine.train.config import GROUPS, Config
 from engine.train.data import layouts
 from engine.train.metrics import Metrics
 from engine.train.network_engine import CheckpointEngine
+from engine.train.recipe import record
 from engine.train.trainer import Trainer
 from service import cli
 from service.cli import flags
@@ -169,6 +170,16 @@ def test_a_renamed_flag_answers_what_it_is_called_now(
         cli.main(arguments)
     assert error.value.code == 2
     assert capsys.readouterr().err.endswith(f"error: {answer}\n")
+
+
+@pytest.mark.parametrize("part", ["--bits-only", "--full-precision"])
+def test_a_folder_of_a_recipe_is_not_mistaken_for_one_part(
+    part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / record.FILE).touch()
+    assert cli.main(["train", str(NUCLEI), "-o", str(tmp_path), part]) == 1
+    assert "holds a whole recipe: go on without" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_every_setting_of_a_training_run_is_a_flag() -> None:

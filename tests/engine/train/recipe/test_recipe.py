@@ -21,6 +21,7 @@ from engine.train.evaluate import Row
 from engine.train.metrics import Counts
 from engine.train.recipe import advice, finish
 from engine.train.recipe.compare import Compared
+from engine.train.recipe.record import FILE, Record
 from engine.train.recipe.run import Recipe
 from engine.train.resume import ResumeError
 from engine.train.trainer import Interrupted, Trainer
@@ -98,6 +99,21 @@ def test_the_same_command_goes_on_where_it_was_stopped(
     assert len(steps) == 8
     Recipe(settings | {"samples": 100}, lambda _: None).run()
     assert len(steps) == 8 + 10
+
+
+def test_a_finished_recipe_is_asked_for_a_batch_more_or_for_nothing(data: Path, tmp_path: Path) -> None:
+    settings = given(data, tmp_path)
+    kept = Record(dict(settings), finished=True)
+    for more, refused in ((0, False), (1, True), (-40, False), (0, False)):
+        kept.write(tmp_path / FILE)
+        asked = settings | {"samples": 80 + more}
+        if refused:
+            with pytest.raises(ResumeError, match="1 more give no batch of 2: ask for 82 or more"):
+                Recipe(asked)
+        else:
+            Recipe(asked).run()
+        assert Record.read(tmp_path / FILE, settings) == kept
+    assert Recipe(settings | {"samples": 82}, lambda _: None).record.added == [2.0]
 
 
 def test_the_checkpoint_that_was_better_is_exported(tmp_path: Path) -> None:
