@@ -86,7 +86,11 @@ def _story(story: Mapping[str, Any]) -> list[str]:
 
 def _short(value: Any) -> Any:
     """The parts of a split by their counts alone."""
-    return {name: v for name, v in value.items() if name != "digests"} if isinstance(value, Mapping) else value
+    return (
+        {name: v for name, v in value.items() if name not in ("digest", "digests")}
+        if isinstance(value, Mapping)
+        else value
+    )
 
 
 def _plain(value: Any) -> str:

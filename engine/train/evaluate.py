@@ -22,7 +22,8 @@ from engine.train.data.files import DataError
 from engine.train.metrics import Counts, ObjectCounts
 from engine.train.saliency import Curve, Saliency
 
-PARTS = ("validation", "training", "test", "all")
+DIVIDED = ("validation", "training")  # by the split of a run
+PARTS = (*DIVIDED, "test", "all")
 
 COLUMNS = {"Dice": "dice", "IoU": "iou", "F1": "f1", "precision": "precision", "recall": "recall",
            f"F1 {metrics.TOLERANCE} px": "near_f1", f"P {metrics.TOLERANCE} px": "near_precision",

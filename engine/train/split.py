@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from engine.images import Selection
 from engine.train.config import Config
@@ -43,3 +45,26 @@ def with_held(own: list[Sample], config: Config, selection: Selection) -> list[S
     ]
     learned = [replace(sample, part=sample.part or TRAINING) for sample in own if sample.part != VALIDATION]
     return learned + held
+
+
+def kept(story: Mapping[str, Any], everything: Sequence[Sample]) -> dataset.Parts:
+    """The split of a run, of which a model file tells in its provenance `story`.
+
+    By digests, else drawn again from `everything` in its folder. Raises DataError where it is not told how, or where
+    that gives other parts than the run had.
+    """
+    if parts := dataset.Parts.told(story.get("parts", {})):
+        return parts
+    how = {"validation": "", "seed": 0, **story.get("split", {})}
+    if any(sample.part == VALIDATION for sample in everything):
+        how["validation"] = 0.0  # by the folder's own parts
+    if not isinstance(how["validation"], str):
+        grouped = dataset.grouped(everything, story.get("group", ""))
+        drawn = dataset.Parts.of(*dataset.split(grouped, how["validation"], how["seed"]))
+        told = {"images": story.get("images", len(everything)), **story.get("parts", {})}
+        if told.items() <= {"images": len(everything), **drawn.tell()}.items():
+            return drawn
+    raise DataError(
+        f"it is not known which of these {len(everything)} samples the model was trained on: give the --validation and "
+        "--seed of its training, with its --group where it had one, or try the part all"
+    )

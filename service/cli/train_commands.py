@@ -169,8 +169,7 @@ def evaluate(args: argparse.Namespace) -> int:
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
     selection = params.selection(_preprocessing(args.model), config.selection)
     everything = split.samples(config, selection)
-    anew = flags.training_of(args, "validation", "group", "seed")
-    parts = None if anew or args.part == "all" else _parts(args.model)
+    parts = _parts(args, everything) if args.part in evaluate.DIVIDED else None
     failures: list[DataError] = []
     samples = evaluate.select(everything, args.part, config.share, config.seed, failures.append, parts)
     with _scored(args) as engine:
@@ -255,16 +254,24 @@ def _preprocessing(name: str) -> Preprocessing:
     return config_of(name).preprocessing
 
 
-def _parts(name: str) -> Parts | None:
-    """The split that a model file or a checkpoint has kept."""
-    from engine.train.data.dataset import Parts
+def _parts(args: argparse.Namespace, everything: Sequence[Sample]) -> Parts | None:
+    """The split that a model file or a checkpoint has kept; None where another one is asked for."""
+    from engine.train import split
+    from engine.train.data.dataset import VALIDATION
+    from engine.train.renamed import current
 
-    if not flags.is_checkpoint(name):
-        return Parts.told(_model(name).provenance.get("parts", {}))
+    if anew := flags.training_of(args, "validation", "group", "seed"):
+        if not {"validation", "seed"} <= anew.keys() and not any(sample.part == VALIDATION for sample in everything):
+            raise UserError("another split than the model's own takes both --validation and --seed")
+        return None
+    if not flags.is_checkpoint(args.model):
+        return split.kept(current(_model(args.model).provenance), everything)
     flags.require_torch()
-    from engine.train.export import parts_of
+    from engine.train import pretrained
 
-    return parts_of(name)
+    found = pretrained.load(args.model)
+    how = {"validation": found.config.validation, "seed": found.config.seed}
+    return found.parts or split.kept({"split": how, "group": found.config.group}, everything)
 
 
 def data(args: argparse.Namespace) -> int:

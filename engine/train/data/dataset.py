@@ -154,11 +154,14 @@ class Parts:
         return cls(training, validation, digested=True)
 
     def tell(self) -> dict[str, Any]:
-        """Both parts as JSON for a model file: counts, and the digests of up to MOST_TOLD names, one after another."""
+        """Both parts as JSON for a model file: counts, and the digests of up to MOST_TOLD names, one after another.
+
+        Of more names there is one digest, of those held for validation.
+        """
         parts = {"training": self.training, "validation": self.validation}
         counts: dict[str, Any] = {part: len(names) for part, names in parts.items()}
         if sum(counts.values()) > MOST_TOLD:
-            return counts
+            return counts | {"digest": _digest("\n".join(sorted(self.validation)))}
         return counts | {"digests": {part: "".join(sorted(map(_digest, names))) for part, names in parts.items()}}
 
     def divide(self, samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample], list[Sample]]:

@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine import preprocess, strategy
-from engine.model import ClassInfo, Model, Preprocessing
+from engine.model import Model, Preprocessing
 from engine.runtime import Engine
-from engine.train import kinds, metrics, saliency, timing
+from engine.train import export, kinds, metrics, saliency, timing
 from engine.train.config import Config
 from engine.train.data import dataset
 from engine.train.evaluate import Segments
-from engine.train.export import to_model
-from engine.train.figures import colors
 from engine.train.network import Network
 
 Row = dict[str, Any]
@@ -41,11 +39,10 @@ def exportable(network: Network) -> bool:
     return not network.full_precision and trained.isdisjoint(kinds.MULTIBIT)
 
 
-def model_of(network: Network, config: Config, name: str) -> Model:
-    """The model of `network`, which `config` has trained."""
-    names = config.classes or ("foreground",)
-    infos = [ClassInfo(label, color) for label, color in zip(names, colors(len(names)), strict=True)]
-    return to_model(network, config, name=name, classes=infos, provenance={})
+def model_of(network: Network, config: Config, name: str, parts: dataset.Parts) -> Model:
+    """The model of `network`, which `config` has trained on the split `parts`."""
+    story = {"samples": config.samples, **export.describe(config), "parts": parts.tell()}
+    return export.to_model(network, config, name=name, classes=export.classes_of(config), provenance=story)
 
 
 def score(model: Model, items: Sequence[dataset.Sample], config: Config) -> metrics.Metrics:

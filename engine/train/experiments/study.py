@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from engine import format
-from engine.model import Preprocessing
+from engine.model import Model, Preprocessing
 from engine.runtime import Engine
 from engine.train import split
 from engine.train.config import PLACE, Config
@@ -154,8 +154,12 @@ def perform(job: Job, out: Path, device: str, test: str = "") -> Row:
     run.fit()
     run.network.eval()
     held = scored_on(config, run.validation, test)
-    score = _scored_file if measure.exportable(run.network) else _scored_network
-    rows = [{"name": job.name, **dict(job.labels), **score(run.network, config, held, out, job.name)}]
+    if measure.exportable(run.network):
+        parts = dataset.Parts.of(run.training, run.validation)
+        scores = _scored_file(measure.model_of(run.network, config, job.name, parts), config, held, out)
+    else:
+        scores = _scored_network(run.network, config, held)
+    rows = [{"name": job.name, **dict(job.labels), **scores}]
     if job.int8:
         batches = (pixels for pixels, _ in run.as_they_are())
         eighth = quantized(run.network, batches)
@@ -170,11 +174,11 @@ def perform(job: Job, out: Path, device: str, test: str = "") -> Row:
     return rows[0]
 
 
-def _scored_file(network: Network, config: Config, held: list[dataset.Sample], out: Path, name: str) -> Row:
+def _scored_file(model: Model, config: Config, held: list[dataset.Sample], out: Path) -> Row:
     """Of bits: the model file that is written, and what it is worth."""
     (out / "models").mkdir(exist_ok=True)
-    path = out / "models" / f"{name}.safetensors"
-    format.save(measure.model_of(network, config, name), path)
+    path = out / "models" / f"{model.name}.safetensors"
+    format.save(model, path)
     model = format.load(path)
     row = measure.columns(measure.score(model, held, config)) | measure.counts(model)
     if not config.classes:
@@ -183,7 +187,7 @@ def _scored_file(network: Network, config: Config, held: list[dataset.Sample], o
     return row | {"bytes": path.stat().st_size}
 
 
-def _scored_network(network: Network, config: Config, held: list[dataset.Sample], out: Path, name: str) -> Row:
+def _scored_network(network: Network, config: Config, held: list[dataset.Sample]) -> Row:
     """Of what no kernel runs; of full precision `bytes` are those of its weights."""
     row = measure.columns(validate(network, held, config))
     if config.full_precision:

@@ -81,12 +81,22 @@ def test_eval_goes_on_past_what_cannot_be_read(tmp_path: Path, capsys: pytest.Ca
     folder = shutil.copytree(NUCLEI, tmp_path / "nuclei")
     broken = min((folder / "images").iterdir())
     broken.write_bytes(b"no image")
-    for part, scored in (("all", 3), ("training", 2)):
-        assert cli.main(["eval", "nuclei-small", str(folder), "--threads", "1", "--part", part]) == 1
+    own = ["--validation", ".2", "--seed", "0"]
+    for part, scored, split in (("all", 3, []), ("training", 2, own)):
+        assert cli.main(["eval", "nuclei-small", str(folder), "--threads", "1", "--part", part, *split]) == 1
         captured = capsys.readouterr()
         assert f"mbunet: {broken}: these 8 bytes are no image" in captured.err
         assert re.search(f"all +{scored} ", captured.out)
         assert "1 images could not be scored" in captured.out
+
+
+def test_eval_draws_no_split_that_the_model_does_not_tell_of(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["eval", "nuclei-small", str(NUCLEI), "--threads", "1", "--part", "validation"]
+    for more, said in (([], "it is not known which of these 4 samples"), (["--seed", "0"], "takes both --validation")):
+        assert cli.main([*command, *more]) == 1
+        assert said in capsys.readouterr().err
+    assert cli.main([*command, "--seed", "0", "--validation", ".5"]) == 0
+    assert re.search(r"^all +2 ", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.fixture

@@ -88,7 +88,9 @@ def test_too_many_names_are_told_as_counts_and_fit_a_model_file(monkeypatch: pyt
     parts = Parts(frozenset(map(str, range(dataset.MOST_TOLD - 10))), frozenset("abcdefghij"))
     assert len(json.dumps(parts.tell())) < format.MAX_TEXT / 2
     monkeypatch.setattr(dataset, "MOST_TOLD", dataset.MOST_TOLD - 1)
-    assert parts.tell() == {"training": dataset.MOST_TOLD - 9, "validation": 10}
+    told = parts.tell()
+    assert (told["training"], told["validation"], len(told["digest"])) == (dataset.MOST_TOLD - 9, 10, dataset.DIGITS)
+    assert Parts(parts.training, frozenset("bcdefghijk")).tell()["digest"] != told["digest"]
     assert Parts.told(parts.tell()) is None
 
 

@@ -18,7 +18,9 @@ from PIL import Image
 from engine import strategy
 from engine.format import load
 from engine.networks import unet
-from engine.train import trainer
+from engine.train import split, trainer
+from engine.train.data import dataset, layouts
+from engine.train.data.dataset import Parts
 from engine.train.data.files import DataError
 from engine.train.experiments import plots, rows, study, sweep, table
 from engine.train.experiments.study import Job
@@ -74,6 +76,18 @@ def test_finished_runs_are_not_done_again(data: Path, tmp_path: Path, monkeypatc
     other = replace(wider, base=replace(wider.base, crop=48))
     with pytest.raises(ValueError, match=r"start\.json is of another configuration"):
         study.run([other.start], out)
+
+
+def test_a_model_file_of_a_study_tells_its_split_and_shows_its_class_in_color(data: Path, tmp_path: Path) -> None:
+    start = plan(data, tmp_path).start
+    study.run([replace(start, config=replace(start.config, weights=()))], tmp_path)
+    model = load(tmp_path / "models" / "start.safetensors")
+    everything = layouts.samples(data)
+    drawn = Parts.of(*dataset.split(everything, 0.2, 0))
+    kept = split.kept(model.provenance, everything)
+    assert kept.divide(everything) == drawn.divide(everything)
+    assert (model.provenance["data"], model.provenance["split"]) == ("discs", {"validation": 0.2, "seed": 0})
+    assert any(model.classes[0].color)
 
 
 def test_two_processes_give_the_rows_of_one(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
