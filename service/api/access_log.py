@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api import refusals
 from service.api.timing import server_timing
 from service.logs import log
 from service.problems import BadParameter, EngineFailure, MethodNotAllowed, NotFound, Problem, let_go
@@ -100,11 +101,8 @@ def handlers(metrics: Metrics) -> dict[int | type[Exception], Handler]:
 
     async def problem(request: Request, error: Exception) -> Response:
         found = _as_problem(request, error)
-        metrics.refusals.labels(found.reason()).inc()
         request.state.log["reason"] = found.reason()
-        if found.status == 500:
-            fields = {"request_id": request.state.request_id}
-            log.error("request failed", exc_info=found.__cause__ or found, extra={"fields": fields})
+        refusals.tell(found, request.scope["state"], metrics)
         let_go(error)
         return found.response(request.scope)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service.api import query, upload
+from service.api import query, refusals, upload
 from service.api.memory import PiecesResponse, held_by
 from service.api.openapi import BYTES, problem_responses
 from service.api.running import running_service
@@ -89,6 +89,9 @@ async def segment_batch(request: Request) -> Response:
     request.state.log |= {"model": model, "images": len(bodies), "bytes": sum(map(len, bodies))}
 
     state = request.scope["state"]
+    for one in segmented:
+        if isinstance(one, Problem):
+            refusals.tell(one, state, service.metrics)
     size = 2 * sum(one.size for one in segmented if isinstance(one, SegmentResponse))  # as base64
     memory.grow(size)
     pieces = await service.threads.run(lambda: list(_document(model, segmented, params.encoder, state)), size)

@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
+from service.api import refusals
 from service.api.memory import held_by
 from service.api.query import segment_params
 from service.api.running import running_service
@@ -24,7 +25,7 @@ from service.core.budget import Holding
 from service.core.params import SegmentParams
 from service.core.readiness import RETRY
 from service.core.service import Service
-from service.problems import Problem, Unavailable, let_go
+from service.problems import Problem, Unavailable
 from service.telemetry.metrics import Metrics
 
 UNSUPPORTED_DATA = 1003  # RFC 6455, 7.4.1
@@ -72,7 +73,7 @@ async def stream(socket: WebSocket) -> None:
     try:
         _admit(socket, service)
     except Problem as problem:
-        service.metrics.refusals.labels(problem.reason()).inc()
+        refusals.tell(problem, socket.scope["state"], service.metrics)
         await socket.send_denial_response(problem.response(socket.scope))
         return
     try:
@@ -160,7 +161,7 @@ async def _segment(
 
 
 def _refused(problem: Problem, socket: WebSocket, metrics: Metrics) -> dict[str, Any]:
-    let_go(problem)
+    state = socket.scope["state"]
     metrics.frames.labels("refused").inc()
-    metrics.refusals.labels(problem.reason()).inc()
-    return {"status": problem.status, "problem": problem.document(socket.scope["state"])}
+    refusals.tell(problem, state, metrics)
+    return {"status": problem.status, "problem": problem.document(state)}

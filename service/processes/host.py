@@ -240,7 +240,9 @@ class AskedImage:
 
 
 def _problem(error: BaseException) -> Problem:
-    """What the client is told; the cause stays here, in the log."""
-    if not isinstance(error, Problem) or error.__cause__ is not None:
-        log.error("an image failed", exc_info=error.__cause__ or error)
-    return error if isinstance(error, Problem) else EngineFailure("the engine could not segment this image")
+    """What the client is told; the cause is for the log of the front end, which knows the request."""
+    if isinstance(error, Problem):
+        return error
+    failure = EngineFailure("the engine could not segment this image")
+    failure.__cause__ = error
+    return failure

@@ -6,7 +6,7 @@ arena; what is large otherwise (models) lies in a shared memory whose descriptor
     front end → engine process               engine process → front end
     A  this is my arena (descriptor)         M  these are the models (descriptor; with the first the board's too)
     S  segment these images                  D  done: mask and logits lie where they were wanted
-    C  cancel one                            P  a problem in its place
+    C  cancel one                            P  a problem in its place, and its cause
     R  is there room?                        G  gone: it was cancelled
     E  nobody here names this engine more    O  an answer: there is room; the metrics
     T  tell your metrics
@@ -18,6 +18,7 @@ import array
 import json
 import socket
 import struct
+import traceback
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ ARENA, SEGMENT, CANCEL, ROOM, RELEASE, METRICS = b"ASCRET"
 MODELS, DONE, PROBLEM, GONE, ANSWER = b"MDPGO"
 
 MOST = 1 << 16  # bytes of a packet
+MOST_CAUSE = 8000  # characters of a problem's cause
 DESCRIPTORS = 2  # at most, that come with one
 IN_TIME = int(socket.MSG_NOSIGNAL)  # of the line's SO_SNDTIMEO
 AT_ONCE = IN_TIME | int(socket.MSG_DONTWAIT)  # or not at all
@@ -46,6 +48,10 @@ LOGITS_ALIGNED = 64
 
 class Lost(OSError):  # noqa: N818  (as its base)
     """The other side is gone, or does not take what is sent."""
+
+
+class Cause(Exception):  # noqa: N818  (of a problem)
+    """Why the other process has a problem: its traceback, as text."""
 
 
 class Placed(NamedTuple):
@@ -107,12 +113,15 @@ def batch(packet: bytes) -> tuple[tuple[int, float, float, bool, bool], list[Pla
 
 def problem(ticket: int, found: Problem) -> bytes:
     """A packet PROBLEM."""
-    document = [type(found).__name__, found.detail, found.headers, found.extra]
+    cause = "".join(traceback.format_exception(found.__cause__))[-MOST_CAUSE:] if found.__cause__ else ""
+    document = [type(found).__name__, found.detail, found.headers, found.extra, cause]
     return TICKET.pack(PROBLEM, ticket) + json.dumps(document).encode()
 
 
 def problem_of(packet: bytes) -> Problem:
     """What a packet PROBLEM says."""
-    kind, detail, headers, extra = json.loads(packet[TICKET.size :])
+    kind, detail, headers, extra, cause = json.loads(packet[TICKET.size :])
     raised: type[Problem] = getattr(problems, kind)
-    return raised(detail, headers=headers, **extra)
+    found = raised(detail, headers=headers, **extra)
+    found.__cause__ = Cause(cause) if cause else None
+    return found

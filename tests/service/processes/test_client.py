@@ -224,6 +224,7 @@ def test_what_fails_fails_alone_and_says_nothing_of_why(two: Two) -> None:
     error = bad.exception(PATIENCE)
     assert isinstance(error, EngineFailure)
     assert "secret" not in error.detail
+    assert "RuntimeError: secret internals" in str(error.__cause__)  # for the log
     assert good.result(PATIENCE)
 
 
