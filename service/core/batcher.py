@@ -76,7 +76,6 @@ class Batch:
     kind: Kind
     entries: list[QueueEntry]
     started: float = 0.0
-    seconds: float = 0.0  # of its turns so far
     preparing: float = 0.0  # of those that have computed no pixels, since one has
     job: Job | None = None
 
@@ -140,8 +139,8 @@ class Load(NamedTuple):
 class Batcher:
     """`submit` from any thread, get a future; `start` and `close` bracket the worker thread.
 
-    `observe` is called with the images and the seconds of every batch, `began` with the time when a turn has begun, and
-    `turned` when it has ended.
+    `observe` is called with the seconds of every turn and the images of the batch that it ends, 0 where it ends none;
+    `began` with the time when a turn has begun, and `turned` when it has ended.
     """
 
     def __init__(
@@ -389,7 +388,6 @@ class Batcher:
             pixels, done = batch.pixels, True
             self._failed(batch, error)
         seconds = self._clock() - started
-        batch.seconds += seconds
         with self._lock:
             self._turn_since = self._running = None
             self._shares.charge(batch.kind, pixels or self._worth(seconds))
@@ -399,9 +397,9 @@ class Batcher:
             batch.preparing = 0.0 if pixels else batch.preparing + seconds
             if not done:
                 self._begun[batch.kind] = batch
-        if done:
-            self.finished += len(batch.entries)
-            self._observe(len(batch.entries), batch.seconds)
+        finished = len(batch.entries) if done else 0
+        self.finished += finished
+        self._observe(finished, seconds)
         self._turned()
 
     def _failed(self, batch: Batch, error: BaseException) -> None:

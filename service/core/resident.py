@@ -44,7 +44,7 @@ def assemble(
     queue has, `began` and `turned` as by `Batcher`.
     """
     models = ModelRegistry(engines, metrics, load, changed)
-    batcher = Batcher(QueueLimits.of(settings), clock, metrics.observe_batch, began, turned)
+    batcher = Batcher(QueueLimits.of(settings), clock, metrics.observe_turn, began, turned)
     monitor = _monitor(models.default, settings, metrics, batcher)
     metrics.show_models(lambda: [_info(engine) for engine in models.engines])
     return Resident(models, batcher, Lifecycle(models, batcher, settings, monitor, ended), monitor)

@@ -69,7 +69,10 @@ class Metrics:
         )
         self._stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
         self.batch_images = Histogram(
-            "mbunet_batch_images", "Images per run of an engine.", buckets=BATCHES, registry=self.registry
+            "mbunet_batch_images",
+            "Images per run of an engine that came to its end.",
+            buckets=BATCHES,
+            registry=self.registry,
         )
         self.engine_seconds = Counter(
             "mbunet_engine_busy_seconds", "Seconds in which an engine was at work.", registry=self.registry
@@ -90,10 +93,11 @@ class Metrics:
         for stage, value in seconds.items():
             self._stages[stage].observe(value)
 
-    def observe_batch(self, images: int, seconds: float) -> None:
-        """Count one run of an engine."""
-        self.batch_images.observe(images)
+    def observe_turn(self, images: int, seconds: float) -> None:
+        """Count one turn of an engine, which ends a run of so many images, or of 0 none."""
         self.engine_seconds.inc(seconds)
+        if images:
+            self.batch_images.observe(images)
 
     def show_process(self) -> None:
         """Tell of this process and its log."""

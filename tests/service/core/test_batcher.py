@@ -431,3 +431,17 @@ def test_timings_come_from_the_engine_and_batches_are_observed() -> None:
     batcher.step()
     assert replies[0].result(0).engine_s == pytest.approx(0.003)
     assert observed == [(2, 14)]
+
+
+def test_every_turn_is_observed_also_of_what_nobody_waits_for_any_more() -> None:
+    observed: list[tuple[int, float]] = []
+    clock = Clock()
+    engine = FakeEngine(turn_pixels=256, breaks=lambda image: clock.pass_by(7))
+    batcher = Batcher(BOUNDS, clock, lambda images, seconds: observed.append((images, seconds)))
+    for deadline, turns in ((math.inf, 4), (clock.now + 40, 2)):
+        large = batcher.submit(image(side=32), SegmentParams(engine, 0.5), deadline)
+        assert [batcher.step() for _ in range(turns)] == [1] * turns
+        assert batcher.step() == 0
+    assert isinstance(large.exception(0), DeadlinePassed)
+    assert observed == [(0, 7), (0, 7), (0, 7), (1, 7), (0, 7), (0, 7)]
+    assert batcher.finished == 1
