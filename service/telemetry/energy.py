@@ -9,7 +9,8 @@ initialises and reports no power). Where nothing can be read there is no meter a
     RaplMeter     counters of microjoules that wrap                           boundary: the CPU packages, without DRAM
 
 Joules per image are those of a window divided by the images finished in it (MLPerf's mean watts x seconds / queries):
-counters refresh too seldom for single requests, and the idle draw within the window belongs to it.
+counters refresh too seldom for single requests, and the idle draw within the window belongs to it. A window with work
+lasts until an image is finished, or until there has been no work for as long as a window is: then nobody waits for it.
 """
 
 from __future__ import annotations
@@ -232,7 +233,7 @@ class Monitor:
     idle_watts: float | None = None
     image_joules: float | None = None
     _opened: Reading | None = None
-    _worked: bool = False  # since the window was opened
+    _worked_at: float | None = None  # when work was last seen in the window
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -262,13 +263,18 @@ class Monitor:
         if total is None or self._opened is None or self._opened.joules is None:
             self._open(reading)
             return
-        self._worked |= reading.busy or reading.images > self._opened.images
-        if now - self._opened.at >= WINDOW_S:
+        if reading.busy or reading.images > self._opened.images:
+            self._worked_at = now
+        if now - self._opened.at >= WINDOW_S and not self._is_unfinished(self._opened, reading):
             self._close(self._opened, reading)
             self._open(reading)
 
     def _open(self, reading: Reading) -> None:
-        self._opened, self._worked = reading, reading.busy
+        self._opened, self._worked_at = reading, reading.at if reading.busy else None
+
+    def _is_unfinished(self, opened: Reading, now: Reading) -> bool:
+        """Whether what has been worked on since is still to come."""
+        return now.images == opened.images and self._worked_at is not None and now.at - self._worked_at < WINDOW_S
 
     def _close(self, opened: Reading, now: Reading) -> None:
         assert opened.joules is not None
@@ -276,7 +282,7 @@ class Monitor:
         joules, images = now.joules - opened.joules, now.images - opened.images
         if images:
             self.image_joules = joules / images
-        elif not self._worked:
+        elif self._worked_at is None:
             watts = joules / (now.at - opened.at)
             before = watts if self.idle_watts is None else self.idle_watts
             self.idle_watts = FADING * before + (1 - FADING) * watts

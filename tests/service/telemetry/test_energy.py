@@ -289,6 +289,35 @@ def test_idle_watts_come_from_windows_without_any_work() -> None:
     assert monitor.idle_watts == pytest.approx(100, rel=0.03)
 
 
+def test_an_image_that_takes_longer_than_a_window_costs_all_its_joules() -> None:
+    clock = Clock()
+    monitor, state = monitored(clock)
+    for seconds in (20, 12):
+        state["busy"] = 1
+        run_for(monitor, clock, seconds / 2)
+        state["busy"] = 0
+        run_for(monitor, clock, 0.2)  # between two turns
+        state["busy"] = 1
+        run_for(monitor, clock, seconds / 2)
+        state.update(images=state["images"] + 1)
+        run_for(monitor, clock, 0.2)
+        assert monitor.image_joules == pytest.approx(100 * seconds, rel=0.04)
+
+
+def test_idle_time_after_work_that_came_to_nothing_belongs_to_no_image() -> None:
+    clock = Clock()
+    monitor, state = monitored(clock)
+    state["busy"] = 1
+    run_for(monitor, clock, 8)
+    state["busy"] = 0
+    run_for(monitor, clock, 60)
+    assert monitor.idle_watts == pytest.approx(100, rel=0.03)
+    state.update(images=state["images"] + 1)
+    run_for(monitor, clock, 6)
+    assert monitor.image_joules
+    assert monitor.image_joules < 100 * 6
+
+
 def test_windows_with_a_missing_reading_do_not_count() -> None:
     clock = Clock()
     nvml = FakeNvml(clock)
