@@ -40,9 +40,11 @@ template <class AnySession>
 void run(AnySession& session, const std::vector<Pixels>& pixels, const std::vector<int32_t>& thresholds,
          const std::vector<Mask>& masks, const std::vector<Logits>& logits) {
     std::vector<mbunet::Image> images;
-    for (size_t i = 0; i < pixels.size(); ++i)
+    for (size_t i = 0; i < pixels.size(); ++i) {
+        if (pixels[i].size() == 0) throw nb::value_error("an image without pixels");
         images.push_back({pixels[i].data(), size(pixels[i], 0), size(pixels[i], 1), thresholds.at(i),
                           masks.at(i).data(), logits.empty() ? nullptr : logits.at(i).data()});
+    }
     nb::gil_scoped_release release;
     session.run(images);
 }
@@ -113,6 +115,7 @@ NB_MODULE(_native, module) {
     module.def(
         "peak",
         [](const std::string& kernel, int threads, size_t bytes) {
+            if (threads < 1 || bytes == 0) throw nb::value_error("a peak needs a thread and a byte");
             nb::gil_scoped_release release;
             return cpu::peak(cpu::kernels_named(kernel), threads, bytes);
         },
@@ -139,6 +142,7 @@ NB_MODULE(_native, module) {
         .def(
             "__init__",
             [](cpu::Session* self, const std::string& kernel, int threads) {
+                if (threads < 1) throw nb::value_error("a session needs a thread");
                 new (self) cpu::Session(cpu::kernels_named(kernel), threads);
             },
             "kernel"_a, "threads"_a)

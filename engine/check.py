@@ -18,7 +18,7 @@ import numpy as np
 from engine import ops
 from engine.bits import pack
 from engine.layer import IMAGE, Layer
-from engine.model import RESIZE_MODES, Model, ModelFileError
+from engine.model import CONTRASTS, RESIZE_MODES, Model, ModelFileError
 from engine.networks.families import FAMILIES
 
 MAX_LAYERS = 256
@@ -155,7 +155,7 @@ def _check_preprocessing(model: Model) -> None:
     how, place = model.preprocessing, "preprocessing"
     known = how.resize_mode in RESIZE_MODES
     require(known, place, f"resize_mode {shorten(how.resize_mode)} is not supported by this version")
-    known = how.contrast in ("none", "stretch")
+    known = how.contrast in CONTRASTS
     require(known, place, f"contrast {shorten(how.contrast)} is not supported by this version")
     for name, part in (("channel", how.channel), ("page", how.page)):
         require(bool(PART.fullmatch(part)), place, f"{name} {shorten(part)} is neither a number from 0 nor 'max'")

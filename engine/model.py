@@ -31,6 +31,7 @@ class ClassInfo:
 
 
 RESIZE_MODES = ("pad", "resize", "aspect")
+CONTRASTS = ("none", "stretch")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,32 @@ class CheckpointError(ValueError):
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` to `path` in one move: whoever reads it finds the file of before or the new one, whole."""
+    """Write `state` to `path` in one move: whoever reads it finds the file of before or the new one, whole.
+
+    Raises OSError.
+    """
+    with _whole(path) as part:
+        try:
+            torch.save(dict(state), part)
+        except RuntimeError as error:  # of torch's own writer, that of a full disk too
+            raise OSError(f"{path} cannot be written ({_first_line(error)}): is the disk full?") from error
+
+
+def copy(path: Path, out: Path) -> None:
+    """Copy the checkpoint at `path` to `out`, in one move too. Raises OSError."""
+    with _whole(out) as part:
+        shutil.copyfile(path, part)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """The place to write what is to be at `path` once it is whole; nothing stays there of what fails."""
     part = path.with_suffix(".part")
-    torch.save(dict(state), part)
-    part.replace(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> dict[str, Any]:

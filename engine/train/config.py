@@ -11,7 +11,7 @@ from engine import ops
 from engine.check import MAX_SIDE
 from engine.images import Selection, read_selection
 from engine.layer import Layer
-from engine.model import Preprocessing
+from engine.model import CONTRASTS, Preprocessing
 from engine.networks import multibranch, unet
 from engine.networks.families import FAMILIES
 from engine.train import families, kinds
@@ -28,6 +28,10 @@ PARTS = ("geometry", "color", "dice", "batch-norm-re-estimation")
 BALANCED = ("balanced",)
 OVERLAPS = ("dice", "tversky", "focal-tversky", "none")
 """What the loss adds to cross-entropy."""
+
+AT_LEAST = {"width": 1, "minutes": 0, "early_stopping": 0, "validate_every": 1, "validate_on": 0,
+            "save_every": 1, "workers": -1, "seed": 0, "run_seed": 0}  # fmt: skip
+"""The least that a setting may be."""
 
 DECAY = (32, 8, 4, 2)
 """Bits of weights and activations, one after another, before they are a network's own."""
@@ -214,6 +218,9 @@ class Config:
     )
 
     def __post_init__(self) -> None:
+        for name, least in AT_LEAST.items():
+            if not getattr(self, name) >= least:  # not a number is not either
+                raise ValueError(f"--{name.replace('_', '-')} is at least {least}, not {getattr(self, name)}")
         stride = ops.stride(self.layers())
         if self.crop % stride or self.crop <= 0:
             raise ValueError(f"the side of a crop must be a multiple of {stride}, not {self.crop}")
@@ -223,12 +230,12 @@ class Config:
             raise ValueError("an aspect is kept where images are resized: give the side to which")
         if not 0 < self.batch <= self.samples:
             raise ValueError(f"a budget of {self.samples} samples gives no batch of {self.batch}")
+        if self.contrast not in CONTRASTS:
+            raise ValueError(f"contrast is {' or '.join(CONTRASTS)}, not {self.contrast!r}")
+        if self.learning_rate <= 0 or not math.isfinite(self.learning_rate):
+            raise ValueError(f"a learning rate is more than 0, not {self.learning_rate}")
         if self.launch not in LAUNCHES:
             raise ValueError(f"steps are launched {', '.join(LAUNCHES)}, not {self.launch}")
-        if self.workers < -1:
-            raise ValueError(f"processes that make batches are not counted below 0, as {self.workers}")
-        if self.minutes < 0 or self.validate_on < 0:
-            raise ValueError("minutes and validation images are not counted below 0")
         if not (0 <= self.zeros < 1 and 0 <= self.zeros_from < 1):
             raise ValueError(f"shares of zeros lie in [0, 1), not {self.zeros_from} to {self.zeros}")
         if not 0 <= self.annealing < 1:
@@ -260,8 +267,6 @@ class Config:
             raise ValueError(f"no overlap {self.overlap!r}; there are {', '.join(OVERLAPS)}")
         if not 0 < self.missed < 1:
             raise ValueError(f"what a missed pixel counts lies between 0 and 1, not {self.missed}")
-        if self.early_stopping < 0:
-            raise ValueError(f"validations without a better one are not counted below 0, as {self.early_stopping}")
         if self.class_weights and self.class_weights != BALANCED:
             count = max(len(self.classes), 2)
             numbers = [float(text) for text in self.class_weights if _is_weight(text)]

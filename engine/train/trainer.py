@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -61,6 +60,7 @@ class Trainer:
         self.config = config
         self.pace = Pace(config, clock)
         self.looks = Looks(config, self.pace)
+        self.device = device_named(config.device)
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self._view = View(config, quiet)
@@ -77,7 +77,6 @@ class Trainer:
         if not self.training or not self.validation:
             raise DataError(f"{config.data}: too few samples to learn from and to hold for validation")
         layers = config.layers()
-        self.device = torch.device(_best_device() if config.device == "auto" else config.device)
         self.network = _placed(Network(layers, config.full_precision, config.ramp), self.device)
         self.batches = Batches(config, self.training, load, self.device)
         self.step = 0
@@ -275,7 +274,7 @@ class Trainer:
         self.looks.looked()
         self.save()
         if better:
-            shutil.copyfile(self.checkpoint, self.best_checkpoint)
+            checkpoint.copy(self.checkpoint, self.best_checkpoint)
         if self.config.minutes and self.device.type == "cpu":
             threads.choose()
         return found
@@ -334,8 +333,25 @@ class Trainer:
             self._view.say(f"warning: {warning}")
 
 
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def device_named(name: str) -> torch.device:
+    """That of a setting: cpu, cuda, cuda:1 and so on, or auto, a GPU where there is one.
+
+    Raises ValueError for what this machine has not.
+    """
+    gpus = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or (device.index or 0) >= {"cpu": 1, "cuda": gpus}.get(device.type, 0):
+        raise ValueError(f"no device {name!r} to train on; there are auto, cpu{_listed(gpus)}")
+    return device
+
+
+def _listed(gpus: int) -> str:
+    return "".join(f", cuda:{index}" for index in range(gpus))
 
 
 def _placed(network: Network, device: torch.device) -> Network:

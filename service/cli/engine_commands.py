@@ -103,8 +103,8 @@ def _selftest_flags(command: argparse.ArgumentParser) -> None:
 
 def _bench_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--peak", action="store_true", help="measure what the machine can do at best as well")
-    command.add_argument("--size", type=int, default=512, help="sides of the image in pixels (default: 512)")
-    command.add_argument("--runs", type=int, default=30, help="how often the image is run (default: 30)")
+    command.add_argument("--size", type=flags.count, default=512, help="sides of the image in pixels (default: 512)")
+    command.add_argument("--runs", type=flags.count, default=30, help="how often the image is run (default: 30)")
     command.add_argument("--batch", type=flags.count, default=1, help="images at a time, on a GPU (default: 1)")
     flags.add_settings(command, "model", *flags.ENGINE)
 

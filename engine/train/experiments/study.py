@@ -31,7 +31,7 @@ from engine.train.experiments.measure import Pixels, Row
 from engine.train.network import Network
 from engine.train.network_engine import NetworkEngine
 from engine.train.renamed import current
-from engine.train.trainer import Trainer
+from engine.train.trainer import Trainer, device_named
 from engine.train.validation import validate
 
 NEVER = 1 << 30  # steps
@@ -100,6 +100,8 @@ def run(
     Every entry of `devices` is a process that takes one job after the other; "cpu" may come more than once. A job that
     was stopped goes on from its last checkpoint. `after` each job it is told all rows so far.
     """
+    for device in devices:
+        device_named(device)
     (out / "rows").mkdir(parents=True, exist_ok=True)
     waiting = [job for job in jobs if _finished(job, out, test) is None]
 

@@ -89,10 +89,12 @@ class Recipe:
         commands = self._commands(files.model)
         if self.record.finished:
             return Outcome(files, commands)
+        threads.choose()
+        self._look()
+        order = self._stages()
+        self._save()  # once its settings are known to go together
         try:
-            threads.choose()
-            self._look()
-            for stage in self._stages():
+            for stage in order:
                 self._train(stage)
             self._trainer = None
             self._load.cache_clear()
@@ -120,7 +122,6 @@ class Recipe:
             self.record.choices, measured = look.choose(self.given, found, self.minutes, self._say)
             self.record.speed = asdict(measured) if measured else {}
         self._say("\n".join(f"  {choice}" for choice in self.record.choices) or "  every setting is the default")
-        self._save()
 
     @cached_property
     def base(self) -> Config:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine import mbu
+from engine import _native, mbu
 from engine.backends import reference, registry
 from engine.backends.cpu import CpuBackend, available_kernels
 from engine.backends.cuda import CudaBackend
@@ -54,6 +54,18 @@ def test_logits_equal_the_reference(case: Case, kernel: str, threads: int) -> No
             poison(backend, value)
             assert same(logits, [expected[i]])
             assert same([m.astype(np.int32) for m in masks], [reference.decide(expected[i], 0).astype(np.int32)])
+
+
+def test_what_has_no_size_is_refused_and_not_divided_by(kernel: str) -> None:
+    backend = backend_of(random_model(width=3), kernel, 1)
+    for shape in ((0, 0, 3), (0, 16, 3), (16, 0, 3)):
+        with pytest.raises(ValueError, match="an image without pixels"):
+            backend.run([np.zeros(shape, np.uint8)], [0], want_logits=False)
+    with pytest.raises(ValueError, match="a session needs a thread"):
+        _native.Session("portable", 0)
+    for threads, size in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="a peak needs a thread and a byte"):
+            _native.peak("portable", threads, size)
 
 
 def test_rows_of_tiles_may_be_wider_than_a_group(kernel: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from engine import format, preprocess, selftest
 from engine.backends import reference
 from engine.runtime import Engine
-from engine.train import evaluate, export, log, looks, split, trainer, validation
+from engine.train import checkpoint, evaluate, export, log, looks, split, trainer, validation
 from engine.train.checkpoint import CheckpointError
 from engine.train.config import Config
 from engine.train.data import layouts
@@ -349,6 +349,15 @@ def test_two_samples_are_enough_to_train_and_validate_but_one_is_not(data: Path,
         {"validation": 0.0},
         {"ablate": ("masks",)},
         {"group": "("},
+        {"contrast": "strech"},
+        {"width": 0},
+        {"validate_every": 0},
+        {"save_every": 0},
+        {"minutes": float("nan")},
+        {"learning_rate": -1.0},
+        {"early_stopping": -1},
+        {"workers": -2},
+        {"seed": -1},
     ],
 )
 def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
@@ -492,6 +501,26 @@ def test_rare_classes_are_sampled_and_weighed(data: Path, tmp_path: Path) -> Non
 def test_settings_of_the_loss_are_checked(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=said):
         tiny(tmp_path, tmp_path, **changes)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", "cpu:1"])
+def test_a_device_that_is_not_there_is_named_before_anything_is_written(name: str, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"no device '{name}' to train on; there are auto, cpu"):
+        Trainer(tiny(data, tmp_path / "out", device=name))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"checkpoint\.pt cannot be written .*: is the disk full"):
+        checkpoint.write(tmp_path / "checkpoint.pt", {"network": {"weight": torch.zeros(100_000)}})
+    (tmp_path / "checkpoint.pt").write_bytes(bytes(1_000_000))
+    (tmp_path / "best.pt").write_bytes(b"of before")
+    (tmp_path / "best.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.copy(tmp_path / "checkpoint.pt", tmp_path / "best.pt")
+    assert (tmp_path / "best.pt").read_bytes() == b"of before"
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "best.pt"}
 
 
 def test_a_run_ends_early_and_the_best_is_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ from tests.pictures import file_of, photo, tiff_of
 from tests.service.fakes import PATIENCE, FakeEngine
 
 ROOT = Path(__file__).parents[3]
+NUCLEI = str(ROOT / "tests" / "data" / "nuclei")
 SERVER_CPU_S = 2.0  # of a server that starts, answers one image and ends
 
 
@@ -343,6 +344,12 @@ def test_without_ray_the_extra_is_named(
     [
         (["segment", "missing.png", "-o", "out"], 1, "missing.png: no such file or folder"),
         (["bench", "--device", "reference"], 1, "bench takes --device cpu or cuda"),
+        (
+            ["train", NUCLEI, "-o", "out", "--bits-only", "--device", "gpu"],
+            1,
+            "no device 'gpu' to train on",
+        ),
+        (["table", NUCLEI, "-o", "out", "--devices", "gpu"], 1, "no device 'gpu' to train on"),
         (["info", "missing"], 1, "no model 'missing'"),
         (["eval", "nuclei-small", "missing"], 1, "missing: needs the folders images/ and masks/"),
         (["serve", "--port", "http"], 2, "port must be a whole number"),
@@ -366,7 +373,13 @@ def test_user_errors_are_one_line(
     assert message in line
 
 
-@pytest.mark.parametrize("arguments", [[], ["nothing"], ["serve", "--nothing"], ["segment", "-o", "out"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["nothing"], ["serve", "--nothing"], ["segment", "-o", "out"]),
+        *(["bench", "--size", "0"], ["bench", "--runs", "0"], ["bench", "--size", "x"]),
+    ],
+)
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)

@@ -144,6 +144,12 @@ def test_the_teachers_split_is_taken_where_none_is_asked_for(data: Path, tmp_pat
     assert Recipe(learning)._parts() is None
 
 
+def test_settings_that_cannot_be_are_not_recorded(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="contrast is none or stretch, not 'strech'"):
+        Recipe(given(data, tmp_path, contrast="strech"), lambda _: None).run()
+    assert Recipe(given(data, tmp_path), lambda _: None).record.given == given(data, tmp_path)
+
+
 def test_a_folder_of_one_part_is_not_mistaken_for_a_recipe(data: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").touch()
     with pytest.raises(ResumeError, match="--bits-only"):
