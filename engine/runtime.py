@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -244,9 +245,8 @@ def resolve(model: str | Path) -> Path:
         return shipped
     if Path(model).is_file():
         if Path(model).suffix == ".pt":
-            raise EngineError(
-                f"{model} is a checkpoint: mbunet export {model} MODEL.safetensors makes a model file of it"
-            )
+            command = f"mbunet export {shlex.quote(str(model))} MODEL.safetensors"
+            raise EngineError(f"{model} is a checkpoint: {command} makes a model file of it")
         return Path(model)
     names = ", ".join(sorted(file.stem for file in MODELS.glob("*.safetensors"))) or "none"
     raise EngineError(f"no model '{model}': neither a file nor one of the shipped models ({names})")

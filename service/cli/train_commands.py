@@ -83,9 +83,9 @@ def _train_part(given: dict[str, Any]) -> int:
         found = trainer.run()
     print(f"validation: {found}")
     taken = finish.best([trainer.out], print)
-    after = f"train {given['data']} -o RUN --teacher {taken}"
+    after = f"train {shlex.quote(given['data'])} -o RUN --teacher {shlex.quote(str(taken))}"
     if not trainer.config.full_precision:
-        after = f"export {taken} MODEL.safetensors"
+        after = f"export {shlex.quote(str(taken))} MODEL.safetensors"
     print(f"checkpoint: {trainer.checkpoint}\nnext: mbunet {after}")
     return 0
 
@@ -320,7 +320,8 @@ def _train_command(args: argparse.Namespace) -> str:
     words = [f"--{name} {shlex.quote(str(value))}" for name, value in given.items()]
     if args.classes:
         words.append("--classes background " + " ".join(f"NAME{k}" for k in range(1, args.classes)))
-    return " ".join(["mbunet train", shlex.quote(str(args.data)), "-o", f"runs/{args.data.resolve().name}", *words])
+    places = shlex.join([str(args.data), "-o", f"runs/{args.data.resolve().name}"])
+    return " ".join(["mbunet train", places, *words])
 
 
 def _below(file: Path, folder: Path) -> str:

@@ -6,6 +6,7 @@ what is left when it begins.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -109,8 +110,8 @@ class Recipe:
         images = Path(self.data) / "images"
         folder = images if images.is_dir() else Path(self.data)
         return [
-            f"mbunet serve --model {model}",
-            f"mbunet segment {folder} -o {self.out / 'masks'} --model {model}",
+            shlex.join(["mbunet", "serve", "--model", str(model)]),
+            shlex.join(["mbunet", "segment", str(folder), "-o", str(self.out / "masks"), "--model", str(model)]),
         ]
 
     def _look(self) -> None:

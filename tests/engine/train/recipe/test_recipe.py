@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -142,6 +143,24 @@ def test_the_teachers_split_is_taken_where_none_is_asked_for(data: Path, tmp_pat
         assert Recipe(learning | asked | {"out": str(tmp_path / str(*asked))})._parts() is None
     (data / "index.csv").write_text(f"name,part\n{teacher.training[0].name},validation\n")
     assert Recipe(learning)._parts() is None
+
+
+def test_what_to_type_next_is_quoted(tmp_path: Path) -> None:
+    data, out = tmp_path / "my data", tmp_path / "my run"
+    (data / "images").mkdir(parents=True)
+    typed = [shlex.split(command) for command in Recipe(given(data, out))._commands(out / "model.safetensors")]
+    assert typed == [
+        ["mbunet", "serve", "--model", str(out / "model.safetensors")],
+        [
+            "mbunet",
+            "segment",
+            str(data / "images"),
+            "-o",
+            str(out / "masks"),
+            "--model",
+            str(out / "model.safetensors"),
+        ],
+    ]
 
 
 def test_settings_that_cannot_be_are_not_recorded(data: Path, tmp_path: Path) -> None:
