@@ -151,7 +151,8 @@ class Config:
     zeros_from: float = _setting(
         0.5,
         "bits",
-        "share of zeros at the start, which climbs over half of the run; that of --zeros where such weights are given",
+        "share of zeros at the start, at most --zeros, to which it climbs over half of the run; that of the bits "
+        "that a run begins from",
     )
     zeros_by: str = _setting(
         "layer", "bits", "layer: zero weights, alike in every layer; cost: zero products of all together"
@@ -236,7 +237,7 @@ class Config:
             raise ValueError(f"a learning rate is more than 0, not {self.learning_rate}")
         if self.launch not in LAUNCHES:
             raise ValueError(f"steps are launched {', '.join(LAUNCHES)}, not {self.launch}")
-        if not (0 <= self.zeros < 1 and 0 <= self.zeros_from < 1):
+        if not (0 <= self.zeros < 1 and 0 <= self.zeros_from <= 1):
             raise ValueError(f"shares of zeros lie in [0, 1), not {self.zeros_from} to {self.zeros}")
         if not 0 <= self.annealing < 1:
             raise ValueError(f"the share of the run that anneals activations lies in [0, 1), not {self.annealing}")
@@ -333,9 +334,12 @@ class Config:
         return DECAY[stage] if stage < len(DECAY) else 0
 
     def zeros_at(self, progress: float) -> float:
-        """Share of zeros: climbs from `zeros_from` to `zeros` along a cubic over the first half of the run."""
+        """Share of zeros: climbs from `zeros_from` to `zeros` along a cubic over the first half of the run.
+
+        Where it would fall, it is `zeros` from the start.
+        """
         left = max(0.0, 1 - 2 * progress) ** 3
-        return self.zeros + (self.zeros_from - self.zeros) * left
+        return self.zeros - max(0.0, self.zeros - self.zeros_from) * left
 
 
 def _is_weight(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,17 @@ from service.cli.flags import UserError
 SHARED = ("width", "crop", "batch", "samples", "learning_rate", "foreground", "augment", "class_weights", "annealing",
           "zeros", "contrast", "resize", "keep_aspect", "classes", "validation", "group", "seed", "launch")  # fmt: skip
 """Settings of training that all runs of a table or a sweep may share."""
+
+UNUSED_BY_SWEEP = {
+    "blocks": ("annealing", "widths"),
+    "zeros": ("annealing", "zeros", "widths", "configurations", "uniform"),
+    "bits": ("annealing", "widths", "configurations", "uniform"),
+    "widths": ("width", "zeros", "configurations", "uniform"),
+}
+"""Flags of which a sweep has values of its own, or no use for them."""
+
+ALL = 1 << 12
+"""Configurations of twelve blocks."""
 
 
 def add(commands: Any) -> None:
@@ -25,9 +37,10 @@ def sweep(args: argparse.Namespace) -> int:
     """Train many configurations, briefly, and draw what they are worth; goes on where it stopped."""
     from engine.train.experiments import sweep
 
+    _refuse_unused(args, UNUSED_BY_SWEEP[args.over])
     plan = sweep.plan(**_given(args, "start_samples", "test", "widths"))
-    count = 4096 if args.configurations == "all" else int(args.configurations)
-    for path in sweep.run(args.over, plan, count, not args.uniform, args.devices):
+    own = {"count": args.configurations} if "configurations" in args else {}
+    for path in sweep.run(args.over, plan, stratified="uniform" not in args, devices=args.devices, **own):
         print(path)
     return 0
 
@@ -37,6 +50,7 @@ def table(args: argparse.Namespace) -> int:
     """Train every row of a table on the same data with the same budget; goes on where it stopped."""
     from engine.train.experiments import fine_tuning, table
 
+    _refuse_unused(args, ("test", "paper") if args.over == "fine-tuning" else ("images",))
     if ("init" in args) != (args.over == "fine-tuning"):
         raise UserError(
             "--init, a model file or a shipped model, is what --over fine-tuning begins from, and no other table"
@@ -50,6 +64,12 @@ def table(args: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_unused(args: argparse.Namespace, unused: Sequence[str]) -> None:
+    """Raise UserError where one of the flags `unused` was given."""
+    if given := [f"--{name.replace('_', '-')}" for name in unused if vars(args).get(name, "") != ""]:
+        raise UserError(f"--over {args.over} has no use for {', '.join(given)}")
+
+
 def _sweep_flags(command: argparse.ArgumentParser) -> None:
     _common_flags(command)
     what = (
@@ -59,8 +79,11 @@ def _sweep_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--over", choices=["blocks", "zeros", "bits", "widths"], default="blocks", help=what)
     over_widths = "over widths: which (8 16 32)"
     command.add_argument("--widths", type=int, nargs="+", metavar="N", default=argparse.SUPPRESS, help=over_widths)
-    command.add_argument("--configurations", default="64", metavar="N", help="over blocks: how many, or all (64)")
-    command.add_argument("--uniform", action="store_true", help="draw them uniformly, not as many of each size")
+    own: dict[str, Any] = {"default": argparse.SUPPRESS}
+    many = "over blocks: how many, or all (64)"
+    command.add_argument("--configurations", type=_count_or_all, metavar="N", help=many, **own)
+    uniform = "over blocks: draw them uniformly, not as many of each size"
+    command.add_argument("--uniform", action="store_true", help=uniform, **own)
     _number(command, "--start-samples", "samples that what the runs begin from sees")
     flags.renamed(command, "--start-crops", "--start-samples")
 
@@ -88,6 +111,10 @@ def _common_flags(command: argparse.ArgumentParser) -> None:
     test = "score on the data set's own test part, or on another folder, in place of the validation part"
     command.add_argument("--test", nargs="?", const="test", default="", metavar="FOLDER", help=test)
     command.add_argument("--devices", nargs="+", default=["cpu"], metavar="D", help="a process each: cpu cpu, cuda:0 …")
+
+
+def _count_or_all(text: str) -> int:
+    return ALL if text == "all" else flags.count(text)
 
 
 def _number(command: argparse.ArgumentParser, flag: str, meaning: str) -> None:

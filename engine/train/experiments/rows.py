@@ -35,7 +35,7 @@ RECIPE: dict[str, Changes] = {
     "with a third of the budget on 8-bit weights": {"start": "eighth"},
     "no start in full precision": {"start": ""},
     "bits from the first step": {"annealing": 0.0},
-    "all zeros from the first step": {"zeros_from": 0.9},
+    "all zeros from the first step": {"zeros_from": 1.0},
     "no random scales, turns and flips": {"ablate": ("geometry",)},
     "no random colours": {"ablate": ("color",)},
     "no Dice term in the loss": {"ablate": ("dice",)},

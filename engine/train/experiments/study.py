@@ -98,12 +98,15 @@ def run(
     """Rows of `jobs` in their order, one more for each in INT8. What is finished is not done again.
 
     Every entry of `devices` is a process that takes one job after the other; "cpu" may come more than once. A job that
-    was stopped goes on from its last checkpoint. `after` each job it is told all rows so far.
+    was stopped goes on from its last checkpoint. `after` each job it is told all rows so far. A device or a `test`
+    that is not there is said before any job.
     """
-    for device in devices:
-        device_named(device)
-    (out / "rows").mkdir(parents=True, exist_ok=True)
     waiting = [job for job in jobs if _finished(job, out, test) is None]
+    if waiting:
+        scored_on(waiting[0].config, [], test)
+        for device in devices:
+            device_named(device)
+    (out / "rows").mkdir(parents=True, exist_ok=True)
 
     def rows() -> list[Row]:
         return [row for job in jobs for row in _finished(job, out, test) or []]

@@ -94,7 +94,7 @@ def zeros(plan: Plan) -> list[Job]:
     for by in ("layer", "cost"):
         for share in ZEROS:
             name = f"zeros-{by}-{share}"
-            config = plan.run(name, zeros=share, zeros_from=min(0.5, share), zeros_by=by)
+            config = plan.run(name, zeros=share, zeros_by=by)
             jobs.append(Job(name, config, (("zeros_by", by), ("zeros", share))))
     return jobs
 
@@ -127,7 +127,7 @@ def widths(plan: Plan) -> list[Job]:
         for bits in ACTIVATION_BITS:
             for share in PRICED_ZEROS:
                 name = f"widths-{width}-{bits}-{share}"
-                masked: dict[str, Any] = {"zeros": share, "zeros_from": min(0.5, share)} if share else {"masked": ()}
+                masked: dict[str, Any] = {"zeros": share} if share else {"masked": ()}
                 config = plan.config(name, width=width, init=start, teacher=start, activation_bits=bits, **masked)
                 labels = (("width", width), ("activation_bits", bits), ("zeros", share))
                 jobs.append(Job(name, config, labels))
@@ -148,11 +148,11 @@ def run(
     """
     table = plan.out / {"blocks": "sweep.csv"}.get(over, f"{over}.csv")
     starts = plan.starts() if over == "widths" else [plan.start]
-    plan.rows(starts, devices[: len(starts)])
     if over == "blocks":
         jobs = blocks(plan, shapley.coalitions(len(unet.BLOCKS), count, plan.base.seed, stratified))
     else:
         jobs = {"zeros": zeros, "bits": bits, "widths": widths}[over](plan)
+    plan.rows(starts, devices[: len(starts)])
     rows = plan.rows(jobs, devices, lambda found: study.write_csv(found, table))
     if over != "bits":
         rows = with_times(rows, plan.out, measure)

@@ -102,8 +102,17 @@ def _file_name(method: str) -> str:
 
 
 def zeros_of_as_many(config: Config, like: Config) -> float:
-    """The share of zeros with which the masked weights of `config` have as many non-zeros as those of `like`."""
-    return 1 - (1 - like.zeros) * _masked_weights(like) / _masked_weights(config)
+    """The share of zeros with which the masked weights of `config` have as many non-zeros as those of `like`.
+
+    Raises ValueError where it has not as many weights.
+    """
+    weights, wanted = _masked_weights(config), (1 - like.zeros) * _masked_weights(like)
+    if wanted > weights:
+        raise ValueError(
+            f"with {like.zeros:.0%} zeros a row has {wanted:,.0f} non-zero weights, and the one that is to have "
+            f"as many has {weights:,} weights in all: give more --zeros"
+        )
+    return 1 - wanted / weights
 
 
 @cache
@@ -130,6 +139,7 @@ def run(
     has a column of them, are measured once all rows are there, and anew whenever it is called again.
     """
     table = TABLES[over]
+    plan.jobs(table.rows)  # raises for what cannot be, before anything is trained
     paths = [plan.out / f"{table.name}.{suffix}" for suffix in ("csv", "md")]
 
     def write(rows: Sequence[Row]) -> None:

@@ -523,6 +523,15 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "best.pt"}
 
 
+@pytest.mark.parametrize(("zeros", "zeros_from"), [(0.2, 0.5), (0.8, 0.9), (0.0, 0.5), (0.9, 0.5), (0.8, 1.0)])
+def test_zeros_never_fall(zeros: float, zeros_from: float) -> None:
+    config = Config("data", "out", zeros=zeros, zeros_from=zeros_from)
+    course = [config.zeros_at(step / 10) for step in range(11)]
+    assert course == sorted(course)
+    assert course[0] == pytest.approx(min(zeros_from, zeros))
+    assert course[-1] == zeros
+
+
 def test_a_run_ends_early_and_the_best_is_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.9, 0.5, 0.7, 0.6])  # the first before zeros and bits are those of the end
     found = validation.validate

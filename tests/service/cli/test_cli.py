@@ -378,6 +378,7 @@ def test_user_errors_are_one_line(
     [
         *([], ["nothing"], ["serve", "--nothing"], ["segment", "-o", "out"]),
         *(["bench", "--size", "0"], ["bench", "--runs", "0"], ["bench", "--size", "x"]),
+        ["sweep", "data", "-o", "out", "--configurations", "many"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

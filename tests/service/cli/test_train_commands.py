@@ -23,7 +23,7 @@ from engine.train.config import GROUPS, Config
 from engine.train.data import layouts
 from engine.train.metrics import Metrics
 from engine.train.network_engine import CheckpointEngine
-from engine.train.recipe import record
+from engine.train.recipe import finish, record
 from engine.train.trainer import Trainer
 from service import cli
 from service.cli import flags
@@ -54,6 +54,45 @@ def test_the_next_command_has_what_was_given(capsys: pytest.CaptureFixture[str])
     assert cli.main(["data", "check", str(NUCLEI), "--seed", "3", "--group", "^(.)"]) == 0
     out = capsys.readouterr().out
     assert out.endswith(f"next: mbunet train {NUCLEI} -o runs/nuclei --seed 3 --group '^(.)'\n")
+
+
+def test_the_next_command_is_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.copytree(NUCLEI, tmp_path / "My Data")
+    assert cli.main(["data", "check", str(folder)]) == 0
+    assert capsys.readouterr().out.endswith(f"next: mbunet train '{folder}' -o 'runs/My Data'\n")
+
+
+@pytest.mark.parametrize(("part", "next_"), [("--full-precision", "train"), ("--bits-only", "export")])
+def test_what_follows_one_part_is_quoted(
+    part: str, next_: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "run", lambda self: "scores")
+    monkeypatch.setattr(finish, "best", lambda folders, say: folders[0] / "best.pt")
+    out = tmp_path / "my run"
+    assert cli.main(["train", str(NUCLEI), "-o", str(out), part, "--width", "3"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(f"next: mbunet {next_} ")
+    assert f"'{out / 'best.pt'}'" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "unused"),
+    [
+        (["sweep", "--over", "widths", "--width", "8", "--zeros", "0"], "--width, --zeros"),
+        (["sweep", "--annealing", "0"], "--annealing"),
+        (["sweep", "--over", "zeros", "--zeros", "0.5", "--uniform"], "--zeros, --uniform"),
+        (["sweep", "--over", "bits", "--configurations", "64"], "--configurations"),
+        (["sweep", "--widths", "8"], "--widths"),
+        (["table", "--images", "10"], "--images"),
+        (["table", "--over", "fine-tuning", "--init", "nuclei-small", "--test"], "--test"),
+        (["table", "--over", "fine-tuning", "--init", "nuclei-small", "--paper", "VOC12"], "--paper"),
+    ],
+)
+def test_flags_that_a_study_has_no_use_for_are_refused(
+    command: list[str], unused: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command[0], str(NUCLEI), "-o", str(tmp_path / "out"), *command[1:]]) == 1
+    assert capsys.readouterr().err.endswith(f" has no use for {unused}\n")
 
 
 def test_the_curve_of_thresholds_is_drawn_beside_the_scores(capsys: pytest.CaptureFixture[str]) -> None:

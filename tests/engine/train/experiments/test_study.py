@@ -224,6 +224,35 @@ def test_a_table_of_families_gives_every_shape_its_own_start_and_is_scored_on_an
         table.run(replace(here, test=""), over="multi-branch")
 
 
+def test_what_cannot_be_is_said_before_anything_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def perform(*given: Any) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(study, "perform", perform)
+    here = table.plan(str(data), tmp_path, width=3, crop=32, batch=2, samples=12)
+    for test, said in (("test", "has no test part of its own"), ("Nowhere", "Nowhere")):
+        with pytest.raises(DataError, match=said):
+            table.run(replace(here, test=test))
+        with pytest.raises(DataError, match=said):
+            sweep.run("blocks", replace(plan(data, tmp_path), test=test))
+    with pytest.raises(ValueError, match=r"with 0% zeros a row has .* give more --zeros"):
+        table.run(replace(here, base=replace(here.base, zeros=0.0)), over="multi-branch")
+    for count in (1, 5000):
+        with pytest.raises(ValueError, match=f"2 to 4096 configurations, not {count}"):
+            sweep.run("blocks", plan(data, tmp_path), count)
+    with pytest.raises(ValueError, match="no device 'gpu'"):
+        table.run(here, ["cpu", "gpu"])
+
+
+@pytest.mark.parametrize("zeros", [0.6, 0.9, 0.95])
+def test_all_zeros_from_the_first_step_are_as_many_as_at_the_end(zeros: float) -> None:
+    jobs = table.plan("data", Path("out"), zeros=zeros).jobs(rows.RECIPE)
+    (config,) = {job.config for job in jobs if job.name == "all-zeros-from-the-first-step-0"}
+    assert [config.zeros_at(progress) for progress in (0, 0.3, 1)] == [zeros] * 3
+
+
 def test_a_test_part_is_scored_where_the_data_has_one(data: Path, tmp_path: Path) -> None:
     config = table.plan(str(data), tmp_path).base
     with pytest.raises(DataError, match="has no test part"):
