@@ -115,7 +115,7 @@ def options(settings: Settings) -> dict[str, Any]:
     return {
         "timeout_graceful_shutdown": math.ceil((1 - LAST_SHARE) * settings.drain_ms / 1000),
         "timeout_keep_alive": settings.keep_alive_ms / 1000,
-        "http": partial(BoundedHttp, stall_s=settings.stall_ms / 1000),
+        "http": partial(BoundedHttp, stall_s=settings.stall_ms / 1000, upload_s=settings.upload_ms / 1000),
         "loop": "uvloop",
         "ws": partial(BoundedWebSocket, upload_s=settings.upload_ms / 1000),
         "ws_max_size": settings.max_body_bytes,

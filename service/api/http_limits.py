@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api.unsent import UnsentWatch
 
@@ -30,28 +31,37 @@ class BoundedHttp(HttpToolsProtocol):
     Websockets are the only protocol that a connection is upgraded to. A request that asks for another one, as h2c, is
     answered as if it had not (RFC 9110, 7.8), and CONNECT is refused.
 
+    A connection on which nothing is being answered is closed `timeout_keep_alive` seconds after the last request; where
+    the next head, or the rest of a body whose request is answered, is arriving, when that takes more than `upload_s`.
+    It is closed too after an answer to a client that waits for `100 Continue` and may or may not send its body.
+
     A client that has closed its side of the connection after its request is answered. One that takes nothing of what is
     sent to it for `stall_s` seconds is hung up on, also when it has made a websocket of the connection.
     """
 
-    def __init__(self, *args: Any, stall_s: float, **options: Any) -> None:
+    def __init__(self, *args: Any, stall_s: float, upload_s: float, **options: Any) -> None:
         super().__init__(*args, **options)
         self._stall_s = stall_s
-        self._arriving = False
+        self._upload_s = upload_s
+        self._arriving = False  # a head
+        self._unfinished = False  # a head, or the body behind it
         self._head = 0  # bytes so far
         self._between = 0  # bytes since the last piece of a body, or since a head began
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch = UnsentWatch(transport, self._stall_s, self.loop.call_later)
+        self._close_after(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch.stop()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._arriving, self._head, self._between = True, 0, 0
+        self._unset_keepalive_if_required()
+        self._arriving, self._unfinished, self._head, self._between = True, True, 0, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._arriving:
@@ -62,6 +72,7 @@ class BoundedHttp(HttpToolsProtocol):
             raise ValueError  # as below
 
     def on_headers_complete(self) -> None:
+        self._unset_keepalive_if_required()
         self._arriving = False
         self._head = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if self._refusal():
@@ -71,9 +82,17 @@ class BoundedHttp(HttpToolsProtocol):
         self._between = 0
 
     def on_message_complete(self) -> None:
-        self._between = 0
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
+        self._between, self._unfinished = 0, False
+        if self.parser.should_upgrade():
+            return
+        super().on_message_complete()
+        if self._idle():
+            self._close_after(self.timeout_keep_alive)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._unfinished and self._idle():
+            self._close_after(self._upload_s)
 
     def on_body(self, body: bytes) -> None:
         if not self.cycle.body:
@@ -91,7 +110,6 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._between += len(data)
-        self._unset_keepalive_if_required()
         try:
             self._parse(data)
         except httptools.HttpParserError:
@@ -101,6 +119,8 @@ class BoundedHttp(HttpToolsProtocol):
             return
         if self.transport.is_closing():
             return
+        if self._arriving and self._idle() and not self.timeout_keep_alive_task:
+            self._close_after(self._upload_s)
         self._head += len(data) if self._arriving else 0
         if self._head > MAX_HEAD or self._between > MAX_HEAD:
             self._refuse(*TOO_LARGE)
@@ -149,6 +169,27 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.write(CONTINUE)
         self._look()
         return True
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        async def undecided(scope: Any, receive: Any, send: Any) -> None:
+            await app(scope, receive, partial(self._send_undecided, cycle, send))
+
+        super()._start_asgi_task(cycle, undecided if cycle.waiting_for_100_continue else app)
+
+    async def _send_undecided(self, cycle: RequestResponseCycle, send: Any, message: Any) -> None:
+        """Send an answer to one who may still wait with his body: nobody knows whether it comes (RFC 9110, 10.1.1)."""
+        if cycle.waiting_for_100_continue and cycle.more_body and not cycle.body:
+            cycle.keep_alive = False
+        await send(message)
+
+    def _idle(self) -> bool:
+        """Whether nothing is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _close_after(self, seconds: float) -> None:
+        """Unless something ends the waiting before."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _look(self) -> None:
         """Hang up if the client has gone, again and again until he has his answer."""

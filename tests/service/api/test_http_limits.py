@@ -237,3 +237,98 @@ def test_http_1_0_opens_no_websocket(port: int) -> None:
 def test_many_wishes_at_once_are_answered_one_by_one(port: int) -> None:
     one = b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     assert exchange(port, 1200 * one + GET).count(b"HTTP/1.1 200 ") == 1201  # more than calls may be in one another
+
+
+# -- refusals before the body, and what nobody finishes --------------------------------------------------------------
+
+SHORT = 200  # ms
+REFUSED = b"POST /segment%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: 100\r\n%s\r\n"
+EXPECT = b"Expect: 100-continue\r\n"
+
+
+@pytest.fixture(scope="module")
+def short_upload() -> Iterator[int]:
+    with serving(create_app([FakeEngine()], Settings(upload_ms=SHORT))) as client:
+        yield client.base_url.port or 0
+
+
+@pytest.fixture(scope="module")
+def short_keep_alive() -> Iterator[int]:
+    with serving(create_app([FakeEngine()], Settings(keep_alive_ms=SHORT))) as client:
+        yield client.base_url.port or 0
+
+
+@pytest.mark.parametrize(
+    ("status", "query", "kind", "key"),
+    [(401, b"", b"image/png", "secret"), (415, b"", b"text/plain", ""), (422, b"?threshold=2", b"image/png", "")],
+)
+def test_who_waits_for_100_is_refused_with_a_close(status: int, query: bytes, kind: bytes, key: str) -> None:
+    with serving(create_app(FakeEngine(), Settings(api_key=key))) as client:
+        answer = exchange(client.base_url.port or 0, REFUSED % (query, kind, EXPECT))
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("kind", [b"text/plain", b"image/png"])
+def test_who_does_not_wait_for_100_goes_on(port: int, kind: bytes) -> None:
+    answers = exchange(port, REFUSED % (b"", kind, EXPECT) + bytes(100) + GET).replace(CONTINUE, b"")
+    first, second = answers.split(b"HTTP/1.1 ")[1:]
+    assert first.startswith(b"4")
+    assert b"connection: close" not in first.lower()
+    assert second.startswith(b"200 ")
+
+
+def test_who_waits_for_100_gets_it_and_goes_on(port: int) -> None:
+    head = b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %d\r\n" % len(BODY)
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(head + EXPECT + b"\r\n")
+        assert received(connection, CONTINUE) == CONTINUE
+        connection.sendall(BODY + GET)
+        assert received(connection).count(b"HTTP/1.1 200 ") == 2
+
+
+def test_a_refused_body_is_read_past(port: int) -> None:
+    answers = exchange(port, REFUSED % (b"", b"text/plain", b""), bytes(50), bytes(50), GET)
+    assert [one[:3] for one in answers.split(b"HTTP/1.1 ")] == [b"", b"415", b"200"]
+
+
+@pytest.mark.parametrize("more", [b"", bytes(50)], ids=["silence", "a part"])
+def test_a_refused_body_that_does_not_come_ends_the_connection(short_upload: int, more: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", short_upload), timeout=PATIENCE) as connection:
+        connection.sendall(REFUSED % (b"", b"text/plain", b""))
+        assert received(connection, b"}").startswith(b"HTTP/1.1 415 ")
+        connection.sendall(more)
+        assert received(connection) == b""
+
+
+@pytest.mark.parametrize("before", [b"", GET.replace(b"close", b"keep-alive")], ids=["first", "second"])
+def test_a_head_that_does_not_come_ends_the_connection(short_upload: int, before: bytes) -> None:
+    answer = exchange(short_upload, before, GET[:-2])
+    assert answer.count(b"HTTP/1.1 200 ") == bool(before)
+
+
+def test_a_connection_that_says_nothing_is_closed(short_keep_alive: int) -> None:
+    assert exchange(short_keep_alive) == b""
+
+
+def test_a_connection_is_closed_after_a_refused_body_too(short_keep_alive: int) -> None:
+    with socket.create_connection(("127.0.0.1", short_keep_alive), timeout=PATIENCE) as connection:
+        connection.sendall(REFUSED % (b"", b"text/plain", b""))
+        assert received(connection, b"}").startswith(b"HTTP/1.1 415 ")
+        connection.sendall(bytes(100))
+        assert received(connection) == b""
+
+
+def test_what_comes_slowly_behind_a_request_does_not_end_its_answer() -> None:
+    engine = FakeEngine()
+    with serving(create_app(engine, Settings(upload_ms=SHORT))) as client:
+        port = client.base_url.port or 0
+        engine.gate.clear()
+        engine.entered.clear()
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+            connection.sendall(POST % (b"1.1", len(BODY)) + BODY + GET[:-2])
+            assert engine.entered.wait(PATIENCE)
+            assert exchange(port, GET[:-2]) == b""  # so long it would take
+            engine.gate.set()
+            assert received(connection).startswith(b"HTTP/1.1 200 ")
