@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.api.lengths import read_length
 from service.problems import BadParameter, BadTensor
 
 INPUT, MASK, LABELS = "image", "mask", "labels"
@@ -83,11 +84,9 @@ class InferRequest:
 
 def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     """The JSON of a request, and the bytes of tensors behind it; raises BadTensor."""
-    length = len(body)
-    if header_length is not None:
-        if not header_length.isdecimal() or int(header_length) > len(body):
-            raise BadTensor(f"{LENGTH_HEADER} is {header_length[:20]!r}, the body has {len(body)} bytes")
-        length = int(header_length)
+    length = len(body) if header_length is None else read_length(header_length)
+    if length is None or length > len(body):
+        raise BadTensor(f"{LENGTH_HEADER} is {(header_length or '')[:20]!r}, the body has {len(body)} bytes")
     if length > MAX_JSON:
         raise BadTensor(
             f"the JSON of a request may have {MAX_JSON} bytes: send the tensor as bytes behind it (the binary tensor "

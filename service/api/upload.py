@@ -8,6 +8,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from service.api.coding import coding_of, unpacked
+from service.api.lengths import read_length
 from service.api.memory import held_by
 from service.api.multipart import FormFiles
 from service.core.service import Service
@@ -81,8 +82,7 @@ async def _each(request: Request, service: Service, take: Callable[[bytes], None
 
 async def _arriving(request: Request, settings: Settings, take: Callable[[bytes], None]) -> None:
     """Hand every chunk of the body to `take` as it arrives."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > settings.max_body_bytes:
+    if (read_length(request.headers.get("content-length", "")) or 0) > settings.max_body_bytes:
         raise _too_large(settings.max_body_bytes)
     try:
         await asyncio.wait_for(_take_all(request, settings.max_body_bytes, take), settings.upload_ms / 1000)

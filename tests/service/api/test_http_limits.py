@@ -83,6 +83,14 @@ def test_bodies_do_not_count(port: int) -> None:
     assert b" 431 " not in answer
 
 
+def test_a_length_of_thousands_of_digits_is_no_fault_of_the_server(port: int) -> None:
+    head = b"POST /segment HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %s\r\n\r\n%s"
+    assert exchange(port, head % (b"0" * 5000 + b"%d" % len(BODY), BODY)).startswith(b"HTTP/1.1 200 ")
+    for length in (b"9" * 5000, b"%d" % 2**64):
+        assert exchange(port, head % (length, b"")).startswith(b"HTTP/1.1 400 ")
+    assert exchange(port, head % (b"%d" % (2**64 - 1), b"")).startswith(b"HTTP/1.1 413 ")
+
+
 def test_what_is_no_http_is_refused(port: int) -> None:
     assert exchange(port, b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 

@@ -215,10 +215,17 @@ def test_broken_requests_are_400_with_the_member_error(client: httpx.Client, bod
     assert answer.json()["error"] == answer.json()["detail"]
 
 
-@pytest.mark.parametrize("length", ["999999", "-1", "x", "²"])
+@pytest.mark.parametrize("length", ["999999", 5000 * "9", "-1", "x", "²", ""], ids="{:.9}".format)
 def test_a_header_length_that_cannot_be(client: httpx.Client, length: str) -> None:
     headers = {b"Inference-Header-Content-Length": length.encode()}
     assert client.post(INFER, content=b"{}", headers=headers).status_code == 400
+
+
+def test_a_header_length_may_begin_with_zeros(client: httpx.Client) -> None:
+    document = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [255, 0, 0]}]}
+    body = json.dumps(document).encode()
+    headers = {"Inference-Header-Content-Length": f"{5000 * '0'}{len(body)}"}
+    assert client.post(INFER, content=body, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
