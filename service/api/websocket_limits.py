@@ -46,6 +46,9 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self.conn.handshake_exc and not self.transport.is_closing():  # of which uvicorn takes no notice
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
         if not self.writable.is_set() and self.transport.is_reading():
             self.transport.pause_reading()
         self._watch(bool(self.conn.reader.buffer or self.frames))

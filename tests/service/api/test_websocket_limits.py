@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
@@ -118,3 +119,12 @@ def test_who_reads_no_pong_sends_no_further_ping() -> None:
         read = 0
         while read < 2**22:  # and goes on when they are read
             read += len(raw.recv(1 << 16))
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"), [("Content-Length: 5", b""), (f"Cookie: {'x' * 9000}", b"HTTP/1.1 431 ")], ids=["body", "long"]
+)
+def test_an_opening_that_cannot_be_read_ends_the_connection(client: httpx.Client, line: str, answer: bytes) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), PATIENCE) as raw:
+        raw.sendall(HANDSHAKE.encode()[:-2] + f"{line}\r\n\r\n".encode())
+        assert raw.recv(13) == answer
