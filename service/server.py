@@ -117,9 +117,10 @@ def options(settings: Settings) -> dict[str, Any]:
         "timeout_keep_alive": settings.keep_alive_ms / 1000,
         "http": partial(BoundedHttp, stall_s=settings.stall_ms / 1000, upload_s=settings.upload_ms / 1000),
         "loop": "uvloop",
-        "ws": partial(BoundedWebSocket, upload_s=settings.upload_ms / 1000),
+        "ws": partial(BoundedWebSocket, upload_s=settings.upload_ms / 1000, stall_ms=settings.stall_ms),
         "ws_max_size": settings.max_body_bytes,
         "ws_per_message_deflate": False,  # images are compressed, and this would be done in the event loop
+        "ws_ping_timeout": None,  # a ping waits behind the answer: who takes that slowly is not dead (BoundedWebSocket)
         "ws_max_queue": 2,  # a frame that nobody takes stays with the client
         "ssl_certfile": settings.tls_certificate or None,
         "ssl_keyfile": settings.tls_key or None,

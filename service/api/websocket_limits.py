@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from contextlib import ExitStack
 from typing import Any
@@ -24,18 +25,22 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     with 1009 where it comes in too many fragments.
 
     What is arriving counts, and so do the last messages that came, which may wait. Nothing is read while what is sent
-    is not taken: a ping is answered, and who reads no pong sends no further ping.
+    is not taken: a ping is answered, and who reads no pong sends no further ping. Who is gone without a word takes no
+    ping, either: the system ends a connection whose bytes nobody has taken for `stall_ms`.
     """
 
-    def __init__(self, *args: Any, upload_s: float, **options: Any) -> None:
+    def __init__(self, *args: Any, upload_s: float, stall_ms: int, **options: Any) -> None:
         super().__init__(*args, **options)
         self._upload_s = upload_s
+        self._stall_ms = stall_ms
         self._came: deque[int] = deque(maxlen=KEPT)  # bytes
         self._late: asyncio.TimerHandle | None = None
         self._leave = ExitStack()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        connection: socket.socket = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._stall_ms)
         budget: Budget = self.app_state[BUDGET]
         self._memory = self._leave.enter_context(budget.holding())
         self._leave.callback(self._watch, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,9 +12,11 @@ import pytest
 from fastapi import FastAPI
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
-from service.api.websocket_limits import COPIES, MAX_FRAGMENTS
+from service.api.websocket_limits import COPIES, MAX_FRAGMENTS, BoundedWebSocket
 from service.app import create_app
+from service.server import options
 from service.settings import Settings
+from tests.service import fakes
 from tests.service.api.test_stream import head, streaming
 from tests.service.fakes import PATIENCE, FakeEngine, serving
 from tests.service.test_app import assert_lives_on
@@ -100,6 +103,25 @@ def test_fragments_are_counted_and_may_be_late_also_where_they_are_empty() -> No
     with serving(create_app(FakeEngine(), Settings(upload_ms=50))) as client, opened(client) as raw:
         raw.sendall(first)
         assert closed(raw).code == CloseCode.POLICY_VIOLATION
+
+
+def test_a_ping_is_answered_when_it_has_come_through_and_a_dead_client_is_the_systems_affair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timeouts: list[int] = []
+
+    def connection_made(made: BoundedWebSocket, transport: asyncio.BaseTransport) -> None:
+        original(made, transport)
+        connection: socket.socket = transport.get_extra_info("socket")
+        timeouts.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+
+    original = BoundedWebSocket.connection_made
+    monkeypatch.setattr(BoundedWebSocket, "connection_made", connection_made)
+    monkeypatch.setattr(fakes, "options", lambda settings: options(settings) | {"ws_ping_interval": 0.01})
+    with serving(create_app(FakeEngine(), Settings(stall_ms=7000))) as client, opened(client) as raw:
+        for _ in range(3):  # though none is answered
+            assert raw.recv(6)[0] & 15 == Opcode.PING
+    assert timeouts == [7000]
 
 
 def test_who_reads_no_pong_sends_no_further_ping() -> None:
