@@ -35,13 +35,14 @@ router = APIRouter()
 
 
 class LatestFrame:
-    """Room for one frame. Another one put in before the first is taken replaces it, and that is counted as a drop."""
+    """Room for one frame. Another one put in before the first is taken replaces it: `drop` is called for each such."""
 
-    def __init__(self, interval_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, interval_s: float, clock: Callable[[], float], drop: Callable[[], None] = lambda: None) -> None:
         self.dropped = 0
         self.arrived = asyncio.Event()
         self._interval_s = interval_s
         self._clock = clock
+        self._drop = drop
         self._next_at = 0.0
         self._came = -1
         self._waiting: tuple[int, bytes] | None = None
@@ -49,7 +50,9 @@ class LatestFrame:
     def put(self, frame: bytes) -> None:
         """Take in one frame, and drop the one that waits."""
         self._came += 1
-        self.dropped += self._waiting is not None
+        if self._waiting:
+            self.dropped += 1
+            self._drop()
         self._waiting = (self._came, frame)
         self.arrived.set()
 
@@ -85,7 +88,8 @@ async def stream(socket: WebSocket) -> None:
 async def _serve(socket: WebSocket, service: Service) -> None:
     offered = [text.strip() for text in socket.headers.get("sec-websocket-protocol", "").split(",")]
     await socket.accept(PROTOCOL if PROTOCOL in offered else None)
-    frames = LatestFrame(1 / service.settings.stream_fps, service.clock)
+    drop = service.metrics.frames.labels("dropped").inc
+    frames = LatestFrame(1 / service.settings.stream_fps, service.clock, drop)
     tasks = {
         asyncio.create_task(_receive(socket, frames)),
         asyncio.create_task(_answer(socket, frames, service)),
@@ -94,7 +98,6 @@ async def _serve(socket: WebSocket, service: Service) -> None:
     for task in waiting:
         task.cancel()
     await asyncio.wait(tasks)
-    service.metrics.frames.labels("dropped").inc(frames.dropped)
     socket.state.log["frames_dropped"] = frames.dropped
     for task in done:
         if not isinstance(task.exception(), (WebSocketDisconnect, RuntimeError, OSError)):

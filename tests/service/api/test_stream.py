@@ -109,8 +109,9 @@ def test_when_the_client_is_ahead_the_newest_frame_wins() -> None:
             told = head(socket)
             assert (told["frame"], told["dropped"]) == (6, 5)
             assert not mask(socket).any()
+            value = app.state.service.metrics.registry.get_sample_value
+            assert value("mbunet_stream_frames_total", {"outcome": "dropped"}) == 5  # while the stream goes on
         assert_lives_on(client)
-    value = app.state.service.metrics.registry.get_sample_value
     assert value("mbunet_stream_frames_total", {"outcome": "dropped"}) == 5
     assert value("mbunet_stream_frames_total", {"outcome": "answered"}) == 2
     assert app.state.service.streams.total == 0
