@@ -15,6 +15,7 @@ from service.api import (
     auth,
     memory,
     models,
+    oip,
     openapi,
     operation,
     pages,
@@ -32,6 +33,19 @@ from service.core.service import Service, assemble
 from service.problems import Problem
 from service.settings import Settings
 from service.telemetry.traces import Traces
+
+EXPOSED = (
+    "Accept-Encoding",
+    "Allow",
+    oip.LENGTH_HEADER,
+    "Retry-After",
+    "Server-Timing",
+    "WWW-Authenticate",
+    "X-Image-Taken",
+    "X-Joules-Per-Image",
+    "X-Request-Id",
+)
+"""Headers of answers that a page of another origin may read, beside those that every page may (Fetch, 2.2.2)."""
 
 
 def create_app(
@@ -80,7 +94,7 @@ def application(service: Service, traces: Traces | None = None) -> FastAPI:
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "Server-Timing", "X-Joules-Per-Image", "X-Request-Id"],
+            expose_headers=EXPOSED,
         )
     app.add_middleware(memory.Memory, budget=service.budget)
     app.add_middleware(access_log.AccessLog, metrics=service.metrics)

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -21,10 +22,11 @@ from PIL import Image
 from engine.runtime import Engine
 from service import problems
 from service.api import pages
-from service.app import create_app
+from service.app import application, create_app
 from service.codec.decode import decode
 from service.core.params import SegmentParams
 from service.core.queue import InferenceResult
+from service.core.service import assemble
 from service.settings import Settings
 from tests.models import random_model
 from tests.pictures import damaged, file_of, giant, images, photo
@@ -540,3 +542,37 @@ def test_a_system_that_forbids_scheduling_classes_is_served_all_the_same(monkeyp
     monkeypatch.setattr(os, "sched_setscheduler", forbidden, raising=False)
     with serving(create_app(FakeEngine(fake_model()), Settings())) as client:
         assert_lives_on(client)
+
+
+# -- pages of other origins ------------------------------------------------------------------------------------------
+
+READABLE = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified", "pragma"}
+OF_THE_CONNECTION = {"connection", "date", "server", "transfer-encoding", "vary"}
+
+
+def test_pages_of_other_origins_may_read_every_header_that_is_sent() -> None:
+    engine = FakeEngine()
+    settings = Settings(api_key="key", origins="https://friend.example")
+    app = application(replace(assemble([engine], settings), image_joules=lambda: 1.0))
+    frames, pixels = io.BytesIO(), photo().convert("RGB")
+    pixels.save(frames, "TIFF", save_all=True, append_images=[pixels])
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [0, 0, 0]}
+    infer = {"inputs": [tensor], "outputs": [{"name": "mask", "parameters": {"binary_data": True}}]}
+    engine.gate.clear()  # it is loading
+    with serving(app, wait=False) as client:
+        client.headers.update({"Origin": "https://friend.example", "X-API-Key": "key"})
+        answers = [client.post("/segment", content=frames.getvalue())]
+        engine.gate.set()
+        assert app.state.service.lifecycle.settled.wait(PATIENCE)
+        answers += [
+            client.post("/segment", content=frames.getvalue()),
+            client.post("/segment", headers={"X-API-Key": "another"}),
+            client.post("/segment", headers={"Content-Encoding": "br"}),
+            client.get("/segment"),
+            client.post("/v2/models/fake/infer", json=infer),
+            client.get("/models"),
+        ]
+    assert [answer.status_code for answer in answers] == [503, 200, 401, 415, 405, 200, 200]
+    exposed = {name.strip().lower() for name in answers[0].headers["access-control-expose-headers"].split(",")}
+    sent = {name for answer in answers for name in answer.headers if not name.startswith("access-control-")}
+    assert sent - READABLE - OF_THE_CONNECTION == exposed
