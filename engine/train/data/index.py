@@ -1,4 +1,5 @@
-"""index.csv: by the name of each image what the split holds an equal share of, what stays together, and its part."""
+"""index.csv: by the name of each image what the split holds an equal share of, what stays together, its part, and which
+index of its mask names no class."""
 
 from __future__ import annotations
 
@@ -11,18 +12,19 @@ from pathlib import Path
 from engine.images import SUFFIXES
 from engine.train.data.dataset import PARTS, Fault
 
-NAME, STRATUM, SPLIT_GROUP, PART = "name", "modality", "unit", "part"  # its columns
+NAME, STRATUM, SPLIT_GROUP, PART, VOID = "name", "modality", "unit", "part", "void"  # its columns
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # byte order marks, as by Excel
 SHOWN = 3  # names that a fault lists
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the index says of an image: its stratum, its split group (a patient, a slide) and its part, or ""."""
+    """What the index says of an image: its stratum, split group (a patient, a slide), part and void index, or ""."""
 
     stratum: str = ""
     split_group: str = ""
     part: str = ""
+    void: str = ""
 
 
 def read(path: Path, names: Collection[str]) -> tuple[dict[str, Entry], list[Fault]]:
@@ -42,13 +44,15 @@ def read(path: Path, names: Collection[str]) -> tuple[dict[str, Entry], list[Fau
     if not rows or NAME not in rows[0]:
         return {}, [Fault(path, f"is passed over: it has no column {NAME}", stops=False)]
     entries = {
-        _name(row[NAME]): Entry(*(_cell(row.get(head)) for head in (STRATUM, SPLIT_GROUP, PART))) for row in rows
+        _name(row[NAME]): Entry(*(_cell(row.get(head)) for head in (STRATUM, SPLIT_GROUP, PART, VOID))) for row in rows
     }
     strange = sorted(entries.keys() - set(names))
     shown = ", ".join(strange[:SHOWN]) + (" and so on" if len(strange) > SHOWN else "")
     faults = [Fault(path, f"names {len(strange)} images that are not there: {shown}", stops=False)] if strange else []
     parts = {entry.part for entry in entries.values()} - {"", *PARTS}
     faults += [Fault(path, f"has no part {part!r}: {', '.join(PARTS)}") for part in sorted(parts)]
+    voids = {entry.void for entry in entries.values()} - {"", *map(str, range(256))}
+    faults += [Fault(path, f"has no void index {void!r}: 0 to 255") for void in sorted(voids)]
     return entries, faults
 
 

@@ -87,7 +87,10 @@ def _images_and_masks(folder: Path) -> Reading | None:
     found = []
     for name in sorted(images.keys() & masks.keys()):
         told = entries.get(name, index.Entry())
-        found.append(Sample(name, images[name], masks[name], told.stratum, told.split_group, part=told.part))
+        drawn = Drawn(void=int(told.void)) if told.void.isdecimal() else PLAIN
+        found.append(
+            Sample(name, images[name], masks[name], told.stratum, told.split_group, part=told.part, drawn=drawn)
+        )
     return found, faults + more + _unpaired(images, masks) + of_index
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from engine.train.data import dataset, index, layouts
+from engine.train.data.files import DataError
 from engine.train.data.index import Entry
 
 TEXT = "name,modality\r\ncell,fluorescence\r\nzelle,dünn\r\n"
@@ -76,3 +79,14 @@ def test_units_stay_together_and_parts_are_kept(data: Path) -> None:
     assert [sample.name for sample in dataset.split(layouts.samples(data), 0.3, 0)[1]] == names[1::2]
     (data / "index.csv").write_text("name,part\ndisc00,train\n")
     assert "has no part 'train': training, validation, test" in str(layouts.recognize(data).faults)
+
+
+def test_an_index_of_masks_names_no_class_where_it_says_so(data: Path) -> None:
+    (data / "index.csv").write_text("name,void\ndisc00,7\n")
+    mask = np.full((40, 48), 7, np.uint8)
+    Image.fromarray(mask).save(data / "masks" / "disc00.png")
+    assert (layouts.samples(data)[0].load(3)[1] == dataset.VOID).all()
+    for wrong in ("256", "-1", "none"):
+        (data / "index.csv").write_text(f"name,void\ndisc00,{wrong}\n")
+        with pytest.raises(DataError, match=f"has no void index '{wrong}'"):
+            layouts.samples(data)
