@@ -83,9 +83,14 @@ class Shipped:
         return [sample.name for sample in dataset.split(samples, split["validation"], split["seed"])[0]]
 
 
-def load_any(path: str) -> Pretrained | Shipped:
-    """The checkpoint or the model file at `path`, or the shipped model of that name."""
-    return load(path) if path.endswith(".pt") else Shipped(path, format.load(resolve(path)))
+def load_any(name: str) -> Pretrained | Shipped:
+    """The checkpoint or the model file at `name`, or the shipped model of that name."""
+    return load(name) if name.endswith(".pt") else Shipped(name, format.load(file_of(name)))
+
+
+def file_of(name: str) -> Path:
+    """The file that `load_any` reads."""
+    return Path(name) if name.endswith(".pt") else resolve(name)
 
 
 def settings(init: str) -> dict[str, Any]:

@@ -55,6 +55,10 @@ def table(args: argparse.Namespace) -> int:
         raise UserError(
             "--init, a model file or a shipped model, is what --over fine-tuning begins from, and no other table"
         )
+    if args.over == "fine-tuning" and (args.test or args.paper):
+        raise UserError("--over fine-tuning scores on what --init has not seen: neither --test nor --paper is of it")
+    if args.over != "fine-tuning" and "images" in args:
+        raise UserError("--images is of --over fine-tuning, and of no other table")
     if args.over == "fine-tuning":
         paths = fine_tuning.run(fine_tuning.plan(**_given(args, "seeds", "images")), args.devices)
     else:
@@ -108,7 +112,7 @@ def _common_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("data", help="folder with images and masks")
     command.add_argument("-o", "--out", required=True, type=Path, help="folder for tables, pictures and models")
     flags.add_training(command, *SHARED)
-    test = "score on the data set's own test part, or on another folder, in place of the validation part"
+    test = "score on the data set's own test part, or on another folder (./test), in place of the validation part"
     command.add_argument("--test", nargs="?", const="test", default="", metavar="FOLDER", help=test)
     command.add_argument("--devices", nargs="+", default=["cpu"], metavar="D", help="a process each: cpu cpu, cuda:0 …")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+import io
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from PIL import Image
 from engine.train import pretrained, split
 from engine.train.config import Config
 from engine.train.data import dataset
-from engine.train.data.dataset import TRAINING, VALIDATION, Sample
+from engine.train.data.dataset import TRAINING, VALIDATION, VOID, Sample
 from engine.train.data.files import DataError
 from engine.train.experiments import measure, study, table
 from engine.train.experiments.measure import Row
@@ -48,22 +50,26 @@ class Plan(table.Plan):
         unseen = [sample for sample in everything if sample.name not in seen]
         if len(unseen) < 2:
             raise DataError(f"{self.init} has seen all but {len(unseen)} of the samples in {self.base.data}")
-        return dataset.split(unseen, self.base.share, self.base.seed)
+        if self.base.share and all(sample.part == VALIDATION for sample in unseen):  # what is for training is seen
+            unseen = [replace(sample, part="") for sample in unseen]
+        able, held = dataset.split(unseen, self.base.share, self.base.seed)
+        if not able:
+            raise DataError(f"{self.init} has seen all of the samples in {self.base.data} that are not for validation")
+        return able, held
 
     def counts(self, able: int) -> list[int]:
         """`images`, none more than there are."""
         return sorted({min(count, able) for count in self.images})
 
     def folders(self) -> dict[tuple[int, int], Path]:
-        """A data set for each (number of images, seed), written where it is not there yet."""
+        """A data set for each (number of images, seed), written where it does not lie there as it is now."""
         able, held = self.divide()
         found = {}
         for seed in range(self.seeds):
             order = np.random.default_rng((self.base.seed, seed)).permutation(len(able))
             for count in self.counts(len(able)):
                 folder = self.out / "data" / f"{count}-{seed}"
-                if not (folder / "index.csv").is_file():
-                    _write(folder, [able[i] for i in order[:count]], held, len(self.base.classes))
+                _write(folder, [able[i] for i in order[:count]], held, len(self.base.classes))
                 found[count, seed] = folder
         return found
 
@@ -123,23 +129,32 @@ def _as_it_is(plan: Plan) -> list[Row]:
     found = pretrained.load_any(plan.init)
     if isinstance(found, pretrained.Pretrained) or found.classes != plan.base.classes:
         return []
-    scores = measure.columns(measure.score(found.model, plan.divide()[1], plan.base))
+    scores = measure.columns(measure.score(found.model, plan.divide()[1]))
     return [{"name": "as-it-is", "method": f"{Path(plan.init).stem} as it is", "images": 0, **scores}]
 
 
-def _write(folder: Path, learned: Iterable[Sample], held: Iterable[Sample], classes: int) -> None:
-    """A data set of links to images, masks drawn anew, and an index of their parts, which is written last."""
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    lines = [("name", "part")]
-    for part, samples in ((TRAINING, learned), (VALIDATION, held)):
-        for sample in samples:
-            name = sample.name.replace("/", "-")
-            image = folder / "images" / f"{name}{sample.image.suffix.lower()}"
-            image.unlink(missing_ok=True)
-            image.symlink_to(sample.image.resolve())
-            mask = sample.load(classes)[1]
-            Image.fromarray(mask if classes else mask * np.uint8(255)).save(folder / "masks" / f"{name}.png")
-            lines.append((name, part))
-    with (folder / "index.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(lines)
+def _write(folder: Path, learned: Sequence[Sample], held: Sequence[Sample], classes: int) -> None:
+    """A data set of links to images, masks drawn anew, and an index of their parts, which is written last.
+
+    Nothing is done where `folder` is just that.
+    """
+    parts = [*((TRAINING, sample) for sample in learned), *((VALIDATION, sample) for sample in held)]
+    named = {sample.name.replace("/", "-"): sample for _, sample in parts}
+    links = {folder / "images" / f"{name}{s.image.suffix.lower()}": s.image.resolve() for name, s in named.items()}
+    table = io.StringIO()
+    void = str(VOID) if classes else ""
+    lines = ((name, part, void) for name, (part, _) in zip(named, parts, strict=True))
+    csv.writer(table, lineterminator="\n").writerows([("name", "part", "void"), *lines])
+    index = folder / "index.csv"
+    there = index.read_text(encoding="utf-8") if index.is_file() else ""
+    if there == table.getvalue() and all(link.resolve() == image for link, image in links.items()):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for below in ("images", "masks"):
+        (folder / below).mkdir(parents=True)
+    for link, image in links.items():
+        link.symlink_to(image)
+    for name, sample in named.items():
+        mask = sample.load(classes)[1]
+        Image.fromarray(mask if classes else mask * np.uint8(255)).save(folder / "masks" / f"{name}.png")
+    index.write_text(table.getvalue(), encoding="utf-8")

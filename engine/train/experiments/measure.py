@@ -45,16 +45,17 @@ def model_of(network: Network, config: Config, name: str, parts: dataset.Parts) 
     return export.to_model(network, config, name=name, classes=export.classes_of(config), provenance=story)
 
 
-def score(model: Model, items: Sequence[dataset.Sample], config: Config) -> metrics.Metrics:
+def score(model: Model, items: Sequence[dataset.Sample]) -> metrics.Metrics:
     """Metrics of `model` over whole images, by the engine, which gives the bits of torch in less time."""
-    how = config.preprocessing
+    how = model.preprocessing
+    classes = tuple(info.name for info in model.classes) if len(model.classes) > 1 else ()
     counted: list[tuple[str, metrics.Counts]] = []
     with Engine.load(replace(model, preprocessing=Preprocessing()), threads=torch.get_num_threads()) as engine:
         for sample in items:
-            image, mask = _held(sample, len(config.classes), how)
+            image, mask = _held(sample, len(classes), how)
             (predicted,), _ = engine.run([image])
             found = preprocess.postprocess(predicted, mask.shape, how)
-            counted += metrics.by_class(found, mask, config.classes)
+            counted += metrics.by_class(found, mask, classes)
     return metrics.summarize_classes(counted)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from engine import format
 from engine.model import Model, Preprocessing
 from engine.runtime import Engine
-from engine.train import split
+from engine.train import pretrained, split
 from engine.train.config import PLACE, Config
 from engine.train.data import dataset, layouts, samples
 from engine.train.data.files import DataError
@@ -37,6 +38,12 @@ from engine.train.validation import validate
 NEVER = 1 << 30  # steps
 FREE_FIELDS = (*PLACE, "init", "teacher", "data", "validate_every", "validate_on", "save_every")
 """In which a run may differ from that whose row is at hand: places, and how often it is looked at."""
+
+OF_IMAGES = ("validation", "group", "channel", "page")
+"""Settings that decide, beside the folder, on the images of a run."""
+
+Images = Callable[[Config, str], str]
+"""As `_images`."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,10 @@ def run(
     was stopped goes on from its last checkpoint. `after` each job it is told all rows so far. A device or a `test`
     that is not there is said before any job.
     """
-    waiting = [job for job in jobs if _finished(job, out, test) is None]
+    images = cache(_images)  # every folder is read once
+    for job in jobs:
+        _check(job, out, test, images)
+    waiting = [job for job in jobs if not _file(job, out).is_file()]
     if waiting:
         scored_on(waiting[0].config, [], test)
         for device in devices:
@@ -109,7 +119,7 @@ def run(
     (out / "rows").mkdir(parents=True, exist_ok=True)
 
     def rows() -> list[Row]:
-        return [row for job in jobs for row in _finished(job, out, test) or []]
+        return [row for job in jobs if _file(job, out).is_file() for row in _read(_file(job, out))["rows"]]
 
     with tqdm(total=len(jobs), initial=len(jobs) - len(waiting), unit="run", dynamic_ncols=True) as bar:
         for row in _perform_all(waiting, out, devices, test):
@@ -155,6 +165,7 @@ def perform(job: Job, out: Path, device: str, test: str = "") -> Row:
     """Train one job, score it (`scored_on`), write its rows and, where it is of bits, its model file."""
     started = time.monotonic()
     config = replace(job.config, device=device)
+    made_of = _made_of(job, out, test)
     run = Trainer(config, load=remembered, quiet=True)
     run.fit()
     run.network.eval()
@@ -172,10 +183,10 @@ def perform(job: Job, out: Path, device: str, test: str = "") -> Row:
         rows[1] |= measure.columns(validate(eighth, held, config))
     rows[0]["seconds"] = round(time.monotonic() - started, 1)
     run.save() if job.keep else shutil.rmtree(run.out)
-    state = {"config": _comparable(job.config), "test": Path(test).name, "rows": rows}
+    state = {"config": _comparable(job.config), "test": Path(test).name, "made_of": made_of, "rows": rows}
     part = out / "rows" / f"{job.name}.part"
     part.write_text(json.dumps(state, indent=1))
-    part.replace(out / "rows" / f"{job.name}.json")
+    part.replace(_file(job, out))
     return rows[0]
 
 
@@ -185,7 +196,7 @@ def _scored_file(model: Model, config: Config, held: list[dataset.Sample], out: 
     path = out / "models" / f"{model.name}.safetensors"
     format.save(model, path)
     model = format.load(path)
-    row = measure.columns(measure.score(model, held, config)) | measure.counts(model)
+    row = measure.columns(measure.score(model, held)) | measure.counts(model)
     if not config.classes:
         with Engine.load(model) as engine:
             row |= measure.salient(engine, held)
@@ -214,20 +225,53 @@ def scored_on(config: Config, validation: list[dataset.Sample], test: str) -> li
     return found
 
 
-def _finished(job: Job, out: Path, test: str) -> list[Row] | None:
-    """The rows that a run of exactly this configuration has left, if one has."""
-    path = out / "rows" / f"{job.name}.json"
+def _file(job: Job, out: Path) -> Path:
+    """Where the rows of a job are, once it is finished."""
+    return out / "rows" / f"{job.name}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text()))
+
+
+def _check(job: Job, out: Path, test: str, images: Images) -> None:
+    """Raise ValueError where the rows that a job has left are of something else than is asked for now."""
+    path = _file(job, out)
     if not path.is_file():
-        return None
-    state = json.loads(path.read_text())
+        return
+    state = _read(path)
     kept = {name: tuple(value) if isinstance(value, list) else value for name, value in state["config"].items()}
     known = Config(job.config.data, job.config.out, **current(kept))  # fields that came later hold their defaults
     if _comparable(known) != _comparable(job.config):
         raise ValueError(f"{path} is of another configuration; choose another output folder")
     if state.get("test", "") != Path(test).name:
         raise ValueError(f"{path} was scored on other images; choose another output folder")
-    rows: list[Row] = state["rows"]
-    return rows
+    if "made_of" not in state:  # of an earlier version
+        return
+    there, here = state["made_of"], _made_of(job, out, test, images)
+    if there["images"] != here["images"]:
+        raise ValueError(f"{path} has learned from other images, or was scored on others; choose another output folder")
+    if there["init"] != here["init"]:
+        raise ValueError(f"{path} began from another --init; choose another output folder")
+
+
+def _made_of(job: Job, out: Path, test: str, images: Images | None = None) -> dict[str, str]:
+    """Digests of what decides on a row beside its configuration, wherever that lies: images, and what it begins from.
+
+    What the study itself has trained is not looked at.
+    """
+    config = job.config
+    init = "" if not config.init or Path(config.init).is_relative_to(out) else config.init
+    folders = Config(config.data, "", **{name: getattr(config, name) for name in OF_IMAGES})
+    began = hashlib.sha256(pretrained.file_of(init).read_bytes()).hexdigest() if init else ""
+    return {"images": (images or _images)(folders, test), "init": began}
+
+
+def _images(config: Config, test: str) -> str:
+    """Digest of what decides on the split of the samples of `config`, and of those of `test`; raises DataError."""
+    found = [*dataset.usable(split.samples(config)), *scored_on(config, [], test)]
+    told = [(s.name, s.part, s.split_group, s.stratum, s.image.stat().st_size) for s in found]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _comparable(config: Config) -> dict[str, Any]:

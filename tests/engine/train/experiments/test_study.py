@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,29 @@ def test_a_model_file_of_a_study_tells_its_split_and_shows_its_class_in_color(da
     assert kept.divide(everything) == drawn.divide(everything)
     assert (model.provenance["data"], model.provenance["split"]) == ("discs", {"validation": 0.2, "seed": 0})
     assert any(model.classes[0].color)
+
+
+def test_rows_of_other_images_or_of_another_beginning_are_not_taken(data: Path, tmp_path: Path) -> None:
+    job = plan(data, tmp_path).start
+    out, tested = tmp_path / "out", shutil.copytree(data, tmp_path / "test")
+    first = study.run([job], out, test=str(tested))
+    moved = shutil.copytree(tested, tmp_path / "moved" / "test")
+    assert study.run([job], out, test=str(moved)) == first
+    (data / "index.csv").write_text("name,part\ndisc00,test\n")
+    with pytest.raises(ValueError, match="has learned from other images, or was scored on others"):
+        study.run([job], out, test="test")  # the part of that name
+    shutil.copy(moved / "index.csv", data / "index.csv")
+    shutil.copy(moved / "images" / "disc00.png", moved / "images" / "disc01.png")
+    with pytest.raises(ValueError, match="has learned from other images, or was scored on others"):
+        study.run([job], out, test=str(moved))
+    begun = replace(job, config=replace(job.config, init="nuclei-small"))
+    with pytest.raises(ValueError, match="began from another --init"):
+        study.run([begun], out, test=str(tested))
+    path = out / "rows" / f"{job.name}.json"
+    state = json.loads(path.read_text())
+    del state["made_of"]  # an earlier version
+    path.write_text(json.dumps(state))
+    assert study.run([begun], out, test=str(moved)) == first
 
 
 def test_two_processes_give_the_rows_of_one(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

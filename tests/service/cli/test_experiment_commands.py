@@ -1,0 +1,27 @@
+"""What a table does not take is refused, not passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service import cli
+
+FINE_TUNING = ["--over", "fine-tuning", "--init", "nuclei-small"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([*FINE_TUNING, "--test"], "neither --test nor --paper"),
+        ([*FINE_TUNING, "--paper", "Nuclei"], "neither --test nor --paper"),
+        (["--images", "10"], "--images is of --over fine-tuning"),
+        (["--init", "nuclei-small"], "and no other table"),
+    ],
+)
+def test_flags_of_another_table_are_refused(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["table", str(tmp_path), "-o", str(tmp_path / "out"), *flags]) == 1
+    assert said in capsys.readouterr().err
