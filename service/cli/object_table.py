@@ -24,7 +24,7 @@ def csv_of(documents: Mapping[Path, bytes]) -> bytes:
         document = json.loads(data)
         names = {category["id"]: category["name"] for category in document["categories"]}
         writer.writerows(_row(source, names, entry) for entry in document["annotations"])
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="surrogateescape")  # names of files are any bytes
 
 
 def _row(source: Path, names: dict[int, str], entry: dict[str, Any]) -> list[Any]:

@@ -21,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from service import logs
+from service import logs, problems
 from service.telemetry.energy import Monitor
 
 STAGES = ("decode", "queue", "engine", "encode")
@@ -63,6 +63,8 @@ class Metrics:
         self.refusals = Counter(
             "mbunet_refusals", "Problem documents sent, by reason.", ["reason"], registry=self.registry
         )
+        for problem in problems.tree():  # the first of a reason is an increase, which nothing to one is not
+            self.refusals.labels(problem.reason())
         self.images = Counter("mbunet_images", "Images segmented and answered.", registry=self.registry)
         self.stage_seconds = Histogram(
             "mbunet_stage_seconds", "Seconds per image and stage.", ["stage"], buckets=BUCKETS, registry=self.registry

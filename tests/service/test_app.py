@@ -448,6 +448,7 @@ def test_metrics_count_outcomes_reasons_images_and_stages() -> None:
         'mbunet_requests_total{outcome="refused",route="/segment"} 1.0',
         'mbunet_requests_total{outcome="refused",route="none"} 1.0',
         'mbunet_refusals_total{reason="not-an-image"} 1.0',
+        'mbunet_refusals_total{reason="engine-failure"} 0.0',  # so that the first one is an increase
         "mbunet_images_total 1.0",
         'mbunet_stage_seconds_count{stage="engine"} 1.0',
         'mbunet_stage_seconds_bucket{le="0.001",stage="engine"} 0.0',

@@ -162,6 +162,15 @@ def test_segment_writes_a_table_of_the_objects_of_all_images(
     assert [row["area"] for row in csv.DictReader(table.read_text().splitlines())] == [str(21 * 13)] * 2
 
 
+def test_a_table_takes_files_whose_names_are_no_text(model: Path, tmp_path: Path) -> None:
+    images = folder_of_images(tmp_path / "in", "a.png")
+    name = os.fsencode(images) + b"/10\xb5m.png"
+    os.rename(images / "a.png", name)
+    table = tmp_path / "t.csv"
+    assert cli.main(["segment", str(images), "--table", str(table), "--model", str(model), "--threshold", "0"]) == 0
+    assert table.read_bytes().splitlines()[1].startswith(name + b",1,")
+
+
 def test_a_table_leaves_masks_that_are_there_and_covers_their_images(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
