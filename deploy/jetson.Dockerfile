@@ -53,6 +53,6 @@ WORKDIR /
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=4s --start-period=30s \
-    CMD ["python3", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('MBUNET_PORT', 8080)), timeout=3); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python3", "-m", "service.healthcheck"]
 ENTRYPOINT ["mbunet"]
 CMD ["serve"]

@@ -22,7 +22,7 @@ TOP_LEVEL = {
 SERVICE_LAYERS = (  # from the top down: what stands in a line imports only from lines below it, and its own room
     {"service.cli"},
     {"service.processes"},
-    {"service.server"},
+    {"service.server", "service.healthcheck"},
     {"service.app"},
     {"service.api"},
     {"service.core"},

@@ -28,6 +28,7 @@ from engine.backends import registry
 from engine.runtime import Engine
 from service import cli
 from service.cli.terminal import progress, table
+from service.healthcheck import is_ready
 from service.server import described, greeting, listen
 from service.settings import Settings
 from tests.bench.test_cuda import Timed
@@ -529,6 +530,7 @@ def test_serve_takes_several_models_and_a_certificate(model: Path, tmp_path: Pat
         with httpx.Client(base_url=address, verify=False, timeout=PATIENCE) as client:
             while client.get("/readyz").status_code != 200:
                 pass
+            assert is_ready({"MBUNET_PORT": f"{client.base_url.port}", "MBUNET_TLS_CERTIFICATE": str(certificate)})
             assert [entry["name"] for entry in client.get("/models").json()] == ["random", "second"]
             assert client.post("/segment?model=second", content=file_of(photo())).status_code == 200
 
