@@ -7,6 +7,7 @@ but this machine's own, and those that the setting `origins` names.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 from functools import lru_cache
@@ -21,7 +22,8 @@ from service.telemetry.metrics import Metrics
 
 PROTECTED = ("/segment", "/stream", "/models", "/v2/models", "/v2/repository")  # health, metrics and pages are open
 HOSTS = 16  # whose answer is remembered
-WEBSOCKET_KEY = "key."  # a page cannot set a websocket's headers, but may offer the subprotocol "key.<the key>"
+WEBSOCKET_KEY = "key."  # a page cannot set a websocket's headers, but may offer the subprotocol "key.<the key>",
+ENCODED_KEY = "key64."  # or of any key its UTF-8 as base64url: subprotocols have no "=", "/" and the like
 
 
 class Auth:
@@ -94,5 +96,17 @@ def _key(headers: Headers) -> bytes:
     if scheme.lower() == "bearer":
         return bearer.strip().encode("latin-1")
     offered = [text.strip() for text in headers.get("sec-websocket-protocol", "").split(",")]
-    keys = [text.removeprefix(WEBSOCKET_KEY) for text in offered if text.startswith(WEBSOCKET_KEY)]
-    return (keys or [headers.get("x-api-key", "")])[0].encode("latin-1")
+    for text in offered:
+        if text.startswith(ENCODED_KEY):
+            return _decoded(text.removeprefix(ENCODED_KEY))
+        if text.startswith(WEBSOCKET_KEY):
+            return text.removeprefix(WEBSOCKET_KEY).encode("latin-1")
+    return headers.get("x-api-key", "").encode("latin-1")
+
+
+def _decoded(text: str) -> bytes:
+    """Of base64url, without its padding; nothing where it is none."""
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        return b""

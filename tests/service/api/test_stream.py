@@ -155,11 +155,13 @@ def test_a_refused_one_is_one_line_of_the_log(
     assert caught.value.response.status_code == status
 
 
-def test_a_page_offers_its_key_as_a_subprotocol() -> None:
-    with serving(create_app(FakeEngine(), Settings(api_key="k"))) as client:
-        with pytest.raises(InvalidStatus), streaming(client, subprotocols=[Subprotocol("mbunet")]):
-            pass
-        offered = [Subprotocol("mbunet"), Subprotocol("key.k")]
+@pytest.mark.parametrize(("key", "offer"), [("k", "key.k"), ("sä/=", "key64.c8OkLz0")])
+def test_a_page_offers_its_key_as_a_subprotocol(key: str, offer: str) -> None:
+    with serving(create_app(FakeEngine(), Settings(api_key=key))) as client:
+        for wrong in ([], [Subprotocol("key64.c8OkLz")], [Subprotocol("key64.x")]):
+            with pytest.raises(InvalidStatus), streaming(client, subprotocols=[Subprotocol("mbunet"), *wrong]):
+                pass
+        offered = [Subprotocol("mbunet"), Subprotocol(offer)]
         with streaming(client, subprotocols=offered) as socket:
             assert socket.subprotocol == "mbunet"
             socket.send(red())
