@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import zlib
+from collections.abc import Iterator
 
 from starlette.requests import Request
 
@@ -11,6 +13,8 @@ from service.problems import BadEncoding, BodyTooLarge, UnsupportedType
 
 WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # as zlib counts them: with the frame of gzip, or its own
 PIECE = 1 << 18  # bytes that are unpacked at a time
+READ = 1 << 14  # packed bytes that are given at a time: what of them belongs to the next member is given again
+MAX_MEMBERS = 1 << 14  # of a body, each of which takes time; bgzip writes one for 64 KiB
 
 
 def coding_of(request: Request) -> str:
@@ -30,21 +34,34 @@ def unpacked(packed: bytes, coding: str, most: int, memory: Holding) -> list[byt
     Raises BadEncoding, BodyTooLarge beyond `most` bytes, and MemoryFull or TooCostly.
     """
     pieces: list[bytes] = []
-    total, rest = 0, packed
-    decompressor = zlib.decompressobj(WINDOW_BITS[coding])
-    while not decompressor.eof:
-        memory.grow(2 * PIECE)  # once more when the pieces are joined
-        try:
-            piece = decompressor.decompress(rest, PIECE)
-        except zlib.error as error:
-            raise BadEncoding(f"the body is not {coding}: {error}") from None
-        if not piece and not decompressor.eof:
-            raise BadEncoding(f"the body, {coding}, ends before its end")
-        rest = decompressor.unconsumed_tail
+    total = 0
+    memory.grow(2 * PIECE)  # once more when the pieces are joined
+    for piece in _pieces(packed, coding):
         total += len(piece)
         if total > most:
             raise BodyTooLarge(f"at most {most} bytes are taken, packed or not", limit=most)
+        memory.grow(2 * len(piece))
         pieces.append(piece)
-    if decompressor.unused_data:
-        raise BadEncoding(f"the body, {coding}, goes on after its end")
     return pieces
+
+
+def _pieces(packed: bytes, coding: str) -> Iterator[bytes]:
+    """Up to PIECE bytes at a time, of one member after the other: gzip may have several (RFC 1952, 2.2)."""
+    source = io.BytesIO(packed)
+    most = 1 if coding == "deflate" else MAX_MEMBERS
+    for _ in range(most):
+        decompressor = zlib.decompressobj(WINDOW_BITS[coding])
+        while not decompressor.eof:
+            given = decompressor.unconsumed_tail or source.read(READ)
+            try:
+                piece = decompressor.decompress(given, PIECE)
+            except zlib.error as error:
+                raise BadEncoding(f"the body is not {coding}: {error}") from None
+            if not (given or piece or decompressor.eof):
+                raise BadEncoding(f"the body, {coding}, ends before its end")
+            if piece:
+                yield piece
+        source.seek(-len(decompressor.unused_data), io.SEEK_CUR)
+        if source.tell() == len(packed):
+            return
+    raise BadEncoding(f"the body, {coding}, goes on after its end{f', {most} members' * (most > 1)}")

@@ -50,7 +50,9 @@ def test_a_packed_body_gets_the_answer_of_the_plain_one(client: httpx.Client, na
         ("gzip", gzip.compress(file_of(photo()))[:-9]),
         ("gzip", gzip.compress(file_of(photo()))[:-8] + bytes(8)),  # another checksum
         ("gzip", gzip.compress(file_of(photo())) + b"x"),
-        ("gzip", 2 * gzip.compress(file_of(photo()))),
+        ("gzip", gzip.compress(file_of(photo())) + gzip.compress(b"x")[:-1]),
+        ("gzip", gzip.compress(file_of(photo())) + bytes(8)),
+        ("deflate", 2 * zlib.compress(file_of(photo()))),
         ("deflate", gzip.compress(file_of(photo()))),
         ("deflate", zlib.compress(file_of(photo()))[2:-4]),  # without zlib's frame, as some send it
     ],
@@ -58,6 +60,32 @@ def test_a_packed_body_gets_the_answer_of_the_plain_one(client: httpx.Client, na
 def test_what_is_not_what_it_says_is_refused(client: httpx.Client, name: str, body: bytes) -> None:
     answer = client.post("/segment", content=body, headers=PNG | {"Content-Encoding": name})
     assert name in assert_problem(answer, problems.BadEncoding)["detail"]
+
+
+@pytest.mark.parametrize("size", [1, 100, 10_000], ids="members of {} bytes".format)
+def test_members_of_gzip_are_one_body(client: httpx.Client, size: int) -> None:
+    body = file_of(photo())
+    members = [gzip.compress(body[first : first + size]) for first in range(0, len(body), size)]
+    packed = b"".join([*members, gzip.compress(b"")])  # which bgzip writes at the end
+    answer = client.post("/segment", content=packed, headers=PNG | {"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.content) == (200, client.post("/segment", content=body, headers=PNG).content)
+
+
+def test_members_are_unpacked_in_the_same_limits() -> None:
+    member = gzip.compress(bytes(1000))
+    for budget, most, problem in ((1 << 20, 99_999, problems.BodyTooLarge), (700_000, 1 << 20, problems.TooCostly)):
+        with Budget(budget).holding() as memory, pytest.raises(problem):
+            unpacked(100 * member, "gzip", most, memory)
+    with Budget(1 << 20).holding() as memory:
+        assert b"".join(unpacked(100 * member, "gzip", 100_000, memory)) == bytes(100_000)
+
+
+def test_members_are_counted() -> None:
+    empty = gzip.compress(b"")
+    with Budget(1 << 22).holding() as memory:
+        assert unpacked(coding.MAX_MEMBERS * empty, "gzip", 1, memory) == []
+        with pytest.raises(problems.BadEncoding, match="16384 members"):
+            unpacked((coding.MAX_MEMBERS + 1) * empty, "gzip", 1, memory)
 
 
 @pytest.mark.parametrize("name", ["br", "zstd", "gzip, gzip", "deflate, gzip"])
