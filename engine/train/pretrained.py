@@ -187,9 +187,11 @@ def flattered(
 def _split(found: Pretrained | Shipped) -> str:
     if isinstance(found, Shipped):
         split = current(found.model.provenance).get("split", {})
-        return f"its split is --seed {split.get('seed')} --validation {split.get('validation')}"
-    group = f" --group '{found.config.group}'" if found.config.group else ""
-    return f"its split is --seed {found.config.seed} --validation {found.config.validation}{group}"
+        told = {name: split.get(name) for name in ("seed", "validation")}
+    else:
+        own = found.config
+        told = {"seed": own.seed, "validation": own.validation} | ({"group": own.group} if own.group else {})
+    return "its split is " + " ".join(_flag(name, value) for name, value in told.items())
 
 
 def _new_head(path: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.train import checkpoint, trainer
+from engine.train import checkpoint, pretrained, split, trainer
 from engine.train.config import Config
 from engine.train.pretrained import MismatchError
 from engine.train.trainer import Trainer
@@ -92,6 +92,10 @@ def test_who_was_trained_on_this_runs_validation_images_is_noticed(
     path = saved(tiny(data, tmp_path / "teacher", full_precision=True))
     Trainer(tiny(data, tmp_path / "same", teacher=path, init=path))
     assert "warning" not in capsys.readouterr().out
+    with_group = pretrained.load(saved(tiny(data, tmp_path / "my teacher", group="(disc.)")))
+    everything = split.samples(with_group.config)
+    said = pretrained.flattered(with_group, [sample.name for sample in everything], everything, "")
+    assert said.endswith("its split is --seed 0 --validation 0.2 --group '(disc.)'")
     other = tiny(data, tmp_path / "other", seed=1, teacher=path)
     held = Trainer(other, quiet=True).validation
     seen = set(checkpoint.read(path)["parts"]["training"]) & {sample.name for sample in held}
