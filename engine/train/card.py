@@ -118,7 +118,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
 
 def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
     limits = []
-    if part != "validation":
+    if part in ("training", "all"):
         limits.append("These scores are not over the validation images alone: training has seen some of them.")
     story = model.provenance
     if "split" in story and "group" not in story and not story["split"].get("groups"):
@@ -127,8 +127,9 @@ def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
     for title, chosen in evaluate.parts(rows).items():
         if title == "all":
             continue
-        if len(chosen) < FEW:
-            limits.append(f"{title}: {len(chosen)} images only; the score says little.")
+        count = len({row.name for row in chosen})
+        if count < FEW:
+            limits.append(f"{title}: {count} images only; the score says little.")
         otsu = [row.otsu for row in chosen if row.otsu]
         if otsu and metrics.summarize(otsu).dice > evaluate.score(chosen).dice:
             limits.append(f"{title}: Otsu's threshold is better.")

@@ -80,6 +80,7 @@ class Trainer:
         self.network = _placed(Network(layers, config.full_precision, config.ramp), self.device)
         self.batches = Batches(config, self.training, load, self.device)
         self.step = 0
+        self.warnings: list[str] = []  # of what would flatter the scores
         if config.init and not state:
             self._begin(pretrained.load_any(config.init))
         self._train = step.Step(config, self.network, self._teacher(), lambda: self._loss, self._view.say)
@@ -330,6 +331,7 @@ class Trainer:
         held = [sample.name for sample in self.validation]
         everything = sorted([*self.training, *self.validation], key=lambda sample: sample.name)
         if warning := pretrained.flattered(found, held, everything, self.config.data):
+            self.warnings.append(warning)
             self._view.say(f"warning: {warning}")
 
 

@@ -51,7 +51,7 @@ class Finish:
 
     `stages` are the folders of the stages by name; `config` is that of the last one. `full` is the checkpoint of full
     precision, "" where there is none. `asked` is the command as one configuration, whose
-    budget what to try next is told by; `seen`, `choices` and `commands` stand in the report as they are.
+    budget what to try next is told by; `seen`, `choices`, `warnings` and `commands` stand in the report as they are.
     """
 
     data: str
@@ -62,6 +62,7 @@ class Finish:
     asked: Config
     seen: facts.Facts
     choices: list[Choice]
+    warnings: list[str]
     commands: list[str]
     price_seconds: float
     say: Callable[[str], None]
@@ -82,7 +83,7 @@ class Finish:
             pictures = self._pictures(engine, full, found, held)
             text = card.write(engine.model, found.bits, "validation")
         files.card.write_text(text, encoding="utf-8")
-        notes = [f"{len(held)} of {len(everything)} validation images, which no training step has seen."]
+        notes = [f"{len(held)} of {len(everything)} validation images, which no step of this run has seen."]
         if not config.classes:
             notes.append(f"A pixel is foreground from a probability of {threshold:g} on, chosen on these images.")
         if salient := evaluate.salient(found.bits):
@@ -134,7 +135,7 @@ class Finish:
         return report.Report(
             title=f"{model.name}: what was trained",
             summary=_told_scores(found),
-            remarks=found.remarks,
+            remarks=[*found.remarks, *self.warnings],
             scores=compare.table(found),
             by_class=compare.class_table(found),
             seen=self.seen.lines,

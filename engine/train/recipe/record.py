@@ -31,6 +31,7 @@ class Record:
     spent: float = 0.0
     added: list[float] = field(default_factory=list)  # budget, each time more was asked of a finished recipe
     finished: bool = False
+    warnings: list[str] = field(default_factory=list)  # of what flatters the scores, as said at the start
 
     @classmethod
     def read(cls, path: Path, given: Mapping[str, Any]) -> Record:

@@ -174,10 +174,13 @@ class Recipe:
             raise Interrupted(f"stopped after {stage.name}, which is saved; the same command goes on from there")
 
     def _warn(self, trainer: Trainer) -> None:
-        """Of images on both sides of the split; the stage's minutes run meanwhile."""
+        """Of images on both sides of the split; the stage's minutes run meanwhile. The report says it too."""
         seconds = min(leaks.SECONDS, 60 * budget.COMPARED * self.minutes) if self.minutes else leaks.SECONDS
+        self.record.warnings = list(dict.fromkeys(trainer.warnings))
         if said := leaks.warning(trainer.training, trainer.validation, seconds):
             self._say(f"warning: {said}")
+            self.record.warnings.append(said)
+        self._save()
 
     def _config(self, stage: Stage) -> Config:
         base, order = self.base, self._stages()
@@ -259,6 +262,7 @@ class Recipe:
             asked=replace(config, minutes=self.minutes, samples=self.given.get("samples", config.samples)),
             seen=look.look(self.given),
             choices=self.record.choices,
+            warnings=self.record.warnings,
             commands=commands,
             price_seconds=budget.price_seconds(self.minutes),
             say=self._say,

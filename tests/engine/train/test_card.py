@@ -54,6 +54,14 @@ def test_scores_over_training_images_are_called_that() -> None:
     text = card.write(random_model(3), rows(12, "", Counts(8, 1, 1)), "all")
     assert "training has seen some of them" in text
     assert "Otsu" not in text
+    assert "training has seen" not in card.write(random_model(3), rows(12, "", Counts(8, 1, 1)), "test")
+
+
+def test_images_of_several_classes_are_counted_once() -> None:
+    scored = [replace(row, label=label) for row in rows(4, "rare", Counts(8, 1, 1)) for label in ("a", "b", "c")]
+    text = card.write(random_model(3), scored, "test")
+    assert "rare: 4 images only" in text
+    assert "class a: 4 images only" in text
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,21 @@ def test_settings_that_cannot_be_are_not_recorded(data: Path, tmp_path: Path) ->
     assert Recipe(given(data, tmp_path), lambda _: None).record.given == given(data, tmp_path)
 
 
+def test_what_flatters_the_scores_stands_in_the_report(data: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        for k in range(1, 12):  # whatever the split, equal images lie on both sides
+            shutil.copy(data / part / "disc00.png", data / part / f"disc{k:02}.png")
+    config = Config(str(data), str(tmp_path / "teacher"), width=3, full_precision=True, device="cpu", seed=5)
+    teacher = Trainer(config, quiet=True)
+    teacher.save()
+    settings = given(data, tmp_path / "run", teacher=str(teacher.checkpoint), samples=4, validation=0.5)
+    page = Recipe(settings, lambda _: None).run().files.page.read_text(encoding="utf-8")
+    loud = re.findall(r'<p class="loud">(.*?)</p>', page)
+    assert sum("validation images (disc" in line and "was trained on" in line for line in loud) == 1
+    assert sum("lie on the training side too" in line for line in loud) == 1
+    assert "which no step of this run has seen" in page
+
+
 def test_a_folder_of_one_part_is_not_mistaken_for_a_recipe(data: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").touch()
     with pytest.raises(ResumeError, match="--bits-only"):
