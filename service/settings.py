@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
+
+from engine import cores
 
 PREFIX = "MBUNET_"
 NOT_SETTINGS = frozenset(  # of tests and build
@@ -90,8 +91,7 @@ class Settings:
     @property
     def front_ends(self) -> int:
         """Processes round one for the engine; 1 means that all is one process."""
-        cores = len(os.sched_getaffinity(0))
-        return max(1, cores // 2) if self.workers == "auto" else int(self.workers)
+        return max(1, cores.available() // 2) if self.workers == "auto" else int(self.workers)
 
     def __post_init__(self) -> None:
         for setting in fields(self):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
 from engine import _native, ops
@@ -43,8 +41,3 @@ class CpuBackend:
 def available_kernels() -> list[str]:
     """Names of the CPU kernels that this machine can run, best first."""
     return list(_native.available_kernels())
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 
+from engine import cores
 from engine.backends.base import Backend, EngineError, Logits, Mask, Pixels
-from engine.backends.cpu import CpuBackend, available_cores
+from engine.backends.cpu import CpuBackend
 from engine.plan import Plan
 
 log = logging.getLogger("mbunet")
@@ -24,7 +25,7 @@ class FallbackBackend:
         self.kernel = backend.kernel
         self.explain = backend.explain
         self._backend = backend
-        self._cpu = functools.cache(lambda: CpuBackend(plan, "auto", threads or available_cores()))
+        self._cpu = functools.cache(lambda: CpuBackend(plan, "auto", threads or cores.available()))
 
     def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
         """See `Backend`."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import re
 
-from engine import _native
+from engine import _native, cores
 from engine.backends.base import Backend, EngineError
-from engine.backends.cpu import CpuBackend, available_cores
+from engine.backends.cpu import CpuBackend
 from engine.backends.cuda import CudaBackend
 from engine.backends.fallback import FallbackBackend
 from engine.backends.reference import ReferenceBackend
@@ -52,7 +52,7 @@ def choose(plan: Plan, device: str, threads: int, kernel: str) -> tuple[str, Bac
     if device == "auto":
         return _choose_automatically(plan, threads, kernel)
     if device == "cpu":
-        return device, CpuBackend(plan, kernel, threads or available_cores())
+        return device, CpuBackend(plan, kernel, threads or cores.available())
     if device == "reference":
         return device, ReferenceBackend(plan.model)
     if re.fullmatch(r"cuda(:\d{1,3})?", device):

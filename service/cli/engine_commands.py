@@ -76,11 +76,11 @@ def _bench_gpu(model: Model, settings: Settings, args: argparse.Namespace) -> No
 
 
 def _bench_cpu(model: Model, settings: Settings, args: argparse.Namespace) -> None:
-    from engine import roofline
-    from engine.backends.cpu import CpuBackend, available_cores
+    from engine import cores, roofline
+    from engine.backends.cpu import CpuBackend
     from engine.plan import compile_plan
 
-    threads = settings.threads or available_cores()
+    threads = settings.threads or cores.available()
     kernel = CpuBackend(compile_plan(model), settings.kernel, threads).kernel
     print(f"{model.name}, kernel {kernel}, {threads} threads, {args.size} x {args.size}, medians of {args.runs} runs\n")
     ceilings = roofline.ceilings(kernel, threads) if args.peak else {}

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from engine import cores
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ class CodecThreads:
     """
 
     def __init__(self, count: int | None = None) -> None:
-        count = count or os.cpu_count()
+        count = count or cores.available()
         self._pools = [ThreadPoolExecutor(count, f"codec-{lane}", yield_to_engine) for lane in range(len(LANES))]
 
     def submit(self, work: Callable[[], T], size: float = math.inf) -> Future[T]:

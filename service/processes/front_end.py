@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from engine import cores
 from service import server
 from service.app import application
 from service.core.allocator import trim
@@ -133,7 +134,7 @@ def assemble(
 
     settings, table, row = child.orders.settings, child.table, child.orders.row
     metrics = Metrics(child.orders.counts)
-    threads = CodecThreads(max(2, -(-(os.cpu_count() or 1) // workers)))
+    threads = CodecThreads(max(2, -(-cores.available() // workers)))
     budget = Budget(memory_bytes, client.after_s, lambda: threads.submit(trim), SharedTally(table, row, "memory"))
     streams = SharedTally(table, row, "streams")
     metrics.show_processes(lambda: table.pids, lambda: sum(each.log_dropped for each in table.rows))
