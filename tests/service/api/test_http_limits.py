@@ -181,14 +181,14 @@ H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A
 LENGTH = b"Content-Length: %d\r\n\r\n%s"
 
 
-def asking(method: bytes, wish: bytes, body: bytes) -> bytes:
-    """A request to /segment with the headers `wish` and a body."""
+def asking(method: bytes, upgrade: bytes, body: bytes) -> bytes:
+    """A request to /segment with the headers `upgrade` and a body."""
     head = b"%s /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n" % method
-    return head + wish + LENGTH % (len(body), body)
+    return head + upgrade + LENGTH % (len(body), body)
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "upgrade",
     [
         H2C,
         b"Upgrade: foo\r\nConnection: Upgrade\r\n",
@@ -197,8 +197,8 @@ def asking(method: bytes, wish: bytes, body: bytes) -> bytes:
     ],
 )
 @pytest.mark.parametrize("size", [1, 100, 1 << 20], ids="{}-byte pieces".format)
-def test_who_asks_for_another_protocol_is_answered_in_this_one(port: int, wish: bytes, size: int) -> None:
-    request = 2 * asking(b"POST", wish, BODY) + GET
+def test_who_asks_for_another_protocol_is_answered_in_this_one(port: int, upgrade: bytes, size: int) -> None:
+    request = 2 * asking(b"POST", upgrade, BODY) + GET
     answers = exchange(port, *(request[i : i + size] for i in range(0, len(request), size)))
     assert answers.count(b"HTTP/1.1 200 ") == answers.count(b"HTTP/1.1 ") == 3
     assert answers.count(b"image/png") == 2
@@ -242,7 +242,7 @@ def test_http_1_0_opens_no_websocket(port: int) -> None:
     assert [answer[:13] for answer in answers] == [b"HTTP/1.1 404 ", b"HTTP/1.1 101 "]
 
 
-def test_many_wishes_at_once_are_answered_one_by_one(port: int) -> None:
+def test_many_such_requests_at_once_are_answered_one_by_one(port: int) -> None:
     one = b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     assert exchange(port, 1200 * one + GET).count(b"HTTP/1.1 200 ") == 1201  # more than calls may be in one another
 
