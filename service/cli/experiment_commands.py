@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,8 @@ def sweep(args: argparse.Namespace) -> int:
     """Train many configurations, briefly, and draw what they are worth; goes on where it stopped."""
     from engine.train.experiments import sweep
 
-    _refuse_unused(args, UNUSED_BY_SWEEP[args.over])
+    if unused := [f"--{name.replace('_', '-')}" for name in UNUSED_BY_SWEEP[args.over] if name in args]:
+        raise UserError(f"--over {args.over} has no use for {', '.join(unused)}")
     plan = sweep.plan(**_given(args, "start_samples", "test", "widths"))
     own = {"count": args.configurations} if "configurations" in args else {}
     for path in sweep.run(args.over, plan, stratified="uniform" not in args, devices=args.devices, **own):
@@ -50,7 +50,6 @@ def table(args: argparse.Namespace) -> int:
     """Train every row of a table on the same data with the same budget; goes on where it stopped."""
     from engine.train.experiments import fine_tuning, table
 
-    _refuse_unused(args, ("test", "paper") if args.over == "fine-tuning" else ("images",))
     if ("init" in args) != (args.over == "fine-tuning"):
         raise UserError(
             "--init, a model file or a shipped model, is what --over fine-tuning begins from, and no other table"
@@ -66,12 +65,6 @@ def table(args: argparse.Namespace) -> int:
         paths = table.run(plan, args.devices, args.paper, args.over)
     print(paths[1].read_text(), *paths, sep="\n")
     return 0
-
-
-def _refuse_unused(args: argparse.Namespace, unused: Sequence[str]) -> None:
-    """Raise UserError where one of the flags `unused` was given."""
-    if given := [f"--{name.replace('_', '-')}" for name in unused if vars(args).get(name, "") != ""]:
-        raise UserError(f"--over {args.over} has no use for {', '.join(given)}")
 
 
 def _sweep_flags(command: argparse.ArgumentParser) -> None:

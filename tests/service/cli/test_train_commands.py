@@ -75,26 +75,6 @@ def test_what_follows_one_part_is_quoted(
     assert f"'{out / 'best.pt'}'" in said
 
 
-@pytest.mark.parametrize(
-    ("command", "unused"),
-    [
-        (["sweep", "--over", "widths", "--width", "8", "--zeros", "0"], "--width, --zeros"),
-        (["sweep", "--annealing", "0"], "--annealing"),
-        (["sweep", "--over", "zeros", "--zeros", "0.5", "--uniform"], "--zeros, --uniform"),
-        (["sweep", "--over", "bits", "--configurations", "64"], "--configurations"),
-        (["sweep", "--widths", "8"], "--widths"),
-        (["table", "--images", "10"], "--images"),
-        (["table", "--over", "fine-tuning", "--init", "nuclei-small", "--test"], "--test"),
-        (["table", "--over", "fine-tuning", "--init", "nuclei-small", "--paper", "VOC12"], "--paper"),
-    ],
-)
-def test_flags_that_a_study_has_no_use_for_are_refused(
-    command: list[str], unused: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main([command[0], str(NUCLEI), "-o", str(tmp_path / "out"), *command[1:]]) == 1
-    assert capsys.readouterr().err.endswith(f" has no use for {unused}\n")
-
-
 def test_the_curve_of_thresholds_is_drawn_beside_the_scores(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["eval", "nuclei-small", str(NUCLEI), "--threads", "1", "--thresholds"]) == 0
     out = capsys.readouterr().out
