@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 from functools import partial
 from typing import Any
@@ -20,6 +21,26 @@ NO_PROXY = ("400 Bad Request", "this is no proxy, which CONNECT is for")
 NO_HOST = ("400 Bad Request", "a request of HTTP/1.1 has the header Host, once")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TCP_CLOSE = 7  # of the states that TCP_INFO tells, on Linux
+
+
+class Arrived(io.BytesIO):
+    """What has come of a body since it was last asked for, as uvicorn handles it. One piece alone is never copied, and
+    more of them in linear time.
+    """
+
+    def __init__(self, piece: bytes) -> None:
+        super().__init__(piece)
+        self.seek(0, io.SEEK_END)
+
+    def __iadd__(self, piece: bytes) -> Arrived:
+        self.write(piece)
+        return self
+
+    def __len__(self) -> int:
+        return self.tell()
+
+    def __bytes__(self) -> bytes:
+        return self.getvalue()
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -95,10 +116,11 @@ class BoundedHttp(HttpToolsProtocol):
             self._close_after(self._upload_s)
 
     def on_body(self, body: bytes) -> None:
-        if not self.cycle.body:
-            # to nothing of this type a piece is added without a copy of it
-            self.cycle.body = b""  # type: ignore[assignment]
-        super().on_body(body)
+        if self.cycle.body:
+            super().on_body(body)
+        else:
+            self.cycle.body = Arrived(body)  # type: ignore[assignment]
+            super().on_body(b"")
         self._between = 0
 
     def send_400_response(self, msg: str) -> None:

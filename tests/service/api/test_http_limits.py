@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from unittest.mock import Mock
 
 import pytest
 
-from service.api.http_limits import CONTINUE, MAX_HEAD
+from service.api.http_limits import CONTINUE, MAX_HEAD, BoundedHttp
 from service.app import create_app
 from service.problems import QueueFull
 from service.settings import Settings
@@ -89,6 +90,29 @@ def test_a_length_of_thousands_of_digits_is_no_fault_of_the_server(port: int) ->
     for length in (b"9" * 5000, b"%d" % 2**64):
         assert exchange(port, head % (length, b"")).startswith(b"HTTP/1.1 400 ")
     assert exchange(port, head % (b"%d" % (2**64 - 1), b"")).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_a_body_may_come_in_small_chunks(port: int, size: int) -> None:
+    head = b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    pieces = [BODY[first : first + size] for first in range(0, len(BODY), size)]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    assert exchange(port, head + chunks + b"0\r\n\r\n" + GET).count(b"HTTP/1.1 200 ") == 2
+
+
+def test_pieces_of_a_body_are_added_where_the_others_are() -> None:
+    protocol = BoundedHttp.__new__(BoundedHttp)
+    protocol.parser = Mock(should_upgrade=lambda: False)
+    protocol.cycle = Mock(body=bytearray(), response_complete=False)
+    piece = bytes(range(100))
+    protocol.on_body(piece)
+    body: object = protocol.cycle.body
+    assert bytes(protocol.cycle.body) is piece
+    for _ in range(100):
+        protocol.on_body(b"x")
+        assert protocol.cycle.body is body  # so many small ones take linear time
+    assert bytes(protocol.cycle.body) == piece + 100 * b"x"
+    assert len(protocol.cycle.body) == 200
 
 
 def test_what_is_no_http_is_refused(port: int) -> None:
