@@ -116,11 +116,9 @@ class BoundedHttp(HttpToolsProtocol):
             self._close_after(self._upload_s)
 
     def on_body(self, body: bytes) -> None:
-        if self.cycle.body:
-            super().on_body(body)
-        else:
-            self.cycle.body = Arrived(body)  # type: ignore[assignment]
-            super().on_body(b"")
+        if type(self.cycle.body) is bytearray:  # nothing is there
+            self.cycle.body, body = Arrived(body), b""  # type: ignore[assignment]
+        super().on_body(body)
         self._between = 0
 
     def send_400_response(self, msg: str) -> None:
