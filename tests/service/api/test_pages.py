@@ -125,8 +125,14 @@ def test_the_webcam_is_segmented_frame_by_frame(page: Page, address: str) -> Non
 
 def test_a_webcam_goes_on_with_another_threshold_and_begins_once(page: Page, address: str) -> None:
     page.open(address)
+    page.run("""(() => {
+        const devices = navigator.mediaDevices, grant = devices.getUserMedia.bind(devices);
+        window.cameras = 0;
+        devices.getUserMedia = (wanted) => { window.cameras += 1; return grant(wanted); };
+    })()""")
     page.run("document.getElementById('webcam').click(); document.getElementById('webcam').click(); 0")
     page.wait_for(SHOWN)
+    assert page.run("window.cameras") == 1
     page.run("window.before = webcam; 0")
     set_value(page, "threshold", "0.9")
     page.wait_for("webcam && webcam !== window.before && window.before.socket.readyState === WebSocket.CLOSED")
