@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api import refusals
 from service.problems import ForeignOrigin, Problem, WrongKey
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -41,7 +42,7 @@ class Auth:
         if scope["type"] in ("http", "websocket") and scope["path"].startswith(PROTECTED):
             refusal = self._refusal(Headers(scope=scope))
             if refusal:
-                self._metrics.refusals.labels(refusal.reason()).inc()
+                refusals.tell(refusal, scope["state"], self._metrics)
                 await refusal.response(scope)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
