@@ -30,7 +30,7 @@ SERVICE_LAYERS = (  # from the top down: what stands in a line imports only from
     {"service.settings", "service.problems", "service.logs"},
 )
 SERVICE_SEES = {  # of the engine; the command line sees all of it
-    *("engine.cores", "engine.images", "engine.model", "engine.preprocess", "engine.runtime"),
+    *("engine.control_groups", "engine.cores", "engine.images", "engine.model", "engine.preprocess", "engine.runtime"),
 }
 ENGINE_MAY_IMPORT = {"engine", "numpy", "safetensors", *sys.stdlib_module_names}
 CODECS = {"PIL", "simplejpeg", "tifffile", "imagecodecs"}

@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 
+from engine import control_groups
 from service.core.tally import Tally
 from service.problems import MemoryFull, TooCostly
 
@@ -107,22 +107,9 @@ class Holding:
 
 def default_size() -> int:
     """Half of the memory that this process may use: by its control group, else of the machine."""
-    return min([_machine(), *_control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))]) // 2
+    limits = control_groups.limits("memory", ("memory.limit_in_bytes",), "memory.max")
+    return min([_machine(), *(size for (size,) in limits)]) // 2
 
 
 def _machine() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _control_groups(own: Path, root: Path) -> list[int]:
-    """Limits of this process's control group and of those above it, of both versions of control groups."""
-    limits = []
-    for line in own.read_text().splitlines() if own.exists() else []:
-        _, controllers, path = line.split(":", 2)
-        top, name = (root / "memory", "memory.limit_in_bytes") if "memory" in controllers else (root, "memory.max")
-        if controllers in ("", "memory"):
-            folder = top / path.lstrip("/")
-            for file in (place / name for place in (folder, *folder.parents) if place.is_relative_to(top)):
-                text = file.read_text().strip() if file.exists() else "max"
-                limits += [int(text)] if text.isdecimal() else []
-    return limits

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pytest
 
+from engine import control_groups
 from service.core import budget
 from service.core.budget import Budget
 from service.problems import MemoryFull, TooCostly
@@ -97,27 +97,8 @@ def test_many_threads_never_hold_more_than_there_is() -> None:
     assert 0 < max(most) <= SIZE
 
 
-@pytest.mark.parametrize(
-    ("own", "files", "expected"),
-    [
-        ("0::/pod/me\n", {"pod/me/memory.max": "max", "pod/memory.max": "2147483648"}, [2**31]),
-        ("4:memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "1000"}, [1000]),
-        ("0::/\n", {}, []),
-    ],
-    ids=["version 2", "version 1", "none"],
-)
-def test_the_limits_of_control_groups_are_found(
-    tmp_path: Path, own: str, files: dict[str, str], expected: list[int]
-) -> None:
-    (tmp_path / "cgroup").write_text(own)
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content + "\n")
-    assert budget._control_groups(tmp_path / "cgroup", tmp_path) == expected
-
-
 @pytest.mark.parametrize("limits", [[], [2**20], [2**60]])
 def test_by_default_it_is_half_of_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch, limits: list[int]) -> None:
     assert 0 < budget.default_size() <= budget._machine() // 2
-    monkeypatch.setattr(budget, "_control_groups", lambda *_: limits)
+    monkeypatch.setattr(control_groups, "limits", lambda *_: [[limit] for limit in limits])
     assert budget.default_size() == min([budget._machine(), *limits]) // 2
