@@ -37,6 +37,16 @@ class Compared:
         return evaluate.score(self.full).headline - evaluate.score(self.bits).headline if self.full else None
 
     @property
+    def summary(self) -> str:
+        """The headline of bits, beside full precision's where there is one."""
+        own = evaluate.score(self.bits)
+        said = f"{'Dice (all pixels, mean of the classes)' if own.by_class else 'Dice'} {own.headline:.4f} by bits"
+        if self.lost is None:
+            return f"{said}."
+        change = "gained" if self.lost < 0 else "lost"
+        return f"{said}, {own.headline + self.lost:.4f} in full precision: {abs(self.lost):.4f} {change}."
+
+    @property
     def remarks(self) -> list[str]:
         """What must be said aloud, of bits and of full precision."""
         scores = self.scores

@@ -134,7 +134,7 @@ class Finish:
             legend = {info.name: info.color for info in model.classes[1:]}
         return report.Report(
             title=f"{model.name}: what was trained",
-            summary=_told_scores(found),
+            summary=found.summary,
             remarks=[*found.remarks, *self.warnings],
             scores=compare.table(found),
             by_class=compare.class_table(found),
@@ -184,16 +184,6 @@ def _name(data: str) -> str:
     """The folder's name, as far as a model may be called that."""
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in Path(data).resolve().name)
     return name[:64] or "model"
-
-
-def _told_scores(found: Compared) -> list[str]:
-    own = evaluate.score(found.bits)
-    name = "Dice (all pixels, mean of the classes)" if own.by_class else "Dice"
-    lines = [f"{name} {own.headline:.4f} by bits."]
-    if found.full and found.lost is not None:
-        full = evaluate.score(found.full).headline
-        lines = [f"{name} {own.headline:.4f} by bits, {full:.4f} in full precision: {found.lost:.4f} lost."]
-    return lines
 
 
 def _improving(gained: float | None) -> str:

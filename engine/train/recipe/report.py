@@ -45,7 +45,7 @@ class Report:
     """All that the page says. Tables are rows of cells, the head first; `remarks` are said aloud."""
 
     title: str
-    summary: list[str]
+    summary: str
     remarks: list[str]
     scores: list[list[str]]
     by_class: list[list[str]]
@@ -66,7 +66,7 @@ def html(report: Report) -> str:
     """The page."""
     body = [
         f"<h1>{escape(report.title)}</h1>",
-        *(f"<p>{escape(line)}</p>" for line in report.summary),
+        f"<p>{escape(report.summary)}</p>",
         *(f'<p class="loud">{escape(line)}</p>' for line in report.remarks),
         "<h2>Scores</h2>",
         _table(report.scores),

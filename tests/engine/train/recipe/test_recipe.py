@@ -231,3 +231,10 @@ def test_a_baseline_that_is_better_is_said_aloud() -> None:
     assert found.remarks == ["Otsu's threshold is better than the bits: 1.000"]
     never = Compared([Row("a", "", Counts(0, 0, 10, 90))], [])
     assert never.remarks[0] == "bits: never found: foreground"
+
+
+def test_what_bits_gained_is_not_said_to_be_lost() -> None:
+    worse, better = ([Row("a", "", counts)] for counts in (Counts(5, 5, 5, 85), Counts(9, 1, 1, 89)))
+    assert Compared(worse, better).summary == "Dice 0.5000 by bits, 0.9000 in full precision: 0.4000 lost."
+    assert Compared(better, worse).summary == "Dice 0.9000 by bits, 0.5000 in full precision: 0.4000 gained."
+    assert Compared(worse, []).summary == "Dice 0.5000 by bits."
