@@ -66,6 +66,7 @@ MULTI_BRANCH: dict[str, Changes] = {
     "3 branches, no gate": {**_BRANCHED, "gates": "none"},
     "1 branch, both gates, as many non-zeros": {**_BRANCHED, "branches": 1, "nonzeros_of": _THREE},
     "MBU-Net": {},
+    "MBU-Net, as many non-zeros": {"nonzeros_of": _THREE},
 }
 """The multi-branch network taken apart, beside MBU-Net."""
 

@@ -230,8 +230,13 @@ def test_every_row_of_the_recipe_differs_from_ours_and_spends_the_same_budget() 
 def test_a_table_of_families_gives_every_shape_its_own_start_and_is_scored_on_another_folder(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = {name: rows.MULTI_BRANCH[name] for name in (rows.FULL, "1 branch, both gates, as many non-zeros")}
-    chosen |= {"3 branches, both gates": rows.MULTI_BRANCH["3 branches, both gates"], "MBU-Net": {}}
+    names = (
+        rows.FULL,
+        "3 branches, both gates",
+        "1 branch, both gates, as many non-zeros",
+        "MBU-Net, as many non-zeros",
+    )
+    chosen = {name: rows.MULTI_BRANCH[name] for name in names}
     columns = rows.TABLES["multi-branch"].columns
     monkeypatch.setitem(rows.TABLES, "multi-branch", rows.Table("multi-branch", chosen, columns))
     here = table.plan(str(data), tmp_path, seeds=1, test=str(data), width=3, crop=32, batch=2, samples=12)
@@ -240,8 +245,8 @@ def test_a_table_of_families_gives_every_shape_its_own_start_and_is_scored_on_an
     assert list(found) == list(chosen)
     starts = {path.stem for path in (tmp_path / "rows").glob("start*")}
     assert starts == {"start-0", "start-multi-branch-0", "start-multi-branch-1-0"}
-    one, three = (int(found[name]["nonzeros"]) for name in list(chosen)[1:3])
-    assert one == pytest.approx(three, rel=0.01)
+    three, *others = (int(found[name]["nonzeros"]) for name in names[1:])
+    assert others == pytest.approx([three, three], rel=0.01)
     assert [found[name]["ms"] for name in chosen] == ["", "10.0", "11.0", "12.0"]
     assert "| Dice | mIoU | MAE | max F-beta | non-zero weights | bytes | ms |" in markdown.read_text()
     with pytest.raises(ValueError, match="was scored on other images"):
