@@ -156,8 +156,9 @@ def left_by(command: str, args: argparse.Namespace) -> set[str]:
     if command != "train":
         return set()
     alone = {"bits_only", "full_precision"} & {name for name, value in vars(args).items() if value}
-    names = ("checkpoint.pt", "best.pt") if alone else ("model.safetensors",)
-    return {f"{args.out}/{name}" for name in names}
+    runs = ("",) if alone else ("full-precision/", "bits/")
+    left = {f"{run}{name}" for run in runs for name in ("checkpoint.pt", "best.pt")}
+    return {f"{args.out}/{name}" for name in left | (set() if alone else {"model.safetensors"})}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
