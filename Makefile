@@ -21,7 +21,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3.10 python3
 PYTHON ?= $(shell for python in $(CANDIDATES); do $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-ray test-wheel test-dashboard test-image test-fuzz test-networks test-mutations test-faults test-workers test-gpu gpu-day trainer check format bench sanitize clean
+.PHONY: help setup serve test test-ray test-wheel test-dashboard test-image test-fuzz test-networks test-mutations test-faults test-workers test-compiled test-gpu gpu-day trainer check format bench sanitize clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -76,6 +76,9 @@ format: $(DEV)/.installed  ## format all sources
 bench: $(DEV)/.installed  ## measure the engine beside PyTorch, ONNX Runtime and OpenVINO (about ten minutes)
 	$(DEV)/bin/python $(PIP) install -e '.[train,dev,peers]'
 	$(DEV)/bin/python -m tests.bench $(ARGS)
+
+test-compiled: $(DEV)/.installed  ## compare gradients of fused training kernels with those of plain ones, of all families (five minutes)
+	$(DEV)/bin/python -m pytest -m slow tests/engine/train/test_launch.py $(ARGS)
 
 test-workers: $(DEV)/.installed  ## several processes: a hundred kills under load, 100,000 requests through four front ends
 	$(DEV)/bin/python -m pytest -m slow tests/service/processes $(ARGS)

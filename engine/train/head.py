@@ -43,8 +43,9 @@ class Head(nn.Module):
         return 2 * x - 1 if self.input.encoding == "sign" else x
 
     def _enlarged(self, logits: Tensor) -> Tensor:
+        """As `interpolate` would; behind a convolution torch.compile makes that one's gradients zero (2.13, CPU)."""
         for _ in range(self.layer.doublings):
-            logits = functional.interpolate(logits.float(), scale_factor=2, mode="bilinear", align_corners=False)
+            logits = doubled(doubled(logits.float(), 2), 3) / 16
         return logits
 
     def _exact(self, x: Tensor) -> Tensor:
