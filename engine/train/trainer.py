@@ -80,7 +80,8 @@ class Trainer:
         self.network = _placed(Network(layers, config.full_precision, config.ramp), self.device)
         self.batches = Batches(config, self.training, load, self.device)
         self.step = 0
-        self.warnings: list[str] = []  # of what would flatter the scores
+        self.warnings: list[str] = []  # of scores that say little, or are flattered
+        self._warn(dataset.lopsided(self.training, self.validation, config.share))
         if config.init and not state:
             self._begin(pretrained.load_any(config.init))
         self._train = step.Step(config, self.network, self._teacher(), lambda: self._loss, self._view.say)
@@ -330,7 +331,10 @@ class Trainer:
     def _warn_if_seen(self, found: pretrained.Pretrained | pretrained.Shipped) -> None:
         held = [sample.name for sample in self.validation]
         everything = sorted([*self.training, *self.validation], key=lambda sample: sample.name)
-        if warning := pretrained.flattered(found, held, everything, self.config.data):
+        self._warn(pretrained.flattered(found, held, everything, self.config.data))
+
+    def _warn(self, warning: str) -> None:
+        if warning:
             self.warnings.append(warning)
             self._view.say(f"warning: {warning}")
 

@@ -233,6 +233,20 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
     return [s for s in samples if s.name not in held], [s for s in samples if s.name in held]
 
 
+def lopsided(learned: Sequence[Sample], held: Sequence[Sample], share: float) -> str:
+    """A sentence where groups are of such different sizes that less than half or more than twice `share` of all samples
+    is held; "" elsewhere, and where the data set itself says what is held."""
+    everything = [*learned, *held]
+    groups = {sample.split_group for sample in everything}
+    told = any(sample.part for sample in everything)
+    if told or groups == {""} or share / 2 <= len(held) / len(everything) <= 2 * share:
+        return ""
+    return (
+        f"{len(held)} of {len(everything)} samples are held, not {share:.0%}, as {len(groups)} groups of unequal sizes "
+        "stay whole: another --seed holds others, or --group says what else belongs together"
+    )
+
+
 def _drawn(names: Sequence[str], count: int, seed: int) -> list[str]:
     """`count` of `names`, at random."""
     order = np.random.default_rng(seed).permutation(len(names))

@@ -55,6 +55,8 @@ class Plan(table.Plan):
         able, held = dataset.split(unseen, self.base.share, self.base.seed)
         if not able:
             raise DataError(f"{self.init} has seen all of the samples in {self.base.data} that are not for validation")
+        if fault := dataset.lopsided(able, held, self.base.share):
+            raise DataError(f"of what {self.init} has not seen {fault}")
         return able, held
 
     def counts(self, able: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,19 @@ def test_groups_by_a_pattern_stay_on_one_side() -> None:
         assert not {s.name[:-1] for s in training} & {s.name[:-1] for s in held}
     with pytest.raises(DataError, match=r"0\.png: the group 'slide' is not found in the name patient0_L"):
         dataset.grouped(items, "slide")
+
+
+def test_groups_of_very_different_sizes_are_told_where_too_few_or_too_many_samples_are_held() -> None:
+    items = [Sample(f"{k:03}", Path(), Path(), split_group="few" if k < 2 else f"many{k % 4}") for k in range(100)]
+    parts = [dataset.split(items, 0.2, seed) for seed in range(20)]
+    told = {len(held): dataset.lopsided(training, held, 0.2) for training, held in parts}
+    assert sorted(told) == [2, 24, 25]
+    assert told[2].startswith("2 of 100 samples are held, not 20%, as 5 groups of unequal sizes stay whole: ")
+    assert (told[24], told[25]) == ("", "")
+    assert dataset.lopsided(items[:1], items[50:52], 0.2).startswith("2 of 3 samples are held, not 20%")
+    loose = [replace(item, split_group="") for item in items]
+    for learned, held in ((items[1:], [replace(items[0], part="validation")]), (loose[1:], loose[:1])):
+        assert dataset.lopsided(learned, held, 0.2) == ""
 
 
 def sized(monkeypatch: pytest.MonkeyPatch, sizes: list[tuple[int, int]]) -> list[Sample]:

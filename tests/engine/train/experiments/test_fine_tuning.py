@@ -129,3 +129,14 @@ def test_a_model_that_has_seen_everything_is_refused(model: str, data: Path, tmp
         sample.mask.unlink()
     with pytest.raises(DataError, match="has seen all but 0 of the samples"):
         plan.divide()
+
+
+def test_scores_of_a_group_that_is_too_small_are_refused(model: str, data: Path, tmp_path: Path) -> None:
+    """Of what the model has not seen a group of one image and one of seven are left."""
+    plan = fine_tuning.plan(str(data), tmp_path / "out", model)
+    unseen = sorted(sample.name for part in plan.divide() for sample in part)
+    units = "".join(f"{name},{'alone' if name == unseen[0] else 'others'}\n" for name in unseen)
+    (data / "index.csv").write_text("name,unit\n" + units)
+    for seed in range(6):
+        with pytest.raises(DataError, match=r"of what .* has not seen [17] of 8 samples are held, not 30%"):
+            fine_tuning.plan(str(data), tmp_path / "out", model, seed=seed, validation=0.3).divide()
