@@ -45,6 +45,7 @@ def same(plain: dict[str, Tensor], fused: dict[str, Tensor]) -> None:
 
 
 def test_gradients_pass_through_an_enlarged_head_behind_a_convolution() -> None:
+    torch.manual_seed(0)
     layers = Config("", "", family="bfcn", width=8, classes=CLASSES).layers()
     whole = Network(layers, full_precision=True)
     network = nn.Sequential(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from engine.train.data import dataset, layouts
 from engine.train.data.check import check
 from engine.train.data.dataset import Parts
 from engine.train.data.files import DataError
+from engine.train.trainer import Trainer
+from tests.engine.train.test_trainer import tiny
 
 
 def test_images_that_both_folders_have_are_told(data: Path, tmp_path: Path) -> None:
@@ -55,3 +58,12 @@ def test_a_split_that_is_not_kept_by_name_is_drawn_again_as_it_was(data: Path, m
 def test_a_folders_own_validation_part_needs_no_seed(data: Path) -> None:
     (data / "index.csv").write_text("name,part\ndisc01,validation\n")
     assert split.kept({}, layouts.samples(data)).validation == {"disc01"}
+
+
+def test_a_run_warns_of_groups_of_which_one_is_nearly_everything(data: Path, tmp_path: Path) -> None:
+    """Of twelve images one is alone in its group."""
+    units = "".join(f"disc{k:02},{'others' if k else 'alone'}\n" for k in range(12))
+    (data / "index.csv").write_text("name,unit\n" + units)
+    run = Trainer(tiny(data, tmp_path / "run"), quiet=True)
+    assert len(run.warnings) == 1
+    assert re.match(r"(1|11) of 12 samples are held, not 20%, as 2 groups of unequal sizes", run.warnings[0])
