@@ -77,7 +77,7 @@ bench: $(DEV)/.installed  ## measure the engine beside PyTorch, ONNX Runtime and
 	$(DEV)/bin/python $(PIP) install -e '.[train,dev,peers]'
 	$(DEV)/bin/python -m tests.bench $(ARGS)
 
-test-compiled: $(DEV)/.installed  ## compare gradients of fused training kernels with those of plain ones, of all families (five minutes)
+test-compiled: $(DEV)/.installed  ## see that no gradient of fused training kernels is lost, in any family (five minutes)
 	$(DEV)/bin/python -m pytest -m slow tests/engine/train/test_launch.py $(ARGS)
 
 test-workers: $(DEV)/.installed  ## several processes: a hundred kills under load, 100,000 requests through four front ends
