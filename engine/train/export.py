@@ -129,6 +129,11 @@ def config_of(checkpoint: str | Path) -> Config:
     return pretrained.load(str(checkpoint)).config
 
 
+def exportable(config: Config) -> bool:
+    """Whether a kernel runs what `config` trains: `to_model` has a model of it."""
+    return not config.full_precision and kinds.MULTIBIT.keys().isdisjoint(layer.weights for layer in config.layers())
+
+
 def to_model(
     network: Network,
     config: Config,

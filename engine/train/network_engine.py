@@ -9,18 +9,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from engine import mbu
+from engine import mbu, preprocess
 from engine.model import Model
 from engine.preprocess import Image
 from engine.train import export
 from engine.train.config import Config
 from engine.train.network import Network
-from engine.train.validation import logits_of, predict
 
 SCALE = 2.0**-16
 """Of the integer logits that stand for real ones."""
+
+
+@torch.no_grad()
+def logits_of(network: Network, image: Image, config: Config) -> Tensor:
+    """Real logits [classes, h, w] of one image [h, w, 3] by the network's evaluation mode."""
+    prepared = preprocess.preprocess(image, config.preprocessing)
+    height, width = prepared.shape[:2]
+    pixels = torch.from_numpy(preprocess.pad(prepared, network.padded(height, width)).transpose(2, 0, 1).copy())
+    logits = network(pixels[None].to(network.device))[0, :, :height, :width]
+    whole = preprocess.postprocess(logits.permute(1, 2, 0).cpu().numpy(), image.shape, config.preprocessing)
+    return torch.from_numpy(whole).permute(2, 0, 1)
+
+
+@torch.no_grad()
+def predict(network: Network, image: Image, config: Config, threshold: float = 0.5) -> NDArray[Any]:
+    """Mask [h, w] of one image [h, w, 3] by the network's evaluation mode: bool, or class indices uint8."""
+    logits = logits_of(network, image, config)
+    if len(logits) > 1:  # numpy's argmax, unlike torch's, promises the lowest class on ties
+        classes: NDArray[np.uint8] = logits.numpy().argmax(0).astype(np.uint8)
+        return classes
+    mask: NDArray[np.bool_] = (torch.sigmoid(logits[0]) >= threshold).numpy()
+    return mask
 
 
 @dataclass(frozen=True)
@@ -71,6 +94,12 @@ class NetworkEngine:
 
     def close(self) -> None:
         """There is nothing to give back."""
+
+    def __enter__(self) -> NetworkEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _logits(self, image: Image) -> NDArray[np.float64]:
         logits: NDArray[np.float64] = logits_of(self._network, image, self._config).double().movedim(0, 2).cpu().numpy()

@@ -14,7 +14,7 @@ from engine.train import figures, log, metrics
 from engine.train.config import Config
 from engine.train.data.dataset import Sample
 from engine.train.network import Network
-from engine.train.validation import evenly, predict
+from engine.train.validation import engine_of, evenly
 
 EXAMPLES = 6  # validation images, on a sheet
 LINES_APART = 30.0  # seconds between two lines of a progress bar that goes to a file
@@ -63,6 +63,7 @@ class View:
         figures.curves(self.log, self._out / "curves.png", self.class_log if config.classes else None)
         chosen = evenly(validation, EXAMPLES)
         images, masks = zip(*(sample.load(len(config.classes)) for sample in chosen), strict=True)
-        predictions = [predict(network, image, config) for image in images]
+        with engine_of(network, config) as engine:
+            predictions, _ = engine.run(images)
         shown = [preprocess.in_8_bits(image, config.preprocessing) for image in images]
         figures.examples(shown, masks, predictions, self._out / "examples.png")

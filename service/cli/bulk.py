@@ -17,19 +17,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from engine import images
 from engine.images import FIRST, WHOLE_COMPONENTS, ImageError, ObjectParams, Selection
 from service.cli import client, flags
 from service.codec.encoders import ENCODERS, Result
-from service.core import engine, params
+from service.core import params
 from service.problems import Problem
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    from engine.runtime import Engine
-    from engine.train.network_engine import NetworkEngine
 
 PART = re.compile(r".+\.[0-9a-f]{32}\.part")
 AHEAD = 4  # outcomes of each thread that may wait for one before them
@@ -65,7 +61,7 @@ class Segmenter:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._engine = _engine_of(job.settings)
+        self._engine = flags.trained_engine_of(job.settings)
         self._selection = params.selection(self._engine.model.preprocessing, job.selection)
 
     def __call__(self, source: Path) -> Outcome:
@@ -88,12 +84,6 @@ class Segmenter:
     def close(self) -> None:
         """Give the engine's memory and threads back."""
         self._engine.close()
-
-
-def _engine_of(settings: Settings) -> Engine | NetworkEngine:
-    """The engine of a model; of a checkpoint in full precision, which no engine runs, the network itself."""
-    full = flags.in_full_precision(settings.models[0])
-    return full or engine.load(flags.trained(settings.models[0]), settings)
 
 
 def _outcome(source: Path, job: Job, encoded: Callable[[str], bytes]) -> Outcome:

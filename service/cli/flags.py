@@ -142,6 +142,14 @@ def engine_of(settings: Settings) -> Engine:
     return engine.load(settings.models[0], settings)
 
 
+def trained_engine_of(settings: Settings) -> Engine | NetworkEngine:
+    """As `engine_of`, but of a checkpoint too: where no kernel runs it, as in full precision, its network itself."""
+    from service.core import engine
+
+    first = settings.models[0]
+    return _without_kernels(first) or engine.load(trained(first), settings)
+
+
 def is_checkpoint(model: str) -> bool:
     """Whether `model` names a checkpoint of training, not a model file."""
     return model.endswith(".pt")
@@ -157,14 +165,14 @@ def trained(model: str) -> str | Model:
     return model_of(model)
 
 
-def in_full_precision(model: str) -> NetworkEngine | None:
-    """The network of a checkpoint in full precision, in the place of an engine; None where `model` names bits."""
+def _without_kernels(model: str) -> NetworkEngine | None:
+    """The network of a checkpoint that no kernel runs; None where `model` names anything else."""
     if not is_checkpoint(model):
         return None
     require_torch()
     from engine.train import export, network_engine
 
-    return network_engine.CheckpointEngine(model) if export.config_of(model).full_precision else None
+    return None if export.exportable(export.config_of(model)) else network_engine.CheckpointEngine(model)
 
 
 def require_torch() -> None:

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from engine.model import Model, Preprocessing
     from engine.train.data.dataset import Parts, Sample
     from engine.train.data.files import DataError
-    from engine.train.evaluate import Segments
 
 DATA_SETTINGS = ("validation", "group", "seed", "channel", "page")
 DATA_HELP = "folder with images/ and masks/"
@@ -172,7 +171,7 @@ def evaluate(args: argparse.Namespace) -> int:
     parts = _parts(args, everything) if args.part in evaluate.DIVIDED else None
     failures: list[DataError] = []
     samples = evaluate.select(everything, args.part, config.share, config.seed, failures.append, parts)
-    with _scored(args) as engine:
+    with flags.trained_engine_of(flags.settings_of(args)) as engine:
         rows = evaluate.evaluate(
             engine,
             progress(samples, "image"),
@@ -218,7 +217,7 @@ def _thresholds(args: argparse.Namespace, samples: Sequence[Sample]) -> str:
     """The scores of many thresholds on `samples`, as text."""
     from engine.train import thresholds
 
-    with _scored(args) as engine:
+    with flags.trained_engine_of(flags.settings_of(args)) as engine:
         if engine.class_names:
             raise UserError("several classes have no threshold: the most probable one is taken")
         loaded = (sample.load() for sample in progress(samples, "image"))
@@ -232,16 +231,6 @@ def _model(name: str) -> Model:
 
     found = flags.trained(name)
     return load(resolve(found)) if isinstance(found, str) else found
-
-
-def _scored(args: argparse.Namespace) -> AbstractContextManager[Segments]:
-    """The engine to score; a trainer's checkpoint (.pt) is run by torch, full precision included."""
-    if not flags.is_checkpoint(args.model):
-        return flags.engine_of(flags.settings_of(args))
-    flags.require_torch()
-    from engine.train.network_engine import CheckpointEngine
-
-    return nullcontext(CheckpointEngine(args.model))
 
 
 def _preprocessing(name: str) -> Preprocessing:

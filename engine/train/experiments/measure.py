@@ -16,7 +16,7 @@ from tqdm import tqdm
 from engine import preprocess, strategy
 from engine.model import Model, Preprocessing
 from engine.runtime import Engine
-from engine.train import export, kinds, metrics, saliency, timing
+from engine.train import export, metrics, saliency, timing
 from engine.train.config import Config
 from engine.train.data import dataset
 from engine.train.evaluate import Segments
@@ -31,12 +31,6 @@ def _held(sample: dataset.Sample, classes: int, how: Preprocessing) -> tuple[Pix
     """(prepared image, mask at the image's own size) of a validation sample, remembered."""
     image, mask = sample.load(classes)
     return preprocess.preprocess(image, how), mask
-
-
-def exportable(network: Network) -> bool:
-    """Whether every bit layer holds weights that the engine runs: binary or ternary."""
-    trained = {layer.weights for layer in network.layers}
-    return not network.full_precision and trained.isdisjoint(kinds.MULTIBIT)
 
 
 def model_of(network: Network, config: Config, name: str, parts: dataset.Parts) -> Model:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from engine import format
 from engine.model import Model, Preprocessing
 from engine.runtime import Engine
-from engine.train import pretrained, split
+from engine.train import export, pretrained, split
 from engine.train.config import PLACE, Config
 from engine.train.data import dataset, layouts, samples
 from engine.train.data.files import DataError
@@ -170,7 +170,7 @@ def perform(job: Job, out: Path, device: str, test: str = "") -> Row:
     run.fit()
     run.network.eval()
     held = scored_on(config, run.validation, test)
-    if measure.exportable(run.network):
+    if export.exportable(config):
         parts = dataset.Parts.of(run.training, run.validation)
         scores = _scored_file(measure.model_of(run.network, config, job.name, parts), config, held, out)
     else:

@@ -18,7 +18,7 @@ PRICED = 0.02  # of the minutes, for the prices of what to try next; at most PRI
 PRICED_SECONDS = 15.0
 COMPARED = 0.02  # of the minutes, at most, for a look at whether both sides of the split hold the same images
 EVALUATED = 0.02  # of the minutes, at most, for one look at the validation images: every stage has two and more
-ENGINE_SHARE = 0.5  # of full precision's evaluation: what the bits' own passes and the masks' counting take beside it
+PASSES = 5  # of bits over the images at the end: for threshold, masks and probabilities, whose sums take as long again
 
 
 class Stopwatch:
@@ -43,14 +43,14 @@ class Stopwatch:
 
 
 def end_seconds(base: Config, held: Sequence[Sample], measured: Speed, minutes: float, slowness: float) -> float:
-    """What comes after the last stage: comparing, calibrating, proving, pricing, drawing; `held` is all that is."""
+    """What comes after the last stage: calibrating on all that is `held`, comparing, proving, pricing, drawing."""
     seen = evenly(held, base.validate_on)
     pixels = speed.evaluation_pixels(seen, base)
     evaluated = pixels / measured.pixels
+    evaluated += (PASSES * pixels + speed.evaluation_pixels(held, base)) / measured.bits
     median = pixels // max(len(seen), 1)
     proven = 2 * min(median, export.PROVEN**2) + sum(h * w for h, w in export.PROOF_SIZES)
-    measurable = evaluated * (1 + ENGINE_SHARE) + proven / measured.proven
-    return OVERHEAD * slowness + measurable + price_seconds(minutes)
+    return OVERHEAD * slowness + evaluated + proven / measured.proven + price_seconds(minutes)
 
 
 def price_seconds(minutes: float) -> float:
@@ -58,8 +58,8 @@ def price_seconds(minutes: float) -> float:
     return min(PRICED * 60 * minutes, PRICED_SECONDS) if minutes else PRICED_SECONDS
 
 
-def held_limit(held: Sequence[Sample], config: Config, measured: Speed, minutes: float) -> int:
-    """How many validation images there is time for; 0: for all of them."""
-    seconds = speed.evaluation_pixels(held, config) / measured.pixels
+def held_limit(held: Sequence[Sample], config: Config, pixels: float, minutes: float) -> int:
+    """How many validation images there is time for at `pixels` a second; 0: for all of them."""
+    seconds = speed.evaluation_pixels(held, config) / pixels
     able = EVALUATED * 60 * minutes
     return max(1, int(len(held) * able / seconds)) if seconds > able else 0

@@ -130,12 +130,17 @@ class Recipe:
         config = Config(self.data, str(self.out), **look.settings(self.given, self.record.choices))
         if not self.minutes:
             return replace(config, samples=self.given["samples"] - int(sum(self.record.added)))
-        limit = budget.held_limit(look.held(self.given, config), config, self._speed, self.minutes)
-        return replace(config, validate_on=config.validate_on or limit)
+        return replace(config, validate_on=self._looked_at(config, True))
+
+    def _looked_at(self, config: Config, full_precision: bool) -> int:
+        """How many validation images a stage looks at: as asked for, or those that there is time for."""
+        held, pixels = look.held(self.given, config), self._speed.evaluating(full_precision)
+        return self.given.get("validate_on") or budget.held_limit(held, config, pixels, self.minutes)
 
     @property
     def _speed(self) -> Speed:
-        return Speed(**self.record.speed)
+        found = self.record.speed
+        return Speed(**{"bits": found["pixels"], **found})  # earlier versions had one number for both
 
     def _stages(self) -> list[Stage]:
         base = self.base
@@ -205,7 +210,8 @@ class Recipe:
         end = budget.end_seconds(base, held, self._speed, self.minutes, self._watch.slowness)
         spent = float(self._told(stage).get("spent", 0.0))
         seconds = (60 * self.minutes - self._watch.spent - end + spent) * stage.share / left
-        return replace(config, minutes=max(seconds, 1.0) / 60)
+        looked_at = self._looked_at(base, stage.full_precision)
+        return replace(config, minutes=max(seconds, 1.0) / 60, validate_on=looked_at)
 
     def _checkpoint(self, stage: Stage) -> Path:
         return self.out / stage.name / "checkpoint.pt"
@@ -253,12 +259,15 @@ class Recipe:
     def _finish(self, files: Files, commands: list[str]) -> None:
         order = self._stages()
         config = self._config(order[-1])
+        full = str(self._checkpoint(order[0])) if order[0].full_precision else self.base.teacher
+        if full:  # it looks at fewer
+            config = replace(config, validate_on=self.base.validate_on)
         Finish(
             data=self.data,
             files=files,
             stages={stage.name: self.out / stage.name for stage in order},
             config=config,
-            full=str(self._checkpoint(order[0])) if order[0].full_precision else self.base.teacher,
+            full=full,
             asked=replace(config, minutes=self.minutes, samples=self.given.get("samples", config.samples)),
             seen=look.look(self.given),
             choices=self.record.choices,

@@ -13,8 +13,9 @@ from engine.train import export
 from engine.train.config import Config
 from engine.train.data import samples
 from engine.train.data.dataset import Sample
+from engine.train.network import Network
 from engine.train.trainer import Trainer
-from engine.train.validation import logits_of
+from engine.train.validation import engine_of
 
 STEPS = 3  # of training, after a first one that is not counted
 EVALUATED = 256  # pixels a side
@@ -22,11 +23,17 @@ EVALUATED = 256  # pixels a side
 
 @dataclass(frozen=True)
 class Speed:
-    """Samples a second in training, and pixels a second in evaluation and in the proof of a model file."""
+    """Samples a second in training; pixels a second in evaluation, of full precision (`pixels`) and of bits, and in
+    the proof of a model file."""
 
     samples: float
     pixels: float
+    bits: float
     proven: float
+
+    def evaluating(self, full_precision: bool) -> float:
+        """Pixels a second in evaluation."""
+        return self.pixels if full_precision else self.bits
 
 
 def measure(config: Config) -> Speed:
@@ -42,15 +49,18 @@ def measure(config: Config) -> Speed:
 
     with tempfile.TemporaryDirectory() as folder:
         run = Trainer(replace(config, out=folder, init="", launch="auto"), noise, quiet=True)
-        return Speed(run.speed(STEPS), _evaluated(run), _proven(run))
+        return Speed(run.speed(STEPS), _evaluated(run, True), _evaluated(run, False), _proven(run))
 
 
-def _evaluated(run: Trainer) -> float:
-    run.network.eval()
+def _evaluated(run: Trainer, full_precision: bool) -> float:
+    config = replace(run.config, resize=0, keep_aspect=False, full_precision=full_precision)
+    network = Network(run.network.layers, True, config.ramp).to(run.device) if full_precision else run.network
     image = np.zeros((EVALUATED, EVALUATED, 3), np.uint8)
-    started = time.perf_counter()
-    logits_of(run.network, image, replace(run.config, resize=0, keep_aspect=False))
-    return image.size / 3 / (time.perf_counter() - started)
+    with engine_of(network, config) as engine:
+        engine.run([image])  # the first one is slower than those that follow
+        started = time.perf_counter()
+        engine.run([image])
+        return image.size / 3 / (time.perf_counter() - started)
 
 
 def _proven(run: Trainer) -> float:

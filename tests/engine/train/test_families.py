@@ -13,7 +13,7 @@ import torch
 from engine import format
 from engine.networks import unet
 from engine.runtime import Engine
-from engine.train import card, evaluate, export, kinds, trainer, validation
+from engine.train import card, evaluate, export, kinds, network_engine, trainer
 from engine.train.config import Config
 from engine.train.network import Network
 from engine.train.trainer import Trainer
@@ -54,7 +54,7 @@ def test_from_a_folder_to_the_masks_of_torch(form: str, data: Path, tmp_path: Pa
     assert "no channel is removed: " in model.provenance["removed"]
     with Engine.load(model, "reference") as reference, Engine.load(model, "cpu") as engine:
         for image, _ in (sample.load() for sample in run.validation):
-            expected = validation.predict(run.network, image, run.config)
+            expected = network_engine.predict(run.network, image, run.config)
             np.testing.assert_array_equal(reference.run([image])[0][0], expected)
             np.testing.assert_array_equal(engine.run([image])[0][0], expected)
         text = card.write(model, evaluate.evaluate(engine, run.validation), "validation")

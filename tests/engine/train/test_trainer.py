@@ -19,7 +19,7 @@ from torch import Tensor
 from engine import format, preprocess, selftest
 from engine.backends import reference
 from engine.runtime import Engine
-from engine.train import checkpoint, evaluate, export, log, looks, split, trainer, validation
+from engine.train import checkpoint, evaluate, export, log, looks, network_engine, split, trainer, validation
 from engine.train.checkpoint import CheckpointError
 from engine.train.config import Config
 from engine.train.data import layouts
@@ -283,7 +283,7 @@ def test_the_exported_file_segments_like_the_trained_network(data: Path, tmp_pat
         image, _ = sample.load()
         logits = reference.run(model, preprocess.pad(preprocess.stretch(image), model.padded(*image.shape[:2]))).logits
         logits = logits[: image.shape[0], : image.shape[1]]
-        np.testing.assert_array_equal(reference.decide(logits, 0), validation.predict(run.network, image, config))
+        np.testing.assert_array_equal(reference.decide(logits, 0), network_engine.predict(run.network, image, config))
 
 
 def test_the_exported_file_tells_where_it_comes_from_but_no_paths(data: Path, tmp_path: Path) -> None:
@@ -435,7 +435,7 @@ def test_several_classes_from_training_to_the_mask_that_is_served(data: Path, tm
         assert 0 <= (evaluate.calibration_error(rows) or 0) < 1
         image, _ = run.validation[0].load(3)
         (mask,), _ = engine.run([image])
-        np.testing.assert_array_equal(mask, validation.predict(run.network, image, run.config))
+        np.testing.assert_array_equal(mask, network_engine.predict(run.network, image, run.config))
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG")
         with serving(create_app(engine, Settings())) as client:
@@ -460,7 +460,9 @@ def test_the_exported_file_is_calibrated_and_says_what_was_removed(data: Path, t
     with Engine.load(tmp_path / "discs.safetensors") as engine:
         for sample in run.validation:
             image, _ = sample.load()
-            np.testing.assert_array_equal(engine.run([image])[0][0], validation.predict(run.network, image, run.config))
+            np.testing.assert_array_equal(
+                engine.run([image])[0][0], network_engine.predict(run.network, image, run.config)
+            )
 
 
 def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -> None:

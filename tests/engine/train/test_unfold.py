@@ -16,10 +16,10 @@ from engine.model import Model
 from engine.train import export, pretrained, trainer
 from engine.train.config import Config
 from engine.train.network import Network
+from engine.train.network_engine import predict
 from engine.train.pretrained import MismatchError
 from engine.train.trainer import Trainer
 from engine.train.unfold import UnfoldError
-from engine.train.validation import predict
 
 
 @pytest.fixture(autouse=True)

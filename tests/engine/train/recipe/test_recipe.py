@@ -238,3 +238,18 @@ def test_what_bits_gained_is_not_said_to_be_lost() -> None:
     assert Compared(worse, better).summary == "Dice 0.5000 by bits, 0.9000 in full precision: 0.4000 lost."
     assert Compared(better, worse).summary == "Dice 0.9000 by bits, 0.5000 in full precision: 0.4000 gained."
     assert Compared(worse, []).summary == "Dice 0.5000 by bits."
+
+
+def test_bits_look_at_more_images_than_full_precision_has_time_for(data: Path, tmp_path: Path) -> None:
+    asked = {**given(data, tmp_path), "minutes": 1.0, "validation": 0.5}
+    del asked["samples"]
+
+    def looked_at(speed: dict[str, float], **more: Any) -> list[int]:
+        recipe = Recipe(asked | more, lambda _: None)
+        recipe.record.speed = speed
+        return [recipe.base.validate_on, *(recipe._looked_at(recipe.base, full) for full in (True, False))]
+
+    slow = {"samples": 1.0, "pixels": 1.0, "proven": 1.0}
+    assert looked_at({**slow, "bits": 1e9}) == [1, 1, 0]
+    assert looked_at(slow) == [1, 1, 1]  # of an earlier version
+    assert looked_at({**slow, "bits": 1e9}, validate_on=3) == [3, 3, 3]
