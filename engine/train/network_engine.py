@@ -16,7 +16,7 @@ from torch import Tensor
 from engine import mbu, preprocess
 from engine.model import Model
 from engine.preprocess import Image
-from engine.train import export
+from engine.train import allocator, export
 from engine.train.config import Config
 from engine.train.network import Network
 
@@ -62,6 +62,7 @@ class NetworkEngine:
     """A network that `config` has trained; it runs whole images, one after another, by torch."""
 
     def __init__(self, network: Network, config: Config, name: str = "network") -> None:
+        allocator.keep()
         self._network, self._config, self._name = network, config, name
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.train import checkpoint, kinds, log, metrics, pretrained, resume, step, threads
+from engine.train import allocator, checkpoint, kinds, log, metrics, pretrained, resume, step, threads
 from engine.train.batches import Batch, Batches, Load
 from engine.train.config import BALANCED, Config
 from engine.train.data import dataset, samples
@@ -65,6 +65,7 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         self._view = View(config, quiet)
         torch.manual_seed(config.seed + (config.run_seed << 32))
+        allocator.keep()
         torch.set_flush_denormal(True)  # vanishing gradients would cost a fifth of the time on CPUs
         state = checkpoint.read(self.checkpoint) if self.checkpoint.is_file() else {}
         if state:
