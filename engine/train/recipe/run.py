@@ -17,6 +17,7 @@ from typing import Any
 from engine.train import checkpoint, export, pretrained, threads
 from engine.train.config import MINUTES, Config
 from engine.train.data import dataset, leaks, samples
+from engine.train.data.dataset import Sample
 from engine.train.pace import Clock
 from engine.train.recipe import budget, look, record
 from engine.train.recipe.budget import Stopwatch
@@ -127,15 +128,23 @@ class Recipe:
     @cached_property
     def base(self) -> Config:
         """What all stages have in common, once the folder has been looked at."""
-        config = Config(self.data, str(self.out), **look.settings(self.given, self.record.choices))
         if not self.minutes:
-            return replace(config, samples=self.given["samples"] - int(sum(self.record.added)))
-        return replace(config, validate_on=self._looked_at(config, True))
+            return replace(self._settings, samples=self.given["samples"] - int(sum(self.record.added)))
+        return replace(self._settings, validate_on=self._looked_at(True))
 
-    def _looked_at(self, config: Config, full_precision: bool) -> int:
-        """How many validation images a stage looks at: as asked for, or those that there is time for."""
-        held, pixels = look.held(self.given, config), self._speed.evaluating(full_precision)
-        return self.given.get("validate_on") or budget.held_limit(held, config, pixels, self.minutes)
+    @cached_property
+    def _settings(self) -> Config:
+        return Config(self.data, str(self.out), **look.settings(self.given, self.record.choices))
+
+    @cached_property
+    def _held(self) -> list[Sample]:
+        """The validation images, as a first stage would hold them."""
+        return look.held(self.given, self._settings)
+
+    def _looked_at(self, full_precision: bool) -> int:
+        """How many of them a stage looks at: as asked for, or those that there is time for."""
+        pixels = self._speed.evaluating(full_precision)
+        return self.given.get("validate_on") or budget.held_limit(self._held, self._settings, pixels, self.minutes)
 
     @property
     def _speed(self) -> Speed:
@@ -206,11 +215,10 @@ class Recipe:
             seen = max(config.batch, round(base.samples * share))
             return replace(config, samples=stage.changes.get("samples", seen))
         left = sum(one.share for one in order[at:])
-        held = look.held(self.given, base)
-        end = budget.end_seconds(base, held, self._speed, self.minutes, self._watch.slowness)
+        end = budget.end_seconds(base, self._held, self._speed, self.minutes, self._watch.slowness)
         spent = float(self._told(stage).get("spent", 0.0))
         seconds = (60 * self.minutes - self._watch.spent - end + spent) * stage.share / left
-        looked_at = self._looked_at(base, stage.full_precision)
+        looked_at = self._looked_at(stage.full_precision)
         return replace(config, minutes=max(seconds, 1.0) / 60, validate_on=looked_at)
 
     def _checkpoint(self, stage: Stage) -> Path:

@@ -247,7 +247,7 @@ def test_bits_look_at_more_images_than_full_precision_has_time_for(data: Path, t
     def looked_at(speed: dict[str, float], **more: Any) -> list[int]:
         recipe = Recipe(asked | more, lambda _: None)
         recipe.record.speed = speed
-        return [recipe.base.validate_on, *(recipe._looked_at(recipe.base, full) for full in (True, False))]
+        return [recipe.base.validate_on, *map(recipe._looked_at, (True, False))]
 
     slow = {"samples": 1.0, "pixels": 1.0, "proven": 1.0}
     assert looked_at({**slow, "bits": 1e9}) == [1, 1, 0]
