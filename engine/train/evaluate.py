@@ -36,7 +36,7 @@ MEAN_IOU = {"mIoU": "pooled_iou"}
 
 
 class Segments(Protocol):
-    """What can be scored: an Engine, or a checkpoint in its place (`engine.train.export.CheckpointEngine`)."""
+    """What can be scored: an Engine, or a network in its place (`engine.train.network_engine`)."""
 
     def run(self, images: Sequence[Image], threshold: float | None = None) -> tuple[list[Any], Any]:
         """(masks, timings) of `images`."""

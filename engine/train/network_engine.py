@@ -1,11 +1,10 @@
-"""A network in training in the place of an engine, for what no kernel runs: full precision above all."""
+"""A network in training in the place of an engine: in full precision, which no kernel runs, or on a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,11 +108,3 @@ class NetworkEngine:
     def _integers(self, image: Image) -> NDArray[np.int32]:
         limits = np.iinfo(np.int32)
         return np.rint(np.clip(self._logits(image) / SCALE, limits.min, limits.max)).astype(np.int32)
-
-
-class CheckpointEngine(NetworkEngine):
-    """The network of a checkpoint."""
-
-    def __init__(self, checkpoint: str | Path) -> None:
-        network, config, _ = export.restore(checkpoint)
-        super().__init__(network, config, Path(checkpoint).stem)

@@ -61,7 +61,7 @@ class Segmenter:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._engine = flags.trained_engine_of(job.settings)
+        self._engine = flags.trained_engine_of(job.settings.models[0], job.settings)
         self._selection = params.selection(self._engine.model.preprocessing, job.selection)
 
     def __call__(self, source: Path) -> Outcome:

@@ -9,6 +9,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.images import Choice, read_choice
@@ -142,12 +143,24 @@ def engine_of(settings: Settings) -> Engine:
     return engine.load(settings.models[0], settings)
 
 
-def trained_engine_of(settings: Settings) -> Engine | NetworkEngine:
-    """As `engine_of`, but of a checkpoint too: where no kernel runs it, as in full precision, its network itself."""
+def trained_engine_of(model: str, settings: Settings) -> Engine | NetworkEngine:
+    """The engine of `model`, a checkpoint too; where no kernel runs that, as in full precision, its network itself.
+
+    Raises EngineError, and UserError where there is no PyTorch.
+    """
     from service.core import engine
 
-    first = settings.models[0]
-    return _without_kernels(first) or engine.load(trained(first), settings)
+    if not is_checkpoint(model):
+        return engine.load(model, settings)
+    require_torch()
+    from engine.train import export, network_engine
+
+    network, config, _ = export.restore(model)
+    name = Path(model).stem
+    if not export.exportable(config):
+        return network_engine.NetworkEngine(network, config, name)
+    classes = export.classes_of(config)
+    return engine.load(export.to_model(network, config, name=name, classes=classes, provenance={}), settings)
 
 
 def is_checkpoint(model: str) -> bool:
@@ -163,16 +176,6 @@ def trained(model: str) -> str | Model:
     from engine.train.export import model_of
 
     return model_of(model)
-
-
-def _without_kernels(model: str) -> NetworkEngine | None:
-    """The network of a checkpoint that no kernel runs; None where `model` names anything else."""
-    if not is_checkpoint(model):
-        return None
-    require_torch()
-    from engine.train import export, network_engine
-
-    return None if export.exportable(export.config_of(model)) else network_engine.CheckpointEngine(model)
 
 
 def require_torch() -> None:

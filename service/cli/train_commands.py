@@ -171,7 +171,7 @@ def evaluate(args: argparse.Namespace) -> int:
     parts = _parts(args, everything) if args.part in evaluate.DIVIDED else None
     failures: list[DataError] = []
     samples = evaluate.select(everything, args.part, config.share, config.seed, failures.append, parts)
-    with flags.trained_engine_of(flags.settings_of(args)) as engine:
+    with flags.trained_engine_of(args.model, flags.settings_of(args)) as engine:
         rows = evaluate.evaluate(
             engine,
             progress(samples, "image"),
@@ -217,7 +217,7 @@ def _thresholds(args: argparse.Namespace, samples: Sequence[Sample]) -> str:
     """The scores of many thresholds on `samples`, as text."""
     from engine.train import thresholds
 
-    with flags.trained_engine_of(flags.settings_of(args)) as engine:
+    with flags.trained_engine_of(args.model, flags.settings_of(args)) as engine:
         if engine.class_names:
             raise UserError("several classes have no threshold: the most probable one is taken")
         loaded = (sample.load() for sample in progress(samples, "image"))

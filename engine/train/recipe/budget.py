@@ -11,14 +11,13 @@ from engine.train.data.dataset import Sample
 from engine.train.pace import Clock
 from engine.train.recipe import speed
 from engine.train.recipe.speed import Speed
-from engine.train.validation import evenly
 
 OVERHEAD = 4.0  # seconds at the end, beside what is measured: reading and writing files, drawing
 PRICED = 0.02  # of the minutes, for the prices of what to try next; at most PRICED_SECONDS
 PRICED_SECONDS = 15.0
 COMPARED = 0.02  # of the minutes, at most, for a look at whether both sides of the split hold the same images
 EVALUATED = 0.02  # of the minutes, at most, for one look at the validation images: every stage has two and more
-PASSES = 5  # of bits over the images at the end: for threshold, masks and probabilities, whose sums take as long again
+PASSES = 2  # of bits, with probabilities, over the images at the end: for the threshold and for the scores
 
 
 class Stopwatch:
@@ -42,13 +41,35 @@ class Stopwatch:
         return max(1.0, (self._clock() - self._started) / computed) if computed > 0 else 1.0
 
 
-def end_seconds(base: Config, held: Sequence[Sample], measured: Speed, minutes: float, slowness: float) -> float:
-    """What comes after the last stage: calibrating on all that is `held`, comparing, proving, pricing, drawing."""
-    seen = evenly(held, base.validate_on)
-    pixels = speed.evaluation_pixels(seen, base)
-    evaluated = pixels / measured.pixels
-    evaluated += (PASSES * pixels + speed.evaluation_pixels(held, base)) / measured.bits
-    median = pixels // max(len(seen), 1)
+def look_seconds(held: Sequence[Sample], config: Config, measured: Speed, full_precision: bool) -> float:
+    """What a look at the images `held` takes."""
+    by_network = speed.evaluation_pixels(held, config) / measured.pixels if full_precision else 0
+    return by_network + speed.own_pixels(held) / measured.bits
+
+
+def held_limit(held: Sequence[Sample], config: Config, measured: Speed, full_precision: bool, minutes: float) -> int:
+    """How many validation images there is time for in a look; 0: for all of them."""
+    seconds = look_seconds(held, config, measured, full_precision)
+    able = EVALUATED * 60 * minutes
+    return max(1, int(len(held) * able / seconds)) if seconds > able else 0
+
+
+def end_seconds(
+    held: Sequence[Sample],
+    compared: Sequence[Sample],
+    config: Config,
+    measured: Speed,
+    full_precision: bool,
+    minutes: float,
+    slowness: float,
+) -> float:
+    """What comes after the last stage: calibrating on all that is `held`, comparing, proving, pricing, drawing.
+
+    Some of what is held is `compared`: bits, and `full_precision` where there is one.
+    """
+    evaluated = look_seconds(compared, config, measured, True) if full_precision else 0
+    evaluated += (PASSES * speed.own_pixels(compared) + speed.own_pixels(held)) / measured.compared
+    median = speed.evaluation_pixels(compared, config) // max(len(compared), 1)
     proven = 2 * min(median, export.PROVEN**2) + sum(h * w for h, w in export.PROOF_SIZES)
     return OVERHEAD * slowness + evaluated + proven / measured.proven + price_seconds(minutes)
 
@@ -56,10 +77,3 @@ def end_seconds(base: Config, held: Sequence[Sample], measured: Speed, minutes: 
 def price_seconds(minutes: float) -> float:
     """For what to try next to be timed; a budget of samples has 0 `minutes`."""
     return min(PRICED * 60 * minutes, PRICED_SECONDS) if minutes else PRICED_SECONDS
-
-
-def held_limit(held: Sequence[Sample], config: Config, pixels: float, minutes: float) -> int:
-    """How many validation images there is time for at `pixels` a second; 0: for all of them."""
-    seconds = speed.evaluation_pixels(held, config) / pixels
-    able = EVALUATED * 60 * minutes
-    return max(1, int(len(held) * able / seconds)) if seconds > able else 0

@@ -13,11 +13,12 @@ from engine.train import card, checkpoint, evaluate, export, figures, log, thres
 from engine.train.config import Config
 from engine.train.data import facts
 from engine.train.data.dataset import Sample
-from engine.train.network_engine import CheckpointEngine
+from engine.train.network_engine import NetworkEngine
 from engine.train.recipe import advice, compare, report
 from engine.train.recipe.compare import Compared
 from engine.train.recipe.plan import Choice
 from engine.train.recipe.stages import FULL_PRECISION
+from engine.train.trainer import device_named
 from engine.train.validation import evenly
 
 PICTURES = 4
@@ -78,17 +79,24 @@ class Finish:
         with Engine.load(files.model) as engine:
             threshold = self._choose_threshold(engine, held)
         with Engine.load(files.model) as engine:
-            full = CheckpointEngine(self.full) if self.full else None
+            full = self._in_full_precision()
             found = compare.compare(engine, full, held, config.classes, otsu=not config.classes)
             pictures = self._pictures(engine, full, found, held)
             text = card.write(engine.model, found.bits, "validation")
         files.card.write_text(text, encoding="utf-8")
         notes = [f"{len(held)} of {len(everything)} validation images, which no step of this run has seen."]
+        notes += unlike(self.stages, everything)
         if not config.classes:
             notes.append(f"A pixel is foreground from a probability of {threshold:g} on, chosen on these images.")
         if salient := evaluate.salient(found.bits):
             notes.append(f"Of the probabilities of bits, as salient objects are scored: {salient}.")
         files.page.write_text(report.html(self._report(found, held, pictures, notes)), encoding="utf-8")
+
+    def _in_full_precision(self) -> NetworkEngine | None:
+        if not self.full:
+            return None
+        network, config, _ = export.restore(self.full)
+        return NetworkEngine(network.to(device_named(self.config.device)), config)
 
     def _choose_threshold(self, engine: Engine, held: list[Sample]) -> float:
         """The probability that suits the validation images best, written into the model file."""
@@ -102,7 +110,7 @@ class Finish:
         return chosen
 
     def _pictures(
-        self, bits: Engine, full: CheckpointEngine | None, found: Compared, held: list[Sample]
+        self, bits: Engine, full: NetworkEngine | None, found: Compared, held: list[Sample]
     ) -> list[report.Picture]:
         config = self.config
         by_name = {sample.name: sample for sample in held}
@@ -167,6 +175,14 @@ class Finish:
         with Engine.load(models[0]) as engine:
             where = f"Milliseconds of an image of {width} x {height} pixels on {engine.device}, kernel {engine.kernel}."
         return priced, ms[0], where
+
+
+def unlike(stages: Mapping[str, Path], everything: Sequence[Sample]) -> list[str]:
+    """That the validations of `stages`, whose curves are beside each other, took unlike many images of `everything`."""
+    configs = {name: export.config_of(folder / "checkpoint.pt") for name, folder in stages.items()}
+    counts = {name: len(evenly(everything, config.validate_on)) for name, config in configs.items()}
+    each = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return [f"In the curves validations took so many of them: {each}."] if len({*counts.values()}) > 1 else []
 
 
 def best(stages: Sequence[Path], say: Callable[[str], None]) -> Path:

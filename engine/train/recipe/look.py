@@ -51,10 +51,11 @@ def choose(
         more = [Choice("width", width, "the default"), Choice("crop", crop, reason)]
         return plan.changed([*chosen, *(choice for choice in more if choice.setting not in given)]), None
     measured: list[Speed] = []
+    sample = dataset.usable(samples(given))[0]
 
     def of_size(width: int, crop: int) -> float:
         own = settings(given, chosen) | {"width": width, "crop": crop}
-        measured.append(speed.measure(Config(out=str(given["out"]), data=str(given["data"]), **own)))
+        measured.append(speed.measure(Config(out=str(given["out"]), data=str(given["data"]), **own), sample))
         return measured[-1].samples
 
     more, rate = plan.of_speed(able, 60 * minutes, of_size, given)

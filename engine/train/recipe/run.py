@@ -27,6 +27,7 @@ from engine.train.recipe.speed import Speed
 from engine.train.recipe.stages import FINE_TUNE, FULL_PRECISION, Stage, settled, stages
 from engine.train.resume import ResumeError
 from engine.train.trainer import Interrupted, Trainer
+from engine.train.validation import evenly
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Recipe:
         self._say(
             "\n".join([f"{self.data}: {found.samples} samples looked at", *(f"  {line}" for line in found.lines)])
         )
-        if not self.record.choices:
+        if not self.record.choices and not self.record.speed:
             self.record.choices, measured = look.choose(self.given, found, self.minutes, self._say)
             self.record.speed = asdict(measured) if measured else {}
         self._say("\n".join(f"  {choice}" for choice in self.record.choices) or "  every setting is the default")
@@ -128,28 +129,32 @@ class Recipe:
     @cached_property
     def base(self) -> Config:
         """What all stages have in common, once the folder has been looked at."""
-        if not self.minutes:
-            return replace(self._settings, samples=self.given["samples"] - int(sum(self.record.added)))
-        return replace(self._settings, validate_on=self._looked_at(True))
-
-    @cached_property
-    def _settings(self) -> Config:
-        return Config(self.data, str(self.out), **look.settings(self.given, self.record.choices))
+        config = Config(self.data, str(self.out), **look.settings(self.given, self.record.choices))
+        if self.minutes:
+            return config
+        return replace(config, samples=self.given["samples"] - int(sum(self.record.added)))
 
     @cached_property
     def _held(self) -> list[Sample]:
         """The validation images, as a first stage would hold them."""
-        return look.held(self.given, self._settings)
+        return look.held(self.given, self.base)
 
     def _looked_at(self, full_precision: bool) -> int:
-        """How many of them a stage looks at: as asked for, or those that there is time for."""
-        pixels = self._speed.evaluating(full_precision)
-        return self.given.get("validate_on") or budget.held_limit(self._held, self._settings, pixels, self.minutes)
+        """How many of them a look takes in: as asked for, or those that there is time for."""
+        if self.base.validate_on or not self.minutes:
+            return self.base.validate_on
+        return budget.held_limit(self._held, self.base, self._speed, full_precision, self.minutes)
 
     @property
     def _speed(self) -> Speed:
         found = self.record.speed
-        return Speed(**{"bits": found["pixels"], **found})  # earlier versions had one number for both
+        return Speed(**dict.fromkeys(("bits", "compared"), found["pixels"]) | found)  # earlier versions had one of them
+
+    @property
+    def _full(self) -> str:
+        """The checkpoint of full precision that bits are compared with; "" where there is none."""
+        first = self._stages()[0]
+        return str(self._checkpoint(first)) if first.full_precision else self.base.teacher
 
     def _stages(self) -> list[Stage]:
         base = self.base
@@ -215,10 +220,12 @@ class Recipe:
             seen = max(config.batch, round(base.samples * share))
             return replace(config, samples=stage.changes.get("samples", seen))
         left = sum(one.share for one in order[at:])
-        end = budget.end_seconds(base, self._held, self._speed, self.minutes, self._watch.slowness)
-        spent = float(self._told(stage).get("spent", 0.0))
+        told, with_full = self._told(stage), bool(self._full)
+        compared = evenly(self._held, self._looked_at(with_full))
+        end = budget.end_seconds(self._held, compared, base, self._speed, with_full, self.minutes, self._watch.slowness)
+        spent = float(told.get("spent", 0.0))
         seconds = (60 * self.minutes - self._watch.spent - end + spent) * stage.share / left
-        looked_at = self._looked_at(stage.full_precision)
+        looked_at = told["config"]["validate_on"] if told else self._looked_at(stage.full_precision)
         return replace(config, minutes=max(seconds, 1.0) / 60, validate_on=looked_at)
 
     def _checkpoint(self, stage: Stage) -> Path:
@@ -266,16 +273,13 @@ class Recipe:
 
     def _finish(self, files: Files, commands: list[str]) -> None:
         order = self._stages()
-        config = self._config(order[-1])
-        full = str(self._checkpoint(order[0])) if order[0].full_precision else self.base.teacher
-        if full:  # it looks at fewer
-            config = replace(config, validate_on=self.base.validate_on)
+        config = replace(self._config(order[-1]), validate_on=self._looked_at(bool(self._full)))
         Finish(
             data=self.data,
             files=files,
             stages={stage.name: self.out / stage.name for stage in order},
             config=config,
-            full=full,
+            full=self._full,
             asked=replace(config, minutes=self.minutes, samples=self.given.get("samples", config.samples)),
             seen=look.look(self.given),
             choices=self.record.choices,

@@ -34,4 +34,4 @@ def left(first: str = "") -> int:
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc's")
 def test_large_blocks_are_kept() -> None:
     assert left() < 2**26  # the comparison can fail
-    assert left(first="allocator.keep()") >= 3 * 2**26
+    assert left(first="allocator.keep()") > 2.5 * 2**26

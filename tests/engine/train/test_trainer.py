@@ -25,7 +25,7 @@ from engine.train.config import Config
 from engine.train.data import layouts
 from engine.train.data.dataset import Parts
 from engine.train.data.files import DataError
-from engine.train.network_engine import CheckpointEngine
+from engine.train.network_engine import NetworkEngine
 from engine.train.resume import ResumeError
 from engine.train.trainer import Interrupted, Trainer
 from service.app import create_app
@@ -374,7 +374,7 @@ def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(
     path = export.export(run.checkpoint, tmp_path / "discs.safetensors")
     images = [sample.load()[0] for sample in layouts.samples(data)[:2]]
     pairs = selftest.read_golden(export.golden(run.checkpoint, images, tmp_path / "golden.safetensors"))
-    checkpoint = CheckpointEngine(run.checkpoint)
+    checkpoint = NetworkEngine(*export.restore(run.checkpoint)[:2])
     by_torch, _ = checkpoint.run(images)
     assert checkpoint.run(images[:1], 0.0)[0][0].all()
     with Engine.load(path) as engine:
@@ -468,7 +468,7 @@ def test_the_exported_file_is_calibrated_and_says_what_was_removed(data: Path, t
 def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -> None:
     run = Trainer(tiny(data, tmp_path / "run", full_precision=True, samples=4))
     run.run()
-    (mask,), _ = CheckpointEngine(run.checkpoint).run([layouts.samples(data)[0].load()[0]])
+    (mask,), _ = NetworkEngine(*export.restore(run.checkpoint)[:2]).run([layouts.samples(data)[0].load()[0]])
     assert mask.dtype == np.bool_
     with pytest.raises(export.ExportError, match="full precision"):
         export.export(run.checkpoint, tmp_path / "no.safetensors")

@@ -21,8 +21,9 @@ from engine.runtime import resolve
 from engine.train import threads
 from engine.train.config import GROUPS, Config
 from engine.train.data import layouts
+from engine.train.export import restore
 from engine.train.metrics import Metrics
-from engine.train.network_engine import CheckpointEngine
+from engine.train.network_engine import NetworkEngine
 from engine.train.recipe import finish, record
 from engine.train.trainer import Trainer
 from service import cli
@@ -296,7 +297,7 @@ def test_full_precision_segments_and_is_scored_with_pictures_but_not_described(
     checkpoint, out = str(run.checkpoint), tmp_path / "out"
     more = ["--overlay", "--table", str(tmp_path / "objects.csv"), "--threshold", "0.4"]
     assert cli.main(["segment", str(NUCLEI / "images"), "-o", str(out), "--model", checkpoint, *more]) == 0
-    network = CheckpointEngine(checkpoint)
+    network = NetworkEngine(*restore(checkpoint)[:2])
     for sample in layouts.samples(NUCLEI):
         ((expected,), _) = network.run([sample.load()[0]], 0.4)
         with Image.open(out / f"{sample.name}.png") as mask:
@@ -310,6 +311,19 @@ def test_full_precision_segments_and_is_scored_with_pictures_but_not_described(
         assert picture.size in {(2 * width + 8, height) for width, height in ((256, 256), (320, 256))}
     assert cli.main(["eval", checkpoint, str(NUCLEI), "--card", str(tmp_path / "card.md")]) == 1
     assert "mbunet eval scores it without a card" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_bits_is_scored_by_kernels_wherever_its_data_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(NUCLEI, tmp_path / "data")
+    run = Trainer(Config(str(data), str(tmp_path / "a,b"), width=3, device="cpu"), quiet=True)
+    run.save()
+    shutil.rmtree(data)
+    command = ["eval", str(run.checkpoint), str(NUCLEI)]
+    assert cli.main(command) == 0
+    assert cli.main([*command, "--kernel", "bogus"]) == 1
+    assert "no kernel 'bogus'" in capsys.readouterr().err
 
 
 def test_a_model_card_is_written_beside_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

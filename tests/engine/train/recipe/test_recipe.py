@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from PIL import Image
 from engine import format
 from engine.train import checkpoint, trainer
 from engine.train.config import Config
-from engine.train.data import dataset, samples
+from engine.train.data import dataset, layouts, samples
 from engine.train.data.dataset import Sample
 from engine.train.evaluate import Row
 from engine.train.metrics import Counts
-from engine.train.recipe import advice, finish
+from engine.train.recipe import advice, budget, finish, run, speed
 from engine.train.recipe.compare import Compared
 from engine.train.recipe.record import FILE, Record
 from engine.train.recipe.run import Recipe
+from engine.train.recipe.speed import Speed
 from engine.train.resume import ResumeError
 from engine.train.trainer import Interrupted, Trainer
 
@@ -240,16 +242,80 @@ def test_what_bits_gained_is_not_said_to_be_lost() -> None:
     assert Compared(worse, []).summary == "Dice 0.5000 by bits."
 
 
-def test_bits_look_at_more_images_than_full_precision_has_time_for(data: Path, tmp_path: Path) -> None:
-    asked = {**given(data, tmp_path), "minutes": 1.0, "validation": 0.5}
-    del asked["samples"]
+SLOW = {"samples": 1.0, "pixels": 1000.0, "proven": 1e6}
+FAST = SLOW | {"bits": 1e9, "compared": 1e8}
 
-    def looked_at(speed: dict[str, float], **more: Any) -> list[int]:
-        recipe = Recipe(asked | more, lambda _: None)
-        recipe.record.speed = speed
-        return [recipe.base.validate_on, *map(recipe._looked_at, (True, False))]
 
-    slow = {"samples": 1.0, "pixels": 1.0, "proven": 1.0}
-    assert looked_at({**slow, "bits": 1e9}) == [1, 1, 0]
-    assert looked_at(slow) == [1, 1, 1]  # of an earlier version
-    assert looked_at({**slow, "bits": 1e9}, validate_on=3) == [3, 3, 3]
+def by_the_clock(data: Path, out: Path, rate: dict[str, float], **more: Any) -> Recipe:
+    """A recipe of a minute on a machine of that speed; six images are held, of 1,221 to 2,560 pixels."""
+    settings = {**given(data, out), "minutes": 1.0, "validation": 0.5, **more}
+    del settings["samples"]
+    recipe = Recipe(settings, lambda _: None)
+    recipe.record.speed = rate
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("rate", "more", "looks"),
+    [
+        (FAST, {}, [1, 0, 1]),  # in full precision, by bits, at the end for both
+        (SLOW, {}, [1, 1, 1]),  # of an earlier version
+        (FAST, {"validate_on": 3}, [3, 3, 3]),
+        (FAST, {"init": "nuclei-small"}, [0, 0]),  # no full precision
+    ],
+    ids=["fast", "before", "given", "bits alone"],
+)
+def test_bits_look_at_more_images_than_full_precision_has_time_for(
+    rate: dict[str, float], more: dict[str, Any], looks: list[int], data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    recipe = by_the_clock(data, tmp_path, rate, **more)
+    finished: list[Config] = []
+
+    class Finish:
+        def __init__(self, config: Config, **_: Any) -> None:
+            finished.append(config)
+
+        def write(self) -> None:
+            pass
+
+    monkeypatch.setattr(run, "Finish", Finish)
+    recipe._finish(finish.Files(tmp_path), [])
+    found = [recipe._config(stage).validate_on for stage in recipe._stages()]
+    assert [*found, *(config.validate_on for config in finished)] == looks
+
+
+def test_stages_that_looked_at_unlike_many_images_are_named(data: Path, tmp_path: Path) -> None:
+    stages = {name: tmp_path / name for name in ("full-precision", "bits")}
+    for out, count in zip(stages.values(), (1, 0), strict=True):
+        run = Trainer(Config(str(data), str(out), width=3, device="cpu", validate_on=count, validation=0.5), quiet=True)
+        run.save()
+    assert finish.unlike(stages, run.validation) == [
+        "In the curves validations took so many of them: full-precision 1, bits 6."
+    ]
+    assert finish.unlike({"bits": out}, run.validation) == []
+
+
+def test_a_stage_goes_on_with_the_images_that_it_looks_at(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = by_the_clock(data, tmp_path, FAST)
+    monkeypatch.setattr(recipe, "_told", lambda stage: {"config": {"validate_on": 2}})
+    assert [recipe._config(stage).validate_on for stage in recipe._stages()] == [2, 2]
+
+
+def test_the_end_takes_what_it_compares(data: Path) -> None:
+    held, config, rate = layouts.samples(data)[:6], Config(str(data), ""), Speed(**FAST)
+    pixels = speed.own_pixels(held)
+    without, whole = (budget.end_seconds(held, held[:2], config, rate, full, 0, 1.0) for full in (False, True))
+    assert whole - without == pytest.approx(speed.own_pixels(held[:2]) * (1 / 1000 + 1e-9))
+    everything = budget.end_seconds(held, held, config, rate, False, 0, 1.0)
+    assert everything - without == pytest.approx(2e-8 * (pixels - speed.own_pixels(held[:2])), abs=0.01)
+    slower = budget.end_seconds(held, held, config, replace(rate, compared=1.0), False, 0, 1.0)
+    assert slower - everything == pytest.approx(3 * pixels, rel=0.01)
+
+
+def test_a_look_reads_images_at_their_own_size(data: Path) -> None:
+    held, config, rate = layouts.samples(data)[:6], Config(str(data), "", resize=16), Speed(**FAST | {"bits": 100.0})
+    assert budget.look_seconds(held, config, rate, False) == speed.own_pixels(held) / 100
+    assert budget.look_seconds(held, config, rate, True) == speed.own_pixels(held) / 100 + 6 * 256 / 1000
