@@ -20,14 +20,16 @@ WARM_UP = 3  # plain steps before a capture: libraries choose their kernels, the
 
 
 COMPILING = 5.0
-"""Minutes of a run from which fused kernels, about twice as fast, pay for the time that they are built."""
+"""Minutes of a run from which fused kernels pay for the time that they are built. On a CPU those of full precision
+never do: its steps are convolutions for the most part, and as fast without."""
 
 
 def mode(config: Config, device: torch.device) -> str:
     """How steps of `config` are run on `device`: plain, captured or compiled."""
     on_gpu = device.type == "cuda"
     if config.launch == "auto":
-        fused = config.minutes >= COMPILING and (_triton() if on_gpu else _compiler("CXX", "g++"))
+        able = _triton() if on_gpu else not config.full_precision and _compiler("CXX", "g++")
+        fused = config.minutes >= COMPILING and able
         return "compiled" if fused else "captured" if on_gpu else "plain"
     return "plain" if config.launch == "captured" and not on_gpu else config.launch
 

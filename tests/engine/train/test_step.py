@@ -209,6 +209,8 @@ def test_a_step_that_cannot_be_captured_is_plain_and_says_so(
         ("cpu", {}, True, "plain"),
         ("cpu", {"minutes": launch.COMPILING}, True, "compiled"),
         ("cpu", {"minutes": launch.COMPILING}, False, "plain"),
+        ("cpu", {"minutes": launch.COMPILING, "full_precision": True}, True, "plain"),
+        ("cuda", {"minutes": launch.COMPILING, "full_precision": True}, True, "compiled"),
         ("cpu", {"minutes": launch.COMPILING - 1}, True, "plain"),
         ("cpu", {"launch": "compiled"}, True, "compiled"),
         ("cpu", {"launch": "captured"}, True, "plain"),
