@@ -18,7 +18,7 @@ from engine.train.config import Config
 from engine.train.data import dataset
 from engine.train.data.dataset import TRAINING, VALIDATION, VOID, Sample
 from engine.train.data.files import DataError
-from engine.train.experiments import measure, study, table
+from engine.train.experiments import measure, table
 from engine.train.experiments.measure import Row
 from engine.train.experiments.rows import Table
 from engine.train.experiments.study import Job
@@ -110,13 +110,12 @@ def plan(data: str, out: Path, init: str, seeds: int = 3, images: Sequence[int] 
 
 
 def run(plan: Plan, devices: Sequence[str] = ("cpu",)) -> list[Path]:
-    """Train what is missing; writes fine-tuning.csv and .md after every row, and returns both paths."""
-    paths = [plan.out / f"{TABLE.name}.{suffix}" for suffix in ("csv", "md")]
+    """Train what is missing; writes fine-tuning.csv, .md and .png after every row, and returns their paths."""
+    paths = table.files(plan.out, TABLE)
     before = _as_it_is(plan)
 
     def write(rows: Sequence[Row]) -> None:
-        study.write_csv([*before, *rows], paths[0])
-        paths[1].write_text(table.markdown([*before, *rows], TABLE), encoding="utf-8")
+        table.show([*before, *rows], TABLE, paths, {})
 
     for seeds in range(1, plan.seeds + 1):
         so_far = replace(plan, seeds=seeds)

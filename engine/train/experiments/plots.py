@@ -168,6 +168,31 @@ def dice_against_milliseconds(rows: Sequence[Row], full: int, score: str, out: P
     _picture(out, [draw])
 
 
+def methods(rows: Sequence[Row], score: str, label: str, paper: Mapping[str, float], out: Path) -> None:
+    """A table's `score` (called `label`): a dot for every run, a bar at a method's mean, hollow what a `paper` prints.
+
+    Beside it the milliseconds of an image, where they were measured.
+    """
+    names = list(dict.fromkeys(row["method"] for row in rows))[::-1]
+    panels = {score: label, **({"ms": "ms per 512 x 512 image"} if any("ms" in row for row in rows) else {})}
+    figure = Figure(figsize=(4.5 + 2.7 * len(panels), 1 + 0.32 * len(names)), layout="constrained")
+    axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (column, head) in zip(axes_of, panels.items(), strict=True):
+        for y, name in enumerate(names):
+            values = [row[column] for row in rows if row["method"] == name and column in row]
+            axes.plot(values, [y] * len(values), "o", color="#4070c0", ms=4, alpha=0.7)
+            if values:
+                axes.plot([float(np.mean(values))] * 2, [y - 0.3, y + 0.3], color="#c04040", linewidth=1.5)
+        axes.set_xlabel(head)
+        axes.grid(alpha=0.3)
+    printed = [(paper[name], y) for y, name in enumerate(names) if name in paper]
+    if printed:
+        axes_of[0].plot(*zip(*printed, strict=True), "o", mfc="none", color="black", ms=5, label="the paper")
+        axes_of[0].legend(fontsize=7, loc="lower right")
+    axes_of[0].set_yticks(range(len(names)), names)
+    figure.savefig(out, dpi=90)
+
+
 def _picture(out: Path, panels: Sequence[Callable[[Axes], None]]) -> None:
     figure = Figure(figsize=(6.5 if len(panels) == 1 else 4.3 * len(panels), 3.4), layout="constrained")
     for axes, draw in zip(np.atleast_1d(figure.subplots(1, len(panels))).flat, panels, strict=True):

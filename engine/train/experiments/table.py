@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine.train.config import Config
-from engine.train.experiments import study
+from engine.train.experiments import plots, study
 from engine.train.experiments.measure import Row, milliseconds, with_times
 from engine.train.experiments.rows import COLUMNS, METHODS, PAPER, TABLES, Changes, Table
 from engine.train.experiments.study import Job
@@ -135,17 +135,16 @@ def run(
 ) -> list[Path]:
     """Train what is missing for the rows of `TABLES[over]`, which share their starts.
 
-    Writes NAME.csv, a row per run, and NAME.md after every row, and returns both paths. Milliseconds, where the table
-    has a column of them, are measured once all rows are there, and anew whenever it is called again.
+    Writes NAME.csv, a row per run, NAME.md and NAME.png after every row, and returns their paths. Milliseconds, where
+    the table has a column of them, are measured once all rows are there, and anew whenever it is called again.
     """
     table = TABLES[over]
     plan.jobs(table.rows)  # raises for what cannot be, before anything is trained
-    paths = [plan.out / f"{table.name}.{suffix}" for suffix in ("csv", "md")]
+    paths = files(plan.out, table)
 
     def write(rows: Sequence[Row]) -> None:
         named = [row | ({"method": POST_TRAINING} if row.get("int8") else {}) for row in rows]
-        study.write_csv(named, paths[0])
-        paths[1].write_text(markdown(named, table, PAPER.get(paper, {})), encoding="utf-8")
+        show(named, table, paths, PAPER.get(paper, {}))
 
     with_eighths = any(changes.get("start") == "eighth" for changes in table.rows.values())
     rows: list[Row] = []
@@ -157,6 +156,20 @@ def run(
         rows = plan.rows(so_far.jobs(table.rows), devices, write)
     write(with_times(rows, plan.out, timed) if "ms" in table.columns else rows)
     return paths
+
+
+def files(out: Path, table: Table) -> list[Path]:
+    """What `show` writes: a CSV, a table and a picture."""
+    return [out / f"{table.name}.{suffix}" for suffix in ("csv", "md", "png")]
+
+
+def show(rows: Sequence[Row], table: Table, paths: Sequence[Path], paper: Mapping[str, tuple[float, ...]]) -> None:
+    """Write `rows`, and what a paper prints of them, to `paths`, those of `files`."""
+    as_csv, as_table, picture = paths
+    study.write_csv(rows, as_csv)
+    as_table.write_text(markdown(rows, table, paper), encoding="utf-8")
+    first = table.columns[0]
+    plots.methods(rows, first, COLUMNS[first][0], {method: scores[0] for method, scores in paper.items()}, picture)
 
 
 def markdown(

@@ -45,7 +45,8 @@ def test_rows_from_a_model_and_from_nothing_learn_from_the_same_unseen_images(
     plan = fine_tuning.plan(str(data), out, model, seeds=1, images=(2, 100), **settings)
     seen = {s.name for s in layouts.samples(data)} - {s.name for part in plan.divide() for s in part}
     assert len(seen) == 4
-    csv_path, markdown = fine_tuning.run(plan)
+    csv_path, markdown, picture = fine_tuning.run(plan)
+    assert picture.read_bytes().startswith(b"\x89PNG")
     with csv_path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     able, held = plan.divide()

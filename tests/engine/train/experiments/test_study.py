@@ -179,13 +179,18 @@ def test_the_front_holds_what_nothing_else_beats_in_both() -> None:
     assert plots.front(x, y).tolist() == [0, 1, 3]
 
 
+def _size(picture: Path) -> tuple[int, int]:
+    with Image.open(picture) as file:
+        return file.size
+
+
 def test_the_table_has_every_method_with_its_spread(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = {name: rows.METHODS[name] for name in (rows.FULL, "Ternary, SEQ", "Binary")}
     monkeypatch.setitem(rows.TABLES, "methods", rows.Table("table", chosen))
     here = table.plan(str(data), tmp_path, seeds=2, width=3, crop=32, batch=2, samples=12, contrast="none")
-    csv_path, markdown = table.run(here, paper="Nuclei")
+    csv_path, markdown, picture = table.run(here, paper="Nuclei")
     found = read(csv_path)
     assert [row["method"] for row in found[:4]] == [rows.FULL, table.POST_TRAINING, "Ternary, SEQ", "Binary"]
     assert len(found) == 8
@@ -195,6 +200,7 @@ def test_the_table_has_every_method_with_its_spread(
     dice = [float(row["dice"]) for row in found if row["method"] == "Binary"]
     assert f"| Binary | {np.mean(dice):.3f} ± {np.std(dice, ddof=1):.3f} |" in lines[-1]
     assert lines[-1].endswith("| 0% | 0.434 |")
+    assert 600 < _size(picture)[0] < 700
 
 
 def test_the_recipes_table_takes_its_parts_out_one_by_one(
@@ -208,7 +214,7 @@ def test_the_recipes_table_takes_its_parts_out_one_by_one(
     )
     monkeypatch.setitem(rows.TABLES, "recipe", rows.Table("recipe", {name: rows.RECIPE[name] for name in chosen}))
     here = table.plan(str(data), tmp_path, seeds=1, width=3, crop=32, batch=2, samples=12, contrast="none")
-    csv_path, markdown = table.run(here, over="recipe")
+    csv_path, markdown, _ = table.run(here, over="recipe")
     assert [row["method"] for row in read(csv_path)] == list(chosen)
     lines = [line for line in markdown.read_text().splitlines() if line.startswith("|")]
     assert len(lines[-1].split(" | ")) == 5
@@ -240,7 +246,7 @@ def test_a_table_of_families_gives_every_shape_its_own_start_and_is_scored_on_an
     columns = rows.TABLES["multi-branch"].columns
     monkeypatch.setitem(rows.TABLES, "multi-branch", rows.Table("multi-branch", chosen, columns))
     here = table.plan(str(data), tmp_path, seeds=1, test=str(data), width=3, crop=32, batch=2, samples=12)
-    csv_path, markdown = table.run(here, over="multi-branch", timed=times)
+    csv_path, markdown, picture = table.run(here, over="multi-branch", timed=times)
     found = {row["method"]: row for row in read(csv_path)}
     assert list(found) == list(chosen)
     starts = {path.stem for path in (tmp_path / "rows").glob("start*")}
@@ -249,6 +255,7 @@ def test_a_table_of_families_gives_every_shape_its_own_start_and_is_scored_on_an
     assert others == pytest.approx([three, three], rel=0.01)
     assert [found[name]["ms"] for name in chosen] == ["", "10.0", "11.0", "12.0"]
     assert "| Dice | mIoU | MAE | max F-beta | non-zero weights | bytes | ms |" in markdown.read_text()
+    assert _size(picture)[0] > 800  # with milliseconds beside the scores
     with pytest.raises(ValueError, match="was scored on other images"):
         table.run(replace(here, test=""), over="multi-branch")
 
