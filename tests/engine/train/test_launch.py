@@ -28,10 +28,12 @@ def of_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def as_large(plain: dict[str, Tensor], fused: dict[str, Tensor]) -> None:
-    """Within a factor of two: rounding to bfloat16 elsewhere changes first layers' gradients, not their norms."""
+    """Convolutions', within a half. Those of batch norm are sums that cancel: rounding to bfloat16 elsewhere, which
+    moves levels, changes even their norms by more."""
     assert plain.keys() == fused.keys()
     for name, gradient in plain.items():
-        assert gradient.norm() / 2 <= fused[name].norm() <= gradient.norm() * 2, name
+        if gradient.dim() > 1:
+            assert gradient.norm() / 1.5 <= fused[name].norm() <= gradient.norm() * 1.5, name
 
 
 def test_gradients_pass_through_an_enlarged_head_behind_a_convolution() -> None:
