@@ -134,6 +134,11 @@ def exportable(config: Config) -> bool:
     return not config.full_precision and kinds.MULTIBIT.keys().isdisjoint(layer.weights for layer in config.layers())
 
 
+def bare_model(network: Network, config: Config, name: str) -> Model:
+    """That of `to_model` without a story, for which no data is looked at."""
+    return to_model(network, config, name=name, classes=classes_of(config), provenance={})
+
+
 def to_model(
     network: Network,
     config: Config,

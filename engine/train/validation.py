@@ -25,9 +25,7 @@ def engine_of(network: Network, config: Config) -> Engine | NetworkEngine:
     network.eval()
     if network.device.type != "cpu" or not export.exportable(config):
         return NetworkEngine(network, config)
-    classes = export.classes_of(config)
-    model = export.to_model(network, config, name="validation", classes=classes, provenance={})
-    return Engine.load(model, "cpu", threads=torch.get_num_threads())
+    return Engine.load(export.bare_model(network, config, "validation"), "cpu", threads=torch.get_num_threads())
 
 
 def validate(network: Network, items: Sequence[Sample], config: Config) -> metrics.Metrics:

@@ -159,8 +159,7 @@ def trained_engine_of(model: str, settings: Settings) -> Engine | NetworkEngine:
     name = Path(model).stem
     if not export.exportable(config):
         return network_engine.NetworkEngine(network, config, name)
-    classes = export.classes_of(config)
-    return engine.load(export.to_model(network, config, name=name, classes=classes, provenance={}), settings)
+    return engine.load(export.bare_model(network, config, name), settings)
 
 
 def is_checkpoint(model: str) -> bool:

@@ -57,7 +57,7 @@ def untrained(config: Config) -> Model:
     """A model of `config` with random weights: what it costs does not depend on what they are."""
     network = Network(config.layers(), ramp=config.ramp)
     network.set_zeros(config.zeros, config.zeros_by)
-    return export.to_model(network.eval(), config, name="untrained", classes=export.classes_of(config), provenance={})
+    return export.bare_model(network.eval(), config, "untrained")
 
 
 def price(models: list[Model], image: Image, seconds: float) -> list[float]:

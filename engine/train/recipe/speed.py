@@ -81,8 +81,8 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _proven(run: Trainer) -> float:
-    network, classes = run.network.cpu().eval(), export.classes_of(run.config)
-    model = export.to_model(network, run.config, name="speed", classes=classes, provenance={})
+    network = run.network.cpu().eval()
+    model = export.bare_model(network, run.config, "speed")
     images = export.proof_images(replace(run.config, data=""), None)
     started = time.perf_counter()
     export.prove(network, model, images)
