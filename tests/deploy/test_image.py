@@ -98,9 +98,11 @@ def content(answer: httpx.Response) -> bytes:
 
 
 def test_without_a_gpu_it_counts_on_the_cpu_and_says_why(container: Container, image: Image, store: Store) -> None:
-    (model,) = httpx.get(f"{container.address}/models", timeout=containers.PATIENCE).json()
-    assert model["device"] == "cpu"
-    assert model["kernel"] == "neon" or cross.WANTED != "arm64"
+    models = httpx.get(f"{container.address}/models", timeout=containers.PATIENCE).json()
+    assert [model["name"] for model in models] == Settings().models
+    for model in models:
+        assert model["device"] == "cpu"
+        assert model["kernel"] == "neon" or cross.WANTED != "arm64"
     has_cuda = store.has_cuda and "jetson" in image.config["Labels"]["org.opencontainers.image.description"].lower()
     said = container.execute("mbunet", "info", "nuclei-small")
     assert ("there is no NVIDIA driver" if has_cuda else "built without CUDA") in said.stdout, said.stderr
