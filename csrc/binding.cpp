@@ -49,6 +49,14 @@ void run(AnySession& session, const std::vector<Pixels>& pixels, const std::vect
     session.run(images);
 }
 
+// Host memory as an array that holds it, or None.
+nb::object array_of(std::shared_ptr<uint8_t> memory, size_t bytes) {
+    if (!memory) return nb::none();
+    using Held = std::shared_ptr<uint8_t>;
+    const nb::capsule owner(new Held(memory), [](void* held) noexcept { delete static_cast<Held*>(held); });
+    return nb::cast(nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(memory.get(), {bytes}, owner));
+}
+
 // What every session offers: to build a network, to run it, to poison what it holds.
 template <class AnySession>
 nb::class_<AnySession> session_class(nb::module_& module, const char* name) {
@@ -160,6 +168,9 @@ NB_MODULE(_native, module) {
     session_class<cuda::Session>(module, "CudaSession")
         .def(nb::new_(&cuda::make_session), "gpu"_a)
         .def("load", &cuda::Session::load, nb::call_guard<nb::gil_scoped_release>())
+        .def(
+            "host_memory", [](cuda::Session& self, size_t bytes) { return array_of(self.host_memory(bytes), bytes); },
+            "bytes"_a)
         .def("seconds", &cuda::Session::seconds, "begin"_a, "end"_a, "repeats"_a, "launches"_a = 1,
              nb::call_guard<nb::gil_scoped_release>())
         .def("peak", &cuda::Session::peak, nb::call_guard<nb::gil_scoped_release>())

@@ -7,6 +7,6 @@ set(cpu_sources cpu/doubling.cpp cpu/execute.cpp cpu/execute_head.cpp cpu/kernel
 set(x86_64_sources cpu/kernels/avx2.cpp cpu/kernels/avx512.cpp)
 set(aarch64_sources cpu/kernels/neon.cpp)
 set(cuda_layer_sources cuda/conv_weights.cpp cuda/k_schedule.cpp cuda/layer.cpp)
-set(cuda_sources cuda/device_layout.cpp cuda/gpus.cpp cuda/memory.cpp cuda/native_session.cpp)
+set(cuda_sources cuda/device_layout.cpp cuda/gpus.cpp cuda/memory.cpp cuda/native_session.cpp cuda/pinned_pool.cpp)
 set(cuda_kernels cuda/kernels.cu)
 set(cuda_stub cuda/stub.cpp)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
@@ -22,6 +22,9 @@ MIN_RANGE = 16
 BAND = 2**20
 """Samples that are worked on at a time, where numpy takes several times their memory for it."""
 
+Empty = Callable[[tuple[int, ...]], Pixels]
+"""As `Backend.empty`: memory for what is made here, uint8 of a shape."""
+
 T = TypeVar("T")
 Steps = Generator[int, None, T]
 """A long work that stops now and then, so that others get in between; its value is the result.
@@ -30,18 +33,26 @@ It yields 0: how many pixels the network will compute until the next stop.
 """
 
 
+def ordinary(shape: tuple[int, ...]) -> Pixels:
+    """Memory like any other, uint8."""
+    return np.empty(shape, np.uint8)
+
+
 def preprocess(image: Image, how: Preprocessing) -> Pixels:
     """`image` [h, w, 3] as the network is to see it: its contrast, then its size; not padded yet."""
     return _finish(steps(image, how))
 
 
-def steps(image: Image, how: Preprocessing, most: int = sys.maxsize) -> Steps[Pixels]:
-    """The same, with a stop wherever about `most` samples have been gone through and there are more."""
-    pixels = yield from _in_8_bits(image, how, most)
+def steps(image: Image, how: Preprocessing, most: int = sys.maxsize, empty: Empty = ordinary) -> Steps[Pixels]:
+    """The same, with a stop wherever about `most` samples have been gone through and there are more.
+
+    What is not `image` itself lies in memory of `empty`.
+    """
+    pixels = yield from _in_8_bits(image, how, most, empty)
     height, width = image.shape[:2]
     if how.resize_mode == "pad":
         return pixels
-    return (yield from _resize(pixels, *size(height, width, how), most))
+    return (yield from _resize(pixels, *size(height, width, how), most, empty))
 
 
 def size(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
@@ -124,14 +135,14 @@ def _bands(length: int, each: int, most: int) -> Iterator[tuple[slice, bool]]:
         yield slice(first, first + some), number > 0 and number % between == 0
 
 
-def _in_8_bits(image: Image, how: Preprocessing, most: int = sys.maxsize) -> Steps[Pixels]:
+def _in_8_bits(image: Image, how: Preprocessing, most: int = sys.maxsize, empty: Empty = ordinary) -> Steps[Pixels]:
     if how.contrast == "stretch":
         table = _stretching((yield from _histogram(image, most)))
     elif is_8_bits(image):
         return image
     else:
         table = (np.arange(65536) + 128) // 257
-    return (yield from _look_up(image, table, most))
+    return (yield from _look_up(image, table, most, empty))
 
 
 def _stretching(histogram: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -155,9 +166,9 @@ def _histogram(image: Image, most: int) -> Steps[NDArray[np.int64]]:
     return counts
 
 
-def _look_up(image: Image, table: NDArray[np.int64], most: int) -> Steps[Pixels]:
+def _look_up(image: Image, table: NDArray[np.int64], most: int, empty: Empty) -> Steps[Pixels]:
     """The table's entry for every sample; the table has one for each value of the image's type."""
-    flat, entries, found = image.reshape(-1), table.astype(np.uint8), np.empty(image.size, np.uint8)
+    flat, entries, found = image.reshape(-1), table.astype(np.uint8), empty((image.size,))
     for band, stop in _bands(flat.size, 1, most):
         if stop:
             yield 0
@@ -169,13 +180,13 @@ def _look_up(image: Image, table: NDArray[np.int64], most: int) -> Steps[Pixels]
     return found.reshape(image.shape)
 
 
-def _resize(image: Pixels, height: int, width: int, most: int = sys.maxsize) -> Steps[Pixels]:
+def _resize(image: Pixels, height: int, width: int, most: int = sys.maxsize, empty: Empty = ordinary) -> Steps[Pixels]:
     if image.shape[:2] == (height, width):
         return image
     rows, row_parts = _taps(image.shape[0], height)
     columns, column_parts = _taps(image.shape[1], width)
     below, beside = np.minimum(rows + 1, image.shape[0] - 1), np.minimum(columns + 1, image.shape[1] - 1)
-    resized = np.empty((height, width, image.shape[2]), np.uint8)
+    resized = empty((height, width, image.shape[2]))
     for band, stop in _bands(height, max(width, image.shape[1]) * image.shape[2], most):
         if stop:
             yield 0

@@ -159,6 +159,14 @@ class Engine:
         """Of every pixel and class, float64 [h, w, classes], from the logits; with one class the foreground's."""
         return mbu.probabilities(self.logits(image) * self._scale)
 
+    def empty(self, shape: tuple[int, ...]) -> Pixels:
+        """Memory for an image, uint8 of `shape`, with whatever lies there.
+
+        A GPU reads it by itself, so that a call with images that were decoded into it is not held up by copies on the
+        host. It may outlive the engine. On a CPU, and where a GPU has no more of it, it is memory like any other.
+        """
+        return self._backend.empty(shape)
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes whose indices the masks hold; none for one class, where masks are 0 and 1."""
@@ -191,7 +199,7 @@ class Engine:
         """Masks, and logits if wanted."""
         how, fitted = self.model.preprocessing, []
         for image in images:
-            pixels = yield from preprocess.steps(image, how, self._step)
+            pixels = yield from preprocess.steps(image, how, self._step, self._backend.empty)
             fitted.append(np.ascontiguousarray(pixels))
         masks: dict[int, Mask] = {}
         logits: dict[int, Logits] = {}

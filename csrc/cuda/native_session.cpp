@@ -13,9 +13,10 @@ namespace mbunet::cuda {
 
 namespace {
 
-constexpr size_t kShapePlans = 16;  // batch shapes whose graphs are kept
-constexpr size_t kAlign = 256;      // bytes, of a layer's packed weights
-constexpr int kCopiers = 4;         // threads: each copies some 10 GB/s, a GPU takes up to 50
+constexpr size_t kShapePlans = 16;            // batch shapes whose graphs are kept
+constexpr size_t kAlign = 256;                // bytes, of a layer's packed weights
+constexpr int kCopiers = 4;                   // threads: each copies some 10 GB/s, a GPU takes up to 50
+constexpr size_t kPinned = size_t{64} << 20;  // bytes for callers: seven batches of eight images of 512 x 512
 
 void use(int gpu) { check(cudaSetDevice(gpu), "choosing GPU " + std::to_string(gpu)); }
 
@@ -27,6 +28,8 @@ Gpu current(int index) {
     use(index);
     return found[static_cast<size_t>(index)];
 }
+
+size_t pixels_of(const Image& image) { return static_cast<size_t>(image.height) * static_cast<size_t>(image.width); }
 
 int attribute(cudaDeviceAttr which, int gpu) {
     int value = 0;
@@ -85,7 +88,10 @@ void NativeSession::load() {
     check(cudaMemcpyAsync(weights_.data(), words.data(), weights_.size(), cudaMemcpyHostToDevice, stream_.get()),
           "uploading weights");
     stream_.wait("uploading weights");
+    if (!staging_.shared()) pinned_ = PinnedPool::make(gpu_, kPinned);
 }
+
+std::shared_ptr<uint8_t> NativeSession::host_memory(size_t bytes) { return pinned_ ? pinned_->take(bytes) : nullptr; }
 
 void NativeSession::run(const std::vector<Image>& images) {
     if (images.empty()) return;
@@ -157,7 +163,9 @@ std::vector<std::string> NativeSession::kernels() const {
     return names;
 }
 
-size_t NativeSession::memory() const { return weights_.size() + arena_.size() + staging_.memory(); }
+size_t NativeSession::memory() const {
+    return weights_.size() + arena_.size() + staging_.memory() + (pinned_ ? pinned_->size() : 0);
+}
 
 void NativeSession::poison(uint8_t value) {
     if (plans_.empty()) return;
@@ -173,18 +181,13 @@ void NativeSession::run_together(std::span<const Image> images, const Shape& sha
         std::find_if(plans_.begin(), plans_.end(), [&](const ShapePlan& plan) { return plan.shape == shape; });
     if (known != plans_.end()) {
         plans_.splice(plans_.begin(), plans_, known);
-        copy_in(images, known->layout, shape);
-        known->graph.launch(stream_);
-        stream_.wait("running the network");
-        copy_out(images, known->layout, shape);
+        call(images, known->layout, shape, [&] { known->graph.launch(stream_); });
         return;
     }
     const DeviceLayout layout(network_, shape);
     reserve(layout);
-    copy_in(images, layout, shape);
-    enqueue(layout, shape);  // as it is first: that warms up, and an error has its step's name
-    stream_.wait("running the network");
-    copy_out(images, layout, shape);
+    // as it is first: that warms up, and an error has its step's name
+    call(images, layout, shape, [&] { enqueue(layout, shape); });
     plans_.emplace_front(shape, layout, Graph(stream_, [&] { enqueue(layout, shape); }));
     plans_.front().graph.upload(stream_);
     if (plans_.size() > kShapePlans) plans_.pop_back();
@@ -199,30 +202,63 @@ void NativeSession::reserve(const DeviceLayout& layout) {
     check(cudaMemsetAsync(staging_.device(), 0, staging_.size(), stream_.get()), "clearing results");
 }
 
+template <class Begin>
+void NativeSession::call(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape, Begin begin) {
+    copy_in(images, layout, shape);
+    begin();
+    fetch(images, layout, shape);
+    stream_.wait("running the network");
+    copy_out(images, layout, shape);
+}
+
 // What is in pinned memory is on its way to the device while the rest is copied there.
 void NativeSession::copy_in(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) {
     const size_t stride = size_t{3} * static_cast<size_t>(shape.height) * static_cast<size_t>(shape.width);
     HostCopies copies;
     auto* params = reinterpret_cast<ImageParams*>(staging_.host());
-    uint8_t* pixels = staging_.host() + layout.pixels;
+    for (const Image& image : images) *params++ = {image.height, image.width, image.threshold, 0};
+    std::atomic<int> failed = send(0, staging_.host(), images.size() * sizeof(ImageParams));
+    const auto send_or_fail = [&](size_t offset, const uint8_t* from, size_t bytes) {
+        if (const int code = send(offset, from, bytes); code != cudaSuccess) failed = code;
+    };
+    size_t offset = layout.pixels;
     for (const Image& image : images) {
-        *params++ = {image.height, image.width, image.threshold, 0};
-        copies.add(pixels, image.pixels,
-                   size_t{3} * static_cast<size_t>(image.height) * static_cast<size_t>(image.width));
-        pixels += stride;
+        const size_t bytes = 3 * pixels_of(image);
+        if (is_pinned(image.pixels, bytes))
+            send_or_fail(offset, image.pixels, bytes);
+        else
+            copies.add(staging_.host() + offset, image.pixels, bytes);
+        offset += stride;
     }
-    std::atomic<int> failed = send(staging_.host(), images.size() * sizeof(ImageParams));
     copies.run(copiers_, [&](const uint8_t* begin, size_t bytes) {
-        if (const int code = send(begin, bytes); code != cudaSuccess) failed = code;
+        send_or_fail(static_cast<size_t>(begin - staging_.host()), begin, bytes);
     });
     check(failed, "copying images");
 }
 
-int NativeSession::send(const uint8_t* begin, size_t bytes) const {
+int NativeSession::send(size_t offset, const uint8_t* from, size_t bytes) const {
     if (staging_.shared()) return cudaSuccess;
     if (const cudaError_t code = cudaSetDevice(gpu_); code != cudaSuccess) return code;
-    return cudaMemcpyAsync(staging_.device() + (begin - staging_.host()), begin, bytes, cudaMemcpyHostToDevice,
-                           stream_.get());
+    return cudaMemcpyAsync(staging_.device() + offset, from, bytes, cudaMemcpyHostToDevice, stream_.get());
+}
+
+void NativeSession::fetch(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) const {
+    if (staging_.shared()) return;
+    const size_t stride = static_cast<size_t>(shape.height) * static_cast<size_t>(shape.width);
+    const auto fetch_to = [&](uint8_t* to, size_t offset, size_t bytes) {
+        check(cudaMemcpyAsync(to, staging_.device() + offset, bytes, cudaMemcpyDeviceToHost, stream_.get()),
+              "copying results");
+    };
+    size_t offset = layout.masks;
+    bool staged = shape.logits;
+    for (const Image& image : images) {
+        if (is_pinned(image.mask, pixels_of(image)))
+            fetch_to(image.mask, offset, pixels_of(image));
+        else
+            staged = true;
+        offset += stride;
+    }
+    if (staged) fetch_to(staging_.host() + layout.masks, layout.masks, layout.staging_bytes - layout.masks);
 }
 
 void NativeSession::copy_out(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) {
@@ -232,8 +268,8 @@ void NativeSession::copy_out(std::span<const Image> images, const DeviceLayout& 
     const auto* logits = reinterpret_cast<const int32_t*>(staging_.host() + layout.logits);
     HostCopies copies;
     for (const Image& image : images) {
-        const size_t pixels = static_cast<size_t>(image.height) * static_cast<size_t>(image.width);
-        copies.add(image.mask, masks, pixels);
+        const size_t pixels = pixels_of(image);
+        if (!is_pinned(image.mask, pixels)) copies.add(image.mask, masks, pixels);
         if (shape.logits) copies.add(image.logits, logits, pixels * classes * sizeof(int32_t));
         masks += stride;
         logits += stride * classes;
@@ -243,10 +279,6 @@ void NativeSession::copy_out(std::span<const Image> images, const DeviceLayout& 
 
 void NativeSession::enqueue(const DeviceLayout& layout, const Shape& shape) const {
     for (size_t step = 0; step < layers_.size(); ++step) enqueue_step(step, layout, shape);
-    if (staging_.shared()) return;
-    check(cudaMemcpyAsync(staging_.host() + layout.masks, staging_.device() + layout.masks,
-                          layout.staging_bytes - layout.masks, cudaMemcpyDeviceToHost, stream_.get()),
-          "copying results");
 }
 
 void NativeSession::enqueue_step(size_t step, const DeviceLayout& layout, const Shape& shape) const {

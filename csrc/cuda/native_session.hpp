@@ -9,6 +9,7 @@
 #include "graph.hpp"
 #include "kernels.hpp"
 #include "memory.hpp"
+#include "pinned_pool.hpp"
 #include "session.hpp"
 
 namespace mbunet::cuda {
@@ -20,6 +21,7 @@ class NativeSession : public Session {
 
     void load() override;
     void run(const std::vector<Image>& images) override;
+    std::shared_ptr<uint8_t> host_memory(size_t bytes) override;
     double seconds(int begin, int end, int repeats, int launches) override;
     double peak() override;
     std::vector<std::string> kernels() const override;
@@ -39,10 +41,17 @@ class NativeSession : public Session {
     // All of `images` in one launch of every kernel.
     void run_together(std::span<const Image> images, const Shape& shape);
     void reserve(const DeviceLayout& layout);
+    // Pixels in, what `begin` puts into the stream, masks out.
+    template <class Begin>
+    void call(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape, Begin begin);
     void copy_in(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape);
-    // Begins to copy these bytes of the staging memory to the device, from whichever thread. Returns a cudaError_t.
-    int send(const uint8_t* begin, size_t bytes) const;
+    // Begins to copy pinned memory to `offset` of the device's staging memory, from whichever thread. Returns a
+    // cudaError_t.
+    int send(size_t offset, const uint8_t* from, size_t bytes) const;
+    // Begins to copy results to pinned memory.
+    void fetch(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) const;
     void copy_out(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape);
+    bool is_pinned(const uint8_t* memory, size_t bytes) const { return pinned_ && pinned_->holds(memory, bytes); }
     void enqueue(const DeviceLayout& layout, const Shape& shape) const;
     void enqueue_step(size_t step, const DeviceLayout& layout, const Shape& shape) const;
     // Whether the step is a pool that the convolution before it does on the way.
@@ -58,6 +67,7 @@ class NativeSession : public Session {
     DeviceMemory weights_;
     DeviceMemory arena_;
     Staging staging_;
+    std::shared_ptr<PinnedPool> pinned_;  // of the callers; null where nothing needs to be copied
     ThreadPool copiers_;
     std::list<ShapePlan> plans_;  // latest used first; all are forgotten when memory grows and so moves
 };

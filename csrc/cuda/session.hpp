@@ -39,6 +39,9 @@ class Session {
     virtual void load() = 0;
     // All images have one padded shape. The first run of a batch shape records its graph.
     virtual void run(const std::vector<Image>& images) = 0;
+    // Host memory for pixels and masks that no run copies on the host; it may outlive the session. Null where there is
+    // none left, or where host and GPU share theirs. May be called beside a run.
+    virtual std::shared_ptr<uint8_t> host_memory(size_t bytes) = 0;
     // Device seconds of the steps [begin, end) on the last run's images, the mean of `launches` of a graph with
     // `repeats` of them, behind one launch that warms up.
     virtual double seconds(int begin, int end, int repeats, int launches) = 0;

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.layer import Layer
+from engine.preprocess import ordinary
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -31,12 +32,16 @@ class Backend(Protocol):
     def explain(self, index: int, layer: Layer) -> tuple[str, str]:
         """(kernel, why) of the network's layer `index`."""
 
+    def empty(self, shape: tuple[int, ...]) -> Pixels:
+        """Memory for an image or a mask, with whatever lies there: what `run` reads and writes soonest."""
+
 
 class ClosedBackend:
     """What is left of an engine after `close`."""
 
     kernel = "closed"
     note = ""
+    empty = staticmethod(ordinary)
 
     def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
         """Raises EngineError."""

@@ -9,12 +9,14 @@ from engine.backends.base import EngineError, Logits, Mask, Pixels
 from engine.backends.native import build
 from engine.layer import Layer
 from engine.plan import Plan
+from engine.preprocess import ordinary
 
 
 class CpuBackend:
     """Bit-sliced counting on the CPU, by the native session."""
 
     note = ""
+    empty = staticmethod(ordinary)
 
     def __init__(self, plan: Plan, kernel: str, threads: int) -> None:
         if threads < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from engine.backends.base import EngineError, Logits, Mask, Pixels
 from engine.backends.native import build
 from engine.layer import Layer
 from engine.plan import Plan
+from engine.preprocess import ordinary
 
 
 class CudaBackend:
@@ -31,11 +33,16 @@ class CudaBackend:
 
     def run(self, images: list[Pixels], thresholds: list[int], want_logits: bool) -> tuple[list[Mask], list[Logits]]:
         """See `Backend`. Raises EngineError where the GPU's memory does not suffice."""
-        masks = [np.empty(image.shape[:2], np.uint8) for image in images]
+        masks = [self.empty(image.shape[:2]) for image in images]
         logits = [np.empty((*image.shape[:2], self._classes), np.int32) for image in images if want_logits]
         with _cuda_errors(f"cuda:{self._gpu}"):
             self.session.run(images, thresholds, masks, logits)
         return masks, logits
+
+    def empty(self, shape: tuple[int, ...]) -> Pixels:
+        """See `Backend`: pinned, which the GPU copies from and to by itself, while there is some."""
+        memory = self.session.host_memory(math.prod(shape))
+        return ordinary(shape) if memory is None else memory.reshape(shape)
 
     def explain(self, index: int, layer: Layer) -> tuple[str, str]:
         """See `Backend`."""

@@ -24,6 +24,7 @@ class FallbackBackend:
     def __init__(self, backend: Backend, plan: Plan, threads: int) -> None:
         self.kernel = backend.kernel
         self.explain = backend.explain
+        self.empty = backend.empty
         self._backend = backend
         self._cpu = functools.cache(lambda: CpuBackend(plan, "auto", threads or cores.available()))
 

@@ -167,6 +167,7 @@ class ReferenceBackend:
 
     kernel = "reference"
     note = ""
+    empty = staticmethod(preprocess.ordinary)
 
     def __init__(self, model: Model) -> None:
         self._model = model

@@ -88,6 +88,24 @@ def run(steps: preprocess.Steps[Any], stops: list[int]) -> Any:
             return end.value
 
 
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(
+    "how", [Preprocessing(contrast="stretch"), Preprocessing(resize_mode="resize", height=6, width=8)]
+)
+def test_what_is_made_lies_in_the_memory_that_is_asked_for(how: Preprocessing, deep: bool) -> None:
+    given: list[preprocess.Pixels] = []
+
+    def empty(shape: tuple[int, ...]) -> preprocess.Pixels:
+        given.append(preprocess.ordinary(shape))
+        return given[-1]
+
+    noise = np.random.default_rng(0).integers(0, 200, (5, 7, 3), dtype=np.uint8)
+    image: preprocess.Image = noise.astype(np.uint16) if deep else noise
+    pixels = run(preprocess.steps(image, how, empty=empty), [])
+    assert np.array_equal(pixels, preprocess.preprocess(image, how))
+    assert np.shares_memory(pixels, given[-1])
+
+
 @pytest.mark.parametrize("value", [0, 7, 255])
 def test_a_flat_image_stays_dark_instead_of_becoming_noise(value: int) -> None:
     image = np.full((5, 4, 3), value, np.uint8)

@@ -130,7 +130,7 @@ def test_a_call_ends_before_the_engine_is_closed(model: Model) -> None:
     class Closing:
         """Somebody else closes the engine in the middle of a call."""
 
-        kernel, note, explain = backend.kernel, "", backend.explain
+        kernel, note, explain, empty = backend.kernel, "", backend.explain, backend.empty
         closer = threading.Thread(target=close)
 
         def run(self, *arguments: Any) -> Any:

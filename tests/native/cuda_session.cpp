@@ -6,6 +6,7 @@
 //   cuda_session kernels  the same; output: what runs each step of each case
 //   cuda_session many     input: no cases; fails unless a batch of more images than one launch takes is right
 //   cuda_session copies   input: no cases; fails unless what several threads copy is there when they say so, and once
+//   cuda_session memory   input: no cases; fails unless host memory is handed out, found and taken again as it should
 //   cuda_session errors   the same for one case; output: a line for every fault, then the logits of a sound run
 #include <algorithm>
 #include <atomic>
@@ -37,6 +38,43 @@ void check_single_calls(cuda::Session& session, const protocol::Images& batch) {
     }
 }
 
+size_t mask_bytes(const mbunet::Image& image) {
+    return static_cast<size_t>(image.height) * static_cast<size_t>(image.width);
+}
+
+// Without logits, pixels and masks in the session's own memory, but those of every `ordinary`th image.
+void check_own_memory(cuda::Session& session, const protocol::Images& batch, size_t ordinary) {
+    std::vector<std::shared_ptr<uint8_t>> kept;
+    std::vector<mbunet::Image> images = batch.images;
+    std::vector<std::vector<uint8_t>> masks;
+    fake_cudart::copied.clear();
+    const auto is_own = [&](size_t i) { return i % ordinary != ordinary - 1; };
+    const auto take = [&](size_t bytes) { return kept.emplace_back(session.host_memory(bytes)).get(); };
+    for (size_t i = 0; i < images.size(); ++i) {
+        mbunet::Image& image = images[i];
+        const size_t bytes = mask_bytes(image);
+        image.logits = nullptr;
+        image.mask = is_own(i) ? take(bytes) : masks.emplace_back(bytes).data();
+        std::fill_n(image.mask, bytes, uint8_t{0xEE});
+        if (!is_own(i)) continue;
+        uint8_t* pixels = take(3 * bytes);
+        std::copy_n(image.pixels, 3 * bytes, pixels);
+        image.pixels = pixels;
+    }
+    session.run(images);
+    for (size_t i = 0; i < images.size(); ++i) {
+        const mbunet::Image& image = images[i];
+        const size_t bytes = mask_bytes(image);
+        require(std::equal(image.mask, image.mask + bytes, batch.images[i].mask), "own memory gives another mask");
+        const bool own = is_own(i);
+        const auto& copied = fake_cudart::copied;
+        require(copied.contains({image.pixels, 3 * bytes}) == own, "pixels are not copied from where they lie");
+        require(copied.contains({image.mask, bytes}) == own, "a mask is not copied to where it is wanted");
+    }
+    const bool all_own = ordinary > images.size();
+    require(!all_own || fake_cudart::copied.size() == 1 + 2 * images.size(), "more is copied than asked for");
+}
+
 bool replay_case() {
     auto session = cuda::make_session(0);
     if (!protocol::read_network(session->network())) return false;
@@ -56,6 +94,10 @@ bool replay_case() {
     require(batch.logits == first, "the recorded graph gives other logits");
     require(protocol::masks_are_decisions(batch, session->network().classes()), "the graph gives another mask");
     require(session->memory() == memory, "memory grows with a known shape");
+    if (fake_cudart::integrated)
+        require(!session->host_memory(1), "memory is handed out that nobody needs");
+    else
+        for (const size_t ordinary : {batch.images.size() + 1, size_t{2}}) check_own_memory(*session, batch, ordinary);
     const int runs = fake_cudart::kernels_run;
     require(session->seconds(0, 1, 2, 3) > 0 && session->peak() > 0, "nothing can be timed");
     require(fake_cudart::kernels_run == runs + 2 * (1 + 3), "what is timed is not what was asked for");
@@ -64,16 +106,21 @@ bool replay_case() {
     return true;
 }
 
-// More images than one launch takes: each gets the mask that it gets alone.
-void run_many() {
-    constexpr int kImages = 600;
-    const auto session = cuda::make_session(0);
-    mbunet::Network& network = session->network();
+// A network that says of a pixel whether its colors' sum is at least 300.
+void load_smallest(cuda::Session& session) {
+    mbunet::Network& network = session.network();
     const std::vector<int16_t> colors(27, 1), ones(1, 2);
     const std::vector<int32_t> theta(1, 300), bias(1, 0);
     network.add_stem(network.add_tensor({1, 1, 1, true, 0, 1}), colors.data(), theta.data());
     network.add_head(0, 1, ones.data(), bias.data(), 0);
-    session->load();
+    session.load();
+}
+
+// More images than one launch takes: each gets the mask that it gets alone.
+void run_many() {
+    constexpr int kImages = 600;
+    const auto session = cuda::make_session(0);
+    load_smallest(*session);
     std::vector<uint8_t> pixels(3 * kImages), masks(kImages, 7);
     std::vector<mbunet::Image> images;
     for (size_t i = 0; i < kImages; ++i) {
@@ -111,6 +158,43 @@ void run_copies() {
         require(there, "a piece that is said to be there is not");
         require(copied == bytes && to == from, "not every byte is copied once");
     }
+}
+
+// What is handed out overlaps nothing else, is taken again, whole, and stays as long as someone has it.
+void run_memory() {
+    auto session = cuda::make_session(0);
+    load_smallest(*session);
+    size_t most = size_t{1} << 20;
+    while (session->host_memory(2 * most)) most *= 2;
+    std::vector<std::shared_ptr<uint8_t>> parts;
+    for (size_t bytes = 1; auto part = session->host_memory(bytes); bytes = bytes * 3 % 1000003 + 1) {
+        std::fill_n(part.get(), bytes, static_cast<uint8_t>(parts.size()));
+        for (const auto& other : parts) require(other.get() != part.get(), "a part is handed out twice");
+        parts.push_back(std::move(part));
+    }
+    for (size_t i = 0; i < parts.size(); ++i)
+        require(*parts[i] == static_cast<uint8_t>(i), "a part lies within another");
+    const uint8_t* third = parts[2].get();
+    parts[2].reset();
+    require(session->host_memory(1).get() == third, "the first gap is not taken");
+    for (size_t i = 0; i < parts.size(); i += 2) parts[i].reset();
+    std::thread([&] { parts.clear(); }).join();
+    require(session->host_memory(most) != nullptr, "gaps that touch are not joined");
+
+    auto kept = session->host_memory(1);
+    session.reset();
+    require(fake_cudart::allocated() > 0, "memory goes that someone has");
+    std::thread([&] { kept.reset(); }).join();  // which has chosen no device yet
+    require(fake_cudart::allocated() == 0, "memory stays that nobody has");
+
+    fake_cudart::pinning_fails = true;
+    session = cuda::make_session(0);
+    load_smallest(*session);
+    require(!session->host_memory(1), "memory is handed out that could not be pinned");
+    std::vector<uint8_t> pixels(3, 200), mask(1, 7);
+    session->run({{pixels.data(), 1, 1, 0, mask.data(), nullptr}});
+    require(mask[0] == 1, "without memory to hand out nothing runs");
+    fake_cudart::pinning_fails = false;
 }
 
 bool print_kernels() {
@@ -156,7 +240,7 @@ void errors() {
 
     const auto session = loaded(network);
     const auto run = [&] { session->run(batch.images); };
-    with("no memory for activations", fake_cudart::capacity, session->memory() + 100, run);
+    with("no memory for activations", fake_cudart::capacity, fake_cudart::device_allocated() + 100, run);
     with("a launch fails", fake_cudart::launches_until_failure, 3, run);
     require(!fake_cudart::waiting(), "a run that failed is still under way");
     const int steps = static_cast<int>(network.steps().size());
@@ -195,6 +279,8 @@ int main(int, char** arguments) {
             run_many();
         } else if (arguments[1] == std::string("copies")) {
             run_copies();
+        } else if (arguments[1] == std::string("memory")) {
+            run_memory();
         } else if (arguments[1] == std::string("kernels")) {
             while (print_kernels()) {
             }

@@ -114,6 +114,8 @@ void finish(cudaStream_t stream) {
 
 size_t fake_cudart::allocated() { return ::allocated(true) + ::allocated(false); }
 
+size_t fake_cudart::device_allocated() { return ::allocated(true); }
+
 bool fake_cudart::waiting() {
     return std::any_of(streams.begin(), streams.end(), [](cudaStream_t stream) { return !stream->waiting.empty(); });
 }
@@ -205,6 +207,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 }
 
 cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
+    if (fake_cudart::pinning_fails && bytes >= size_t{1} << 20) return answer(cudaErrorMemoryAllocation);
     *memory = allocate(bytes, false);
     return cudaSuccess;
 }
@@ -226,6 +229,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
         return answer(cudaErrorUnknown);
     const bool up = kind == cudaMemcpyHostToDevice;
     if (!(up ? set(to, bytes) : is_set(from, bytes) && within(to, bytes, false))) return answer(cudaErrorInvalidValue);
+    fake_cudart::copied.emplace(static_cast<const uint8_t*>(up ? from : to), bytes);
     return tell(stream, [=] { std::memcpy(to, from, bytes); });
 }
 

@@ -88,6 +88,10 @@ def test_what_several_threads_copy_is_there_once(program: Path) -> None:
     subprocess.run([program, "copies"], input=encode("sm_80", 0, []), check=True)
 
 
+def test_host_memory_is_handed_out_and_taken_again(program: Path) -> None:
+    subprocess.run([program, "memory"], input=encode("sm_80", 0, []), check=True)
+
+
 def test_launches_of_two_sessions_may_interleave(tmp_path: Path) -> None:
     """The launcher itself, with CUDA's own launch replaced: a kernel's limit of shared memory is everyone's."""
     cuda.require("the launcher of the kernels")

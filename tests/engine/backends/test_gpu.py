@@ -50,6 +50,24 @@ def test_memory_does_not_grow_once_warm() -> None:
     assert memory[0] == memory[1] == memory[2] > 0
 
 
+def test_memory_for_images_changes_no_bit_and_outlives_the_engine() -> None:
+    """Neither while the GPU has some that it reads and writes by itself, nor when all of that is taken."""
+    model, rng = random_model(width=3), np.random.default_rng(5)
+    with Engine.load(model, device="cuda") as gpu, Engine.load(model, device="cpu") as cpu:
+        images = [gpu.empty((height, width, 3)) for height, width in ((16, 16), (30, 40), (32, 48))]
+        for image in images:
+            image[...] = rng.integers(0, 256, image.shape, dtype=np.uint8)
+        expected = cpu.run(images)[0]
+        results = [gpu.run(images)[0]]
+        assert not results[0][0].flags.owndata  # the GPU wrote it
+        taken = [gpu.empty((2**20,)) for _ in range(64)]  # MiB
+        assert taken[-1].flags.owndata
+        results.append(gpu.run(images)[0])
+    taken[0][:] = 1
+    for masks in results:
+        assert all(np.array_equal(a, b) for a, b in zip(masks, expected, strict=True))
+
+
 def test_too_large_a_batch_is_an_error_and_no_end() -> None:
     """Of tensors that are all alive at once there are more than the memory holds; they are refused before any runs."""
     large, channels, together = (4096, 4080), 4096, 4  # the most that a session takes in one launch

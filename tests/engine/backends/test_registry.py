@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from engine import _native, selftest
 from engine.backends import reference, registry
@@ -46,6 +47,9 @@ class StandIn:
         assert self.kernels, "not loaded"
         self._fail("run", "9 MiB of GPU memory for activations: out of memory")
         self._session.run(*arguments)
+
+    def host_memory(self, bytes: int) -> NDArray[np.uint8] | None:
+        return np.empty(bytes, np.uint8)
 
     def _fail(self, place: str, message: str, fails: bool = False) -> None:
         if fails or self.fails_at == place:
