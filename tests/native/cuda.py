@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import subprocess
+import sysconfig
 from pathlib import Path
 
+import nanobind
+
 from tests.native import compiling, tools
+from tests.native.replay import PORTABLE
 from tests.native.sources import LISTS, NATIVE, sources
 
 (KERNELS,) = LISTS["cuda_kernels"]
 LAYER = sources("cuda_layer_sources")
 """What prepares steps for the kernels."""
+RUNTIME = [NATIVE / f"{name}.cpp" for name in ("fake_cudart", "emulated_launch")]
+"""The fake CUDA runtime, which launches the emulated kernels."""
 FLAGS = (
     *("-std=c++20", "-O2", "-march=native", "-pthread", "-U_FORTIFY_SOURCE", f"-I{NATIVE}"),
     *("-Wall", "-Wextra", "-Werror"),
@@ -47,5 +53,17 @@ def build_launcher(out: Path) -> Path:
 
 def build_session(headers: Path, out: Path) -> Path:
     """Compile tests/native/cuda_session.cpp with the session, the fake runtime and the emulated kernels to `out`."""
-    own = [NATIVE / f"{name}.cpp" for name in ("fake_cudart", "cuda_session", "emulated_launch")]
+    own = [*RUNTIME, NATIVE / "cuda_session.cpp"]
     return build_emulation(out, *sources("shared_sources", "cuda_sources"), *LAYER, *own, headers=headers)
+
+
+def build_module(headers: Path, folder: Path) -> Path:
+    """Compile the module for Python, with the fake runtime and the portable CPU kernels, into `folder`."""
+    include = Path(nanobind.include_dir())
+    places = [include, include.parent / "ext/robin_map/include", sysconfig.get_paths()["include"], headers]
+    flags = ["-fPIC", "-shared", "-fvisibility=hidden", PORTABLE, *(f"-isystem{place}" for place in places)]
+    own = sources("module_sources", "shared_sources", "cpu_sources", "cuda_sources")
+    files: list[Path | str] = [*own, *LAYER, *RUNTIME, Path(nanobind.source_dir()) / "nb_combined.cpp"]
+    module = folder / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+    compiling.build(["g++", *FLAGS, "-O1", *flags], files, module)
+    return module
