@@ -30,14 +30,20 @@ PinnedPool::~PinnedPool() {
 
 std::shared_ptr<uint8_t> PinnedPool::take(size_t bytes) {
     bytes = round_up(std::max(bytes, size_t{1}), kAlign);
+    const std::optional<size_t> offset = take_gap(bytes);
+    if (!offset) return nullptr;
+    return {memory_ + *offset,
+            [pool = shared_from_this(), offset = *offset, bytes](uint8_t*) { pool->give_back(offset, bytes); }};
+}
+
+std::optional<size_t> PinnedPool::take_gap(size_t bytes) {
     const std::lock_guard lock(taking_);
     const auto gap = std::find_if(gaps_.begin(), gaps_.end(), [&](const auto& some) { return some.second >= bytes; });
-    if (gap == gaps_.end()) return nullptr;
+    if (gap == gaps_.end()) return std::nullopt;
     const auto [offset, free] = *gap;
     gaps_.erase(gap);
     if (free > bytes) gaps_.emplace(offset + bytes, free - bytes);
-    return {memory_ + offset,
-            [pool = shared_from_this(), offset = offset, bytes](uint8_t*) { pool->give_back(offset, bytes); }};
+    return offset;
 }
 
 bool PinnedPool::holds(const void* memory, size_t bytes) const {

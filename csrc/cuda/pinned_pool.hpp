@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 namespace mbunet::cuda {
 
@@ -14,7 +15,7 @@ namespace mbunet::cuda {
 // Memory stays until the pool and the last of its parts are gone, on whichever thread.
 class PinnedPool : public std::enable_shared_from_this<PinnedPool> {
   public:
-    // Null where the host has no so much memory to pin.
+    // Null where the host cannot pin so much.
     static std::shared_ptr<PinnedPool> make(int gpu, size_t bytes);
     PinnedPool(const PinnedPool&) = delete;
     PinnedPool& operator=(const PinnedPool&) = delete;
@@ -29,6 +30,8 @@ class PinnedPool : public std::enable_shared_from_this<PinnedPool> {
   private:
     PinnedPool(int gpu, uint8_t* memory, size_t bytes) : gpu_(gpu), memory_(memory), size_(bytes), gaps_{{0, bytes}} {}
 
+    // The offset of the first gap that has so many bytes; they are no gap's any more.
+    std::optional<size_t> take_gap(size_t bytes);
     void give_back(size_t offset, size_t bytes);
 
     const int gpu_;
