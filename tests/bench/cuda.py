@@ -1,8 +1,9 @@
 """Our networks on a GPU beside PyTorch's: time by layer and whole, share of the binary Tensor Cores' peak, joules.
 
 All in one process and one run, one contender after the other. "Device" is the network alone, pixels and masks lying in
-the GPU's memory, replayed as a CUDA graph; "call" goes from pixels in pinned memory to masks in the host's. PyTorch runs
-the full-precision network of the same shape, batch norm folded away, channels last, compiled, as a CUDA graph too.
+the GPU's memory, replayed as a CUDA graph; "call" goes from pixels in pinned memory to masks in the host's memory.
+PyTorch runs the full-precision network of the same shape, batch norm folded away, channels last, compiled, as a CUDA
+graph too.
 """
 
 from __future__ import annotations
