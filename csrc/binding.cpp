@@ -10,6 +10,7 @@
 #include "cpu/peak.hpp"
 #include "cpu/session.hpp"
 #include "cuda/session.hpp"
+#include "resize.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -21,6 +22,7 @@ namespace {
 template <class T, int Dimensions>
 using Array = nb::ndarray<const T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
 using Pixels = nb::ndarray<const uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
+using NewPixels = nb::ndarray<uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
 using Values = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Mask = nb::ndarray<uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
@@ -145,6 +147,17 @@ NB_MODULE(_native, module) {
             mbunet::look_up(values.data(), values.size(), table.data(), out.data());
         },
         "values"_a.noconvert(), "table"_a.noconvert(), "out"_a.noconvert());
+
+    module.def(
+        "resize",
+        [](Pixels image, NewPixels resized, int first, int last) {
+            const mbunet::Size from{size(image, 0), size(image, 1)}, to{size(resized, 0), size(resized, 1)};
+            if (image.size() == 0) throw nb::value_error("an image without pixels");
+            if (first < 0 || first > last || last > to.height) throw nb::value_error("rows that are not there");
+            nb::gil_scoped_release release;
+            mbunet::resize(image.data(), from, resized.data(), to, first, last);
+        },
+        "image"_a.noconvert(), "resized"_a.noconvert(), "first"_a, "last"_a);
 
     session_class<cpu::Session>(module, "Session")
         .def(

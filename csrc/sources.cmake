@@ -1,7 +1,7 @@
 # Which sources there are, relative to this folder: for the build, and for tests that compile some of them themselves
 # (tests/native/sources.py, which reads nothing but lines like these).
 set(shared_sources memory_plan.cpp network.cpp threads.cpp)
-set(module_sources binding.cpp contrast.cpp cpu/peak.cpp)
+set(module_sources binding.cpp contrast.cpp cpu/peak.cpp resize.cpp)
 set(cpu_sources cpu/doubling.cpp cpu/execute.cpp cpu/execute_head.cpp cpu/kernels/portable.cpp cpu/kernels/probe.cpp cpu/layout.cpp cpu/packed_weights.cpp cpu/pixel_rows.cpp
                 cpu/raster.cpp cpu/session.cpp cpu/shape_plan.cpp cpu/sparse_lists.cpp)
 set(x86_64_sources cpu/kernels/avx2.cpp cpu/kernels/avx512.cpp)

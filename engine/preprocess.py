@@ -109,7 +109,7 @@ def pad(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
-    """Bilinear resize of [h, w, c] to [height, width, c], in 16-bit fixed point: the same on every machine."""
+    """Bilinear resize of [h, w, 3] to [height, width, 3], in 16-bit fixed point: the same on every machine."""
     return _finish(_resize(image, height, width))
 
 
@@ -183,15 +183,11 @@ def _look_up(image: Image, table: NDArray[np.int64], most: int, empty: Empty) ->
 def _resize(image: Pixels, height: int, width: int, most: int = sys.maxsize, empty: Empty = ordinary) -> Steps[Pixels]:
     if image.shape[:2] == (height, width):
         return image
-    rows, row_parts = _taps(image.shape[0], height)
-    columns, column_parts = _taps(image.shape[1], width)
-    below, beside = np.minimum(rows + 1, image.shape[0] - 1), np.minimum(columns + 1, image.shape[1] - 1)
-    resized = empty((height, width, image.shape[2]))
-    for band, stop in _bands(height, max(width, image.shape[1]) * image.shape[2], most):
+    image, resized = np.ascontiguousarray(image), empty((height, width, 3))
+    for band, stop in _bands(height, max(width, image.shape[1]) * 3, most):
         if stop:
             yield 0
-        tall = _blend(image[rows[band]], image[below[band]], row_parts[band, None, None])
-        resized[band] = _blend(tall[:, columns], tall[:, beside], column_parts[:, None])
+        _native.resize(image, resized, band.start, min(band.stop, height))
     return resized
 
 
@@ -204,15 +200,5 @@ def _resize_nearest(array: NDArray[Any], height: int, width: int, most: int = sy
     for band, stop in _bands(height, nearest[0].size, most):
         if stop:
             yield 0
-        nearest[band] = array[rows[band, None], columns]
+        array[rows[band]].take(columns, axis=1, out=nearest[band], mode="clip")  # so that numpy needs no copy
     return nearest
-
-
-def _taps(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """For each new position the old one at or before it, and what part (of 256) it lies towards the next."""
-    centres = np.clip(((2 * np.arange(new) + 1) * old * 256) // (2 * new) - 128, 0, (old - 1) * 256)
-    return centres // 256, (centres % 256).astype(np.int32)
-
-
-def _blend(a: Pixels, b: Pixels, part: NDArray[np.int32]) -> Pixels:
-    return ((a * (256 - part) + b * part + 128) // 256).astype(np.uint8)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import preprocess
+from engine import _native, preprocess
 from engine.model import Preprocessing
 
 
@@ -130,9 +130,49 @@ def test_resize_keeps_what_is_already_there() -> None:
 
 
 def test_resize_is_linear_between_pixels() -> None:
-    ramp = np.array([0, 100], np.uint8).reshape(1, 2, 1)
-    assert preprocess.resize(ramp, 1, 4).ravel().tolist() == [0, 25, 75, 100]
-    assert preprocess.resize_nearest(ramp, 2, 4)[..., 0].tolist() == [[0, 0, 100, 100]] * 2
+    ramp = np.array([[0, 100]], np.uint8)
+    assert preprocess.resize(np.stack([ramp] * 3, axis=2), 1, 4).tolist() == [[[v] * 3 for v in (0, 25, 75, 100)]]
+    assert preprocess.resize_nearest(ramp, 2, 4).tolist() == [[0, 0, 100, 100]] * 2
+
+
+SIDES = (1, 2, 3, 5, 16, 17, 64, 100, 255)
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+def test_resize_follows_its_definition(extreme: bool) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        height, width, to_height, to_width = rng.choice(SIDES, 4).tolist()
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        if extreme:
+            image = np.where(image < 128, 0, 255).astype(np.uint8)
+        assert np.array_equal(preprocess.resize(image, to_height, to_width), bilinear(image, to_height, to_width))
+        seen = image[::-1].swapaxes(0, 1)  # a view
+        assert np.array_equal(preprocess.resize(seen, to_height, to_width), bilinear(seen, to_height, to_width))
+
+
+def bilinear(image: preprocess.Pixels, height: int, width: int) -> preprocess.Pixels:
+    """By columns of rows that are blended first, in whole numbers."""
+
+    def along(axis: int, values: Any, new: int) -> Any:
+        old = values.shape[axis]
+        centers = np.clip(((2 * np.arange(new) + 1) * old * 256) // (2 * new) - 128, 0, (old - 1) * 256)
+        part = (centers % 256).reshape(-1, *[1] * (2 - axis))
+        first = values.take(centers // 256, axis)
+        second = values.take(np.minimum(centers // 256 + 1, old - 1), axis)
+        return (first * (256 - part) + second * part + 128) // 256
+
+    blended: preprocess.Pixels = along(1, along(0, image.astype(np.int64), height), width).astype(np.uint8)
+    return blended
+
+
+def test_rows_that_are_not_there_are_refused() -> None:
+    image, resized = np.zeros((4, 4, 3), np.uint8), np.zeros((5, 5, 3), np.uint8)
+    for first, last in ((-1, 2), (3, 2), (0, 6)):
+        with pytest.raises(ValueError, match="rows that are not there"):
+            _native.resize(image, resized, first, last)
+    with pytest.raises(ValueError, match="without pixels"):
+        _native.resize(image[:0], resized, 0, 5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,17 @@
+// Bilinear resize of an image to a network's size (engine/preprocess.py), in 16-bit fixed point: the same bits on every
+// machine.
+#pragma once
+
+#include <cstdint>
+
+namespace mbunet {
+
+struct Size {
+    int height, width;
+};
+
+// Writes rows [first, last) of `resized` [to.height][to.width][3], each from the two rows of `image`
+// [from.height][from.width][3] between which it lies.
+void resize(const uint8_t* image, Size from, uint8_t* resized, Size to, int first, int last);
+
+}  // namespace mbunet
