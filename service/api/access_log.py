@@ -25,6 +25,7 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
+INTERNAL_ERROR = 1011  # RFC 6455, 7.4.1: the code of a WebSocket's end
 REQUEST_ID = re.compile(r"[!-~]{1,128}")  # printable ASCII without spaces
 
 
@@ -53,7 +54,8 @@ class AccessLog:
             if message["type"] == "websocket.accept":
                 status = 101
             elif message["type"] == "websocket.close":
-                status = status or 403  # what the HTTP server makes of it before the handshake
+                # what the HTTP server makes of it before the handshake; after it a stream that a fault of ours has ended
+                status = 500 if message.get("code") == INTERNAL_ERROR else status or 403
             elif message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
                 total = server_timing({"total": 1e3 * (time.perf_counter() - started)})

@@ -9,13 +9,15 @@ problem document as `problem`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from service.api import refusals
+from service.api.access_log import INTERNAL_ERROR
 from service.api.memory import held_by
 from service.api.query import segment_params
 from service.api.running import running_service
@@ -28,10 +30,12 @@ from service.core.service import Service
 from service.problems import Problem, Unavailable
 from service.telemetry.metrics import Metrics
 
-UNSUPPORTED_DATA = 1003  # RFC 6455, 7.4.1
+UNSUPPORTED_DATA, ABNORMAL_CLOSURE = 1003, 1006  # RFC 6455, 7.4.1
 PROTOCOL = "mbunet"  # the subprotocol that is accepted when a client offers it
 
 router = APIRouter()
+
+T = TypeVar("T")
 
 
 class LatestFrame:
@@ -100,8 +104,11 @@ async def _serve(socket: WebSocket, service: Service) -> None:
     await asyncio.wait(tasks)
     socket.state.log["frames_dropped"] = frames.dropped
     for task in done:
-        if not isinstance(task.exception(), (WebSocketDisconnect, RuntimeError, OSError)):
-            task.result()
+        error = task.exception()
+        if error and not isinstance(error, WebSocketDisconnect):
+            with contextlib.suppress(WebSocketDisconnect):
+                await _while_there(socket.close(INTERNAL_ERROR, "an internal error"))
+            raise error
 
 
 def _admit(socket: WebSocket, service: Service) -> None:
@@ -119,12 +126,21 @@ def _params(socket: WebSocket, service: Service) -> SegmentParams:
 
 async def _receive(socket: WebSocket, frames: LatestFrame) -> None:
     """Take in frames until the client leaves, or sends a text."""
-    while (message := await socket.receive())["type"] == "websocket.receive":
+    while (message := await _while_there(socket.receive()))["type"] == "websocket.receive":
         frame = message.get("bytes")
         if frame is None:
-            await socket.close(UNSUPPORTED_DATA, "a frame is a binary message: the bytes of an image file")
+            text = "a frame is a binary message: the bytes of an image file"
+            await _while_there(socket.close(UNSUPPORTED_DATA, text))
             return
         frames.put(frame)
+
+
+async def _while_there(talk: Awaitable[T]) -> T:
+    """What comes of `talk` with the client; raises WebSocketDisconnect where it has left, however that is told."""
+    try:
+        return await talk
+    except (RuntimeError, OSError) as error:
+        raise WebSocketDisconnect(ABNORMAL_CLOSURE) from error
 
 
 async def _answer(socket: WebSocket, frames: LatestFrame, service: Service) -> None:
@@ -141,9 +157,9 @@ async def _answer(socket: WebSocket, frames: LatestFrame, service: Service) -> N
             head |= told
         except Problem as problem:
             head |= _refused(problem, socket, service.metrics)
-        await socket.send_json(head)
+        await _while_there(socket.send_json(head))
         if body:
-            await socket.send_bytes(body)
+            await _while_there(socket.send_bytes(body))
 
 
 async def _segment(

@@ -117,6 +117,27 @@ def test_when_the_client_is_ahead_the_newest_frame_wins() -> None:
     assert app.state.service.streams.total == 0
 
 
+def test_a_fault_of_ours_ends_the_stream_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("service.api.stream.milliseconds", fail)
+    app = create_app(FakeEngine(), Settings())
+    with serving(app) as client:
+        with streaming(client) as socket:
+            socket.send(red())
+            with pytest.raises(ConnectionClosed) as caught:
+                socket.recv(PATIENCE)
+        assert_lives_on(client)
+    assert caught.value.rcvd
+    assert caught.value.rcvd.code == 1011
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == ["request failed"]
+    value = app.state.service.metrics.registry.get_sample_value
+    assert value("mbunet_requests_total", {"route": "/stream", "outcome": "failed"}) == 1
+
+
 @pytest.mark.parametrize(
     ("query", "headers", "status"),
     [
