@@ -23,6 +23,7 @@ from engine.networks.families import FAMILIES
 
 MAX_LAYERS = 256
 MAX_CHANNELS = 4096
+MAX_STRIDE = 1024  # pixels: images are padded to multiples of it
 MAX_DEPTH = 32  # of provenance
 MAX_CLASSES = 256  # masks are uint8
 MAX_SIDE = 8192  # pixels, of resized images
@@ -134,7 +135,9 @@ def _check_reads(layer: Layer, found: Mapping[str, ops.Tensor]) -> ops.Tensor:
     require(not fault, layer.name, fault)
     finer = layer.up << layer.doublings
     require(inputs[0].stride * row.down >= finer, layer.name, "its output would be finer than the image")
-    return row.output(layer, inputs)
+    written = row.output(layer, inputs)
+    require(written.stride <= MAX_STRIDE, layer.name, f"stride {written.stride}, not 1 to {MAX_STRIDE}")
+    return written
 
 
 def _check_classes(model: Model) -> None:

@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from engine import format
+from engine import check, format
 from engine.layer import IMAGE
 from engine.model import ModelFileError
 from tests.engine.model_files import Description, layer, rewrite
@@ -166,6 +166,13 @@ def test_hostile_descriptions_are_refused(path: Path, kind: str) -> None:
     edit, message = DESCRIPTIONS[kind]
     rewrite(path, lambda description, _: edit(description))
     with pytest.raises(ModelFileError, match=f"^tiny.safetensors: .*{message}"):
+        format.load(path)
+
+
+def test_too_coarse_a_layer_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every image is padded to multiples of the stride, so a small file could ask for any memory."""
+    monkeypatch.setattr(check, "MAX_STRIDE", 8)
+    with pytest.raises(ModelFileError, match=r"^tiny.safetensors: \S+: stride 16, not 1 to 8"):
         format.load(path)
 
 
