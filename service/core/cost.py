@@ -30,7 +30,8 @@ def run_bytes(params: SegmentParams, image_shape: Sequence[int]) -> int:
     own, computed = image_shape[0] * image_shape[1], pixels(model, image_shape)
     result = 1 + 4 * len(model.classes) * encoder.wants_logits  # bytes a pixel: the mask, the logits
     resized = model.preprocessing.resize_mode != "pad"
-    fitted = 3 * computed + result * (computed + own * resized)
+    in_8_bits = 3 * own * resized  # where its contrast or depth is another than the network's
+    fitted = in_8_bits + 3 * computed + result * (computed + own * resized)
     encoded = encoder.memory(own, len(model.classes))
     split = encoder.split_memory(own, len(model.classes)) if params.objects.split else 0
     return fitted + encoded + split
