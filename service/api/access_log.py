@@ -54,7 +54,7 @@ class AccessLog:
             if message["type"] == "websocket.accept":
                 status = 101
             elif message["type"] == "websocket.close":
-                # what the HTTP server makes of it before the handshake; after it a stream that a fault of ours has ended
+                # 403: what the HTTP server makes of it before the handshake
                 status = 500 if message.get("code") == INTERNAL_ERROR else status or 403
             elif message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
