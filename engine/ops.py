@@ -102,11 +102,6 @@ class Operation:
         """Whether its weights are bits: the convolutions that a network's cost is made of."""
         return "binary" in self.weights
 
-    @property
-    def has_thresholds(self) -> bool:
-        """Whether it turns sums into levels."""
-        return bool(self.kernels[0]) and not self.last
-
     def output(self, layer: Layer, inputs: Inputs) -> Tensor:
         """What it writes, of inputs that it may have."""
         stride = inputs[0].stride * self.down // layer.up >> layer.doublings

@@ -48,10 +48,10 @@ def steps(image: Image, how: Preprocessing, most: int = sys.maxsize, empty: Empt
 
     What is not `image` itself lies in memory of `empty`.
     """
-    pixels = yield from _in_8_bits(image, how, most, empty)
-    height, width = image.shape[:2]
     if how.resize_mode == "pad":
-        return pixels
+        return (yield from _in_8_bits(image, how, most, empty))
+    pixels = yield from _in_8_bits(image, how, most)
+    height, width = image.shape[:2]
     return (yield from _resize(pixels, *size(height, width, how), most, empty))
 
 

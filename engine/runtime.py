@@ -198,14 +198,16 @@ class Engine:
     def _turns(self, images: Sequence[Image], thresholds: list[int], want_logits: bool) -> Turns:
         """Masks, and logits if wanted."""
         how, fitted = self.model.preprocessing, []
+        empty = self._backend.empty
         for image in images:
-            pixels = yield from preprocess.steps(image, how, self._step, self._backend.empty)
+            whole = not self.tiling.cuts(*preprocess.size(*image.shape[:2], how))  # else only windows of it are run
+            pixels = yield from preprocess.steps(image, how, self._step, empty if whole else preprocess.ordinary)
             fitted.append(np.ascontiguousarray(pixels))
         masks: dict[int, Mask] = {}
         logits: dict[int, Logits] = {}
         for indices in group_by_shape(fitted, self.model):
             some, some_logits = yield from self.tiling.turns(
-                self._compute, [fitted[i] for i in indices], [thresholds[i] for i in indices], want_logits
+                self._compute, empty, [fitted[i] for i in indices], [thresholds[i] for i in indices], want_logits
             )
             masks |= zip(indices, some, strict=True)
             if want_logits:

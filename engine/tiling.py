@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine import ops
 from engine.layer import IMAGE
 from engine.model import Model
+from engine.preprocess import Empty
 
 PIXELS = 4 * 2**20
 """Default budget, in pixels of an image with both sides rounded up to the stride: 2048 x 2048 runs in one piece."""
@@ -88,24 +89,24 @@ class Tiling:
         return self._spans(height, most[0]), self._spans(width, most[1])
 
     def turns(
-        self, run: Run, images: list[Pixels], thresholds: list[int], want_logits: bool
+        self, run: Run, empty: Empty, images: list[Pixels], thresholds: list[int], want_logits: bool
     ) -> Generator[int, None, tuple[list[Mask], list[Logits]]]:
         """What `run` gives for fitted images of one padded shape: at once, or image by image in windows.
 
-        Before each call of `run` it yields the pixels that this will compute.
+        Before each call of `run` it yields the pixels that this will compute. Windows are cut into memory of `empty`.
         """
         if not self.cuts(*images[0].shape[:2]):
             yield len(images) * self._computed(images[0])
             return run(images, thresholds, want_logits)
         masks, logits = [], []
         for image, threshold in zip(images, thresholds, strict=True):
-            mask, of_image = yield from self._windows(run, image, threshold, want_logits)
+            mask, of_image = yield from self._windows(run, empty, image, threshold, want_logits)
             masks.append(mask)
             logits += of_image
         return masks, logits
 
     def _windows(
-        self, run: Run, image: Pixels, threshold: int, want_logits: bool
+        self, run: Run, empty: Empty, image: Pixels, threshold: int, want_logits: bool
     ) -> Generator[int, None, tuple[Mask, list[Logits]]]:
         """Mask and, if wanted, logits of one image, window by window."""
         height, width = image.shape[:2]
@@ -114,7 +115,7 @@ class Tiling:
         rows, columns = self.windows(height, width)
         for row in rows:
             for column in columns:
-                window = np.ascontiguousarray(image[row.read, column.read])
+                window = _gapless(image[row.read, column.read], empty)
                 yield self._computed(window)
                 (own,), own_logits = run([window], [threshold], want_logits)
                 mask[row.kept, column.kept] = own[row.own, column.own]
@@ -141,3 +142,12 @@ class Tiling:
 
     def _padded(self, side: int) -> int:
         return -(-side // self.stride) * self.stride
+
+
+def _gapless(window: Pixels, empty: Empty) -> Pixels:
+    """`window` itself where its rows follow each other without gaps, else a copy in memory of `empty`."""
+    if window.flags.c_contiguous:
+        return window
+    copy = empty(window.shape)
+    copy[...] = window
+    return copy

@@ -17,8 +17,8 @@ struct Shape {
     auto operator<=>(const Shape&) const = default;
 };
 
-// Offsets in bytes. Pixels go to the device image by image, the first together with all parameters; masks and
-// logits come back in one copy.
+// Offsets in bytes. Parameters go to the device in one copy, pixels image by image; masks and logits that are copied
+// on the host come back in one.
 struct DeviceLayout {
     size_t pixels, masks, logits;  // in the staging memory, behind the images' parameters at 0
     size_t staging_bytes;

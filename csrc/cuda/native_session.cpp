@@ -249,16 +249,15 @@ void NativeSession::fetch(std::span<const Image> images, const DeviceLayout& lay
         check(cudaMemcpyAsync(to, staging_.device() + offset, bytes, cudaMemcpyDeviceToHost, stream_.get()),
               "copying results");
     };
-    size_t offset = layout.masks;
-    bool staged = shape.logits;
+    size_t offset = layout.masks, staged = layout.logits;
     for (const Image& image : images) {
         if (is_pinned(image.mask, pixels_of(image)))
             fetch_to(image.mask, offset, pixels_of(image));
         else
-            staged = true;
+            staged = layout.masks;
         offset += stride;
     }
-    if (staged) fetch_to(staging_.host() + layout.masks, layout.masks, layout.staging_bytes - layout.masks);
+    if (staged < layout.staging_bytes) fetch_to(staging_.host() + staged, staged, layout.staging_bytes - staged);
 }
 
 void NativeSession::copy_out(std::span<const Image> images, const DeviceLayout& layout, const Shape& shape) {

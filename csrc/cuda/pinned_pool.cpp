@@ -24,8 +24,11 @@ std::shared_ptr<PinnedPool> PinnedPool::make(int gpu, size_t bytes) {
 }
 
 PinnedPool::~PinnedPool() {
-    cudaSetDevice(gpu_);  // whichever thread ends it
+    int current = 0;  // of whichever thread ends it, which may be at work on another
+    cudaGetDevice(&current);
+    cudaSetDevice(gpu_);
     cudaFreeHost(memory_);
+    cudaSetDevice(current);
 }
 
 std::shared_ptr<uint8_t> PinnedPool::take(size_t bytes) {

@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include <cuda_runtime_api.h>
+
 #include "../../csrc/cuda/host_copies.hpp"
 #include "../../csrc/cuda/session.hpp"
 #include "fake_cudart.hpp"
@@ -160,6 +162,25 @@ void run_copies() {
     }
 }
 
+// Several threads take, fill and let go of many parts: each finds its own bytes.
+void take_beside_each_other(cuda::Session& session) {
+    constexpr size_t kThreads = 4, kTurns = 100000, kHeld = 8;
+    std::atomic<bool> own = true;
+    std::vector<std::thread> threads;
+    for (size_t t = 0; t < kThreads; ++t)
+        threads.emplace_back([&, t] {
+            std::vector<std::shared_ptr<uint8_t>> held(kHeld);
+            for (size_t turn = 0; turn < kTurns; ++turn) {
+                auto& part = held[turn % kHeld];
+                if (part && *part != t) own = false;
+                part = session.host_memory(turn * 7919 % 5000 + 1);
+                *part = static_cast<uint8_t>(t);
+            }
+        });
+    for (std::thread& thread : threads) thread.join();
+    require(own, "threads write into each other's parts");
+}
+
 // What is handed out overlaps nothing else, is taken again, whole, and stays as long as someone has it.
 void run_memory() {
     auto session = cuda::make_session(0);
@@ -180,12 +201,21 @@ void run_memory() {
     for (size_t i = 0; i < parts.size(); i += 2) parts[i].reset();
     std::thread([&] { parts.clear(); }).join();
     require(session->host_memory(most) != nullptr, "gaps that touch are not joined");
+    take_beside_each_other(*session);
+    require(session->host_memory(most) != nullptr, "a part is lost");
 
     auto kept = session->host_memory(1);
     session.reset();
     require(fake_cudart::allocated() > 0, "memory goes that someone has");
-    std::thread([&] { kept.reset(); }).join();  // which has chosen no device yet
+    constexpr int kOther = 5;
+    int device = kOther;
+    std::thread([&] {
+        cudaSetDevice(device);
+        kept.reset();
+        cudaGetDevice(&device);
+    }).join();
     require(fake_cudart::allocated() == 0, "memory stays that nobody has");
+    require(device == kOther, "who lets go of memory is at another device then");
 
     fake_cudart::pinning_fails = true;
     session = cuda::make_session(0);
@@ -248,7 +278,14 @@ void errors() {
          run);               // four pools are fused
     for (int copy : {0, 2})  // of the images' parameters, and of the second piece that is there, on whichever thread
         with("a copy fails", fake_cudart::copies_until_failure, copy, run);
-    require(!fake_cudart::waiting(), "a run that failed is still under way");
+    const int uploads = 1 + static_cast<int>(batch.images.size());
+    std::vector<mbunet::Image> own = batch.images;
+    const auto mask = session->host_memory(mask_bytes(own[0]));
+    own[0].mask = mask.get();
+    for (const auto& images : {batch.images, own}) {  // of staged results, and of a mask that nothing else copies
+        with("a copy back fails", fake_cudart::copies_until_failure, uploads, [&] { session->run(images); });
+        require(!fake_cudart::waiting(), "a run that failed is still under way");
+    }
     with("afterwards", fake_cudart::launches_until_failure, -1, run);
     const auto run_large = [&](cuda::Session& some, int height) {
         some.run({{nullptr, height, 8192, 0, nullptr, {}}});

@@ -45,11 +45,13 @@ struct Allocation {
     std::vector<uint8_t> set;  // by byte of device memory: whether a call has written it
 };
 
+constexpr int kDevice = 0;  // which there is
+
 std::map<uint8_t*, Allocation> allocations;
 std::set<cudaStream_t> streams;
 std::mutex copying;
 thread_local cudaError_t last_error = cudaSuccess;
-thread_local bool chosen = false;  // a device, by this thread
+thread_local int chosen = -1;  // the device of this thread, if it has chosen one
 
 cudaError_t answer(cudaError_t code) { return code == cudaSuccess ? code : last_error = code; }
 
@@ -69,7 +71,7 @@ uint8_t* allocate(size_t bytes, bool device) {
 }
 
 cudaError_t release(void* memory) {
-    if (!chosen || fake_cudart::waiting()) return answer(cudaErrorInvalidValue);
+    if (chosen != kDevice || fake_cudart::waiting()) return answer(cudaErrorInvalidValue);
     if (!allocations.erase(static_cast<uint8_t*>(memory))) return answer(cudaErrorInvalidValue);
     std::free(memory);
     return cudaSuccess;
@@ -100,7 +102,7 @@ bool is_set(const void* memory, size_t bytes) {
 }
 
 cudaError_t tell(cudaStream_t stream, std::function<void()> work) {
-    if (!chosen) return answer(cudaErrorInvalidDevice);
+    if (chosen != kDevice) return answer(cudaErrorInvalidDevice);
     (stream->recording ? stream->recording->work : stream->waiting).push_back(std::move(work));
     return cudaSuccess;
 }
@@ -180,8 +182,13 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
     return cudaSuccess;
 }
 
-cudaError_t cudaSetDevice(int) {
-    chosen = true;
+cudaError_t cudaGetDevice(int* device) {
+    *device = std::max(chosen, 0);
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device) {
+    chosen = device;
     return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
@@ -200,7 +207,7 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
-    if (!chosen) return answer(cudaErrorInvalidDevice);
+    if (chosen != kDevice) return answer(cudaErrorInvalidDevice);
     if (allocated(true) + bytes > fake_cudart::capacity) return answer(cudaErrorMemoryAllocation);
     *memory = allocate(bytes, true);
     return cudaSuccess;

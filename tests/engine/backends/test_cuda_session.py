@@ -102,7 +102,7 @@ def test_launches_of_two_sessions_may_interleave(tmp_path: Path) -> None:
 def test_errors_say_what_and_leave_the_session_sound(program: Path) -> None:
     case: Case = next(case for case in SOME if case.name == "batch of three")
     answer = subprocess.run([program, "errors"], input=encode("sm_80", 0, [case]), stdout=subprocess.PIPE, check=True)
-    *lines, logits = answer.stdout.split(b"\n", 16)
+    *lines, logits = answer.stdout.split(b"\n", 18)
     said = dict(line.decode().split(": ", 1) for line in lines)
     assert said == {
         "no driver": "there is no NVIDIA driver",
@@ -116,6 +116,7 @@ def test_errors_say_what_and_leave_the_session_sound(program: Path) -> None:
         "a launch fails": "launching step 4: some CUDA error",
         "a launch fails in recording": "launching step 3: some CUDA error",
         "a copy fails": "copying images: some CUDA error",
+        "a copy back fails": "copying results: some CUDA error",
         "afterwards": "nothing",
         "too many pixels": "an image of 8208 x 8192 pixels is too large",
         "too large a tensor": "an image of 8192 x 8192 pixels is too large",
