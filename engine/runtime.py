@@ -200,8 +200,9 @@ class Engine:
         how, fitted = self.model.preprocessing, []
         empty = self._backend.empty
         for image in images:
-            whole = not self.tiling.cuts(*preprocess.size(*image.shape[:2], how))  # else only windows of it are run
-            pixels = yield from preprocess.steps(image, how, self._step, empty if whole else preprocess.ordinary)
+            height, width = image.shape[:2]
+            in_windows = self.tiling.cuts(*preprocess.size(height, width, how))  # which are copied themselves
+            pixels = yield from preprocess.steps(image, how, self._step, preprocess.ordinary if in_windows else empty)
             fitted.append(np.ascontiguousarray(pixels))
         masks: dict[int, Mask] = {}
         logits: dict[int, Logits] = {}
