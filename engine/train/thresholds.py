@@ -13,15 +13,31 @@ THRESHOLDS = tuple(round(k / 20, 2) for k in range(1, 20))
 WORTH = 0.002  # Dice that another threshold must gain over 1/2 to be taken
 
 
+def levels(probabilities: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """How many of THRESHOLDS each probability reaches, uint8 of the same shape."""
+    return np.searchsorted(THRESHOLDS, probabilities, side="right").astype(np.uint8)
+
+
+def reaches(of_pixels: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
+    """The mask of pixels of these levels by one of THRESHOLDS."""
+    mask: NDArray[np.bool_] = of_pixels > THRESHOLDS.index(threshold)
+    return mask
+
+
 def dice(labeled: Iterable[tuple[NDArray[np.float64], NDArray[np.uint8]]]) -> dict[float, float]:
     """Mean Dice over images by THRESHOLDS of pairs (probabilities [h, w], mask [h, w]).
 
     Images without foreground in mask and prediction are left out, and pixels that are VOID, as everywhere.
     """
+    return dice_of_levels((levels(probabilities), mask) for probabilities, mask in labeled)
+
+
+def dice_of_levels(labeled: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> dict[float, float]:
+    """The same of pairs (levels [h, w], mask [h, w])."""
     scores = []
-    for probabilities, mask in labeled:
+    for of_pixels, mask in labeled:
         known = mask != VOID
-        level = np.searchsorted(THRESHOLDS, probabilities[known], side="right")  # how many thresholds it reaches
+        level = of_pixels[known]
         reached = [np.cumsum(_counts(level[chosen])[::-1])[::-1][1:] for chosen in (mask[known] != 0, slice(None))]
         both, predicted, true = reached[0], reached[1], int((mask[known] != 0).sum())
         with np.errstate(invalid="ignore"):
@@ -33,8 +49,8 @@ def dice(labeled: Iterable[tuple[NDArray[np.float64], NDArray[np.uint8]]]) -> di
     return dict(zip(THRESHOLDS, means.tolist(), strict=True))
 
 
-def _counts(levels: NDArray[np.intp]) -> NDArray[np.intp]:
-    return np.bincount(levels, minlength=len(THRESHOLDS) + 1)
+def _counts(some: NDArray[np.uint8]) -> NDArray[np.intp]:
+    return np.bincount(some, minlength=len(THRESHOLDS) + 1)
 
 
 def best(scores: Mapping[float, float]) -> float:

@@ -15,7 +15,7 @@ from engine.train.network import Network
 
 MOST_ROUNDS = 15
 LOST = 0.02  # Dice below full precision: more than that, and the bits are what to change
-IMPROVED = 0.005  # Dice gained over the last third of a stage: it was still improving
+IMPROVED = 0.005  # Dice gained by the last third of the looks: it was still improving
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,16 @@ def _rounds(seconds: float) -> Iterator[int]:
         yield k
 
 
-def still_improving(rows: list[dict[str, float]], column: str) -> float | None:
-    """What the last third of a stage's validations has gained over those before it; None where there are too few."""
-    looks = [(row["samples"], row[column]) for row in rows if column in row]
-    if len(looks) < 3:
-        return None
-    before = [value for samples, value in looks if samples <= looks[-1][0] * 2 / 3]
-    return looks[-1][1] - max(before) if before else None
+def still_improving(rows: list[dict[str, float]], column: str, config: Config) -> float | None:
+    """What the best of the last third of a stage's looks at validation images has gained over the best before.
+
+    Those of a network that was not yet what `config` makes of it, in zeros and bits, are none. None where too few are
+    left.
+    """
+    end = rows[-1]["samples"] if rows else 0
+    looks = [row[column] for row in rows if column in row and config.settled_at(row["samples"] / end)]
+    last = len(looks) // 3
+    return max(looks[-last:]) - max(looks[:-last]) if last else None
 
 
 def typical(images: list[Image]) -> Image:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.train import evaluate, metrics
+from engine.train import evaluate, metrics, thresholds
 from engine.train.data.dataset import Sample
 from engine.train.evaluate import Row, Segments
 from engine.train.metrics import Metrics
@@ -16,10 +16,14 @@ BITS, FULL, OTSU, CONSTANT = "bits", "full precision", "Otsu's threshold", "a co
 
 @dataclass(frozen=True)
 class Compared:
-    """Rows of every image and class: of the bits, Otsu's beside them, and of full precision where there is one."""
+    """Rows of every image and class: of the bits, Otsu's beside them, and of full precision where there is one.
+
+    With one class full precision's masks are those from the probability `full_threshold` on.
+    """
 
     bits: list[Row]
     full: list[Row]
+    full_threshold: float = 0.5
 
     @property
     def scores(self) -> dict[str, Metrics]:
@@ -69,11 +73,25 @@ class Compared:
 def compare(
     bits: Segments, full: Segments | None, held: Sequence[Sample], classes: Sequence[str], otsu: bool
 ) -> Compared:
-    """Score both on `held`."""
-    return Compared(
-        evaluate.evaluate(bits, held, otsu=otsu, classes=classes, calibration=True),
-        evaluate.evaluate(full, held, classes=classes) if full else [],
-    )
+    """Score both on `held`: bits by their own threshold, full precision by the best for these images, as theirs is."""
+    rows = evaluate.evaluate(bits, held, otsu=otsu, classes=classes, calibration=True)
+    if full is None:
+        return Compared(rows, [])
+    if classes:
+        return Compared(rows, evaluate.evaluate(full, held, classes=classes))
+    return Compared(rows, *_at_its_best(full, held))
+
+
+def _at_its_best(full: Segments, held: Sequence[Sample]) -> tuple[list[Row], float]:
+    """Rows of full precision by the threshold that suits `held` best, and that; each image is run once."""
+    loaded = (sample.load() for sample in held)
+    pairs = [(thresholds.levels(full.probabilities(image)[..., 0]), mask) for image, mask in loaded]
+    chosen = thresholds.best(thresholds.dice_of_levels(pairs))
+    rows = []
+    for sample, (levels, mask) in zip(held, pairs, strict=True):
+        ((_, counts),) = metrics.by_class(thresholds.reaches(levels, chosen), mask)
+        rows.append(Row(sample.name, sample.stratum, counts))
+    return rows, chosen
 
 
 def table(found: Compared) -> list[list[str]]:

@@ -87,7 +87,8 @@ class Finish:
         notes = [f"{len(held)} of {len(everything)} validation images, which no step of this run has seen."]
         notes += unlike(self.stages, everything)
         if not config.classes:
-            notes.append(f"A pixel is foreground from a probability of {threshold:g} on, chosen on these images.")
+            also = f", in full precision from {found.full_threshold:g}" if full else ""
+            notes.append(f"A pixel is foreground from a probability of {threshold:g} on{also}: chosen on these images.")
         if salient := evaluate.salient(found.bits):
             notes.append(f"Of the probabilities of bits, as salient objects are scored: {salient}.")
         files.page.write_text(report.html(self._report(found, held, pictures, notes)), encoding="utf-8")
@@ -119,7 +120,7 @@ class Finish:
             image, mask = by_name[name].load(len(config.classes))
             shown = preprocess.in_8_bits(image, config.preprocessing)
             masks = {"bits": bits.run([image])[0][0]}
-            masks = {**({"full precision": full.run([image])[0][0]} if full else {}), **masks}
+            masks = {**({"full precision": full.run([image], found.full_threshold)[0][0]} if full else {}), **masks}
             dice, whole = found.dice(name)
             title = f"{name}: Dice {dice:.3f} by bits" + (
                 f", {whole:.3f} in full precision" if whole is not None else ""
@@ -133,7 +134,7 @@ class Finish:
         config = self.config
         column = "f1" if config.classes else "dice"
         rows = {name: log.read(folder / "log.csv") for name, folder in self.stages.items()}
-        gained = advice.still_improving(list(rows.values())[-1], column)
+        gained = advice.still_improving(list(rows.values())[-1], column, config)
         improving = gained is not None and gained > advice.IMPROVED
         options, now_ms, where = self._priced(found.lost, improving, held)
         model = format.load(self.files.model)
@@ -205,6 +206,7 @@ def _name(data: str) -> str:
 def _improving(gained: float | None) -> str:
     if gained is None or math.isnan(gained):
         return "Too few looks at the validation images to say whether it was still improving."
+    than = "the best of the last third of the looks at the network as it is now, beside the best before"
     if gained > advice.IMPROVED:
-        return f"Still improving: the last third of the last stage gained {gained:.3f}; more time should help."
-    return f"No longer improving: the last third of the last stage gained {gained:.3f}."
+        return f"Still improving: {gained:+.3f} ({than}); more time should help."
+    return f"No longer improving: {gained:+.3f} ({than})."

@@ -58,6 +58,7 @@ def test_a_folder_becomes_a_model_and_a_page(data: Path, tmp_path: Path, monkeyp
     assert model.provenance["crop"] == 64  # the images are small
     page = outcome.files.page.read_text(encoding="utf-8")
     assert "full precision</td>" in page
+    assert re.search(r"from a probability of [\d.]+ on, in full precision from [\d.]+: chosen on these images", page)
     assert "Otsu&#x27;s threshold</td>" in page
     assert "--activation-bits 2</td>" in page
     assert len(re.findall(r'src="data:image/png;base64,', page)) == 4
