@@ -160,12 +160,15 @@ class Engine:
         return mbu.probabilities(self.logits(image) * self._scale)
 
     def empty(self, shape: tuple[int, ...]) -> Pixels:
-        """Memory for an image, uint8 of `shape`, with whatever lies there.
+        """Memory for an image, uint8 of `shape` [h, w, 3], with whatever lies there.
 
         A GPU reads it by itself, so that a call with images that were decoded into it is not held up by copies on the
-        host. It may outlive the engine. On a CPU, and where a GPU has no more of it, it is memory like any other.
+        host. It may outlive the engine. On a CPU it is memory like any other, and so it is where the network does not
+        see the image as it came, or where the GPU has no more of it.
         """
-        return self._backend.empty(shape)
+        how = self.model.preprocessing
+        changes = how.contrast != "none" or how.resize_mode != "pad" or self.tiling.cuts(*shape[:2])
+        return preprocess.ordinary(shape) if changes else self._backend.empty(shape)
 
     @property
     def class_names(self) -> tuple[str, ...]:

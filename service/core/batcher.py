@@ -18,10 +18,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from engine.images import fresh
 from service.codec.pixels import Pixels
 from service.core import cost
 from service.core.appointments import Appointments
@@ -196,10 +192,6 @@ class Batcher:
     def waiting(self) -> int:
         """Images in the queue."""
         return sum(map(len, self._waiting.values()))
-
-    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """See `core.queue.Queue`: any memory."""
-        return fresh(shape)
 
     def place(self, image: Pixels, claim: Callable[[int], None]) -> Pixels:
         """See `core.queue.Queue`: the engine reads everywhere."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.model import Model
 from service.codec.pixels import Logits, Mask, Pixels
 from service.settings import Settings
@@ -72,6 +75,9 @@ class Engine(Protocol):
     @property
     def kernel(self) -> str:
         """By what: "avx2", "wgmma", …"""
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Memory for an image [h, w, 3], where the engine reads it soonest. Raises MemoryFull."""
 
     def start(
         self,

@@ -165,7 +165,7 @@ class Pipeline:
 
         with held:  # also when nobody waits any more
             limit = self._settings.max_pixels
-            decoded = decode.decode(data, limit, params.selection, claim, self._queue.empty)
+            decoded = decode.decode(data, limit, params.selection, claim, params.engine.empty)
             cost.require_size(params.engine.model, decoded.pixels.shape, limit)
             held.hold(decoded.pixels.nbytes + cost.run_bytes(params, decoded.pixels.shape))
             placed = self._queue.place(decoded.pixels, held.grow)

@@ -7,9 +7,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from service.codec.pixels import Logits, Mask, Pixels
 from service.core.params import SegmentParams
 
@@ -45,11 +42,8 @@ class Queue(Protocol):
     What is refused raises QueueFull or Unavailable, at once or as the future's exception: all of `images` then do.
     """
 
-    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Memory for an image where the engine reads it. Raises MemoryFull."""
-
     def place(self, image: Pixels, claim: Callable[[int], None]) -> Pixels:
-        """The image in such memory, copied where it must be, of which `claim` is told the bytes. Raises MemoryFull."""
+        """The image where the engine reads it, copied if it must be: `claim` is told the bytes. Raises MemoryFull."""
 
     @property
     def busy(self) -> bool:

@@ -54,6 +54,10 @@ class RemoteEngine:
     bus: str
     kernel: str
 
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Of the memory that it shares with this process."""
+        return self.session.empty(shape, np.uint8)
+
     def start(
         self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None, want_logits: bool = False
     ) -> Job:
@@ -171,7 +175,7 @@ class Session:
         return [one.asked for one in placed]
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """See `core.queue.Queue`."""
+        """Of the memory that the engine process sees too. Raises MemoryFull."""
         return self._part(math.prod(shape) * np.dtype(dtype).itemsize).array(shape, dtype)
 
     def place(self, image: Pixels, claim: Callable[[int], None] = unlimited) -> Pixels:
@@ -308,10 +312,6 @@ class EngineClient:
         """See `core.resident.Resident`."""
         notice = self.notice
         return notice.joules if notice else None
-
-    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """See `core.queue.Queue`."""
-        return self._require_session().empty(shape, np.uint8)
 
     def place(self, image: Pixels, claim: Callable[[int], None]) -> Pixels:
         """See `core.queue.Queue`."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from numpy.typing import NDArray
 from PIL import Image
 
 from engine import format
@@ -31,6 +32,9 @@ class Nothing:
     device: str = "none"
     bus: str = ""
     kernel: str = "none"
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        return np.empty(shape, np.uint8)
 
     def start(
         self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None, want_logits: bool = False

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import uvicorn
 from fastapi import FastAPI
+from numpy.typing import NDArray
 
 from engine.layer import Layer
 from engine.model import ClassInfo, Model, Preprocessing
@@ -87,6 +88,9 @@ class FakeEngine:
 
     def __post_init__(self) -> None:
         self.gate.set()
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        return np.empty(shape, np.uint8)
 
     def start(
         self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None, want_logits: bool = False

@@ -60,7 +60,7 @@ def test_memory_for_images_changes_no_bit_and_outlives_the_engine() -> None:
         expected = cpu.run(images)[0]
         results = [gpu.run(images)[0]]
         assert not results[0][0].flags.owndata  # the GPU wrote it
-        taken = [gpu.empty((2**20,)) for _ in range(64)]  # MiB
+        taken = [gpu.empty((512, 683, 3)) for _ in range(64)]  # a MiB each
         assert taken[-1].flags.owndata
         results.append(gpu.run(images)[0])
     taken[0][:] = 1

@@ -128,7 +128,7 @@ def test_a_jpeg_is_decoded_to_where_the_engine_reads_it(two: Two) -> None:
     Image.fromarray(photo(32)).save(file, "JPEG")
     engine, claimed = two.models.default, list[int]()
     assert isinstance(engine, RemoteEngine)
-    decoded = images.decode(file.getvalue(), empty=two.client.empty).pixels
+    decoded = images.decode(file.getvalue(), empty=engine.empty).pixels
     np.testing.assert_array_equal(decoded, images.decode(file.getvalue()).pixels)
     assert part_of(decoded, engine.session.arena)
     assert two.client.place(decoded, claimed.append) is decoded
