@@ -24,11 +24,11 @@ ENV PATH=/usr/local/cuda/bin:$PATH \
 RUN python3 -m venv /opt/mbunet
 WORKDIR /source
 COPY . .
-# uvloop's wheel comes with 12 MB of symbols, SciPy's with 30 MB of tests
+# uvloop's wheel comes with 12 MB of symbols, those of SciPy and numpy with 30 and 17 MB of tests
 RUN /opt/mbunet/bin/python -m pip install --no-cache-dir . && \
     /opt/mbunet/bin/python -m pip uninstall -y pip setuptools && \
     strip --strip-unneeded /opt/mbunet/lib/python3*/site-packages/uvloop/*.so && \
-    find /opt/mbunet/lib/python3*/site-packages/scipy -name tests -prune -exec rm -r {} +
+    find /opt/mbunet/lib/python3*/site-packages/scipy /opt/mbunet/lib/python3*/site-packages/numpy -name tests -prune -exec rm -r {} +
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS jetson
