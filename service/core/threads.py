@@ -52,8 +52,8 @@ class CodecThreads:
     ) -> Future[T]:
         """The result of `work(first)`, begun once `first` is done, well or not: without a detour over the event loop.
 
-        It is done in a pool, or where `in_place` then says so, in the very thread that has finished `first`; but
-        never in the calling thread, which is the loop's. Cancelling it cancels `first`.
+        It is done in a pool, or where `first` is well and `in_place` then says so, in the very thread that has finished
+        `first`; but never in the calling thread, which is the loop's. Cancelling it cancels `first`.
 
         Futures keep their callbacks, and exceptions the frames that they have passed through. What leads from there
         back to a future is let go when it has been used, else all that `work` knows waits for the garbage collector.
@@ -64,10 +64,12 @@ class CodecThreads:
         waiting = weakref.ref(first)
 
         def begin(done: Future[S]) -> None:
-            def finish() -> None:
-                _finish(done, *todo.pop())
+            used = [done]
 
-            if threading.get_ident() != caller and in_place():
+            def finish() -> None:
+                _finish(used.pop(), *todo.pop())
+
+            if threading.get_ident() != caller and _is_well(done) and in_place():
                 finish()
             else:
                 self.submit(finish, size)
@@ -80,6 +82,10 @@ class CodecThreads:
         """Take nothing more."""
         for pool in self._pools:
             pool.shutdown(wait=wait)
+
+
+def _is_well(done: Future[S]) -> bool:
+    return not done.cancelled() and done.exception() is None
 
 
 def _finish(first: Future[S], work: Callable[[Future[S]], T], last: Future[T]) -> None:

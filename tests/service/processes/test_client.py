@@ -360,9 +360,9 @@ def test_an_engine_process_that_takes_too_little_is_said_not_to_answer(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = messages.pair()
+    old = two.models.default
     two.client.attach(ours)
     messages.send(theirs, bytes([messages.MODELS]), [two.host._catalog.descriptor, two.host.board.descriptor])
-    old = two.models.default
     until(lambda: two.models.default is not old)
     monkeypatch.setattr(outbox, "MOST_BYTES", 0)
     asked = list[Any]()
