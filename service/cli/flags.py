@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from engine.train.network_engine import NetworkEngine
 
 ENGINE = ("device", "kernel", "threads")
+TRAINING = {"torch": "PyTorch", "matplotlib": "matplotlib", "tqdm": "tqdm"}
+"""What the extra `train` installs, by its import's name."""
 MODEL_HELP = "model file, or the name of a shipped model"
 THRESHOLD_HELP = "probability at which a pixel is foreground"
 
@@ -178,13 +180,19 @@ def trained(model: str) -> str | Model:
 
 
 def require_torch() -> None:
-    """Raise UserError where there is no torch."""
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("this command needs PyTorch: pip install 'mbunet[train]'")
+    """Raise UserError where what training is made of is not installed; a checkpoint is read by the same."""
+    require("this command", *TRAINING)
+
+
+def require(what: str, *packages: str) -> None:
+    """Raise UserError where one of the `packages` of the extra `train`, which `what` needs, is not installed."""
+    missing = [TRAINING[package] for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise UserError(f"{what} needs {' and '.join(missing)}: make trainer, or pip install '.[train]'")
 
 
 def with_torch(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """`command`, which raises UserError where there is no torch."""
+    """`command`, which raises UserError where what training is made of is not installed."""
 
     @functools.wraps(command)
     def run(args: argparse.Namespace) -> int:

@@ -103,7 +103,7 @@ def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Out
     try:
         return cluster.segment(job, sources)
     except ImportError:
-        raise UserError("--ray needs Ray: pip install 'mbunet[ray]'") from None
+        raise UserError("--ray needs Ray: pip install '.[ray]'") from None
 
 
 def _require_used(args: argparse.Namespace) -> None:

@@ -164,6 +164,8 @@ def evaluate(args: argparse.Namespace) -> int:
     from engine.train.config import Config
     from service.core import params
 
+    if args.pictures:
+        flags.require("--pictures", "matplotlib")
     described = _model(args.model) if args.card else None
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
     selection = params.selection(_preprocessing(args.model), config.selection)

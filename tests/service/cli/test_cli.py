@@ -343,7 +343,7 @@ def test_without_ray_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "ray", None)
     images = folder_of_images(tmp_path / "in", "a.png")
     assert cli.main(["segment", "--ray", str(images), "-o", str(tmp_path / "out")]) == 1
-    assert "pip install 'mbunet[ray]'" in capsys.readouterr().err
+    assert "pip install '.[ray]'" in capsys.readouterr().err
 
 
 # -- errors in one line ----------------------------------------------------------------------------------------------
@@ -403,13 +403,35 @@ def test_a_taken_port_names_the_address() -> None:
         listen(Settings(port=taken.getsockname()[1]))
 
 
-@pytest.mark.parametrize("arguments", [["train", "data", "-o", "out"], ["export", "a.pt", "b.safetensors"]])
-def test_without_torch_the_extra_is_named(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("package", ["torch", "matplotlib", "tqdm"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "data", "-o", "out"],
+        ["export", "a.pt", "b.safetensors"],
+        ["table", "data", "-o", "out"],
+        ["sweep", "data", "-o", "out"],
+        ["eval", "a.pt", NUCLEI],
+    ],
+)
+def test_without_what_training_needs_its_installation_is_named(
+    arguments: list[str], package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setitem(sys.modules, package, None)
     assert cli.main(arguments) == 1
-    assert "pip install 'mbunet[train]'" in capsys.readouterr().err
+    name = {"torch": "PyTorch"}.get(package, package)
+    assert f"needs {name}: make trainer, or pip install '.[train]'" in capsys.readouterr().err
+
+
+def test_without_matplotlib_pictures_are_refused_before_anything_is_scored(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    command = ["eval", str(model), NUCLEI, "--threads", "1"]
+    assert cli.main([*command, "--pictures", str(tmp_path / "worst")]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "mbunet: --pictures needs matplotlib: make trainer, or pip install '.[train]'\n"
+    assert cli.main(command) == 0
 
 
 # -- info, eval, train ---------------------------------------------------------------------------------------------
