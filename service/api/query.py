@@ -62,7 +62,7 @@ def segment_params(given: QueryParams, accept: str, service: Service) -> Segment
     engine = service.models.engine(query.model)
     return SegmentParams(
         engine,
-        params.threshold(engine, query.threshold),
+        params.threshold(engine.model, query.threshold),
         encoder,
         params.timeout_s(query.timeout_ms, service.settings.timeout_ms),
         query.priority == "low",

@@ -240,7 +240,7 @@ def _require_size(asked: InferRequest, engine: Engine, service: Service) -> None
 
 def _params(asked: InferRequest, engine: Engine, service: Service) -> SegmentParams:
     timeout_s = _timeout_s(asked, service.settings.timeout_ms)
-    threshold = params.threshold(engine, _threshold(asked))
+    threshold = params.threshold(engine.model, _threshold(asked))
     selection = Selection(_part(asked, "channel"), _part(asked, "page"))
     encoder = ENCODERS[LABELS if LABELS in asked.outputs else "png"]
     objects = params.objects(encoder, _split(asked), _min_area(asked))

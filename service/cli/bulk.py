@@ -33,8 +33,12 @@ AHEAD = 4  # outcomes of each thread that may wait for one before them
 
 @dataclass(frozen=True)
 class Job:
-    """What is wanted of every image. It holds no engine, so it can travel to other machines."""
+    """What is wanted of every image, and of which model. It holds no engine, so it can travel to other machines.
 
+    Beside a server `model` means nothing.
+    """
+
+    model: str
     settings: Settings
     threshold: float | None = None
     overlay: bool = False
@@ -57,11 +61,15 @@ class Outcome:
 
 
 class Segmenter:
-    """One resident engine that turns image files into outcomes. Raises EngineError where it cannot be loaded."""
+    """One resident engine that turns image files into outcomes.
+
+    Raises EngineError where it cannot be loaded, and UserError for a threshold where it takes none.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._engine = flags.trained_engine_of(job.settings.models[0], job.settings)
+        self._engine = flags.trained_engine_of(job.model, job.settings)
+        flags.require_threshold(self._engine.model, job.threshold)
         self._selection = params.selection(self._engine.model.preprocessing, job.selection)
 
     def __call__(self, source: Path) -> Outcome:

@@ -12,9 +12,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from engine.format import load
 from engine.runtime import resolve
+from service.cli import flags
 from service.cli.bulk import Job, Outcome, Segmenter
-from service.settings import Settings
 
 FILES_PER_TASK = 16
 """What is handed out at a time, and done again where a machine dies."""
@@ -35,25 +36,28 @@ def segment(job: Job, sources: Sequence[Path]) -> Iterator[Outcome]:
     """The outcomes as they come, from the cluster at RAY_ADDRESS, else this machine's, else one made for this call.
 
     An actor has as many threads as the settings say, and one where they leave it open: images side by side keep more
-    cores busy than layers do. Raises ImportError without Ray, EngineError where there is no such model, and OSError
-    where the cluster fails as a whole.
+    cores busy than layers do. Raises ImportError without Ray, EngineError where there is no such model, UserError for
+    a threshold where it takes none, and OSError where the cluster fails as a whole.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
-    settings = _for_all_machines(job.settings)
+    job = _for_all_machines(job)
+    threads = job.settings.threads
+    if job.threshold is not None:  # only then is the model of use here
+        flags.require_threshold(load(resolve(job.model)), job.threshold)
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     DataContext.get_current().enable_progress_bars = False
-    actors = max(1, int(ray.cluster_resources().get("CPU", 1)) // settings.threads)
+    actors = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
     tasks = math.ceil(len(sources) / FILES_PER_TASK)
     files = ray.data.from_items([{"source": str(path.absolute())} for path in sources], override_num_blocks=tasks)
     rows = files.map(
         Actor,
-        fn_constructor_args=(replace(job, settings=settings),),
+        fn_constructor_args=(job,),
         compute=ActorPoolStrategy(min_size=1, max_size=min(actors, tasks)),
-        num_cpus=settings.threads,
+        num_cpus=threads,
     ).iter_rows()
     return _outcomes(rows, {str(path.absolute()): path for path in sources})
 
@@ -69,10 +73,9 @@ def _outcomes(rows: Iterable[dict[str, Any]], sources: dict[str, Path]) -> Itera
         raise OSError(f"the Ray cluster gave up: {reason}") from error
 
 
-def _for_all_machines(settings: Settings) -> Settings:
-    """The same settings, but with threads that are counted and the whole path of a model file; raises EngineError."""
-    name = settings.models[0]
-    path = resolve(name)
-    is_shipped = path != Path(name)  # each machine has its own
-    model = name if is_shipped else str(path.absolute())
-    return replace(settings, model=model, threads=settings.threads or 1)
+def _for_all_machines(job: Job) -> Job:
+    """The same job, but with threads that are counted and the whole path of a model file; raises EngineError."""
+    path = resolve(job.model)
+    is_shipped = path != Path(job.model)  # each machine has its own
+    model = job.model if is_shipped else str(path.absolute())
+    return replace(job, model=model, settings=replace(job.settings, threads=job.settings.threads or 1))

@@ -23,8 +23,9 @@ def add(commands: Any) -> None:
 
 def info(args: argparse.Namespace) -> int:
     """Print a model's layers, weights, share of zeros, classes and provenance, and what would run them."""
-    settings = flags.settings_of(args)
-    with flags.engine_of(settings) as engine:
+    from service.core.engine import load
+
+    with load(args.model, flags.settings_of(args)) as engine:
         model, rows = engine.model, engine.describe()
     print(f"{model.name} ({model.family}), threshold {model.threshold:g}")
     print(f"classes: {', '.join(entry.name for entry in model.classes)}")
@@ -54,7 +55,7 @@ def bench(args: argparse.Namespace) -> int:
     settings = flags.settings_of(args)
     if settings.device == "reference":
         raise ValueError("the reference is not made to be fast: bench takes --device cpu or cuda")
-    model = load(resolve(settings.models[0]))
+    model = load(resolve(flags.one_model(args)))
     (_bench_gpu if settings.device.startswith("cuda") else _bench_cpu)(model, settings, args)
     return 0
 
@@ -106,7 +107,8 @@ def _bench_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size", type=flags.count, default=512, help="sides of the image in pixels (default: 512)")
     command.add_argument("--runs", type=flags.count, default=30, help="how often the image is run (default: 30)")
     command.add_argument("--batch", type=flags.count, default=1, help="images at a time, on a GPU (default: 1)")
-    flags.add_settings(command, "model", *flags.ENGINE)
+    command.add_argument("--model", metavar="X", help=f"{flags.MODEL_HELP} (default: {Settings().models[0]})")
+    flags.add_settings(command, *flags.ENGINE)
 
 
 def _layer_rows(model: Model) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ ENGINE = ("device", "kernel", "threads")
 TRAINING = {"torch": "PyTorch", "matplotlib": "matplotlib", "tqdm": "tqdm"}
 """What the extra `train` installs, by its import's name."""
 MODEL_HELP = "model file, or the name of a shipped model"
+TRAINED_HELP = "model file, checkpoint, or the name of a shipped model"
 THRESHOLD_HELP = "probability at which a pixel is foreground"
 
 _HOW: dict[str, dict[str, Any]] = {
@@ -138,11 +139,25 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return load(os.environ, {field.name: vars(args).get(field.name) for field in fields(Settings)})
 
 
-def engine_of(settings: Settings) -> Engine:
-    """The engine that the settings name first. Raises EngineError."""
-    from service.core import engine
+def one_model(args: argparse.Namespace) -> str:
+    """The model of a command that runs one: the one given, else the first of the settings. Raises UserError."""
+    given: str | None = args.model
+    if given is None:
+        return settings_of(args).models[0]
+    if "," in given and not Path(given).is_file():
+        raise UserError(f"--model {given}: one model is taken here, not several; serve takes several")
+    return given
 
-    return engine.load(settings.models[0], settings)
+
+def require_threshold(model: Model, given: float | None) -> None:
+    """Raise UserError, in a server's words, for a threshold that `model` has no use for."""
+    from service.core import params
+    from service.problems import BadParameter
+
+    try:
+        params.threshold(model, given)
+    except BadParameter as refusal:
+        raise UserError(refusal.detail) from None
 
 
 def trained_engine_of(model: str, settings: Settings) -> Engine | NetworkEngine:

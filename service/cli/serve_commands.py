@@ -12,6 +12,7 @@ from engine.images import SUFFIXES, ObjectParams, Selection, is_named_image
 from service.cli import flags
 from service.cli.flags import UserError
 from service.cli.terminal import progress
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.cli.bulk import Outcome
@@ -88,8 +89,10 @@ def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Out
     """What becomes of the images, from where the flags want it."""
     from service.cli import bulk
 
+    model = "" if args.url else flags.one_model(args)
     selection = Selection(args.channel, args.page)
-    job = bulk.Job(flags.settings_of(args), args.threshold, args.overlay, selection, bool(args.out), _objects(args))
+    settings, masks = flags.settings_of(args), bool(args.out)
+    job = bulk.Job(model, settings, args.threshold, args.overlay, selection, masks, _objects(args))
     if not sources:
         return iter(())
     if args.url:
@@ -144,14 +147,16 @@ def _segment_flags(command: argparse.ArgumentParser) -> None:
     where = command.add_mutually_exclusive_group()
     where.add_argument(
         "--url",
-        help="ask this server instead of computing here, as in http://localhost:8080; --model is one of its models",
+        help="ask this server instead of computing here, as in http://localhost:8080",
     )
     where.add_argument("--ray", action="store_true", help="compute on a Ray cluster: RAY_ADDRESS, or this machine's")
     command.add_argument("--parallel", type=flags.count, metavar="N", help="requests at a time, to --url (8)")
     seconds = "seconds for which a server that is lost or full is asked again (60)"
     command.add_argument("--retry-deadline", type=float, metavar="S", help=seconds)
     flags.renamed(command, "--patience", "--retry-deadline")
-    flags.add_settings(command, "model", "max_pixels", "api_key", *flags.ENGINE)
+    model = f"{flags.TRAINED_HELP} (default: {Settings().models[0]}); with --url, one of the server's models"
+    command.add_argument("--model", metavar="X", help=model)
+    flags.add_settings(command, "max_pixels", "api_key", *flags.ENGINE)
 
 
 def _images(given: Iterable[Path]) -> list[Path]:

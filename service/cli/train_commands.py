@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engine.train.data.files import DataError
 
 DATA_SETTINGS = ("validation", "group", "seed", "channel", "page")
+SUFFIX = ".safetensors"  # of model files
 DATA_HELP = "folder with images/ and masks/"
 
 
@@ -144,14 +145,21 @@ def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
 @flags.with_torch
 def export(args: argparse.Namespace) -> int:
     """Turn a checkpoint into a model file and prove that it computes the same bits."""
-    from engine.train.export import export
+    from engine.train.export import config_of, export
 
+    if args.out.suffix != SUFFIX:
+        raise UserError(f"{args.out}: a model file's name ends in {SUFFIX}")
+    one_class = [
+        f"--{name}" for name in ("class-name", "threshold") if getattr(args, name.replace("-", "_")) is not None
+    ]
+    if one_class and config_of(args.checkpoint).classes:
+        raise UserError(f"{args.checkpoint} has several classes and takes no {', '.join(one_class)}")
     path = export(
         args.checkpoint,
         args.out,
         name=args.name,
-        class_name=args.class_name,
-        threshold=args.threshold,
+        class_name=args.class_name or "",
+        threshold=0.5 if args.threshold is None else args.threshold,
         selection=Selection(args.channel, args.page),
     )
     print(_model(str(path)).provenance["removed"], path, sep="\n")
@@ -174,6 +182,7 @@ def evaluate(args: argparse.Namespace) -> int:
     failures: list[DataError] = []
     samples = evaluate.select(everything, args.part, config.share, config.seed, failures.append, parts)
     with flags.trained_engine_of(args.model, flags.settings_of(args)) as engine:
+        _require_thresholds(args, engine.model)
         rows = evaluate.evaluate(
             engine,
             progress(samples, "image"),
@@ -215,13 +224,18 @@ def evaluate(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _require_thresholds(args: argparse.Namespace, model: Model) -> None:
+    """Raise UserError for --threshold and --thresholds where the most probable of several classes is taken."""
+    flags.require_threshold(model, args.threshold)
+    if args.thresholds and len(model.classes) > 1:
+        raise UserError(f"model {model.name} has several classes and no threshold: --thresholds is of one class")
+
+
 def _thresholds(args: argparse.Namespace, samples: Sequence[Sample]) -> str:
     """The scores of many thresholds on `samples`, as text."""
     from engine.train import thresholds
 
     with flags.trained_engine_of(args.model, flags.settings_of(args)) as engine:
-        if engine.class_names:
-            raise UserError("several classes have no threshold: the most probable one is taken")
         loaded = (sample.load() for sample in progress(samples, "image"))
         scores = thresholds.dice((engine.probabilities(image)[..., 0], mask) for image, mask in loaded)
     return thresholds.table(scores, thresholds.best(scores))
@@ -337,10 +351,10 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
 
 def _export_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("checkpoint", type=Path)
-    command.add_argument("out", type=Path, help="the model file to write, ending in .safetensors")
+    command.add_argument("out", type=Path, help="the model file to write, ending in " + SUFFIX)
     command.add_argument("--name", default="", help="name of the model; by default the file's")
-    command.add_argument("--class-name", default="", help="what the foreground shows; by default as the run was told")
-    command.add_argument("--threshold", type=flags.share, default=0.5, help=f"{flags.THRESHOLD_HELP} by default (0.5)")
+    command.add_argument("--class-name", help="what the foreground shows; by default as the run was told")
+    command.add_argument("--threshold", type=flags.share, help=f"{flags.THRESHOLD_HELP} by default (0.5)")
     for part in ("channel", "page"):
         meaning = f"{part} that the model takes of images that have several, from 0, or max; by default the run's own"
         command.add_argument(f"--{part}", type=flags.part, metavar="X", help=meaning)
@@ -349,7 +363,7 @@ def _export_flags(command: argparse.ArgumentParser) -> None:
 def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     from engine.train.evaluate import PARTS
 
-    command.add_argument("model", help=flags.MODEL_HELP)
+    command.add_argument("model", help=flags.TRAINED_HELP)
     command.add_argument("data", help=DATA_HELP)
     command.add_argument("--part", choices=PARTS, default="all", help="default: all")
     flags.add_training(command, *DATA_SETTINGS)

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from engine.images import FIRST, WHOLE_COMPONENTS, ObjectParams, Selection, read_selection
-from engine.model import Preprocessing
+from engine.model import Model, Preprocessing
 from service.codec.encoders import ENCODERS, Encoder
 from service.core.engine import Engine
 from service.problems import BadParameter
@@ -28,9 +28,8 @@ class SegmentParams(NamedTuple):
     objects: ObjectParams = WHOLE_COMPONENTS
 
 
-def threshold(engine: Engine, given: float | None) -> float:
+def threshold(model: Model, given: float | None) -> float:
     """The probability from which on a pixel is foreground; raises BadParameter where a model knows none."""
-    model = engine.model
     if given is not None and len(model.classes) > 1:
         raise BadParameter(f"model {model.name} has several classes and takes no threshold")
     return model.threshold if given is None else given

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 def job(tmp_path: Path) -> Job:
     path = tmp_path / "random.safetensors"
     format.save(random_model(width=4), path)
-    return Job(Settings(model=str(path), threads=1), overlay=True)
+    return Job(str(path), Settings(threads=1), overlay=True)
 
 
 @pytest.fixture
@@ -53,17 +53,12 @@ def test_outcomes_come_in_order_and_a_bad_file_is_a_failure_of_its_own(job: Job,
     assert "No such file" in absent.failure
 
 
-def test_of_several_models_the_first_one_runs(job: Job, image: Path) -> None:
-    several = replace(job, settings=replace(job.settings, model=f"{job.settings.model}, nuclei-small"))
-    assert list(bulk.here(several, [image])) == list(bulk.here(job, [image]))
-
-
 def test_what_a_model_names_is_taken_and_what_a_job_says_goes_before_it(job: Job, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 20, 30), dtype=np.uint8)
     file = tmp_path / "two.tif"
     file.write_bytes(tiff_of(pixels, ome=True, metadata={"axes": "CYX"}))
-    model = format.load(job.settings.model)
-    format.save(replace(model, preprocessing=Preprocessing(channel="1")), job.settings.model)
+    model = format.load(job.model)
+    format.save(replace(model, preprocessing=Preprocessing(channel="1")), job.model)
     (named,) = bulk.here(job, [file])
     (second,) = bulk.here(replace(job, selection=Selection(channel=1)), [file])
     (first,) = bulk.here(replace(job, selection=Selection(channel=0)), [file])

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -202,6 +204,55 @@ def test_flags_of_segment_that_go_nowhere_are_refused(
 ) -> None:
     assert cli.main(["segment", str(folder_of_images(tmp_path / "in", "a.png")), *flags]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", [[], ["--ray"]])
+def test_a_threshold_that_a_model_has_no_use_for_is_refused_as_a_server_does(
+    where: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    monkeypatch.setitem(sys.modules, "ray.data", Mock())
+    several, out = tmp_path / "several.safetensors", tmp_path / "out"
+    format.save(random_model(width=2, classes=3), several)
+    images = folder_of_images(tmp_path / "in", "a.png")
+    command = ["segment", str(images), "-o", str(out), "--model", str(several), *where]
+    assert cli.main([*command, "--threshold", "0.4"]) == 1
+    assert "mbunet: model random has several classes and takes no threshold\n" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("flags", [["--threshold", "0.4"], ["--thresholds"]])
+def test_eval_refuses_thresholds_of_several_classes_before_it_scores(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = tmp_path / "several.safetensors"
+    format.save(random_model(width=2, classes=3), several)
+    assert cli.main(["eval", str(several), NUCLEI, "--threads", "1", *flags]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mbunet: model random has several classes and ")
+
+
+@pytest.mark.parametrize("command", [["segment", "IN", "-o", "OUT"], ["bench"]])
+def test_a_command_of_one_model_takes_one(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder_of_images(tmp_path / "IN", "a.png")
+    of_this_machine = ["--threads", "1", *(["--size", "16", "--runs", "1"] if command == ["bench"] else [])]
+    command = [*command, *of_this_machine, "--model"]
+    assert cli.main([*command, "nuclei-small,road-damage"]) == 1
+    assert "--model nuclei-small,road-damage: one model is taken here, not several" in capsys.readouterr().err
+    assert not (tmp_path / "OUT").exists()
+    format.save(random_model(width=2), tmp_path / "a,b.safetensors")
+    assert cli.main([*command, "a,b.safetensors"]) == 0
+    with pytest.raises(SystemExit):
+        cli.main([command[0], "--help"])
+    assert "by commas" not in capsys.readouterr().out
+
+
+def test_info_names_the_whole_model_that_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", "nuclei-small,road-damage"]) == 1
+    assert "no model 'nuclei-small,road-damage'" in capsys.readouterr().err
 
 
 def test_segment_passes_over_what_macs_leave_behind(model: Path, tmp_path: Path) -> None:

@@ -202,6 +202,21 @@ def test_a_renamed_flag_answers_what_it_is_called_now(
     assert capsys.readouterr().err.endswith(f"error: {answer}\n")
 
 
+def test_a_model_file_is_named_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["export", "best.pt", str(tmp_path / "x.txt")]) == 1
+    assert "x.txt: a model file's name ends in .safetensors" in capsys.readouterr().err
+
+
+def test_export_refuses_what_is_of_one_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = Config("DATA", "OUT", classes=("background", "road"))
+    monkeypatch.setattr("engine.train.export.config_of", lambda checkpoint: several)
+    out = tmp_path / "m.safetensors"
+    assert cli.main(["export", "best.pt", str(out), "--threshold", ".4", "--class-name", "road"]) == 1
+    assert "best.pt has several classes and takes no --class-name, --threshold" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("part", ["--bits-only", "--full-precision"])
 def test_a_folder_of_a_recipe_is_not_mistaken_for_one_part(
     part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
