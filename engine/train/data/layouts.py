@@ -1,4 +1,4 @@
-"""Where a data set keeps its images and masks: the layouts of this project, Kaggle DSB-2018, ISIC and Carvana.
+"""Where a data set keeps its images and masks: the layout of this project, and those of sets as they are downloaded.
 
 Each layout looks at file names alone, as the sets are downloaded and unpacked, and gives the samples that it finds and
 everything that is wrong with the folder. What is wrong inside a file only `check.check` finds.
@@ -49,7 +49,9 @@ def samples(folder: str | Path, selection: Selection = FIRST) -> list[Sample]:
 
 
 def recognize(folder: str | Path, selection: Selection = FIRST) -> Dataset:
-    """The data set in `folder`, by the first layout that finds samples there; raises DataError where none fits."""
+    """The data set in `folder`, by the first layout that finds samples there; raises DataError where none does."""
+    if not Path(folder).is_dir():
+        raise DataError(f"no such folder: {folder}")
     empty = None
     for layout in LAYOUTS:
         reading = layout.read(Path(folder))

@@ -51,6 +51,15 @@ def carvana(root: Path, cars: int, views: int = 2) -> Path:
     return root
 
 
+@pytest.mark.parametrize("wanted", ["nowhere", "a file"])
+def test_a_folder_that_does_not_exist_is_told_at_once(wanted: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    for read in (layouts.recognize, layouts.samples):
+        with pytest.raises(DataError) as caught:
+            read(tmp_path / wanted)
+        assert str(caught.value) == f"no such folder: {tmp_path / wanted}"
+
+
 @pytest.mark.parametrize("inside", ["", "stage1_train"])
 def test_dsb_instances_are_merged(tmp_path: Path, inside: str) -> None:
     dsb(tmp_path / inside, "one", "two")
@@ -181,8 +190,9 @@ def test_idd_lite_is_read_by_drive_and_without_its_instances(tmp_path: Path) -> 
 
 
 def test_soft_masks_of_salient_objects_are_cut_at_the_middle(tmp_path: Path) -> None:
-    drawn(tmp_path / "duts" / "DUTS-TR-Image" / "x.jpg", [[9, 90, 9]])
-    drawn(tmp_path / "duts" / "DUTS-TR-Mask" / "x.png", [[127, 128, 255]])
+    for name, dark in (("x", 9), ("y", 200)):
+        drawn(tmp_path / "duts" / "DUTS-TR-Image" / f"{name}.jpg", [[dark, 90, dark]])
+        drawn(tmp_path / "duts" / "DUTS-TR-Mask" / f"{name}.png", [[127, 128, 255]])
     drawn(tmp_path / "ecssd" / "images" / "0001.jpg", [[9, 90]])
     drawn(tmp_path / "ecssd" / "ground_truth_mask" / "0001.png", [[0, 255]])
     found = layouts.recognize(tmp_path / "duts")
