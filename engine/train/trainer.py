@@ -75,8 +75,8 @@ class Trainer:
         )
         if grown:
             self._view.say(f"{config.data} has grown: {grown}")
-        if not self.training or not self.validation:
-            raise DataError(f"{config.data}: too few samples to learn from and to hold for validation")
+        if said := dataset.too_few(self.training, self.validation):
+            raise DataError(f"{config.data}: {said}")
         layers = config.layers()
         self.network = _placed(Network(layers, config.full_precision, config.ramp), self.device)
         self.batches = Batches(config, self.training, load, self.device)

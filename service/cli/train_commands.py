@@ -289,8 +289,8 @@ def data(args: argparse.Namespace) -> int:
 
     config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
     found = layouts.recognize(args.data, config.selection)
-    grouped = dataset.grouped(found.samples, config.group)
-    found = replace(found, samples=split.with_held(grouped, config, config.selection))
+    own = dataset.grouped(found.samples, config.group)
+    found = replace(found, samples=split.with_held(own, config, config.selection))
     print(f"{args.data}: {found.layout}, {len(found.samples)} samples")
     if found.classes:
         print(f"classes: {', '.join(found.classes)}")
@@ -311,7 +311,7 @@ def data(args: argparse.Namespace) -> int:
     if not faults:
         print("nothing is wrong")
     if not any(fault.stops for fault in faults):
-        print(f"next: {_train_command(args)}")
+        print(f"next: {_train_command(args) if dataset.usable(own) else _test_command(args)}")
     if not faults:
         return 0
     rows = [{"file": _below(fault.file, args.data), "what is wrong": fault.what} for fault in faults]
@@ -327,6 +327,11 @@ def _train_command(args: argparse.Namespace) -> str:
         words.append("--classes background " + " ".join(f"NAME{k}" for k in range(1, args.classes)))
     places = shlex.join([str(args.data), "-o", f"runs/{args.data.resolve().name}"])
     return " ".join(["mbunet train", places, *words])
+
+
+def _test_command(args: argparse.Namespace) -> str:
+    """What scores on the folder of `data check` where it is a test part, of which nothing is learned."""
+    return shlex.join(["mbunet", "eval", "MODEL", str(args.data), "--part", "test"])
 
 
 def _below(file: Path, folder: Path) -> str:

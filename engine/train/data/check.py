@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.images import Pixels
 from engine.train.data import facts, files, leaks
-from engine.train.data.dataset import TEST, VOID, Dataset, Fault, Sample, split
+from engine.train.data.dataset import TEST, VOID, Dataset, Fault, Sample, split, too_few, usable
 from engine.train.data.facts import SampleFacts
 from engine.train.data.files import DataError
 from engine.train.data.leaks import Thumbnail
@@ -65,7 +65,15 @@ def check(
         faults.append(Fault(found.folder, "every mask is empty: there is nothing to learn"))
     missing = sorted({*range(1, classes)} - occurring) if seen else []
     faults += [Fault(found.folder, f"class {number} occurs in no mask", stops=False) for number in missing]
+    if len(seen) == len(found.samples):
+        faults += _too_few(found, share, seed)
     return faults + _leaks(seen, share, seed)
+
+
+def _too_few(found: Dataset, share: float, seed: int) -> list[Fault]:
+    """What keeps a run from its split; a test part alone is not for one."""
+    said = too_few(*split(found.samples, share, seed))
+    return [Fault(found.folder, said)] if said and usable(found.samples) else []
 
 
 def _look(sample: Sample, classes: int, tell: Callable[[SampleFacts], None]) -> tuple[list[Fault], _Seen | None]:

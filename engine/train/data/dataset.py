@@ -233,6 +233,17 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
     return [s for s in samples if s.name not in held], [s for s in samples if s.name in held]
 
 
+def too_few(learned: Sequence[Sample], held: Sequence[Sample]) -> str:
+    """A sentence where nothing is left to learn from, or nothing is held for validation; "" elsewhere."""
+    if learned and held:
+        return ""
+    needed = "two groups, which stay whole," if any(sample.split_group for sample in [*learned, *held]) else "two"
+    return (
+        f"too few samples to learn from ({len(learned)}) and to hold for validation ({len(held)}): "
+        f"at least {needed} are needed, one for each"
+    )
+
+
 def lopsided(learned: Sequence[Sample], held: Sequence[Sample], share: float) -> str:
     """A sentence where groups are of such different sizes that less than half or more than twice `share` of all samples
     is held; "" elsewhere, and where the data set itself says what is held."""

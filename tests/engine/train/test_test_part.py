@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,12 @@ def test_a_folder_that_is_all_test_is_refused(copied: Path, tmp_path: Path, caps
     for more in ([], ["--bits-only"]):
         assert cli.main(["train", str(copied), "-o", str(tmp_path / "run"), *more]) != 0
         assert "is a test part: nothing is learned from it" in capsys.readouterr().err
+
+
+def test_of_a_test_part_alone_check_says_what_scores_on_it(roads: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in set(NAMES) - TESTED:
+        shutil.rmtree(roads / "Dataset" / name)
+    cli.main(["data", "check", str(roads)])
+    out = capsys.readouterr().out
+    assert f"next: mbunet eval MODEL {roads} --part test\n" in out
+    assert "too few samples" not in out

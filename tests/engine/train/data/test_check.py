@@ -157,6 +157,28 @@ def test_a_sound_folder_has_no_faults(data: Path, capsys: pytest.CaptureFixture[
     assert "nothing is wrong" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("names", "group", "said"),
+    [
+        (("disc00",), "", "(1) and to hold for validation (0): at least two are needed, one for each"),
+        (("disc00", "disc02"), "disc", "(0) and to hold for validation (2): at least two groups"),
+        (("disc00", "disc02"), "", ""),
+    ],
+)
+def test_too_few_samples_are_told_as_training_tells_it(
+    names: tuple[str, ...], group: str, said: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "index.csv").unlink()
+    for file in [*data.glob("*/*.png")]:
+        if file.stem not in names:
+            file.unlink()
+    command = ["data", "check", str(data), *(["--group", group] if group else [])]
+    assert cli.main(command) == bool(said)
+    out = capsys.readouterr().out
+    assert said in out
+    assert ("too few samples" in out, "next: mbunet train" in out) == (bool(said), not said)
+
+
 def test_empty_masks_are_a_fault_where_all_are(data: Path) -> None:
     for file in (data / "masks").iterdir():
         Image.new("L", image_of(file).size).save(file)
