@@ -18,6 +18,7 @@ from engine.images.samples import displayed
 from engine.images.selection import FIRST
 
 SHOWN = 8  # values that an error lists
+WAY_OUT = "threshold it and save it as PNG; class indices are for --classes of train and data check"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def _foreground(drawn: _Drawn) -> NDArray[np.uint8]:
 def _shape(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
     found = np.unique(values)
     if np.count_nonzero(found) > 1:
-        raise UnusableMaskError(f"not a binary mask: it holds the {what} {found[:SHOWN].tolist()}")
+        listed = ", ".join([*(f"{value:g}" for value in found[:SHOWN]), *(["…"] if len(found) > SHOWN else [])])
+        raise UnusableMaskError(f"not a binary mask: it holds {len(found)} {what} ({listed}); {WAY_OUT}")
     return np.asarray(values != 0, np.uint8)
 
 

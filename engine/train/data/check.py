@@ -81,11 +81,13 @@ def _look(sample: Sample, classes: int, tell: Callable[[SampleFacts], None]) -> 
     faults: list[Fault] = []
     image = _read(partial(files.read_image, sample.image, sample.selection), sample.image, faults)
     parts = {path: _read(partial(sample.read, path, classes), path, faults) for path in sample.masks}
-    if image is None or any(mask is None for mask in parts.values()):
+    if image is None:
         return faults, None
+    sizes = {path: _size(path) if mask is None else mask.shape[::-1] for path, mask in parts.items()}
+    faults += [fault for path, size in sizes.items() if size for fault in _other_size(image, size, path)]
+    sound = [mask for mask in parts.values() if mask is not None and mask.shape == image.shape[:2]]
     if image.min() == image.max():
         faults.append(Fault(sample.image, f"is constant: every sample is {image.min()}", stops=False))
-    sound = [mask for path, mask in parts.items() if mask is not None and not _differs(image, mask, path, faults)]
     if len(sound) < len(parts):
         return faults, None
     whole = np.maximum.reduce(sound)
@@ -104,15 +106,22 @@ def _read(read: Callable[[], T], path: Path, faults: list[Fault]) -> T | None:
         return None
 
 
-def _differs(image: Pixels, mask: NDArray[np.uint8], path: Path, faults: list[Fault]) -> bool:
-    """Whether a mask has another size than its image."""
+def _size(path: Path) -> tuple[int, int] | None:
+    """(width, height) of what cannot be used, where its header tells them."""
+    try:
+        return files.read_size(path)
+    except DataError:
+        return None
+
+
+def _other_size(image: Pixels, size: tuple[int, ...], path: Path) -> list[Fault]:
+    """A fault where a mask of `size`, (width, height), has another than its image."""
     height, width = image.shape[:2]
-    if mask.shape == (height, width):
-        return False
-    turned = mask.shape == (width, height)
+    if size == (width, height):
+        return []
+    turned = size == (height, width)
     hint = ": turned by a quarter, perhaps by an orientation that only one of them has" if turned else ""
-    faults.append(Fault(path, f"is {mask.shape[1]} x {mask.shape[0]}, but its image {width} x {height}{hint}"))
-    return True
+    return [Fault(path, f"is {size[0]} x {size[1]}, but its image {width} x {height}{hint}")]
 
 
 def _foreground(sample: Sample, grey: NDArray[np.float32], mask: NDArray[np.uint8]) -> list[Fault]:

@@ -97,11 +97,20 @@ def test_a_mask_is_turned_as_an_image_is(orientation: int) -> None:
 
 
 UNUSABLE: dict[str, tuple[bytes, int, str]] = {
-    "many values": (file_of(Image.fromarray(CLASSES)), 0, r"not a binary mask: it holds the values \[0, 1, 2, 3\]"),
+    "many values": (
+        file_of(Image.fromarray(CLASSES)),
+        0,
+        r"not a binary mask: it holds 4 values \(0, 1, 2, 3\); threshold",
+    ),
+    "very many values": (
+        file_of(Image.fromarray(np.arange(H * W, dtype=np.uint8).reshape(H, W))),
+        0,
+        r"it holds 126 values \(0, 1, 2, 3, 4, 5, 6, 7, …\); threshold it and save it as PNG; class indices are for --",
+    ),
     "many alphas": (
         file_of(Image.fromarray(np.dstack([np.full((H, W), 255, np.uint8), CLASSES]), "LA")),
         0,
-        "holds the alpha values",
+        r"holds 4 alpha values \(0, 1, 2, 3\)",
     ),
     "colors and alpha": (
         file_of(Image.fromarray(np.dstack([np.arange(H * W, dtype=np.uint8).reshape(H, W), SHAPE * 255]), "LA")),

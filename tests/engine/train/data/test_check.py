@@ -64,12 +64,13 @@ def turned(data: Path) -> None:
 def many_values(data: Path) -> None:
     Image.fromarray(np.arange(33 * 37, dtype=np.uint8).reshape(33, 37) % 3).save(data / "masks" / "disc01.png")
     image_of(data / "images" / "disc02.png").save(data / "masks" / "disc02.png")
+    image_of(data / "images" / "disc03.png").resize((9, 8)).save(data / "masks" / "disc03.png")
 
 
 def all_foreground(data: Path) -> None:
     Image.new("L", (37, 33), 255).save(data / "masks" / "disc01.png")
-    rgba = np.full((40, 64, 4), 255, np.uint8)
-    rgba[:, :, 3] = np.arange(64) + 100  # an alpha that says nothing clear
+    rgba = np.full((64, 40, 4), 255, np.uint8)
+    rgba[:, :, 3] = np.arange(40) + 100  # an alpha that says nothing clear
     Image.fromarray(rgba).save(data / "masks" / "disc02.png")
 
 
@@ -114,11 +115,16 @@ FOLDERS: dict[str, tuple[Break, list[tuple[str, str]]]] = {
     "turned": (turned, [("masks/disc01.png", "by 180 degrees"), ("masks/disc02.png", "by 180 degrees")]),
     "many values": (
         many_values,
-        [("masks/disc01.png", "holds the values [0, 1, 2]"), ("masks/disc02.png", "not a binary mask")],
+        [
+            ("masks/disc01.png", "holds 3 values (0, 1, 2);"),
+            ("masks/disc02.png", "not a binary mask"),
+            ("masks/disc03.png", "not a binary mask"),
+            ("masks/disc03.png", "is 9 x 8, but its image 48 x 40"),
+        ],
     ),
     "all foreground": (
         all_foreground,
-        [("masks/disc01.png", "is all foreground"), ("masks/disc02.png", "holds the alpha values")],
+        [("masks/disc01.png", "is all foreground"), ("masks/disc02.png", "alpha values (100, 101,")],
     ),
     "constant": (constant, [("images/disc01.png", "is constant: every sample is 7")]),
     "an index that names others": (odd_index, [("index.csv", "names 1 images that are not there: absent")]),
