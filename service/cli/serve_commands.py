@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ HERE = ("max_pixels", *flags.ENGINE)
 ASKED = ("api_key", "parallel", "retry_deadline")
 """Flags of how a server is asked."""
 FILES = (".safetensors", ".pt")
+SHOWN = 3  # folders that a line names
 
 
 def add(commands: Any) -> None:
@@ -49,7 +50,7 @@ def segment(args: argparse.Namespace) -> int:
 
     _objects(args)
     _require_used(args)
-    images = _images(args.images)
+    images = _images(args.images, args.out)
     targets = _targets(images, args.out, args.overlay) if args.out else {}
     bulk.remove_abandoned({target.parent for target in targets.values()})
     kept = set() if args.overwrite else {s for s, target in targets.items() if bulk.is_done(target, args.overlay)}
@@ -159,10 +160,13 @@ def _segment_flags(command: argparse.ArgumentParser) -> None:
     flags.add_settings(command, "max_pixels", "api_key", *flags.ENGINE)
 
 
-def _images(given: Iterable[Path]) -> list[Path]:
+def _images(given: Sequence[Path], out: Path | None) -> list[Path]:
+    """Files, and what folders hold; what lies deeper is told. Raises UserError where there is none."""
     found: list[Path] = []
+    known = {path.resolve() for path in (*given, *([out] if out else []))}
     for path in given:
         if path.is_dir():
+            _say_passed_over(path, known)
             found += sorted(file for file in path.iterdir() if is_named_image(file) and not file.is_dir())
         elif path.is_file():
             found.append(path)
@@ -173,13 +177,26 @@ def _images(given: Iterable[Path]) -> list[Path]:
     return found
 
 
+def _say_passed_over(folder: Path, known: Collection[Path]) -> None:
+    """One line on the folders in `folder` but for those that are `known`."""
+    inside = [f.name for f in sorted(folder.iterdir()) if f.is_dir() and f.name[0] != "." and f.resolve() not in known]
+    if inside:
+        names = ", ".join([*inside[:SHOWN], *(["…"] if len(inside) > SHOWN else [])])
+        print(f"mbunet: {folder}: folders in it are passed over ({names}); name them too for theirs", file=sys.stderr)
+
+
 def _targets(images: Sequence[Path], out: Path, overlay: bool) -> dict[Path, Path]:
-    """Where every image's mask goes; raises UserError rather than write two files to one place, or over an image."""
+    """Where every image's mask goes; raises UserError rather than write two files to one place, over an image,
+    or to a folder that is called as a file.
+    """
     from service.cli import bulk
 
     one_file = len(images) == 1 and out.suffix.lower() == ".png" and not out.is_dir()
+    if not one_file:
+        _require_folder(out, len(images))
     targets = {image: out if one_file else out / f"{image.stem}.png" for image in images}
-    taken = {image.resolve(): f"{image} itself" for image in images}
+    own = {image.resolve(): f"{image} itself" for image in images}
+    taken = dict(own)
     for image, target in targets.items():
         for what, file in (("mask", target), ("overlay", bulk.overlay_of(target)))[: 1 + overlay]:
             place = file.resolve()
@@ -187,6 +204,17 @@ def _targets(images: Sequence[Path], out: Path, overlay: bool) -> dict[Path, Pat
                 other = "an overlay" if what == "mask" else "a mask"
                 raise UserError(f"{image}: its {what} would be written over {file}, {other}; choose another folder")
             if place in taken:
-                raise UserError(f"{image}: its {what} would be written over {taken[place]}; choose another folder")
+                way_out = "choose another folder" if place in own else "rename one, or segment them separately"
+                raise UserError(f"{image}: its {what} would be written over {taken[place]}; {way_out}")
             taken[place] = f"the {what} of {image}"
     return targets
+
+
+def _require_folder(out: Path, images: int) -> None:
+    """Raise UserError where `out`, for the masks of so many images, is a file, or is called as if it were one."""
+    if out.is_dir():
+        return
+    if out.suffix.lower() == ".png":
+        raise UserError(f"{out}: one file for the masks of {images} images; name a folder")
+    if out.suffix.lower() in SUFFIXES or out.exists():
+        raise UserError(f"{out}: masks are written as PNG, to a folder or to one .png file; name one of these")

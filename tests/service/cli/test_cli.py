@@ -108,7 +108,44 @@ def test_segment_never_writes_over_an_image(model: Path, tmp_path: Path, capsys:
     assert f"its mask would be written over {images / 'a.png'} itself" in capsys.readouterr().err
     twins = folder_of_images(tmp_path / "twins", "a.png", "a.bmp")
     assert cli.main(["segment", str(twins), "-o", str(tmp_path / "out"), "--model", str(model)]) == 1
-    assert f"would be written over the mask of {twins / 'a.bmp'}" in capsys.readouterr().err
+    said = f"would be written over the mask of {twins / 'a.bmp'}; rename one, or segment them separately"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "names", "said"),
+    [
+        ("m.jpg", ["a.png"], "masks are written as PNG, to a folder or to one .png file"),
+        ("m.TIF", ["a.png", "b.png"], "masks are written as PNG"),
+        ("m.png", ["a.png", "b.png"], "one file for the masks of 2 images; name a folder"),
+        ("there", ["a.png"], "masks are written as PNG"),
+    ],
+)
+def test_segment_makes_no_folder_that_is_called_as_a_file(
+    out: str, names: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").touch()
+    images = folder_of_images(tmp_path / "in", *names)
+    assert cli.main(["segment", str(images), "-o", str(tmp_path / out)]) == 1
+    assert f"mbunet: {tmp_path / out}: {said}" in capsys.readouterr().err
+    assert not (tmp_path / out).is_dir()
+
+
+def test_folders_in_a_folder_of_images_are_passed_over_in_one_line(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = folder_of_images(tmp_path / "in", "a.png")
+    for name in ("deep", "deeper", ".hidden"):
+        folder_of_images(images / name, "b.png")
+    command = ["segment", str(images), "-o", str(images / "masks"), "--model", str(model)]
+    said = f"mbunet: {images}: folders in it are passed over (deep, deeper); name them too for theirs"
+    for _ in range(2):  # the second time masks lie there too
+        assert cli.main(command) == 0
+        assert capsys.readouterr().err.count("passed over") == 1
+    assert cli.main([*command[:2], str(images / "deep"), *command[2:]]) == 0
+    err = capsys.readouterr().err
+    assert said.replace("deep, ", "") in err
+    assert (images / "masks" / "b.png").exists()
 
 
 def test_segment_never_writes_an_overlay_over_a_mask(
