@@ -28,7 +28,7 @@ help:  ## show this list
 
 setup: $(RUNTIME)/.installed  ## install what serving needs into .venv
 
-serve: $(RUNTIME)/.installed  ## serve the shipped model on PORT (8080)
+serve: $(RUNTIME)/.installed  ## serve two of the shipped models on PORT (8080)
 	$(RUNTIME)/bin/mbunet serve --port $(PORT)
 
 test: $(DEV)/.installed  ## run all tests; ARGS="-k name" chooses some

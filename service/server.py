@@ -59,7 +59,7 @@ def serve(settings: Settings, load: str = LOAD) -> int:
         logs.configure()
         app = create_app(engines, settings, load=get, traces=traces.from_environment())
         settle()
-        print(greeting(described(engines[0]), listener, bool(settings.tls_certificate)), flush=True)
+        print(greeting(described(engines), listener, bool(settings.tls_certificate)), flush=True)
         with reloading(hangups, app.state.service.models.reload):
             uvicorn.Server(uvicorn.Config(app, **options(settings))).run([listener])
     return 0
@@ -145,9 +145,9 @@ def listen(settings: Settings, shared: bool = False) -> socket.socket:
     return listener
 
 
-def described(engine: Engine) -> str:
-    """Which model runs where and by what."""
-    return f"{engine.model.name} on {engine.device} ({engine.kernel})"
+def described(engines: Sequence[Engine]) -> str:
+    """Which models run where and by what, in order."""
+    return ", ".join(f"{engine.model.name} on {engine.device} ({engine.kernel})" for engine in engines)
 
 
 def greeting(what: str, listener: socket.socket, secure: bool = False) -> str:

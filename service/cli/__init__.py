@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from service.cli import engine_commands, experiment_commands, serve_commands, train_commands
 from service.cli.flags import UserError
@@ -30,10 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Every command with its flags. Settings keep their defaults in `Settings`, training's in `Config`."""
     top = argparse.ArgumentParser(prog="mbunet", description="Segmentation by U-Nets on single bits.")
+    top.add_argument("--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for group in (serve_commands, train_commands, experiment_commands, engine_commands):
         group.add(commands)
     return top
+
+
+class _Version(argparse.Action):
+    """As argparse's own, but the version is looked up when it is asked for: sources can run without an installation."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('mbunet')}")
+        parser.exit()
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

@@ -45,7 +45,7 @@ def run(child: Child) -> int:
     )
     host.open(its)
     if orders.greeting:
-        print(orders.greeting.replace(WHAT, described(engines[0])), flush=True)
+        print(orders.greeting.replace(WHAT, described(engines)), flush=True)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on others depend on it
     its.lifecycle.start()
     settle()

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import Mock
@@ -492,6 +493,13 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
     assert "usage: mbunet" in capsys.readouterr().err
 
 
+def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"mbunet {metadata.version('mbunet')}\n"
+
+
 def test_a_taken_port_names_the_address() -> None:
     with listen(Settings(port=0)) as taken, pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1"):
         listen(Settings(port=taken.getsockname()[1]))
@@ -654,9 +662,14 @@ def test_serve_takes_several_models_and_a_certificate(model: Path, tmp_path: Pat
 def test_the_greeting_can_be_copied() -> None:
     with listen(Settings(port=0)) as listener:
         port = listener.getsockname()[1]
-        text = greeting(described(FakeEngine()), listener)
+        text = greeting(described([FakeEngine()]), listener)
     assert f"--data-binary @IMAGE http://127.0.0.1:{port}/segment -o mask.png" in text
     assert text.count("curl") == 2
+
+
+def test_the_greeting_names_all_models_in_order() -> None:
+    second = FakeEngine(model=dataclasses.replace(FakeEngine().model, name="second"), device="cuda:0", kernel="wgmma")
+    assert described([FakeEngine(), second]) == "fake on fake (fake), second on cuda:0 (wgmma)"
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
