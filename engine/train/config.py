@@ -40,8 +40,8 @@ DECAY = (32, 8, 4, 2)
 GROUPS = {
     "data": "what is learned from, and how images are prepared",
     "recipe": "what is trained, from what, how long; without --full-precision or --bits-only the whole recipe, "
-    "which takes what is not given of --width, --crop, --contrast, --resize, --activation-bits and --foreground from "
-    "the folder and the machine, and prints each with its reason",
+    "which takes what is not given of --width, --crop, --contrast, --resize, --activation-bits, --zeros, --foreground "
+    "and --class-weights from the folder and the machine, and prints each with its reason",
     "network": "what is trained",
     "bits": "how weights and activations become bits, and weights zeros; nothing of it is of full precision",
     "sampling": "what a step sees",

@@ -102,7 +102,7 @@ def _table_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _common_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("data", help="folder with images and masks")
+    flags.add_data(command)
     command.add_argument("-o", "--out", required=True, type=Path, help="folder for tables, pictures and models")
     flags.add_training(command, *SHARED)
     test = "score on the data set's own test part, or on another folder (./test), in place of the validation part"

@@ -89,6 +89,14 @@ def add_objects(command: argparse.ArgumentParser) -> None:
     command.add_argument("--min-area", type=count, metavar="N", help="of objects: pixels of the smallest that counts")
 
 
+def add_data(command: argparse.ArgumentParser, kind: type = str) -> None:
+    """Add a data folder, in any layout that is read."""
+    from engine.train.data.layouts import LAYOUTS
+
+    downloaded = ", ".join(layout.name for layout in LAYOUTS[1:])
+    command.add_argument("data", type=kind, help=f"folder of images/ and masks/, or as it is downloaded: {downloaded}")
+
+
 def add_training(command: argparse.ArgumentParser, *names: str) -> None:
     """Add a flag for each of the settings `names` of a training run, whose defaults are the command's.
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 DATA_SETTINGS = ("validation", "group", "seed", "channel", "page")
 SUFFIX = ".safetensors"  # of model files
-DATA_HELP = "folder with images/ and masks/"
 
 
 def add(commands: Any) -> None:
@@ -340,7 +339,7 @@ def _below(file: Path, folder: Path) -> str:
 
 
 def _train_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("data", help=DATA_HELP)
+    flags.add_data(command)
     command.add_argument("-o", "--out", required=True, help="folder for report, model file and checkpoints")
     groups = flags.add_training_by_group(command)
     alone = "the bits alone, by --init and --teacher: a checkpoint, neither exported nor compared"
@@ -369,7 +368,7 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     from engine.train.evaluate import PARTS
 
     command.add_argument("model", help=flags.TRAINED_HELP)
-    command.add_argument("data", help=DATA_HELP)
+    flags.add_data(command)
     command.add_argument("--part", choices=PARTS, default="all", help="default: all")
     flags.add_training(command, *DATA_SETTINGS)
     flags.renamed(command, "--share", "--validation")
@@ -388,6 +387,6 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
 
 def _data_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("action", choices=["check"])
-    command.add_argument("data", type=Path, help="images/ and masks/, or DSB-2018, ISIC or Carvana as downloaded")
+    flags.add_data(command, Path)
     command.add_argument("--classes", type=int, default=0, metavar="N", help="masks hold class indices 0 to N - 1")
     flags.add_training(command, *DATA_SETTINGS)

@@ -240,6 +240,22 @@ def test_every_setting_of_a_training_run_is_a_flag() -> None:
     assert shown - {"help"} == {field.name for field in fields(Config)} - {"data", "out"}
 
 
+@pytest.mark.parametrize("command", [["train"], ["eval"], ["data"], ["table"], ["sweep"]])
+def test_help_names_every_layout_of_a_data_folder(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--help"])
+    text = "".join(capsys.readouterr().out.split())  # a name may be wrapped at its hyphen
+    for layout in layouts.LAYOUTS[1:]:
+        assert layout.name.replace(" ", "") in text
+
+
+@pytest.mark.parametrize("command", ["eval", "segment"])
+def test_help_says_where_a_checkpoint_is_taken(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert "model file, checkpoint, or the name of a shipped model" in " ".join(capsys.readouterr().out.split())
+
+
 def test_help_shows_settings_in_groups_with_their_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])

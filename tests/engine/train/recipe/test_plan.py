@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.train.config import GROUPS
 from engine.train.data import facts
 from engine.train.recipe import plan
 
@@ -46,6 +50,18 @@ def seen(mask: NDArray[np.uint8], low: int = 0, high: int = 255, deep: bool = Fa
 )
 def test_settings_follow_from_the_samples(found: facts.Facts, settings: dict[str, object]) -> None:
     assert {choice.setting: choice.value for choice in plan.of_folder(found)} == settings
+
+
+def test_help_and_docs_name_every_setting_that_is_chosen() -> None:
+    source = ast.parse(Path(plan.__file__).read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(source) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Choice"]
+    chosen = {"--" + ast.literal_eval(call.args[0]).replace("_", "-") for call in calls}
+    assert {"--crop", "--zeros", "--class-weights"} < chosen
+    documented = (Path(__file__).parents[4] / "docs" / "training.md").read_text(encoding="utf-8")
+    first = documented.partition("## Data")[0]
+    for flag in chosen:
+        assert flag in GROUPS["recipe"]
+        assert flag in first
 
 
 def test_facts_of_several_classes_say_which_is_thin() -> None:
