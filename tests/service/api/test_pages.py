@@ -15,6 +15,7 @@ from PIL import Image
 from service.api import pages
 from service.app import create_app
 from service.cli import object_table
+from service.codec.encoders import ENCODERS
 from service.settings import Settings
 from tests.pictures import file_of, photo
 from tests.service.api.browser import Page, chromium
@@ -293,6 +294,18 @@ def test_the_page_fits_a_phone(page: Page, address: str, tmp_path: Path) -> None
         assert page.run("document.documentElement.scrollWidth") == 360
     finally:
         page.do("Emulation.clearDeviceMetricsOverride")
+
+
+def test_the_docs_say_what_a_parameter_takes(page: Page, address: str) -> None:
+    page.do("Page.navigate", url=f"{address}/docs")
+    page.wait_for("document.getElementById('problems')?.rows.length")
+    cells = page.run("[...document.querySelectorAll('main tr')].map((row) => [...row.cells].map((c) => c.textContent))")
+    taken = {row[0]: row[2] for row in cells if row[1] == "query"}
+    assert taken["format"] == " | ".join(ENCODERS)
+    assert taken["priority"] == "normal | low"
+    assert taken["split"] == "distance"
+    assert taken["threshold"] == "from 0 to 1"
+    assert taken["min_area"] == taken["timeout_ms"] == "from 1"
 
 
 @pytest.mark.parametrize("name", ["index.html", "docs.html"])
