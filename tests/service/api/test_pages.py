@@ -106,6 +106,42 @@ def test_class_indices_are_painted_in_the_colours_of_their_classes(page: Page, a
     assert page.run(counted) == ",1,1"
 
 
+@pytest.mark.parametrize("model", ["first", "second"])
+def test_what_the_browser_cannot_show_the_server_does(page: Page, address: str, tmp_path: Path, model: str) -> None:
+    pixels = np.asarray(photo()) // np.array([255 if model == "second" else 1, 1, 1], np.uint8)  # indices in red
+    paths = [tmp_path / name for name in ("looked-at.tif", "other.ome.tif")]
+    for path in paths:
+        path.write_bytes(file_of(Image.fromarray(pixels), "TIFF"))
+    page.open(address)
+    page.run(f"document.getElementById('model').value = {model!r}; document.getElementById('model').onchange(); 0")
+    page.choose("#file", *paths)
+    page.wait_for(SHOWN)
+    width, height, data = page.run("""(() => {
+        const canvas = document.getElementById("picture");
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return [canvas.width, canvas.height, [...data]];
+    })()""")
+    marked = np.full((13, 21, 1), True) if model == "second" else pixels[:, :, :1] > 127
+    lowest = np.where(marked, 254, 255)  # an overlay drops the lowest bit of what it colors
+    assert (np.array(data).reshape(height, width, 4)[:, :, :3] == pixels & lowest).all()
+    page.wait_for("document.querySelector('#strip img').naturalWidth === 21")
+    hidden = "[...document.querySelectorAll('#strip img')].map((picture) => picture.hidden)"
+    page.wait_for(f"{hidden}.join() === 'false,true'")  # a name stands for the one that nobody has opened
+    name = page.run("getComputedStyle(document.querySelectorAll('#strip button')[1], '::before').content")
+    assert name == '"other.ome.tif"'
+
+
+def test_a_picture_that_nobody_can_show_is_said_and_its_mask_stays(page: Page, address: str, tmp_path: Path) -> None:
+    path = tmp_path / "photo.tif"
+    path.write_bytes(file_of(photo(), "TIFF"))
+    page.open(address)
+    page.run("served = () => Promise.reject(new Error('Too many images wait')); 0")
+    page.choose("#file", path)
+    page.wait_for("document.getElementById('status').textContent.startsWith('Your browser cannot show this file.')")
+    assert text(page, "status").endswith("Too many images wait")
+    assert page.run(PAINTED)[2]["255,0,0,255"] == FOREGROUND
+
+
 def test_what_is_no_image_is_said(page: Page, address: str, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.png"
     wrong.write_bytes(b"no image")
