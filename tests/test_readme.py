@@ -4,12 +4,14 @@ exists."""
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import itertools
 import re
 import shlex
 import shutil
 import string
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,24 @@ def test_python_examples_run(page: Path, code: str, monkeypatch: pytest.MonkeyPa
     with serving(create_app(engines(), Settings())) as client:
         address = f"{client.base_url.host}:{client.base_url.port}"
         exec(compile(code.replace("localhost:8080", address), str(page), "exec"), {})
+
+
+@pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=[f"{page.name}-{i}" for i, (page, _) in enumerate(EXAMPLES)])
+def test_python_examples_import_what_is_installed(page: Path, code: str) -> None:
+    """By `make serve`, or by a command that the page names."""
+    text, distributions = page.read_text(encoding="utf-8"), importlib.metadata.packages_distributions()
+    needs = [need for need in importlib.metadata.requires("mbunet") or [] if "extra ==" not in need]
+    installed = {match[0] for need in needs if (match := re.match(r"[\w-]+", need))}
+    for module in set(re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)) - sys.stdlib_module_names:
+        [name] = set(distributions[module])
+        assert name in installed or f"pip install '{name}" in text, module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_say_which_mbunet_their_commands_are(page: Path) -> None:
+    code = [line for language in ("sh", "console") for block in blocks(page, language) for line in block.splitlines()]
+    is_bare = any(re.match(r"(\w+=\S* )*mbunet ", line) for line in code)
+    assert not is_bare or re.search(r"`\.venv(-dev)?/bin/mbunet`", page.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("page", pages_with("mbunet"), ids=lambda page: page.name)
