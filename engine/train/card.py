@@ -21,6 +21,12 @@ NETWORKS = {
 }
 """What each family is."""
 
+STRETCHED = (
+    "Contrast is stretched to each image's own range, so a field with nothing in it can come back full: "
+    "send it as part of a larger image."
+)
+"""A limit of every model that stretches the contrast."""
+
 FEW = 10  # images; scores over fewer say little
 
 
@@ -124,6 +130,8 @@ def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
     if "split" in story and "group" not in story and not story["split"].get("groups"):
         limits.append("The split is random: images of one slide, patient or instrument can lie on both sides of it, "
                       "so scores on other sources will be lower.")  # fmt: skip
+    if model.preprocessing.contrast == "stretch":
+        limits.append(STRETCHED)
     for title, chosen in evaluate.parts(rows).items():
         if title == "all":
             continue

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from engine import format
 from engine.layer import Layer
 from engine.model import Preprocessing
 from engine.networks import bfcn, multibranch, unet
+from engine.runtime import MODELS
 from engine.train import card, metrics
 from engine.train.evaluate import Row
 from engine.train.metrics import Counts
@@ -48,6 +51,19 @@ def test_the_card_says_how_images_are_fitted() -> None:
     assert "contrast: none, channel: 1, page: max." in card.write(naming, scored, "all")
     resized = replace(model, preprocessing=Preprocessing("resize", height=64, width=96, contrast="stretch"))
     assert "Images are resized to 64 x 96 pixels, contrast: stretch." in card.write(resized, scored, "all")
+
+
+def test_a_stretched_contrast_is_a_limit() -> None:
+    model, scored = random_model(3), rows(1, "", Counts(8, 1, 1))
+    assert card.STRETCHED not in card.write(model, scored, "all")
+    stretching = replace(model, preprocessing=Preprocessing(contrast="stretch"))
+    assert f"- {card.STRETCHED}\n" in card.write(stretching, scored, "all")
+
+
+@pytest.mark.parametrize("file", sorted(MODELS.glob("*.safetensors")), ids=lambda file: file.stem)
+def test_a_stretched_contrast_is_in_the_cards_of_shipped_models(file: Path) -> None:
+    is_stretched = format.load(file).preprocessing.contrast == "stretch"
+    assert (card.STRETCHED in file.with_suffix(".md").read_text(encoding="utf-8")) == is_stretched
 
 
 def test_scores_over_training_images_are_called_that() -> None:
