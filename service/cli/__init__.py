@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from service.cli import engine_commands, experiment_commands, serve_commands, train_commands
+from service.cli import data_commands, engine_commands, experiment_commands, serve_commands, train_commands
 from service.cli.flags import UserError
 from service.settings import SettingsError
 
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="mbunet", description="Segmentation by U-Nets on single bits.")
     top.add_argument("--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for group in (serve_commands, train_commands, experiment_commands, engine_commands):
+    for group in (serve_commands, train_commands, data_commands, experiment_commands, engine_commands):
         group.add(commands)
     return top
 

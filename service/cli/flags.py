@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from engine.train.network_engine import NetworkEngine
 
 ENGINE = ("device", "kernel", "threads")
+DATA = ("validation", "group", "seed", "channel", "page")
+"""Training's flags that say which samples of a folder are for what."""
 TRAINING = {"torch": "PyTorch", "matplotlib": "matplotlib", "tqdm": "tqdm"}
 """What the extra `train` installs, by its import's name."""
 MODEL_HELP = "model file, or the name of a shipped model"

@@ -1,4 +1,4 @@
-"""Commands around training: `train`, `export`, `eval`, `data check`."""
+"""Commands around training: `train`, `export`, `eval`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from engine.train.data.dataset import Parts, Sample
     from engine.train.data.files import DataError
 
-DATA_SETTINGS = ("validation", "group", "seed", "channel", "page")
 SUFFIX = ".safetensors"  # of model files
 
 
@@ -31,7 +29,6 @@ def add(commands: Any) -> None:
     _train_flags(flags.command(commands, train))
     _export_flags(flags.command(commands, export))
     _evaluate_flags(flags.command(commands, evaluate, "eval"))
-    _data_flags(flags.command(commands, data))
 
 
 @flags.with_torch
@@ -174,7 +171,7 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.pictures:
         flags.require("--pictures", "matplotlib")
     described = _model(args.model) if args.card else None
-    config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
+    config = Config(out="", **flags.training_of(args, "data", *flags.DATA))
     selection = params.selection(_preprocessing(args.model), config.selection)
     everything = split.samples(config, selection)
     parts = _parts(args, everything) if args.part in evaluate.DIVIDED else None
@@ -278,66 +275,6 @@ def _parts(args: argparse.Namespace, everything: Sequence[Sample]) -> Parts | No
     return found.parts or split.kept({"split": how, "group": found.config.group}, everything)
 
 
-def data(args: argparse.Namespace) -> int:
-    """Look at a folder of images and masks, and say everything that is wrong with it."""
-    from engine.train import split
-    from engine.train.config import Config
-    from engine.train.data import dataset, facts, layouts
-    from engine.train.data.check import check
-    from engine.train.recipe import plan
-
-    config = Config(out="", **flags.training_of(args, "data", *DATA_SETTINGS))
-    found = layouts.recognize(args.data, config.selection)
-    own = dataset.grouped(found.samples, config.group)
-    found = replace(found, samples=split.with_held(own, config, config.selection))
-    print(f"{args.data}: {found.layout}, {len(found.samples)} samples")
-    if found.classes:
-        print(f"classes: {', '.join(found.classes)}")
-    counts = {part: sum(sample.part == part for sample in found.samples) for part in dataset.PARTS}
-    if any(counts.values()):
-        print("its own parts: " + ", ".join(f"{part} {count}" for part, count in counts.items() if count))
-    strata, split_groups = {s.stratum for s in found.samples}, {s.split_group for s in found.samples}
-    for label, values in (("strata", strata), ("split groups", split_groups)):
-        if values - {""}:
-            print(f"{label}: {len(values)}")
-    seen: list[facts.SampleFacts] = []
-    classes = args.classes or len(found.classes)
-    faults = check(found, classes, config.share, config.seed, lambda samples: progress(samples, "sample"), seen.append)
-    if seen:
-        names = found.classes or tuple(f"class {k}" for k in range(classes))
-        looks = facts.of_samples(seen, names)
-        print(*looks.lines, *(f"from which follows: {choice}" for choice in plan.of_folder(looks)), sep="\n")
-    if not faults:
-        print("nothing is wrong")
-    if not any(fault.stops for fault in faults):
-        print(f"next: {_train_command(args) if dataset.usable(own) else _test_command(args)}")
-    if not faults:
-        return 0
-    rows = [{"file": _below(fault.file, args.data), "what is wrong": fault.what} for fault in faults]
-    print(f"\n{terminal.table(rows)}\n\n{len(faults)} faults in {len({fault.file for fault in faults})} files")
-    return 1
-
-
-def _train_command(args: argparse.Namespace) -> str:
-    """That for the folder of `data check`, with what was given there."""
-    given = flags.training_of(args, *DATA_SETTINGS)
-    words = [f"--{name} {shlex.quote(str(value))}" for name, value in given.items()]
-    if args.classes:
-        words.append("--classes background " + " ".join(f"NAME{k}" for k in range(1, args.classes)))
-    places = shlex.join([str(args.data), "-o", f"runs/{args.data.resolve().name}"])
-    return " ".join(["mbunet train", places, *words])
-
-
-def _test_command(args: argparse.Namespace) -> str:
-    """What scores on the folder of `data check` where it is a test part, of which nothing is learned."""
-    return shlex.join(["mbunet", "eval", "MODEL", str(args.data), "--part", "test"])
-
-
-def _below(file: Path, folder: Path) -> str:
-    """The path of `file` from `folder` on."""
-    return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
-
-
 def _train_flags(command: argparse.ArgumentParser) -> None:
     flags.add_data(command)
     command.add_argument("-o", "--out", required=True, help="folder for report, model file and checkpoints")
@@ -370,7 +307,7 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help=flags.TRAINED_HELP)
     flags.add_data(command)
     command.add_argument("--part", choices=PARTS, default="all", help="default: all")
-    flags.add_training(command, *DATA_SETTINGS)
+    flags.add_training(command, *flags.DATA)
     flags.renamed(command, "--share", "--validation")
     command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)
     curve = "print mean Dice by thresholds from .05 to .95, the best marked: mbunet export --threshold takes it"
@@ -383,10 +320,3 @@ def _evaluate_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--pictures", type=Path, metavar="FOLDER", help=worst)
     command.add_argument("--card", type=Path, help="write a model card (Markdown) to this file")
     flags.add_settings(command, *flags.ENGINE)
-
-
-def _data_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("action", choices=["check"])
-    flags.add_data(command, Path)
-    command.add_argument("--classes", type=int, default=0, metavar="N", help="masks hold class indices 0 to N - 1")
-    flags.add_training(command, *DATA_SETTINGS)

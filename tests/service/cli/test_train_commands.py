@@ -1,4 +1,4 @@
-"""The commands around training: looking at a data folder, choosing blocks, model cards."""
+"""The commands around training: choosing blocks, scores, model cards."""
 
 from __future__ import annotations
 
@@ -41,28 +41,6 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 NUCLEI = Path(__file__).parents[2] / "data" / "nuclei"
 
 
-def test_a_sound_folder_is_called_that(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["data", "check", str(NUCLEI)]) == 0
-    out = capsys.readouterr().out
-    assert "images and masks, 4 samples" in out
-    assert "sizes (w x h): 256 x 256, 320 x 256" in out
-    assert re.search(r"foreground: 26\.\d+% of all pixels, in 4 of 4 samples", out)
-    assert "nothing is wrong" in out
-    assert out.endswith(f"next: mbunet train {NUCLEI} -o runs/nuclei\n")
-
-
-def test_the_next_command_has_what_was_given(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["data", "check", str(NUCLEI), "--seed", "3", "--group", "^(.)"]) == 0
-    out = capsys.readouterr().out
-    assert out.endswith(f"next: mbunet train {NUCLEI} -o runs/nuclei --seed 3 --group '^(.)'\n")
-
-
-def test_the_next_command_is_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = shutil.copytree(NUCLEI, tmp_path / "My Data")
-    assert cli.main(["data", "check", str(folder)]) == 0
-    assert capsys.readouterr().out.endswith(f"next: mbunet train '{folder}' -o 'runs/My Data'\n")
-
-
 @pytest.mark.parametrize(("part", "next_"), [("--full-precision", "train"), ("--bits-only", "export")])
 def test_what_follows_one_part_is_quoted(
     part: str, next_: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -83,18 +61,6 @@ def test_the_curve_of_thresholds_is_drawn_beside_the_scores(capsys: pytest.Captu
     assert mean
     assert re.search(rf"^0\.50  {mean[1]}", out, re.MULTILINE)
     assert out.count("  <\n") == 1
-
-
-def test_every_problem_is_named_and_the_status_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = shutil.copytree(NUCLEI, tmp_path / "nuclei")
-    masks = sorted((folder / "masks").iterdir())
-    masks[0].unlink()
-    masks[1].write_bytes(b"no image")
-    assert cli.main(["data", "check", str(folder)]) == 1
-    out = capsys.readouterr().out
-    assert re.search(f"images/{masks[0].stem}.png  +has no mask", out)
-    assert re.search(f"masks/{masks[1].name}  +these 8 bytes are no image", out)
-    assert "2 faults in 2 files" in out
 
 
 def test_eval_goes_on_past_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,11 +115,6 @@ def test_a_model_that_names_a_channel_is_scored_on_it(
     named = scored(str(path), str(channels))
     assert named == scored("nuclei-small", str(channels), "--channel", "1")
     assert named != scored(str(path), str(channels), "--channel", "0")
-
-
-def test_a_folder_of_no_known_layout_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["data", "check", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith(f"mbunet: {tmp_path}: needs the folders images/ and masks/")
 
 
 @pytest.mark.parametrize(
