@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
@@ -51,12 +52,14 @@ void run(AnySession& session, const std::vector<Pixels>& pixels, const std::vect
     session.run(images);
 }
 
-// Host memory as an array that holds it, or None.
-nb::object array_of(std::shared_ptr<uint8_t> memory, size_t bytes) {
-    if (!memory) return nb::none();
+using HostArray = nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>;
+
+// Host memory as an array that holds it, where there is some.
+std::optional<HostArray> array_of(std::shared_ptr<uint8_t> memory, size_t bytes) {
+    if (!memory) return std::nullopt;
     using Held = std::shared_ptr<uint8_t>;
     const nb::capsule owner(new Held(memory), [](void* held) noexcept { delete static_cast<Held*>(held); });
-    return nb::cast(nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(memory.get(), {bytes}, owner));
+    return HostArray(memory.get(), {bytes}, owner);
 }
 
 // What every session offers: to build a network, to run it, to poison what it holds.

@@ -12,7 +12,7 @@ from engine import _native
 
 STUB = Path(__file__).parents[2] / "engine" / "_native.pyi"
 SPELLED = [  # as nanobind writes it, as the stub does
-    (r"ndarray\[dtype=(\w+)[^\]]*\]", r"NDArray[np.\1]"),
+    (r"(?:numpy\.)?ndarray\[dtype=(\w+)[^\]]*\]", r"NDArray[np.\1]"),
     (r"collections\.abc\.|engine\._native\.", ""),
 ]
 
