@@ -153,14 +153,13 @@ NB_MODULE(_native, module) {
 
     module.def(
         "resize",
-        [](Pixels image, NewPixels resized, int first, int last) {
+        [](Pixels image, NewPixels resized) {
             const mbunet::Size from{size(image, 0), size(image, 1)}, to{size(resized, 0), size(resized, 1)};
             if (image.size() == 0) throw nb::value_error("an image without pixels");
-            if (first < 0 || first > last || last > to.height) throw nb::value_error("rows that are not there");
             nb::gil_scoped_release release;
-            mbunet::resize(image.data(), from, resized.data(), to, first, last);
+            mbunet::resize(image.data(), from, resized.data(), to);
         },
-        "image"_a.noconvert(), "resized"_a.noconvert(), "first"_a, "last"_a);
+        "image"_a.noconvert(), "resized"_a.noconvert());
 
     session_class<cpu::Session>(module, "Session")
         .def(

@@ -36,7 +36,7 @@ void copy_pixel(uint8_t* to, const uint8_t* from) { std::memcpy(to, from, kChann
 
 }  // namespace
 
-void resize(const uint8_t* image, Size from, uint8_t* resized, Size to, int first, int last) {
+void resize(const uint8_t* image, Size from, uint8_t* resized, Size to) {
     const size_t row = kChannels * static_cast<size_t>(from.width), own = kChannels * static_cast<size_t>(to.width);
     std::vector<Tap> columns;
     std::vector<uint16_t> parts;  // by sample
@@ -45,7 +45,7 @@ void resize(const uint8_t* image, Size from, uint8_t* resized, Size to, int firs
         parts.insert(parts.end(), kChannels, columns.back().part);
     }
     std::vector<uint8_t> tall(row + 1), left(own + 1), right(own + 1);
-    for (int y = first; y < last; ++y) {
+    for (int y = 0; y < to.height; ++y) {
         const Tap rows = tap(y, from.height, to.height);
         const uint8_t *above = image + rows.at * row, *below = image + rows.next * row;
         for (size_t i = 0; i < row; ++i) tall[i] = blend(above[i], below[i], rows.part);

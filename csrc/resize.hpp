@@ -10,8 +10,8 @@ struct Size {
     int height, width;
 };
 
-// Writes rows [first, last) of `resized` [to.height][to.width][3], each from the two rows of `image`
-// [from.height][from.width][3] between which it lies.
-void resize(const uint8_t* image, Size from, uint8_t* resized, Size to, int first, int last);
+// Writes `resized` [to.height][to.width][3], each row from the two rows of `image` [from.height][from.width][3] between
+// which it lies.
+void resize(const uint8_t* image, Size from, uint8_t* resized, Size to);
 
 }  // namespace mbunet

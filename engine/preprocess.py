@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Generator, Iterator
-from typing import Any, TypeGuard, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,34 +24,26 @@ BAND = 2**20
 Empty = Callable[[tuple[int, ...]], Pixels]
 """As `Backend.empty`: memory for what is made here, uint8 of a shape."""
 
-T = TypeVar("T")
-Steps = Generator[int, None, T]
-"""A long work that stops now and then, so that others get in between; its value is the result.
-
-It yields 0: how many pixels the network will compute until the next stop.
-"""
-
 
 def ordinary(shape: tuple[int, ...]) -> Pixels:
     """Memory like any other, uint8."""
     return np.empty(shape, np.uint8)
 
 
-def preprocess(image: Image, how: Preprocessing) -> Pixels:
-    """`image` [h, w, 3] as the network is to see it: its contrast, then its size; not padded yet."""
-    return _finish(steps(image, how))
+def preprocess(image: Image, how: Preprocessing, empty: Empty = ordinary) -> Pixels:
+    """`image` [h, w, 3] as the network is to see it: its contrast, then its size; not padded yet.
 
-
-def steps(image: Image, how: Preprocessing, most: int = sys.maxsize, empty: Empty = ordinary) -> Steps[Pixels]:
-    """The same, with a stop wherever about `most` samples have been gone through and there are more.
-
-    What is not `image` itself lies in memory of `empty`.
+    Where that is another than `image` itself, it lies in memory of `empty`.
     """
     if how.resize_mode == "pad":
-        return (yield from _in_8_bits(image, how, most, empty))
-    pixels = yield from _in_8_bits(image, how, most)
+        return in_8_bits(image, how, empty)
     height, width = image.shape[:2]
-    return (yield from _resize(pixels, *size(height, width, how), most, empty))
+    return resize(in_8_bits(image, how), *size(height, width, how), empty)
+
+
+def keeps(how: Preprocessing) -> bool:
+    """Whether every image of 8 bits stays as it is."""
+    return how.contrast == "none" and how.resize_mode == "pad"
 
 
 def size(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
@@ -69,23 +60,20 @@ def size(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
     return max(1, (2 * height * how.width + width) // (2 * width)), how.width
 
 
-def in_8_bits(image: Image, how: Preprocessing) -> Pixels:
+def in_8_bits(image: Image, how: Preprocessing, empty: Empty = ordinary) -> Pixels:
     """`image` in the model's contrast. Without one 16 bits are divided by 257, and rounded: 65535 becomes 255."""
-    return _finish(_in_8_bits(image, how))
+    if how.contrast == "stretch":
+        table = _stretching(_histogram(image))
+    elif is_8_bits(image):
+        return image
+    else:
+        table = (np.arange(65536) + 128) // 257
+    return _look_up(image, table, empty)
 
 
-def postprocess(result: NDArray[Any], shape: tuple[int, ...], how: Preprocessing) -> NDArray[Any]:
+def postprocess(result: NDArray[Any], shape: Sequence[int], how: Preprocessing) -> NDArray[Any]:
     """A mask or logits of a prepared image at the size of the image, `shape` [h, w, ...], that it was prepared from."""
-    return _finish(steps_back(result, shape, how))
-
-
-def steps_back(
-    result: NDArray[Any], shape: tuple[int, ...], how: Preprocessing, most: int = sys.maxsize
-) -> Steps[NDArray[Any]]:
-    """The same, with stops as those of `steps`."""
-    if how.resize_mode == "pad":
-        return result
-    return (yield from _resize_nearest(result, shape[0], shape[1], most))
+    return result if how.resize_mode == "pad" else resize_nearest(result, shape[0], shape[1])
 
 
 def is_8_bits(image: Image) -> TypeGuard[Pixels]:
@@ -108,41 +96,32 @@ def pad(image: Pixels, size: tuple[int, int]) -> Pixels:
     return np.pad(image, ((0, size[0] - height), (0, size[1] - width), (0, 0)), mode="edge")
 
 
-def resize(image: Pixels, height: int, width: int) -> Pixels:
+def resize(image: Pixels, height: int, width: int, empty: Empty = ordinary) -> Pixels:
     """Bilinear resize of [h, w, 3] to [height, width, 3], in 16-bit fixed point: the same on every machine."""
-    return _finish(_resize(image, height, width))
+    if image.shape[:2] == (height, width):
+        return image
+    image, resized = np.ascontiguousarray(image), empty((height, width, 3))
+    _native.resize(image, resized)
+    return resized
 
 
 def resize_nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """`array` [h, w, ...] at [height, width, ...] by its nearest values: for masks and logits."""
-    return _finish(_resize_nearest(array, height, width))
+    if array.shape[:2] == (height, width):
+        return array
+    rows = (2 * np.arange(height) + 1) * array.shape[0] // (2 * height)
+    columns = (2 * np.arange(width) + 1) * array.shape[1] // (2 * width)
+    nearest = np.empty((height, width, *array.shape[2:]), array.dtype)
+    for band in _bands(height, nearest[0].size):
+        array[rows[band]].take(columns, axis=1, out=nearest[band], mode="clip")  # so that numpy needs no copy
+    return nearest
 
 
-def _finish(work: Steps[T]) -> T:
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
-def _bands(length: int, each: int, most: int) -> Iterator[tuple[slice, bool]]:
-    """`length` times `each` samples in bands of BAND, and whether `most` have been gone through since the last stop."""
+def _bands(length: int, each: int) -> Iterator[slice]:
+    """`length` times `each` samples in bands of BAND."""
     some = max(1, BAND // each)
-    between = -(-most // (some * each))  # bands
-    for number, first in enumerate(range(0, length, some)):
-        yield slice(first, first + some), number > 0 and number % between == 0
-
-
-def _in_8_bits(image: Image, how: Preprocessing, most: int = sys.maxsize, empty: Empty = ordinary) -> Steps[Pixels]:
-    if how.contrast == "stretch":
-        table = _stretching((yield from _histogram(image, most)))
-    elif is_8_bits(image):
-        return image
-    else:
-        table = (np.arange(65536) + 128) // 257
-    return (yield from _look_up(image, table, most, empty))
+    for first in range(0, length, some):
+        yield slice(first, first + some)
 
 
 def _stretching(histogram: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -154,51 +133,24 @@ def _stretching(histogram: NDArray[np.int64]) -> NDArray[np.int64]:
     return (np.clip(np.arange(len(counts)) - low, 0, span) * 255 + span // 2) // span
 
 
-def _histogram(image: Image, most: int) -> Steps[NDArray[np.int64]]:
+def _histogram(image: Image) -> NDArray[np.int64]:
     """How often each value of the image's type occurs."""
     flat = image.reshape(-1)
-    counts = np.zeros(np.iinfo(image.dtype).max + 1, np.int64)
-    for band, stop in _bands(flat.size, 1, most):
-        if stop:
-            yield 0
-        some = flat[band]
-        counts += np.array(_native.histogram(some)) if is_8_bits(some) else np.bincount(some, minlength=len(counts))
+    if is_8_bits(flat):
+        return np.array(_native.histogram(flat))
+    counts = np.zeros(65536, np.int64)
+    for band in _bands(flat.size, 1):
+        counts += np.bincount(flat[band], minlength=len(counts))
     return counts
 
 
-def _look_up(image: Image, table: NDArray[np.int64], most: int, empty: Empty) -> Steps[Pixels]:
+def _look_up(image: Image, table: NDArray[np.int64], empty: Empty) -> Pixels:
     """The table's entry for every sample; the table has one for each value of the image's type."""
-    flat, entries, found = image.reshape(-1), table.astype(np.uint8), empty((image.size,))
-    for band, stop in _bands(flat.size, 1, most):
-        if stop:
-            yield 0
-        some = flat[band]
-        if is_8_bits(some):
-            _native.look_up(some, entries, found[band])
-        else:
-            found[band] = entries[some]
-    return found.reshape(image.shape)
-
-
-def _resize(image: Pixels, height: int, width: int, most: int = sys.maxsize, empty: Empty = ordinary) -> Steps[Pixels]:
-    if image.shape[:2] == (height, width):
-        return image
-    image, resized = np.ascontiguousarray(image), empty((height, width, 3))
-    for band, stop in _bands(height, max(width, image.shape[1]) * 3, most):
-        if stop:
-            yield 0
-        _native.resize(image, resized, band.start, min(band.stop, height))
-    return resized
-
-
-def _resize_nearest(array: NDArray[Any], height: int, width: int, most: int = sys.maxsize) -> Steps[NDArray[Any]]:
-    if array.shape[:2] == (height, width):
-        return array
-    rows = (2 * np.arange(height) + 1) * array.shape[0] // (2 * height)
-    columns = (2 * np.arange(width) + 1) * array.shape[1] // (2 * width)
-    nearest = np.empty((height, width, *array.shape[2:]), array.dtype)
-    for band, stop in _bands(height, nearest[0].size, most):
-        if stop:
-            yield 0
-        array[rows[band]].take(columns, axis=1, out=nearest[band], mode="clip")  # so that numpy needs no copy
-    return nearest
+    found = empty(image.shape)
+    flat, entries, out = image.reshape(-1), table.astype(np.uint8), found.reshape(-1)
+    if is_8_bits(flat):
+        _native.look_up(flat, entries, out)
+    else:
+        for band in _bands(flat.size, 1):
+            out[band] = entries[flat[band]]
+    return found

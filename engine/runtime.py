@@ -40,21 +40,21 @@ class Timings(NamedTuple):
 
 
 Turns = Generator[int, None, tuple[list[Mask], list[Logits]]]
-"""Yields, before each turn, the pixels that it will compute: none where it goes on fitting an image to the network."""
+"""Yields, before each turn, the pixels that it will compute."""
 
 
 class Job:
     """Images on their way through an engine, which others may use between two of its turns.
 
-    A turn is all images of one shape, or one window of an image that is too large, or as many pixels of fitting it.
-    When `done`, there are `masks`, and `logits` where they were wanted.
+    A turn is all images of one shape, or one window of an image that is too large. When `done`, there are `masks`, and
+    `logits` where they were wanted, at the size of what was given; `ms` are the milliseconds of all turns.
     """
 
     def __init__(self, turns: Turns) -> None:
         self.done = False
         self.masks: list[Mask] = []
         self.logits: list[Logits] = []
-        self._fit_ms = self._run_ms = 0.0
+        self.ms = 0.0
         self._turns = turns
         self._pixels = 0  # of the next turn
         self.advance()
@@ -62,32 +62,19 @@ class Job:
     def advance(self) -> int:
         """Run the next turn; returns the pixels that it computed."""
         started, pixels = time.perf_counter(), self._pixels
-        self._run()
-        ms = 1e3 * (time.perf_counter() - started)
-        if pixels:
-            self._run_ms += ms
-        else:
-            self._fit_ms += ms
+        try:
+            self._pixels = next(self._turns)
+        except StopIteration as end:
+            self.masks, self.logits = end.value
+            self.done = True
+        self.ms += 1e3 * (time.perf_counter() - started)
         return pixels
-
-    @property
-    def timings(self) -> Timings:
-        """Those of all its turns."""
-        return Timings(self._fit_ms, self._run_ms)
 
     def finish(self) -> Job:
         """Run all turns."""
         while not self.done:
             self.advance()
         return self
-
-    def _run(self) -> None:
-        """Up to the next turn, or to the end."""
-        try:
-            self._pixels = next(self._turns)
-        except StopIteration as end:
-            self.masks, self.logits = end.value
-            self.done = True
 
 
 class Engine:
@@ -102,7 +89,6 @@ class Engine:
         self._backend = backend
         self._lock = threading.Lock()
         self._scale = model.layers[-1].scale
-        self._step = 3 * tile_pixels  # samples of a turn that fits an image
 
     @classmethod
     def load(
@@ -124,15 +110,23 @@ class Engine:
             model = load(resolve(model))
         return cls(model, *registry.choose(compile_plan(model), device, threads, kernel), tile_pixels)
 
+    def fit(self, image: Image) -> Pixels:
+        """`image` (uint8 or uint16 [h, w, 3]) as the network sees it, uint8: its contrast, then its size.
+
+        Raises ValueError for what is no image.
+        """
+        check_image(image)
+        return preprocess.preprocess(image, self.model.preprocessing, self.empty)
+
     def start(
-        self,
-        images: Sequence[Image],
-        threshold: float | Sequence[float] | None = None,
-        want_logits: bool = False,
+        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None, want_logits: bool = False
     ) -> Job:
-        """`run`, or `run_logits`, in turns. Images that one turn is enough for are fitted to the network here."""
+        """Begin to run the network on `images` (uint8 [h, w, 3] each, any sizes) as it sees them: `fit` makes them so.
+
+        `threshold` as in `run`. A batch gives what single calls give. Raises ValueError for what is no such image.
+        """
         for image in images:
-            check_image(image)
+            check_image(image, (np.uint8,))
         return Job(self._turns(images, self._integer_thresholds(threshold, len(images)), want_logits))
 
     def run(
@@ -143,32 +137,35 @@ class Engine:
         A mask is uint8 [h, w]: 0 or 1 with one class (1 where the probability reaches `threshold`, one for all images
         or one each; the model's own by default), class indices with several. A batch gives what single calls give.
         """
-        job = self.start(images, threshold).finish()
-        return job.masks, job.timings
+        masks, _, timings = self._run(images, threshold, want_logits=False)
+        return masks, timings
 
     def run_logits(self, images: Sequence[Image]) -> tuple[list[Logits], Timings]:
         """As `run`, but integer logits int32 [h, w, classes]; `model.layers[-1].scale` times them is the real logit."""
-        job = self.start(images, want_logits=True).finish()
-        return job.logits, job.timings
+        _, logits, timings = self._run(images, None, want_logits=True)
+        return logits, timings
 
     def logits(self, image: Image) -> Logits:
         """Those of one image."""
         return self.run_logits([image])[0][0]
+
+    def mask_and_logits(self, image: Image, threshold: float | None = None) -> tuple[Mask, Logits]:
+        """Both, of one image, as `run` and `run_logits` give them."""
+        (mask,), (logits,), _ = self._run([image], threshold, want_logits=True)
+        return mask, logits
 
     def probabilities(self, image: Image) -> NDArray[np.float64]:
         """Of every pixel and class, float64 [h, w, classes], from the logits; with one class the foreground's."""
         return mbu.probabilities(self.logits(image) * self._scale)
 
     def empty(self, shape: tuple[int, ...]) -> Pixels:
-        """Memory for an image, uint8 of `shape` [h, w, 3], with whatever lies there.
+        """Memory for an image as the network sees it, uint8 of `shape` [h, w, 3], with whatever lies there.
 
-        A GPU reads it by itself, so that a call with images that were decoded into it is not held up by copies on the
-        host. It may outlive the engine. On a CPU it is memory like any other, and so it is where the network does not
-        see the image as it came, or where the GPU has no more of it.
+        A GPU reads it by itself, so that a call with such images is not held up by copies on the host. It may outlive
+        the engine. On a CPU it is memory like any other, and so it is for an image that runs in windows, which are
+        copied, and where the GPU has no more of it.
         """
-        how = self.model.preprocessing
-        changes = how.contrast != "none" or how.resize_mode != "pad" or self.tiling.cuts(*shape[:2])
-        return preprocess.ordinary(shape) if changes else self._backend.empty(shape)
+        return preprocess.ordinary(shape) if self.tiling.cuts(*shape[:2]) else self._backend.empty(shape)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -198,30 +195,35 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _turns(self, images: Sequence[Image], thresholds: list[int], want_logits: bool) -> Turns:
+    def _run(
+        self, images: Sequence[Image], threshold: float | Sequence[float] | None, want_logits: bool
+    ) -> tuple[list[Mask], list[Logits], Timings]:
+        """From images to masks and, if wanted, logits at their own size."""
+        started, how = time.perf_counter(), self.model.preprocessing
+        job = self.start([self.fit(image) for image in images], threshold, want_logits).finish()
+        shapes = [image.shape for image in images]
+        masks = [preprocess.postprocess(*one, how) for one in zip(job.masks, shapes, strict=True)]
+        logits = [preprocess.postprocess(*one, how) for one in zip(job.logits, shapes, strict=want_logits)]
+        return masks, logits, Timings(1e3 * (time.perf_counter() - started) - job.ms, job.ms)
+
+    def _turns(self, images: Sequence[Pixels], thresholds: list[int], want_logits: bool) -> Turns:
         """Masks, and logits if wanted."""
-        how, fitted = self.model.preprocessing, []
-        empty = self._backend.empty
-        for image in images:
-            height, width = image.shape[:2]
-            in_windows = self.tiling.cuts(*preprocess.size(height, width, how))  # which are copied themselves
-            pixels = yield from preprocess.steps(image, how, self._step, preprocess.ordinary if in_windows else empty)
-            fitted.append(np.ascontiguousarray(pixels))
+        images = [np.ascontiguousarray(image) for image in images]
         masks: dict[int, Mask] = {}
         logits: dict[int, Logits] = {}
-        for indices in group_by_shape(fitted, self.model):
+        for indices in group_by_shape(images, self.model):
             some, some_logits = yield from self.tiling.turns(
-                self._compute, empty, [fitted[i] for i in indices], [thresholds[i] for i in indices], want_logits
+                self._compute,
+                self._backend.empty,
+                [images[i] for i in indices],
+                [thresholds[i] for i in indices],
+                want_logits,
             )
             masks |= zip(indices, some, strict=True)
             if want_logits:
                 logits |= zip(indices, some_logits, strict=True)
-        in_order, of_logits = [], []
-        for i, image in enumerate(images):
-            in_order.append((yield from preprocess.steps_back(masks[i], image.shape, how, self._step)))
-            if want_logits:
-                of_logits.append((yield from preprocess.steps_back(logits[i], image.shape, how, self._step)))
-        return in_order, of_logits
+        order = range(len(images))
+        return [masks[i] for i in order], [logits[i] for i in order if want_logits]
 
     def _compute(
         self, images: list[Pixels], thresholds: list[int], want_logits: bool
@@ -238,10 +240,11 @@ class Engine:
         return [mbu.integer_threshold(probability, self._scale) for probability in each]
 
 
-def check_image(image: Image) -> None:
-    """Raise ValueError unless `image` is uint8 or uint16 [h, w, 3] with at least one pixel."""
-    if image.dtype not in (np.uint8, np.uint16) or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"an image is uint8 or uint16 [height, width, 3], not {image.dtype} {list(image.shape)}")
+def check_image(image: Image, samples: Sequence[type[np.unsignedinteger[Any]]] = (np.uint8, np.uint16)) -> None:
+    """Raise ValueError unless `image` is [h, w, 3] of one of these kinds of samples, with at least one pixel."""
+    if image.dtype not in samples or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        kinds = " or ".join(kind.__name__ for kind in samples)
+        raise ValueError(f"an image is {kinds} [height, width, 3], not {image.dtype} {list(image.shape)}")
 
 
 def group_by_shape(images: Sequence[Pixels], model: Model) -> list[list[int]]:

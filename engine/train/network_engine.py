@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -45,18 +45,6 @@ def predict(network: Network, image: Image, config: Config, threshold: float = 0
     return mask
 
 
-@dataclass(frozen=True)
-class Finished:
-    """What has become of images: masks uint8 [h, w] and, where wanted, logits int32 [h, w, classes] of SCALE."""
-
-    masks: list[NDArray[np.uint8]]
-    logits: list[NDArray[np.int32]]
-
-    def finish(self) -> Finished:
-        """Itself: there is nothing left to do."""
-        return self
-
-
 class NetworkEngine:
     """A network that `config` has trained; it runs whole images, one after another, by torch."""
 
@@ -78,15 +66,19 @@ class NetworkEngine:
         classes = tuple(export.classes_of(config))
         return Model(self._name, config.family, tuple(layers), classes, config.preprocessing, 0.5, {}, {})
 
-    def start(self, images: Sequence[Image], threshold: float | None = None, want_logits: bool = False) -> Finished:
-        """As `Engine.start`; `threshold` is a probability, 0.5 by default."""
-        masks = [mask.astype(np.uint8) for mask in self.run(images, threshold)[0]]
-        return Finished(masks, [self._integers(image) for image in images] if want_logits else [])
-
-    def run(self, images: Sequence[Image], threshold: float | None = None) -> tuple[list[NDArray[Any]], None]:
-        """Masks [h, w] of `images`: bool, or class indices; `threshold` is a probability, 0.5 by default."""
+    def run(self, images: Sequence[Image], threshold: float | None = None) -> tuple[list[NDArray[np.uint8]], None]:
+        """As `Engine.run`, untimed; `threshold` is 0.5 by default."""
         probability = 0.5 if threshold is None else threshold
-        return [predict(self._network, image, self._config, probability) for image in images], None
+        masks = [predict(self._network, image, self._config, probability) for image in images]
+        return [mask.astype(np.uint8) for mask in masks], None
+
+    def mask_and_logits(
+        self, image: Image, threshold: float | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """As `Engine.mask_and_logits`: integers of SCALE."""
+        limits = np.iinfo(np.int32)
+        integers = np.rint(np.clip(self._logits(image) / SCALE, limits.min, limits.max)).astype(np.int32)
+        return self.run([image], threshold)[0][0], integers
 
     def probabilities(self, image: Image) -> NDArray[np.float64]:
         """Of every pixel and class, float64 [h, w, classes]."""
@@ -104,7 +96,3 @@ class NetworkEngine:
     def _logits(self, image: Image) -> NDArray[np.float64]:
         logits: NDArray[np.float64] = logits_of(self._network, image, self._config).double().movedim(0, 2).cpu().numpy()
         return logits
-
-    def _integers(self, image: Image) -> NDArray[np.int32]:
-        limits = np.iinfo(np.int32)
-        return np.rint(np.clip(self._logits(image) / SCALE, limits.min, limits.max)).astype(np.int32)

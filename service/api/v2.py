@@ -11,6 +11,7 @@ import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
+from engine import preprocess
 from engine.images import (
     Choice,
     NoSuchPartError,
@@ -27,11 +28,12 @@ from service.api.openapi import BYTES, problem_responses
 from service.api.running import Running, running_service
 from service.api.timing import in_time, joules_header, milliseconds, server_timing
 from service.codec.encoders import ENCODERS, labelled
-from service.codec.pixels import Mask
+from service.codec.pixels import Fitted, Mask
 from service.core import cost, params
 from service.core.budget import Holding
 from service.core.engine import Engine
 from service.core.params import SegmentParams
+from service.core.pipeline import restored
 from service.core.service import Service
 from service.core.threads import BRIEF_BYTES
 from service.problems import BadParameter, BadTensor, DeadlinePassed, MethodNotAllowed, NotFound, TooManyImages
@@ -171,14 +173,15 @@ async def infer(request: Request) -> Response:
     body = await upload.body(request, service)
     head, tensor = oip.split(body, request.headers.get(oip.LENGTH_HEADER))
 
-    def read() -> tuple[InferRequest, SegmentParams, list[Pixels]]:
+    def read() -> tuple[InferRequest, SegmentParams, list[Fitted]]:
         asked = oip.read(head, tensor)
         _require_size(asked, engine, service)
         wanted = _params(asked, engine, service)
-        images = (_channel(image, wanted.selection) for image in asked.images)
-        return asked, wanted, service.pipeline.place(images, memory)
+        images = [_channel(image, wanted.selection) for image in asked.images]
+        return asked, wanted, service.pipeline.fit(images, wanted, memory)
 
-    brief = oip.TEXT_COST * len(head) + len(tensor) <= BRIEF_BYTES
+    copied = oip.TEXT_COST * len(head) + len(tensor)
+    brief = copied <= BRIEF_BYTES and preprocess.keeps(engine.model.preprocessing)
     asked, wanted, images = await service.threads.run(read, len(body), in_place=brief)
     answering = _answer(asked, wanted, images, service, memory)
     pieces, headers = await in_time(request, answering, wanted.timeout_s)
@@ -187,12 +190,13 @@ async def infer(request: Request) -> Response:
 
 
 async def _answer(
-    asked: InferRequest, wanted: SegmentParams, images: Sequence[Pixels], service: Service, memory: Holding
+    asked: InferRequest, wanted: SegmentParams, images: Sequence[Fitted], service: Service, memory: Holding
 ) -> tuple[Sequence[bytes | memoryview], dict[str, str]]:
     """(body in pieces, headers), from the queue to the last of them; cancelling it ends it before the next plane."""
     deadline = time.monotonic() + wanted.timeout_s
-    results = await service.pipeline.infer(images, wanted, memory)
-    answer_bytes = _answer_bytes(asked) * sum(result.mask.size for result in results)
+    results = await service.pipeline.infer(images, wanted)
+    model, shape = wanted.engine.model, asked.images.shape[1:]
+    answer_bytes = _answer_bytes(asked) * asked.images.size // 3
     memory.grow(answer_bytes)
     gone = threading.Event()
 
@@ -203,12 +207,13 @@ async def _answer(
 
     def write() -> tuple[Sequence[bytes | memoryview], dict[str, str], float]:
         started = time.monotonic()
-        outputs = {name: [plane(name, result.mask) for result in results] for name in asked.outputs}
-        pieces, headers = oip.write(asked, wanted.engine.model.name, outputs)
+        masks = [restored(result, shape, model)[0] for result in results]
+        outputs = {name: [plane(name, mask) for mask in masks] for name in asked.outputs}
+        pieces, headers = oip.write(asked, model.name, outputs)
         return pieces, headers, time.monotonic() - started
 
     brief = wanted.encoder.brief and all(asked.outputs.values()) and answer_bytes <= BRIEF_BYTES
-    size = 0 if brief else sum(cost.run_bytes(wanted, result.mask.shape) for result in results)
+    size = 0 if brief else len(results) * cost.run_bytes(wanted, shape)
     try:
         pieces, headers, encode_s = await service.threads.run(write, size, in_place=brief)
     finally:

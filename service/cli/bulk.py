@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import BinaryIO
 
 from engine import images
-from engine.images import FIRST, WHOLE_COMPONENTS, ImageError, ObjectParams, Selection
+from engine.images import FIRST, ImageError, ObjectParams, Selection
 from service.cli import client, flags
 from service.codec.encoders import ENCODERS, Result
 from service.core import params
@@ -80,10 +80,12 @@ class Segmenter:
             return Outcome(source, failure=error.reason)
         except MemoryError:
             return Outcome(source, failure="there is no memory for it")
-        wanted = self._job.objects
-        segmented = self._engine.start([image], self._job.threshold, want_logits=wanted is not None).finish()
-        logits = segmented.logits[0] if wanted else None
-        result = Result(self._engine.model, image, segmented.masks[0], logits, wanted or WHOLE_COMPONENTS)
+        wanted, threshold = self._job.objects, self._job.threshold
+        if wanted:
+            result = Result(self._engine.model, image, *self._engine.mask_and_logits(image, threshold), wanted)
+        else:
+            (mask,), _ = self._engine.run([image], threshold)
+            result = Result(self._engine.model, image, mask)
         try:
             return _outcome(source, self._job, lambda name: b"".join(ENCODERS[name].encode(result)))
         except Problem as problem:

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
-from service.codec.pixels import Pixels
-from service.core import cost
+from service.codec.pixels import Fitted
 from service.core.appointments import Appointments
 from service.core.engine import Job
 from service.core.params import SegmentParams
@@ -38,7 +37,7 @@ DRAINING = {"Retry-After": "5"}
 class QueueEntry:
     """One image in the queue."""
 
-    image: Pixels
+    image: Fitted
     params: SegmentParams
     deadline: float  # a time of the clock, as `queued` is
     queued: float
@@ -46,12 +45,8 @@ class QueueEntry:
     rank: int = 0  # its place among its kind: the lowest first (`core.shares`)
 
     def __post_init__(self) -> None:
-        model = self.params.engine.model
-        height, width = self.image.shape[:2]
-        shape = cost.shape(model, height, width)
+        shape = self.params.engine.model.padded(*self.image.shape[:2])
         self.pixels = math.prod(shape)
-        self.largest = max(self.pixels, height * width)
-        """Pixels of what is computed, or of what is made fit for it."""
         self.group = (id(self.params.engine), self.params.encoder.wants_logits, *shape)
         """What may share a batch: engine, kind of answer, the shape that is computed."""
 
@@ -72,7 +67,6 @@ class Batch:
     kind: Kind
     entries: list[QueueEntry]
     started: float = 0.0
-    preparing: float = 0.0  # of those that have computed no pixels, since one has
     job: Job | None = None
 
     @property
@@ -95,8 +89,7 @@ class Batch:
 
     def answer(self, job: Job) -> None:
         """Give every entry its result of the finished job."""
-        timings, wants_logits = job.timings, self.params.encoder.wants_logits
-        seconds = (timings.fit_ms + timings.run_ms) / 1000
+        seconds, wants_logits = job.ms / 1000, self.params.encoder.wants_logits
         for i, entry in enumerate(self.entries):
             logits = job.logits[i] if wants_logits else None
             entry.answer(InferenceResult(job.masks[i], logits, self.started - entry.queued, seconds))
@@ -193,7 +186,7 @@ class Batcher:
         """Images in the queue."""
         return sum(map(len, self._waiting.values()))
 
-    def place(self, image: Pixels, claim: Callable[[int], None]) -> Pixels:
+    def place(self, image: Fitted, claim: Callable[[int], None]) -> Fitted:
         """See `core.queue.Queue`: the engine reads everywhere."""
         return image
 
@@ -230,12 +223,12 @@ class Batcher:
         with self._lock:
             return self._appoint(1)
 
-    def submit(self, image: Pixels, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
+    def submit(self, image: Fitted, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
         """Queue one image; raises QueueFull or Unavailable."""
         return self.submit_all([image], params, deadline)[0]
 
     def submit_all(
-        self, images: Sequence[Pixels], params: SegmentParams, deadline: float = math.inf
+        self, images: Sequence[Fitted], params: SegmentParams, deadline: float = math.inf
     ) -> list[Future[InferenceResult]]:
         """Queue all of `images`, or none and raise QueueFull or Unavailable."""
         futures = [Future[InferenceResult]() for _ in images]
@@ -243,7 +236,7 @@ class Batcher:
         return futures
 
     def queue(
-        self, images: Sequence[Pixels], params: SegmentParams, deadline: float, recipients: Sequence[Recipient]
+        self, images: Sequence[Fitted], params: SegmentParams, deadline: float, recipients: Sequence[Recipient]
     ) -> None:
         """The same, with these recipients in the place of futures."""
         now = self._clock()
@@ -256,7 +249,7 @@ class Batcher:
                 if not self._fit_in(len(entries)):
                     self._refuse(len(entries))
             for entry in entries:
-                kind = Kind(params.low_priority, entry.largest > self._limits.batch_pixels)
+                kind = Kind(params.low_priority, entry.pixels > self._limits.batch_pixels)
                 if not self._is_busy(kind):
                     self._shares.begin(kind)
                 entry.rank = self._shares.rank(kind, entry.pixels)
@@ -382,11 +375,9 @@ class Batcher:
         seconds = self._clock() - started
         with self._lock:
             self._turn_since = self._running = None
-            self._shares.charge(batch.kind, pixels or self._worth(seconds))
-            if pixels:
-                self._turn_seconds = FADING * self._turn_seconds + batch.preparing + seconds
-                self._turn_pixels = FADING * self._turn_pixels + pixels
-            batch.preparing = 0.0 if pixels else batch.preparing + seconds
+            self._shares.charge(batch.kind, pixels)
+            self._turn_seconds = FADING * self._turn_seconds + seconds
+            self._turn_pixels = FADING * self._turn_pixels + pixels
             if not done:
                 self._begun[batch.kind] = batch
         finished = len(batch.entries) if done else 0
@@ -429,10 +420,6 @@ class Batcher:
     def _pixel_s(self) -> float:
         """Seconds that an engine takes for a pixel, as measured so far."""
         return self._turn_seconds / max(self._turn_pixels, 1)
-
-    def _worth(self, seconds: float) -> int:
-        """Pixels that an engine computes in that time."""
-        return round(seconds / self._pixel_s) if self._pixel_s else 0
 
     def _drain_and_queue_s(self) -> tuple[float, float]:
         """Seconds that all takes that is there, and a full queue of such images as wait now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from engine import preprocess
@@ -10,19 +11,17 @@ from service.core.params import SegmentParams
 from service.problems import TooManyPixels
 
 
-def shape(model: Model, height: int, width: int) -> tuple[int, int]:
-    """(height, width) that the network computes: those that the model resizes to, else the image's own, padded."""
-    return model.padded(*preprocess.size(height, width, model.preprocessing))
-
-
 def pixels(model: Model, image_shape: Sequence[int]) -> int:
-    """Pixels of that shape. They are what every limit on pixels counts from the moment on that the model is known."""
-    height, width = shape(model, *image_shape[:2])
-    return height * width
+    """Pixels that the network computes: of the size that the model resizes to, else of the image's own, padded.
+
+    They are what every limit on pixels counts from the moment on that the model is known.
+    """
+    height, width, *_ = image_shape
+    return math.prod(model.padded(*preprocess.size(height, width, model.preprocessing)))
 
 
 def run_bytes(params: SegmentParams, image_shape: Sequence[int]) -> int:
-    """Bytes that an image [h, w, ...] takes beside its pixels, from the queue to its encoded answer, at most.
+    """Bytes that an image [h, w, ...] takes beside its pixels, fitted, run and encoded, at most.
 
     What the engine itself keeps, its buffers, is there before any image is.
     """

@@ -9,23 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.model import Model
-from service.codec.pixels import Logits, Mask, Pixels
+from service.codec.pixels import Fitted, Logits, Mask
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from engine import runtime
-
-
-class Timings(Protocol):
-    """Milliseconds that one run of the engine took."""
-
-    @property
-    def fit_ms(self) -> float:
-        """Making the images what the network takes."""
-
-    @property
-    def run_ms(self) -> float:
-        """The network itself."""
 
 
 class Job(Protocol):
@@ -44,14 +32,11 @@ class Job(Protocol):
         """int32 [h, w, classes] for every image where they were wanted, to be multiplied by the head's scale."""
 
     @property
-    def timings(self) -> Timings:
-        """Those of all its turns."""
+    def ms(self) -> float:
+        """Milliseconds of all its turns."""
 
     def advance(self) -> int:
-        """Run the next turn, all images or a window of a large one; returns the pixels that it computed.
-
-        None where it still makes of a large image what the network takes.
-        """
+        """Run the next turn, all images or a window of a large one; returns the pixels that it computed."""
 
     def finish(self) -> Job:
         """Run all turns."""
@@ -77,15 +62,15 @@ class Engine(Protocol):
         """By what: "avx2", "wgmma", …"""
 
     def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Memory for an image [h, w, 3], where the engine reads it soonest. Raises MemoryFull."""
+        """Memory for an image [h, w, 3] as the network sees it, where it is read soonest. Raises MemoryFull."""
 
     def start(
         self,
-        images: Sequence[Pixels],
+        images: Sequence[Fitted],
         threshold: float | Sequence[float] | None = None,
         want_logits: bool = False,
     ) -> Job:
-        """Begin with `images`, [h, w, 3]. A batch gives what single calls give.
+        """Begin with `images`, [h, w, 3] as the network sees them. A batch gives what single calls give.
 
         `threshold`, for one class, is the probability from which on a pixel is 1: one for all images or one each; the
         model's own by default.

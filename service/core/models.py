@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from engine import preprocess
 from engine.model import Model
-from service.codec.pixels import Pixels
+from service.codec.pixels import Fitted
 from service.core.engine import Engine
 from service.logs import log
 from service.problems import NotFound
@@ -82,7 +83,7 @@ class ModelRegistry(Models):
         return True
 
 
-def warm_up_image(model: Model, max_pixels: int = WARM_UP_SIDE**2) -> Pixels:
-    """A black image of at most `max_pixels` pixels, for an engine's first run: what that runs on when it is warm."""
+def warm_up_image(model: Model, max_pixels: int = WARM_UP_SIDE**2) -> Fitted:
+    """What a black image of at most `max_pixels` pixels becomes, for an engine's first run."""
     side = max(1, min(WARM_UP_SIDE, math.isqrt(max_pixels)) // model.stride * model.stride)
-    return np.zeros((side, side, 3), np.uint8)
+    return np.zeros((*preprocess.size(side, side, model.preprocessing), 3), np.uint8)

@@ -1,10 +1,12 @@
 """The way of an image: decode → queue → engine → encode.
 
     stage   takes → gives                             in the thread
-    decode  the bytes of a file → pixels              codec
+    decode  the bytes of a file → pixels, and as the
+            network sees them                         codec
     queue   pixels → a batch of one padded shape      codec, which then is free
     engine  a batch → a mask of each, logits if asked engine
-    encode  a mask → the bytes of the response        that of answers where it is brief and nothing waits, else codec
+    encode  a mask, at the size of the image → the
+            bytes of the response                     that of answers where it is brief and nothing waits, else codec
 
 Neither decoding nor encoding ever runs in the event loop, nor what is small behind what is large (`core.threads`).
 """
@@ -14,17 +16,19 @@ from __future__ import annotations
 import asyncio
 import bisect
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from engine.images import WHOLE, Taken
+from engine import preprocess
+from engine.images import WHOLE, Taken, fresh
+from engine.model import Model
 from service.codec import decode
 from service.codec.encoders import Result
-from service.codec.pixels import Pixels
+from service.codec.pixels import Fitted, Logits, Mask, Pixels
 from service.core import cost
 from service.core.budget import Budget, Holding
 from service.core.params import SegmentParams
@@ -43,9 +47,10 @@ LABOR = 16  # bytes of pixels that are made in the time in which a byte of the w
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels, the seconds that decoding them took, and what of the image they are."""
+    """Pixels, the same as the network sees them, the seconds that it all took, and what of the image they are."""
 
     image: Pixels
+    fitted: Fitted
     seconds: float
     taken: Taken = WHOLE
 
@@ -96,7 +101,7 @@ class Pipeline:
 
         def decode_and_queue(most: float) -> tuple[Decoded, Future[InferenceResult]]:
             decoded = self._decode(data, params, started, held, most)
-            return decoded, self._queue.submit(decoded.image, params, deadline)
+            return decoded, self._queue.submit(decoded.fitted, params, deadline)
 
         with self._budget.holding() as held:
             decoded, inferring = await self._in_lane(len(data), decode_and_queue, _leave_queue)
@@ -110,7 +115,7 @@ class Pipeline:
         with ExitStack() as stack:
             held = [stack.enter_context(self._budget.holding()) for _ in bodies]
             decoded = [await self._decode_or_problem(*one, params) for one in zip(bodies, held, strict=True)]
-            images = [entry.image for entry in decoded if isinstance(entry, Decoded)]
+            images = [entry.fitted for entry in decoded if isinstance(entry, Decoded)]
             inferring = iter(self._queue.submit_all(images, params, deadline))
             encoding = [
                 entry
@@ -120,13 +125,16 @@ class Pipeline:
             ]
             return await asyncio.gather(*map(_or_problem, encoding))
 
-    def place(self, images: Iterable[Pixels], memory: Holding) -> list[Pixels]:
-        """`images` where the engine reads them, for `infer`. Not for the event loop: it may copy them."""
-        return [self._queue.place(image, memory.grow) for image in images]
-
-    async def infer(self, images: Sequence[Pixels], params: SegmentParams, memory: Holding) -> list[InferenceResult]:
-        """Queue and engine alone, for pixels: all of `images` or none. Who writes their answer tells `answered`."""
+    def fit(self, images: Sequence[Pixels], params: SegmentParams, memory: Holding) -> list[Fitted]:
+        """`images` as the network sees them, where the engine reads them, for `infer`. Not for the event loop."""
         memory.grow(sum(cost.run_bytes(params, image.shape) for image in images))
+        return [self._fitted(image, params, memory) for image in images]
+
+    async def infer(self, images: Sequence[Fitted], params: SegmentParams) -> list[InferenceResult]:
+        """Queue and engine alone, for fitted pixels: all of `images` or none.
+
+        Who writes their answer brings them to their size by `restored`, and tells `answered`.
+        """
         queued = self._queue.submit_all(images, params, self._clock() + params.timeout_s)
         return await asyncio.gather(*map(asyncio.wrap_future, queued))
 
@@ -164,12 +172,19 @@ class Pipeline:
             held.require(COPIES * len(data) + size)
 
         with held:  # also when nobody waits any more
-            limit = self._settings.max_pixels
-            decoded = decode.decode(data, limit, params.selection, claim, params.engine.empty)
-            cost.require_size(params.engine.model, decoded.pixels.shape, limit)
+            limit, model = self._settings.max_pixels, params.engine.model
+            kept = preprocess.keeps(model.preprocessing)
+            decoded = decode.decode(data, limit, params.selection, claim, params.engine.empty if kept else fresh)
+            cost.require_size(model, decoded.pixels.shape, limit)
             held.hold(decoded.pixels.nbytes + cost.run_bytes(params, decoded.pixels.shape))
-            placed = self._queue.place(decoded.pixels, held.grow)
-            return Decoded(placed, self._clock() - started, decoded.taken)
+            fitted = self._fitted(decoded.pixels, params, held)
+            image = fitted if kept else decoded.pixels
+            return Decoded(image, fitted, self._clock() - started, decoded.taken)
+
+    def _fitted(self, image: Pixels, params: SegmentParams, held: Holding) -> Fitted:
+        """As the network sees it, where the engine reads it."""
+        fitted = preprocess.preprocess(image, params.engine.model.preprocessing, params.engine.empty)
+        return self._queue.place(fitted, held.grow)
 
     async def _decode_or_problem(self, data: bytes, held: Holding, params: SegmentParams) -> Decoded | Problem:
         try:
@@ -192,8 +207,9 @@ class Pipeline:
         seconds = {"decode": decoded.seconds}
 
         def encode(inferred: Future[InferenceResult]) -> list[bytes]:
-            result, started = inferred.result(), self._clock()
-            drawn = Result(params.engine.model, decoded.image, result.mask, result.logits, params.objects)
+            model, result, started = params.engine.model, inferred.result(), self._clock()
+            mask, logits = restored(result, decoded.image.shape, model)
+            drawn = Result(model, decoded.image, mask, logits, params.objects)
             pieces = []
             with held:
                 for piece in encoder.encode(drawn):
@@ -218,6 +234,13 @@ class Pipeline:
         self._metrics.observe(seconds)
         if self._traces:
             self._traces.stages(seconds)
+
+
+def restored(result: InferenceResult, shape: Sequence[int], model: Model) -> tuple[Mask, Logits | None]:
+    """Mask and logits of a fitted image at the size of the image, `shape` [h, w, ...], that it was made of."""
+    how, logits = model.preprocessing, result.logits
+    mask = preprocess.postprocess(result.mask, shape, how)
+    return mask, None if logits is None else preprocess.postprocess(logits, shape, how)
 
 
 async def _or_problem(encoding: Problem | Coroutine[Any, Any, SegmentResponse]) -> SegmentResponse | Problem:

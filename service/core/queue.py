@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
-from service.codec.pixels import Logits, Mask, Pixels
+from service.codec.pixels import Fitted, Logits, Mask
 from service.core.params import SegmentParams
 
 
@@ -42,17 +42,17 @@ class Queue(Protocol):
     What is refused raises QueueFull or Unavailable, at once or as the future's exception: all of `images` then do.
     """
 
-    def place(self, image: Pixels, claim: Callable[[int], None]) -> Pixels:
+    def place(self, image: Fitted, claim: Callable[[int], None]) -> Fitted:
         """The image where the engine reads it, copied if it must be: `claim` is told the bytes. Raises MemoryFull."""
 
     @property
     def busy(self) -> bool:
         """Whether the thread that gives answers has more to do at once."""
 
-    def submit(self, image: Pixels, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
+    def submit(self, image: Fitted, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
         """Queue one image, for whose turn `deadline`, a time of the monotonic clock, is the last moment."""
 
     def submit_all(
-        self, images: Sequence[Pixels], params: SegmentParams, deadline: float = math.inf
+        self, images: Sequence[Fitted], params: SegmentParams, deadline: float = math.inf
     ) -> list[Future[InferenceResult]]:
         """Queue all of `images`, or none."""

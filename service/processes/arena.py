@@ -15,7 +15,7 @@ import threading
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from service.processes import memory
 
@@ -40,10 +40,9 @@ class Part:
             "data": (arena.address + offset, False),
         }
 
-    def array(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    def array(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """An array at its beginning, which keeps it."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        return np.asarray(self)[:size].view(dtype).reshape(shape)
+        return np.asarray(self)[: math.prod(shape)].reshape(shape)
 
     def __del__(self) -> None:
         self.arena.free(self.offset, self.size)

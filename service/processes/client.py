@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from engine.images import unlimited
 from engine.model import Model
-from service.codec.pixels import Pixels
+from service.codec.pixels import Fitted
 from service.core.appointments import Appointments
 from service.core.engine import Job
 from service.core.models import Models
@@ -56,10 +56,10 @@ class RemoteEngine:
 
     def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Of the memory that it shares with this process."""
-        return self.session.empty(shape, np.uint8)
+        return self.session.empty(shape)
 
     def start(
-        self, images: Sequence[Pixels], threshold: float | Sequence[float] | None = None, want_logits: bool = False
+        self, images: Sequence[Fitted], threshold: float | Sequence[float] | None = None, want_logits: bool = False
     ) -> Job:
         """Never: it runs in the other process."""
         raise NotImplementedError
@@ -161,7 +161,7 @@ class Session:
         self._end()
 
     def segment(
-        self, images: Sequence[Pixels], engine: RemoteEngine, params: SegmentParams, deadline: float
+        self, images: Sequence[Fitted], engine: RemoteEngine, params: SegmentParams, deadline: float
     ) -> list[Future[InferenceResult]]:
         """Futures of all `images`; raises Unavailable and MemoryFull."""
         logits, low = params.encoder.wants_logits, params.low_priority
@@ -174,16 +174,16 @@ class Session:
         self._ask(packet, {one.placed.ticket: one for one in placed})
         return [one.asked for one in placed]
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Of the memory that the engine process sees too. Raises MemoryFull."""
-        return self._part(math.prod(shape) * np.dtype(dtype).itemsize).array(shape, dtype)
+        return self._part(math.prod(shape)).array(shape)
 
-    def place(self, image: Pixels, claim: Callable[[int], None] = unlimited) -> Pixels:
+    def place(self, image: Fitted, claim: Callable[[int], None] = unlimited) -> Fitted:
         """See `core.queue.Queue`."""
         if part_of(image, self.arena):
             return image
         claim(image.nbytes)
-        copy = self.empty(image.shape, image.dtype)
+        copy = self.empty(image.shape)
         np.copyto(copy, image)
         return copy
 
@@ -200,11 +200,11 @@ class Session:
         with contextlib.suppress(Lost):
             self._outbox.send(packet)
 
-    def _placed(self, image: Pixels, classes: int) -> Image:
+    def _placed(self, image: Fitted, classes: int) -> Image:
         """An image in the arena, and a part for its result."""
         pixels, (height, width) = part_of(self.place(image), self.arena), image.shape[:2]
         assert pixels
-        placed = messages.Placed(next(self._tickets), pixels.offset, 0, height, width, image.itemsize)
+        placed = messages.Placed(next(self._tickets), pixels.offset, 0, height, width)
         result = self._part(placed.result_bytes(classes))
         return Image(Asked(self, placed.ticket), pixels, result, placed._replace(result=result.offset), classes)
 
@@ -313,7 +313,7 @@ class EngineClient:
         notice = self.notice
         return notice.joules if notice else None
 
-    def place(self, image: Pixels, claim: Callable[[int], None]) -> Pixels:
+    def place(self, image: Fitted, claim: Callable[[int], None]) -> Fitted:
         """See `core.queue.Queue`."""
         return self._require_session().place(image, claim)
 
@@ -323,12 +323,12 @@ class EngineClient:
         session = self._session
         return session is not None and session.busy
 
-    def submit(self, image: Pixels, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
+    def submit(self, image: Fitted, params: SegmentParams, deadline: float = math.inf) -> Future[InferenceResult]:
         """See `core.queue.Queue`."""
         return self.submit_all([image], params, deadline)[0]
 
     def submit_all(
-        self, images: Sequence[Pixels], params: SegmentParams, deadline: float = math.inf
+        self, images: Sequence[Fitted], params: SegmentParams, deadline: float = math.inf
     ) -> list[Future[InferenceResult]]:
         """See `core.queue.Queue`."""
         engine = params.engine

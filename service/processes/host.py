@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.codec.encoders import ENCODERS
-from service.codec.pixels import Logits, Mask, Pixels
+from service.codec.pixels import Fitted, Logits, Mask
 from service.core.engine import Engine
 from service.core.params import SegmentParams
 from service.core.queue import InferenceResult
@@ -25,7 +25,6 @@ from service.processes.catalog import Catalog
 from service.processes.messages import Lost, Placed
 from service.processes.outbox import TAKEN_S, Outbox
 
-SAMPLES = {1: np.uint8, 2: np.uint16}  # by their bytes
 MASKS, LOGITS = ENCODERS["png"], ENCODERS["probability"]  # one that wants no logits, and one that does
 
 
@@ -154,13 +153,13 @@ class FrontEnd(threading.Thread):
                 recipient.refuse(refused)
         self._host.board.notice.waiting = batcher.waiting
 
-    def _arrays(self, image: Placed, classes: int) -> tuple[Pixels, Mask, Logits | None]:
+    def _arrays(self, image: Placed, classes: int) -> tuple[Fitted, Mask, Logits | None]:
         """Its pixels, and where its mask is wanted and its logits of so many classes, None for none: in the arena.
 
         Raises TypeError where that has not so many bytes.
         """
         size, logits = (image.height, image.width), None
-        pixels = np.ndarray((*size, 3), SAMPLES[image.sample_bytes], self._arena, image.pixels)
+        pixels = np.ndarray((*size, 3), np.uint8, self._arena, image.pixels)
         mask = np.ndarray(size, np.uint8, self._arena, image.result)
         if classes:
             logits = np.ndarray((*size, classes), np.int32, self._arena, image.result + image.logits_at)

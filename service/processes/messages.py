@@ -41,7 +41,7 @@ COUNT = struct.Struct("<BQI")  # kind, ticket, images
 NUMBER = struct.Struct("<BI")  # kind, number of an engine
 TIMES = struct.Struct("<BQdd")  # kind, ticket, seconds in the queue, seconds of the engine
 BATCH = struct.Struct("<BIdd??")  # kind, number of the engine, threshold, deadline, wants logits, low priority
-IMAGE = struct.Struct("<QQQIIB")  # ticket, offset of pixels, offset of result, height, width, bytes a sample
+IMAGE = struct.Struct("<QQQII")  # ticket, offset of pixels, offset of result, height, width
 
 LOGITS_ALIGNED = 64
 
@@ -62,7 +62,6 @@ class Placed(NamedTuple):
     result: int
     height: int
     width: int
-    sample_bytes: int
 
     def result_bytes(self, classes: int) -> int:
         """Of its mask, and of logits of so many classes; 0 for none."""

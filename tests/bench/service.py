@@ -31,7 +31,7 @@ import tempfile
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ import numpy as np
 from PIL import Image
 
 from engine import format
+from engine.model import CONTRASTS, Preprocessing
 from tests.models import random_model
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,8 @@ def main() -> None:
     args = arguments()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.safetensors"
-        format.save(random_model(width=args.width, zeros=0.9), path)
+        model = random_model(width=args.width, zeros=0.9)
+        format.save(replace(model, preprocessing=Preprocessing(contrast=args.contrast)), path)
         if args.nothing:
             print_costs(path, args)
             return
@@ -345,6 +347,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=512, help="side of the image (default: 512)")
     parser.add_argument("--seconds", type=float, default=6, help="of every measurement (default: 6)")
     parser.add_argument("--workers", type=int, default=2, help="processes for HTTP of the second row (default: 2)")
+    parser.add_argument("--contrast", choices=CONTRASTS, default="none", help="what the model makes of images first")
     parser.add_argument("--nothing", action="store_true", help="only with an engine that does nothing")
     return parser.parse_args()
 

@@ -59,36 +59,6 @@ def test_16_bits_without_contrast_are_divided_by_257_and_rounded(monkeypatch: py
 
 
 @pytest.mark.parametrize("deep", [False, True])
-@pytest.mark.parametrize("how", [Preprocessing("resize", 40, 50, "stretch"), Preprocessing()], ids=["all", "depth"])
-def test_steps_give_the_same(how: Preprocessing, deep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    noise = np.random.default_rng(0).integers(0, 200, (20, 31, 3), dtype=np.uint8)
-    image: preprocess.Image = noise.astype(np.uint16) if deep else noise
-    mask = np.random.default_rng(1).integers(0, 9, (40, 50), np.uint8)
-    whole = preprocess.preprocess(image, how)
-    back = preprocess.postprocess(mask, image.shape, how)
-    monkeypatch.setattr(preprocess, "BAND", 200)
-    numbers = []
-    for most in (10**6, image.size, 1000, 400):
-        stops: list[int] = []
-        assert np.array_equal(run(preprocess.steps(image, how, most), stops), whole)
-        assert np.array_equal(run(preprocess.steps_back(mask, image.shape, how, most), stops), back)
-        numbers.append(len(stops))
-    if how.resize_mode == "pad":
-        assert numbers == [0, 0, 1 * deep, 4 * deep]  # 1860 samples in bands of 200
-    else:
-        assert numbers[0] == 0 < numbers[1] < numbers[2] < numbers[3]  # it becomes 6000 samples
-
-
-def run(steps: preprocess.Steps[Any], stops: list[int]) -> Any:
-    """Their result; every stop is noted."""
-    while True:
-        try:
-            stops.append(next(steps))
-        except StopIteration as end:
-            return end.value
-
-
-@pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize(
     "how", [Preprocessing(contrast="stretch"), Preprocessing(resize_mode="resize", height=6, width=8)]
 )
@@ -101,7 +71,7 @@ def test_what_is_made_lies_in_the_memory_that_is_asked_for(how: Preprocessing, d
 
     noise = np.random.default_rng(0).integers(0, 200, (5, 7, 3), dtype=np.uint8)
     image: preprocess.Image = noise.astype(np.uint16) if deep else noise
-    pixels = run(preprocess.steps(image, how, empty=empty), [])
+    pixels = preprocess.preprocess(image, how, empty)
     assert np.array_equal(pixels, preprocess.preprocess(image, how))
     assert np.shares_memory(pixels, given[-1])
 
@@ -166,13 +136,9 @@ def bilinear(image: preprocess.Pixels, height: int, width: int) -> preprocess.Pi
     return blended
 
 
-def test_rows_that_are_not_there_are_refused() -> None:
-    image, resized = np.zeros((4, 4, 3), np.uint8), np.zeros((5, 5, 3), np.uint8)
-    for first, last in ((-1, 2), (3, 2), (0, 6)):
-        with pytest.raises(ValueError, match="rows that are not there"):
-            _native.resize(image, resized, first, last)
+def test_an_image_without_pixels_is_refused() -> None:
     with pytest.raises(ValueError, match="without pixels"):
-        _native.resize(image[:0], resized, 0, 5)
+        _native.resize(np.zeros((0, 4, 3), np.uint8), np.zeros((5, 5, 3), np.uint8))
 
 
 @pytest.mark.parametrize(

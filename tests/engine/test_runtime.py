@@ -57,6 +57,28 @@ def test_what_is_no_image_is_refused(model: Model, image: np.ndarray) -> None:
         Engine.load(model).run([image])
 
 
+def test_the_network_runs_on_what_is_fitted_alone(model: Model) -> None:
+    deep = IMAGE.astype(np.uint16) * np.uint16(257)
+    with Engine.load(model) as engine:
+        assert np.array_equal(engine.fit(deep), IMAGE)
+        assert engine.fit(IMAGE) is IMAGE
+        job = engine.start([engine.fit(deep)], want_logits=True).finish()
+        assert np.array_equal(job.masks[0], engine.run([IMAGE])[0][0])
+        assert np.array_equal(job.logits[0], engine.logits(IMAGE))
+        with pytest.raises(ValueError, match=r"an image is uint8 .* not uint16"):
+            engine.start([deep])
+        with pytest.raises(ValueError, match="an image is uint8 or uint16"):
+            engine.fit(IMAGE[0])
+
+
+def test_a_mask_and_logits_of_one_run(model: Model) -> None:
+    resizing = replace(model, preprocessing=Preprocessing(resize_mode="resize", height=48, width=32))
+    with Engine.load(resizing) as engine:
+        mask, logits = engine.mask_and_logits(IMAGE, 0.4)
+        assert np.array_equal(mask, engine.run([IMAGE], 0.4)[0][0])
+        assert np.array_equal(logits, engine.logits(IMAGE))
+
+
 def test_views_are_taken_as_they_look(model: Model) -> None:
     view = IMAGE[::-1, ::2]
     engine = Engine.load(model)

@@ -23,12 +23,6 @@ from service.settings import Settings
 PATIENCE = 20  # seconds until a wait for another thread counts as failed
 
 
-@dataclass(frozen=True)
-class FakeTimings:
-    fit_ms: float = 1.0
-    run_ms: float = 2.0
-
-
 def fake_model(classes: int = 1, name: str = "fake") -> Model:
     reads = ["image", *(f"pool{i}" for i in range(4))]  # as coarse as the networks that are shipped
     pools = tuple(Layer(name, "pool", (read,), 3) for read, name in pairwise(reads))
@@ -39,24 +33,20 @@ def fake_model(classes: int = 1, name: str = "fake") -> Model:
 
 @dataclass
 class FakeJob:
-    """A turn is all images, or `turn_pixels` of the engine at a time, after `idle_turns` that compute nothing."""
+    """A turn is all images, or `turn_pixels` of the engine at a time."""
 
     engine: FakeEngine
     images: list[Pixels]
     masks: list[Mask]
     logits: list[Logits]
-    timings: FakeTimings = field(default_factory=FakeTimings)
+    ms: float = 3.0
     done: bool = False
 
     def __post_init__(self) -> None:
         self._left: int = sum(image.shape[0] * image.shape[1] for image in self.images)
-        self._idle = self.engine.idle_turns
 
     def advance(self) -> int:
         self.engine.enter(self.images)
-        if self._idle:
-            self._idle -= 1
-            return 0
         pixels = min(self._left, self.engine.turn_pixels)
         self._left -= pixels
         self.done = not self._left
@@ -80,7 +70,6 @@ class FakeEngine:
     bus: str = ""
     kernel: str = "fake"
     turn_pixels: int = 10**9
-    idle_turns: int = 0
     breaks: Callable[[Pixels], bool] = lambda image: False
     batches: list[list[Pixels]] = field(default_factory=list)  # one each turn
     gate: threading.Event = field(default_factory=threading.Event)

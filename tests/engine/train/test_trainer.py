@@ -469,7 +469,7 @@ def test_full_precision_is_scored_but_not_exported(data: Path, tmp_path: Path) -
     run = Trainer(tiny(data, tmp_path / "run", full_precision=True, samples=4))
     run.run()
     (mask,), _ = NetworkEngine(*export.restore(run.checkpoint)[:2]).run([layouts.samples(data)[0].load()[0]])
-    assert mask.dtype == np.bool_
+    assert mask.dtype == np.uint8
     with pytest.raises(export.ExportError, match="full precision"):
         export.export(run.checkpoint, tmp_path / "no.safetensors")
 

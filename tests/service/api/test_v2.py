@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.model import Preprocessing
 from engine.runtime import Engine
 from service import problems
 from service.api import oip, v2
@@ -71,6 +73,22 @@ def test_health_and_metadata(asked: Any) -> None:
     ]
     assert asked.get_model_config("fake", "1")["input"][0]["data_type"] == "TYPE_UINT8"
     assert [entry["name"] for entry in asked.get_model_repository_index()] == ["fake"]
+
+
+@pytest.mark.parametrize("how", [Preprocessing(contrast="stretch"), Preprocessing("aspect", 48, 32, "stretch")])
+@pytest.mark.parametrize("side", [40, 700])  # copied at once, or by a thread
+def test_the_mask_is_that_of_the_engine_whatever_the_model_makes_of_an_image(how: Preprocessing, side: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 200, (2, side, side + 3, 3), np.uint8)
+    with (
+        Engine.load(replace(random_model(width=1), preprocessing=how), device="cpu", threads=1) as engine,
+        serving(create_app(engine, Settings())) as client,
+    ):
+        name = engine.model.name
+        found = tritons(client).infer(name, [tensor(pixels)], outputs=output()).as_numpy("mask")
+        assert np.array_equal(found, 255 * np.stack(engine.run(list(pixels))[0]))
+        labels = [triton.InferRequestedOutput("labels")]
+        found = tritons(client).infer(name, [tensor(pixels[:, :40])], outputs=labels).as_numpy("labels")
+        assert np.array_equal(found != 0, np.stack(engine.run(list(pixels[:, :40]))[0]))
 
 
 @pytest.mark.parametrize("binary_in", [True, False])

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.model import Preprocessing
 from service.codec.encoders import ENCODERS
-from service.codec.pixels import Pixels
+from service.codec.pixels import Fitted, Pixels
 from service.core.batcher import Batcher, QueueLimits
 from service.core.params import SegmentParams
 from service.core.queue import InferenceResult
 from service.problems import DeadlinePassed, EngineFailure, QueueFull, Unavailable
-from tests.service.fakes import PATIENCE, FakeEngine, fake_model
+from tests.service.fakes import PATIENCE, FakeEngine
 
 BOUNDS = QueueLimits(queue_images=5, batch_images=3, batch_pixels=3 * 256)
 WIDE = QueueLimits(queue_images=99, batch_images=9, batch_pixels=10**8)
@@ -38,7 +37,7 @@ class Clock:
         return False
 
 
-def image(red: int = 0, side: int = 16) -> Pixels:
+def image(red: int = 0, side: int = 16) -> Fitted:
     return np.full((side, side, 3), red, np.uint8)
 
 
@@ -116,14 +115,6 @@ def test_the_smaller_overtakes_the_larger_but_no_longer_than_that_takes() -> Non
         bench.submit(side=16)
         bench.batcher.step()
     assert bench.drain() == [[16]] * 15 + [[64]] + [[16]] * 4
-
-
-def test_images_that_a_model_resizes_share_a_batch_whatever_their_size() -> None:
-    model = replace(fake_model(), preprocessing=Preprocessing("resize", height=64, width=64))
-    bench = Bench(WIDE, FakeEngine(model))
-    for side in (16, 40, 100):
-        bench.submit(side=side)
-    assert bench.drain() == [[16, 40, 100]]
 
 
 def test_models_and_kinds_of_answers_do_not_mix() -> None:
@@ -222,39 +213,6 @@ def test_small_images_are_never_refused_for_the_pixels_of_others() -> None:
         bench.submit()
 
 
-def test_what_a_model_resizes_to_is_what_counts() -> None:
-    model = replace(fake_model(), preprocessing=Preprocessing("resize", height=60, width=64))
-    bench = Bench(replace(WIDE, batch_pixels=4095), FakeEngine(model, turn_pixels=1024))
-    bench.submit(side=40)
-    bench.submit(side=16)
-    assert bench.drain() == [[40], [40], [16]]
-
-
-def test_an_image_that_is_large_before_it_is_resized_is_large() -> None:
-    model = replace(fake_model(), preprocessing=Preprocessing("resize", height=32, width=32))
-    bench = Bench(replace(WIDE, batch_pixels=4096), FakeEngine(model))
-    for side in (100, 100, 64, 64):
-        bench.submit(side=side)
-    assert bench.drain() == [[64, 64], [100], [100]]
-
-
-def test_small_images_get_in_between_turns_that_only_prepare() -> None:
-    clock = Clock()
-    engine = FakeEngine(turn_pixels=256, breaks=lambda image: clock.pass_by(0.1))
-    bench = Bench(replace(BOUNDS, batch_pixels=256), engine, clock)
-    bench.submit()
-    bench.batcher.step()  # now it is known what a pixel takes
-    engine.idle_turns = 3
-    bench.submit(side=32)
-    bench.batcher.step()
-    engine.idle_turns = 0
-    for _ in range(6):  # turns that the large one still has: two of these and four that compute
-        bench.submit()
-        bench.batcher.step()
-        bench.batcher.step()
-    assert [len(batch[0]) for batch in engine.batches] == [16, 32, *[16, 32] * 6]
-
-
 # -- waiting for company -------------------------------------------------------------------------------------------
 
 
@@ -294,20 +252,6 @@ def test_a_full_queue_refuses_with_the_measured_time() -> None:
     assert caught.value.headers == {"Retry-After": "14"}
     bench.batcher.step()
     bench.submit()
-
-
-def test_turns_that_only_prepare_count_with_the_pixels_that_follow() -> None:
-    clock = Clock()
-    engine = FakeEngine(breaks=lambda image: clock.pass_by(1), idle_turns=6)
-    bench = Bench(QueueLimits(2, 1, 256), engine, clock)
-    bench.submit()
-    for _ in range(7):  # seconds for one image of this size
-        bench.batcher.step()
-    for _ in range(2):
-        bench.submit()
-    with pytest.raises(QueueFull) as caught:
-        bench.submit()
-    assert caught.value.headers == {"Retry-After": "14"}
 
 
 def test_an_unmeasured_queue_says_one_second() -> None:

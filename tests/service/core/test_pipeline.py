@@ -6,23 +6,32 @@ import asyncio
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
-from engine import images
+from engine import images, preprocess
 from engine.images import WHOLE
+from engine.model import Preprocessing
+from engine.runtime import Engine
 from service.codec import decode
-from service.codec.encoders import Encoder, Result
+from service.codec.encoders import ENCODERS, Encoder, Result
 from service.core.params import SegmentParams
 from service.core.pipeline import LABOR, Decoded, SegmentResponse
 from service.core.queue import InferenceResult
 from service.core.service import Service, assemble
 from service.core.threads import LANES
+from service.problems import MemoryFull, Problem
 from service.settings import Settings
-from tests.service.fakes import PATIENCE, FakeEngine
+from tests.models import random_model
+from tests.pictures import file_of, photo
+from tests.service.fakes import PATIENCE, FakeEngine, fake_model
 
 IMAGE = np.zeros((16, 16, 3), np.uint8)
 
@@ -30,7 +39,7 @@ IMAGE = np.zeros((16, 16, 3), np.uint8)
 async def encoded(service: Service, queued: Future[InferenceResult], params: SegmentParams) -> SegmentResponse:
     """The last stage alone."""
     with service.budget.holding() as held, service.budget.holding() as memory:
-        return await service.pipeline._encode(Decoded(IMAGE, 0.0), queued, params, math.inf, held, memory)
+        return await service.pipeline._encode(Decoded(IMAGE, IMAGE, 0.0), queued, params, math.inf, held, memory)
 
 
 def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,3 +152,96 @@ def test_small_images_never_wait_behind_large_ones(most: int, monkeypatch: pytes
     asyncio.run(all_of_them())
     service.batcher.close()
     service.threads.stop(wait=True)
+
+
+SHRUNK = Preprocessing("resize", height=64, width=64)
+STRETCHED = Preprocessing(contrast="stretch")
+
+
+def answers(engine: Any, files: Sequence[bytes], format: str = "npy") -> list[SegmentResponse | Problem]:
+    """To a batch of them, by a service of its own."""
+
+    async def ask() -> list[SegmentResponse | Problem]:
+        params = SegmentParams(engine, engine.model.threshold, ENCODERS[format])
+        with service.budget.holding() as memory:
+            return await service.pipeline.segment_all(files, params, memory)
+
+    service = assemble([engine], Settings())
+    service.batcher.start()
+    found = asyncio.run(ask())
+    service.batcher.close()
+    service.threads.stop(wait=True)
+    assert service.budget.held == 0
+    return found
+
+
+def body(answer: SegmentResponse | Problem) -> bytes:
+    assert isinstance(answer, SegmentResponse)
+    return b"".join(answer.pieces)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("how", [Preprocessing(), STRETCHED, SHRUNK, Preprocessing("aspect", 48, 32, "stretch")])
+def test_an_answer_is_what_the_engine_alone_makes_of_the_image(how: Preprocessing, deep: bool) -> None:
+    levels = np.random.default_rng(0).integers(0, 200, (2, 40, 51), np.uint8)
+    pictures = [Image.fromarray(one.astype(np.uint16) * 90) if deep else Image.fromarray(one) for one in levels]
+    files = [file_of(picture) for picture in pictures]
+    with Engine.load(replace(random_model(width=2), preprocessing=how), device="cpu", threads=1) as engine:
+        decoded = [images.decode(file).pixels for file in files]
+        masks, logits = engine.run(decoded)[0], engine.run_logits(decoded)[0]
+        for format in ("npy", "probability", "overlay"):
+            results = zip(decoded, masks, logits, answers(engine, files, format), strict=True)
+            for image, mask, its_logits, answer in results:
+                drawn = Result(engine.model, image, mask, its_logits)
+                assert body(answer) == b"".join(ENCODERS[format].encode(drawn))
+
+
+def test_images_that_a_model_resizes_share_a_batch_whatever_their_size() -> None:
+    engine = FakeEngine(replace(fake_model(), preprocessing=SHRUNK))
+    files = [file_of(photo(*size)) for size in ((16, 16), (40, 30), (100, 3))]
+    assert all(isinstance(answer, SegmentResponse) for answer in answers(engine, files))
+    assert {image.shape for batch in engine.batches for image in batch} == {(64, 64, 3)}
+    assert len(engine.batches) == 1
+
+
+def test_an_image_is_fitted_and_its_mask_resized_in_the_threads_of_the_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            threads.append(threading.current_thread().name.partition("_")[0])
+            return work(*arguments)
+
+        return noted
+
+    for name in ("preprocess", "postprocess"):
+        monkeypatch.setattr(preprocess, name, noting(getattr(preprocess, name)))
+    engine = FakeEngine(replace(fake_model(), preprocessing=SHRUNK))
+    for answer in answers(engine, [file_of(photo())], "rle"):
+        assert isinstance(answer, SegmentResponse)
+    assert threads == ["codec-0"] * 2
+
+
+@pytest.mark.parametrize("how", [Preprocessing(), STRETCHED, SHRUNK])
+def test_what_the_network_sees_lies_in_memory_of_the_engine_and_nothing_else(how: Preprocessing) -> None:
+    given: list[NDArray[np.uint8]] = []
+
+    class Giving(FakeEngine):
+        def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+            given.append(super().empty(shape))
+            return given[-1]
+
+    engine = Giving(replace(fake_model(), preprocessing=how))
+    assert body(answers(engine, [file_of(photo(), "JPEG")])[0])
+    assert len(given) == 1
+    assert np.shares_memory(engine.batches[0][0], given[0])
+
+
+def test_where_the_engine_has_no_memory_the_client_is_told() -> None:
+    class Full(FakeEngine):
+        def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+            raise MemoryFull("there is no memory for this image at present")
+
+    engine = Full(replace(fake_model(), preprocessing=STRETCHED))
+    assert isinstance(answers(engine, [file_of(photo())])[0], MemoryFull)
+    assert not engine.batches

@@ -21,7 +21,7 @@ def arena() -> Arena:
 
 
 def test_a_part_is_free_when_no_array_looks_into_it(arena: Arena) -> None:
-    image = arena.take(100).array((2, 5, 10), np.uint8)
+    image = arena.take(100).array((2, 5, 10))
     corner = image[1:, ::2].T
     assert arena.used == PAGE
     del image
@@ -48,7 +48,7 @@ def test_parts_never_overlap_and_all_comes_back(arena: Arena) -> None:
             assert (held.pop(number) == number % 251).all()
         else:
             try:
-                held[turn] = arena.take(rng.randrange(1, 5 * PAGE)).array((rng.randrange(1, 99),), np.uint8)
+                held[turn] = arena.take(rng.randrange(1, 5 * PAGE)).array((rng.randrange(1, 99),))
             except NoPart:
                 continue
             held[turn][:] = turn % 251
@@ -59,7 +59,7 @@ def test_parts_never_overlap_and_all_comes_back(arena: Arena) -> None:
 
 def test_the_part_of_an_array_is_known_only_where_it_begins_there(arena: Arena) -> None:
     part = arena.take(PAGE)
-    image = part.array((8, 8, 3), np.uint16)
+    image = part.array((8, 8, 3))
     assert part_of(image, arena) is part
     assert part_of(image[:4], arena) is part
     others: list[Callable[[], object]] = [
@@ -74,7 +74,7 @@ def test_the_part_of_an_array_is_known_only_where_it_begins_there(arena: Arena) 
 def test_what_was_large_is_given_back_to_the_system() -> None:
     arena = Arena(2 * KEPT)
     part = arena.take(KEPT + 64 * PAGE)
-    part.array((part.size,), np.uint8)[:] = 1
+    part.array((part.size,))[:] = 1
     blocks = os.fstat(arena.descriptor).st_blocks
     del part
     assert os.fstat(arena.descriptor).st_blocks <= blocks - 64 * PAGE // 512

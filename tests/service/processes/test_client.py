@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import images
+from engine import images, preprocess
 from engine.model import Model
 from service.codec.encoders import ENCODERS
-from service.codec.pixels import Pixels
+from service.codec.pixels import Fitted
 from service.core import resident
 from service.core.models import Models
 from service.core.params import SegmentParams
@@ -40,9 +40,8 @@ ARENA = 1 << 24
 SETTINGS = Settings(queue_images=3)
 
 
-def photo(side: int = 16, dtype: Any = np.uint8) -> Pixels:
-    top = np.iinfo(dtype).max
-    return np.random.default_rng(side).integers(0, top, (side, side + 3, 3), dtype, endpoint=True)
+def photo(side: int = 16) -> Fitted:
+    return np.random.default_rng(side).integers(0, 256, (side, side + 3, 3), np.uint8)
 
 
 @dataclass
@@ -112,7 +111,7 @@ def until(condition: Any) -> None:
 
 
 def test_a_mask_is_what_the_engine_gives(two: Two) -> None:
-    for image in (photo(), photo(99), photo(20, np.uint16), photo(40)[::2, 1:30]):
+    for image in (photo(), photo(99), photo(40)[::2, 1:30]):
         result = two.client.submit(image, two.params(0.3)).result(PATIENCE)
         direct = two.engine.start([image], [0.3]).finish()
         np.testing.assert_array_equal(result.mask, direct.masks[0])
@@ -131,7 +130,8 @@ def test_a_jpeg_is_decoded_to_where_the_engine_reads_it(two: Two) -> None:
     decoded = images.decode(file.getvalue(), empty=engine.empty).pixels
     np.testing.assert_array_equal(decoded, images.decode(file.getvalue()).pixels)
     assert part_of(decoded, engine.session.arena)
-    assert two.client.place(decoded, claimed.append) is decoded
+    fitted = preprocess.preprocess(decoded, engine.model.preprocessing)
+    assert two.client.place(fitted, claimed.append) is decoded
     other = two.client.place(photo(32), claimed.append)
     assert part_of(other, engine.session.arena)
     assert claimed == [other.nbytes]
@@ -318,7 +318,7 @@ def test_nobody_reads_or_writes_beyond_an_arena(two: Two, pixels: int, result: i
     assert isinstance(engine, RemoteEngine)
     messages.send(ours, bytes([messages.ARENA]), [Arena(ARENA).descriptor])
     batch = messages.BATCH.pack(messages.SEGMENT, engine.number, 0.5, 1e9, False, False)
-    messages.send(ours, batch + messages.IMAGE.pack(1, pixels, result, 16, 16, 1))
+    messages.send(ours, batch + messages.IMAGE.pack(1, pixels, result, 16, 16))
     assert messages.receive(ours)[0] == b""
     assert len(two.engine.batches) == 1
 
