@@ -144,12 +144,6 @@ inline Grid resident_grid(const Launch& launch, const ResidentConvArgs& args, co
     return {blocks.count, args.columns / blocks.block_words, 1, static_cast<size_t>(args.stages + weights)};
 }
 
-// Words of a pixel of every input; 0 where they differ.
-inline int shared_pixel_words(const Layer& layer) {
-    const int words = pixel_words(layer.input_channels[0]);
-    return pixel_words(layer.input_channels.back()) == words ? words : 0;
-}
-
 template <bool masked, int kWarpgroups, class Run>
 int dispatch_pixels(const Grid& grid, const WarpgroupConvArgs& args, int words, Run&& run) {
     const auto launch = [&]<int kPixelWords, bool joined>() {

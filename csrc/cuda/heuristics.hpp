@@ -112,6 +112,16 @@ inline UpBlocks up_blocks(const Launch& launch, const KSchedule& schedule, int c
     return blocks;
 }
 
+// Words of a pixel of every input; 0 where they differ.
+inline int shared_pixel_words(const Layer& layer) {
+    const int words = pixel_words(layer.input_channels[0]);
+    return pixel_words(layer.input_channels.back()) == words ? words : 0;
+}
+
+// Whether a block makes two output words and no more. Inputs of 64 channels are copied anew in less time than a tile
+// takes that must ask for how many words it has.
+constexpr bool has_one_pair(int input_words, int warpgroups) { return input_words == 2 && warpgroups == 1; }
+
 // The same of products of warpgroups, which count two words at a time. Blocks stay wherever their weights and two tiles
 // fit at all: as many of them as fit, and a block has more output words, which need no copy of the pixels anew, where
 // that leaves as many blocks, each with something to do. Two warpgroups share the weights of a block where these are
@@ -129,7 +139,8 @@ inline ConvBlocks warpgroup_blocks(const Launch& launch, const KSchedule& schedu
     };
     const int most_blocks = device.multiprocessors * fitting(2);
     ConvBlocks blocks{2, most_blocks > 0 && layer.k_steps <= kMostResidentSteps, 2, 0, warpgroups};
-    for (int words = 2; words <= columns; words += 2)
+    const int most_words = has_one_pair(shared_pixel_words(layer), warpgroups) ? 2 : columns;
+    for (int words = 2; words <= most_words; words += 2)
         if (columns % words == 0 && fitting(words) == fitting(2) && tiles * (columns / words) >= most_blocks)
             blocks.block_words = words;
     blocks.count = std::min(tiles, std::max(1, most_blocks / (columns / blocks.block_words)));

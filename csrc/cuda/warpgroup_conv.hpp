@@ -35,17 +35,17 @@ struct WarpgroupConv {
                 Place place(args, own, tile);
                 await();
                 MBUNET_ROLLED
-                for (int word = 0; word < args.block_words; word += Sums::kWords) {
+                for (int word = 0; word < block_words(args); word += Sums::kWords) {
                     repeat<kFragments / kWarpgroups>([&](int f) {
                         Sums sums;
                         begin(args, sums, tiles + static_cast<uint32_t>((warpgroup + f) * kNextFragment),
-                              home.slice(word), home.step_bytes());
+                              home.slice(word), kOnePair ? Sums::kStepBytes : home.step_bytes());
                         if (f == 0 && word == 0) copy_next();
                         wgmma_wait<0>();
                         touch(sums.of);
                         place.store_fragment(args, f, sums.sign_bits(starts));
                     });
-                    if (args.block_words > Sums::kWords)
+                    if (block_words(args) > Sums::kWords)
                         load_starts_from(word + Sums::kWords < args.block_words ? word + Sums::kWords : 0);
                     place.output += Sums::kWords;
                     place.pooled += Sums::kWords;
@@ -56,8 +56,14 @@ struct WarpgroupConv {
 
   private:
     using Sums = WarpgroupFragment<masked>;
+    static constexpr bool kOnePair = has_one_pair(kPixelWords, kWarpgroups);
     static constexpr int kSteps = kPixelWords != 2 ? 0 : joined ? 5 : 3;  // where the inputs' pixels say it
     using Home = Residence<Sums, 3, kBlockThreads, kPixelWords, joined>;
+
+    // Where the compiler knows that there are two, nothing is left of the loop over them.
+    MBUNET_DEVICE static int block_words(const WarpgroupConvArgs& args) {
+        return kOnePair ? Sums::kWords : args.block_words;
+    }
 
     MBUNET_DEVICE static int own_warpgroup() { return kWarpgroups == 1 ? 0 : uniform(thread_index() / kThreads); }
 

@@ -113,7 +113,8 @@ void residents() {
     const ConvBlocks fine = by_warpgroups({64}, 64, 8, 512), coarse = by_warpgroups({512}, 512, 8, 64);
     require(fine.resident && fine.warpgroups == 1 && fine.count == 4 * 132, "a block has a warpgroup");
     require(coarse.resident && coarse.warpgroups == 2 && coarse.count == 2 * 132 / 8, "two share large weights");
-    require(by_warpgroups({64}, 128, 8, 256).block_words == 4, "pixels are copied once for all output words");
+    require(by_warpgroups({128}, 128, 8, 256).block_words == 4, "pixels are copied once for all output words");
+    require(by_warpgroups({64}, 128, 8, 256).block_words == 2, "a pair of words of inputs of 64 channels");
     require(by_warpgroups({512, 512}, 256, 8, 64).count == 132 / 4, "the largest weights fill a multiprocessor");
     require(by_warpgroups({256}, 256, 1, 128).warpgroups == 2, "two share weights where tiles are few");
     require(!by_warpgroups({2048}, 512, 8, 64).resident, "larger weights stream");
