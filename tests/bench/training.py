@@ -3,6 +3,7 @@
 Contenders are every one of --pythons (interpreters that have a build) with every one of --launches; they take turns,
 each in a process of its own. Printed are their medians, and their ratio to the first: its median over the rounds, and
 the interval that covers the true median with 95 %. A contender's first turn warms it up and counts for nothing.
+With `--profile` it is then written to a file of that name in which kernels the first contender spends its time.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.bench.builds import interval
 
-OWN = ("pythons", "launches", "steps", "rounds")
+OWN = ("pythons", "launches", "steps", "rounds", "profile")
 """Options of the comparison; the others are settings of the run."""
 
 WORKER = """
 import dataclasses, json, sys, tempfile
 from pathlib import Path
 import numpy as np
+import torch
 from PIL import Image
 from engine.train.config import Config
 from engine.train.trainer import Trainer
@@ -42,8 +45,16 @@ with tempfile.TemporaryDirectory() as folder:
     teacher.save()
     run = Trainer(dataclasses.replace(config, teacher=str(teacher.checkpoint)), quiet=True)
     run.step = 1  # where no masking thresholds are due
-    for _ in sys.stdin:
-        print(run.speed(steps), flush=True)
+    for line in sys.stdin:
+        if not line.strip():
+            print(run.speed(steps), flush=True)
+            continue
+        with torch.profiler.profile() as profile:
+            speed = run.speed(steps)
+        by = "self_cuda_time_total" if run.device.type == "cuda" else "self_cpu_time_total"
+        table = profile.key_averages().table(sort_by=by, row_limit=100, max_name_column_width=120)
+        Path(line.strip()).write_text(table)
+        print(speed, flush=True)
 """
 """What a process runs: of a build it needs what every one has had since trainers measured their speed."""
 
@@ -57,9 +68,16 @@ class Contender:
 
     def speed(self) -> float:
         """Samples a second of some steps."""
+        return self._ask()
+
+    def profile(self, to: Path) -> None:
+        """Write where the time of some steps goes."""
+        self._ask(str(to.resolve()))
+
+    def _ask(self, line: str = "") -> float:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(file=self.process.stdin, flush=True)
+        print(line, file=self.process.stdin, flush=True)
         return float(self.process.stdout.readline())
 
     def close(self) -> None:
@@ -75,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--pythons", nargs="+", default=[sys.executable])
     found.add_argument("--launches", nargs="+", default=["auto"])
     found.add_argument("--device", default="auto")
+    found.add_argument("--profile", type=Path)
     numbers = {"width": 64, "batch": 16, "crop": 224, "activation-bits": 1, "workers": -1, "steps": 3, "rounds": 5}
     for name, default in numbers.items():
         found.add_argument(f"--{name}", type=int, default=default)
@@ -107,6 +126,8 @@ def main() -> None:
             f"{python} {launch}: {statistics.median(own):8.1f} samples/s, "
             f"{statistics.median(ratios):.3f} of the first ({low:.3f} to {high:.3f})"
         )
+    if args.profile:
+        contenders[0].profile(args.profile)
     for contender in contenders:
         contender.close()
 
