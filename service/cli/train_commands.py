@@ -100,6 +100,8 @@ def _training_settings(args: argparse.Namespace) -> dict[str, Any]:
         given.setdefault("classes", found.classes)
     if "init" in given:
         given = _taken_over(given, default) | given
+    if given.get("classes") and "class_name" in vars(args):
+        raise UserError("--class-name is for masks of one class; these have several, which --classes names")
     if "masked" in vars(args):
         cost = strategy.CostModel(args.cost_model, args.w_op, args.w_param, given.get("zeros", default.zeros))
         width = given.get("width", default.width)

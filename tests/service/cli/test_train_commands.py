@@ -178,6 +178,13 @@ def test_export_refuses_what_is_of_one_class(
     assert "best.pt has several classes and takes no --class-name, --threshold" in capsys.readouterr().err
 
 
+def test_one_class_is_not_named_beside_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = ["--class-name", "nucleus", "--classes", "background", "nucleus"]
+    assert cli.main(["train", str(NUCLEI), "-o", str(tmp_path / "run"), *named]) == 1
+    assert "--class-name is for masks of one class" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("part", ["--bits-only", "--full-precision"])
 def test_a_folder_of_a_recipe_is_not_mistaken_for_one_part(
     part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
