@@ -212,7 +212,8 @@ async def _answer(
         pieces, headers = oip.write(asked, model.name, outputs)
         return pieces, headers, time.monotonic() - started
 
-    brief = wanted.encoder.brief and all(asked.outputs.values()) and answer_bytes <= BRIEF_BYTES
+    resized = any(image.shape != shape for image in images)
+    brief = wanted.encoder.brief and all(asked.outputs.values()) and answer_bytes <= BRIEF_BYTES and not resized
     size = 0 if brief else len(results) * cost.run_bytes(wanted, shape)
     try:
         pieces, headers, encode_s = await service.threads.run(write, size, in_place=brief)

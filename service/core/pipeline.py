@@ -221,7 +221,7 @@ class Pipeline:
             return pieces
 
         size = cost.run_bytes(params, decoded.image.shape)
-        brief = encoder.brief and size <= SMALL_BYTES
+        brief = encoder.brief and size <= SMALL_BYTES and decoded.fitted.shape == decoded.image.shape
         encoding = self._threads.after(inferring, encode, size, in_place=lambda: brief and not self._queue.busy)
         response = SegmentResponse(await asyncio.wrap_future(encoding), seconds, decoded.taken)
         held.hold(0)

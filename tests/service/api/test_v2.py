@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine import preprocess
 from engine.model import Preprocessing
 from engine.runtime import Engine
 from service import problems
@@ -24,7 +25,7 @@ from service.settings import Settings
 from tests.models import random_model
 from tests.pictures import file_of, images, photo
 from tests.service.api.test_batch import two_models
-from tests.service.fakes import PATIENCE, FakeEngine, serving
+from tests.service.fakes import PATIENCE, FakeEngine, fake_model, serving
 from tests.service.test_app import PNG, mask_of
 
 PIXELS = np.asarray(photo())
@@ -73,6 +74,25 @@ def test_health_and_metadata(asked: Any) -> None:
     ]
     assert asked.get_model_config("fake", "1")["input"][0]["data_type"] == "TYPE_UINT8"
     assert [entry["name"] for entry in asked.get_model_repository_index()] == ["fake"]
+
+
+def test_the_event_loop_neither_fits_nor_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            threads.append(threading.current_thread().name.partition("_")[0])
+            return work(*arguments)
+
+        return noted
+
+    for name in ("preprocess", "postprocess"):
+        monkeypatch.setattr(preprocess, name, noting(getattr(preprocess, name)))
+    model = replace(fake_model(), preprocessing=Preprocessing("aspect", 48, 32, "stretch"))
+    with serving(create_app(FakeEngine(model), Settings())) as client:
+        found = tritons(client).infer("fake", [tensor(np.zeros((1, 20, 20, 3), np.uint8))], outputs=output())
+        assert found.as_numpy("mask").shape == (1, 20, 20)
+    assert threads == ["codec-0"] * 2
 
 
 @pytest.mark.parametrize("how", [Preprocessing(contrast="stretch"), Preprocessing("aspect", 48, 32, "stretch")])

@@ -36,10 +36,12 @@ from tests.service.fakes import PATIENCE, FakeEngine, fake_model
 IMAGE = np.zeros((16, 16, 3), np.uint8)
 
 
-async def encoded(service: Service, queued: Future[InferenceResult], params: SegmentParams) -> SegmentResponse:
-    """The last stage alone."""
+async def encoded(
+    service: Service, queued: Future[InferenceResult], params: SegmentParams, image: NDArray[np.uint8] = IMAGE
+) -> SegmentResponse:
+    """The last stage alone, of IMAGE as the network sees `image`."""
     with service.budget.holding() as held, service.budget.holding() as memory:
-        return await service.pipeline._encode(Decoded(IMAGE, IMAGE, 0.0), queued, params, math.inf, held, memory)
+        return await service.pipeline._encode(Decoded(image, IMAGE, 0.0), queued, params, math.inf, held, memory)
 
 
 def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,10 +73,13 @@ def test_an_image_whose_client_leaves_while_it_is_decoded_never_runs(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("brief", "waiting", "thread"), [(True, 0, "stepping"), (True, 1, "codec-0"), (False, 0, "codec-0")]
+    ("brief", "waiting", "side", "thread"),
+    [(True, 0, 16, "stepping"), (True, 1, 16, "codec-0"), (False, 0, 16, "codec-0"), (True, 0, 40, "codec-0")],
 )
-def test_who_encodes(brief: bool, waiting: int, thread: str) -> None:
-    """The engine's own thread where that is brief and nothing waits for the engine; otherwise the pool."""
+def test_who_encodes(brief: bool, waiting: int, side: int, thread: str) -> None:
+    """The engine's own thread where that is brief, the mask is of the image's size, and nothing waits for the engine;
+    otherwise the pool.
+    """
     names = []
 
     def encode(_: Result) -> Iterator[bytes]:
@@ -86,7 +91,7 @@ def test_who_encodes(brief: bool, waiting: int, thread: str) -> None:
         queued = service.batcher.submit(IMAGE, params)
         for _ in range(waiting):
             service.batcher.submit(np.zeros((32, 32, 3), np.uint8), params)  # of another batch
-        asking = asyncio.create_task(encoded(service, queued, params))
+        asking = asyncio.create_task(encoded(service, queued, params, np.zeros((side, side, 3), np.uint8)))
         await asyncio.sleep(0)  # it now waits for the engine
         stepping = threading.Thread(target=service.batcher.step, name="stepping")
         stepping.start()
