@@ -35,10 +35,11 @@ def preprocess(image: Image, how: Preprocessing, empty: Empty = ordinary) -> Pix
 
     Where that is another than `image` itself, it lies in memory of `empty`.
     """
-    if how.resize_mode == "pad":
-        return in_8_bits(image, how, empty)
     height, width = image.shape[:2]
-    return resize(in_8_bits(image, how), *size(height, width, how), empty)
+    wanted = size(height, width, how)
+    if wanted == (height, width):
+        return in_8_bits(image, how, empty)
+    return resize(in_8_bits(image, how), *wanted, empty)
 
 
 def keeps(how: Preprocessing) -> bool:
@@ -112,7 +113,7 @@ def resize_nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]
     rows = (2 * np.arange(height) + 1) * array.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * array.shape[1] // (2 * width)
     nearest = np.empty((height, width, *array.shape[2:]), array.dtype)
-    for band in _bands(height, nearest[0].size):
+    for band in _bands(height, max(nearest[0].size, array[0].size)):
         array[rows[band]].take(columns, axis=1, out=nearest[band], mode="clip")  # so that numpy needs no copy
     return nearest
 

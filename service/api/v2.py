@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -173,54 +172,73 @@ async def infer(request: Request) -> Response:
     body = await upload.body(request, service)
     head, tensor = oip.split(body, request.headers.get(oip.LENGTH_HEADER))
 
-    def read() -> tuple[InferRequest, SegmentParams, list[Fitted]]:
+    def read() -> tuple[InferRequest, SegmentParams, float]:
+        started = service.clock()
         asked = oip.read(head, tensor)
         _require_size(asked, engine, service)
-        wanted = _params(asked, engine, service)
-        images = [_channel(image, wanted.selection) for image in asked.images]
-        return asked, wanted, service.pipeline.fit(images, wanted, memory)
+        return asked, _params(asked, engine, service), service.clock() - started
 
-    copied = oip.TEXT_COST * len(head) + len(tensor)
-    brief = copied <= BRIEF_BYTES and preprocess.keeps(engine.model.preprocessing)
-    asked, wanted, images = await service.threads.run(read, len(body), in_place=brief)
-    answering = _answer(asked, wanted, images, service, memory)
+    brief = oip.TEXT_COST * len(head) + len(tensor) <= BRIEF_BYTES
+    asked, wanted, read_s = await service.threads.run(read, len(body), in_place=brief)
+    answering = _answer(asked, wanted, read_s, service, memory)
     pieces, headers = await in_time(request, answering, wanted.timeout_s)
-    request.state.log |= {"model": engine.model.name, "images": len(images), "bytes": len(body)}
+    request.state.log |= {"model": engine.model.name, "images": len(asked.images), "bytes": len(body)}
     return PiecesResponse(pieces, headers.pop("Content-Type"), headers | joules_header(service))
 
 
 async def _answer(
-    asked: InferRequest, wanted: SegmentParams, images: Sequence[Fitted], service: Service, memory: Holding
+    asked: InferRequest, wanted: SegmentParams, read_s: float, service: Service, memory: Holding
 ) -> tuple[Sequence[bytes | memoryview], dict[str, str]]:
-    """(body in pieces, headers), from the queue to the last of them; cancelling it ends it before the next plane."""
-    deadline = time.monotonic() + wanted.timeout_s
-    results = await service.pipeline.infer(images, wanted)
-    model, shape = wanted.engine.model, asked.images.shape[1:]
-    answer_bytes = _answer_bytes(asked) * asked.images.size // 3
-    memory.grow(answer_bytes)
-    gone = threading.Event()
+    """(body in pieces, headers), from fitting the images on; cancelling it ends it before the next image or plane.
 
-    def plane(name: str, mask: Mask) -> oip.Plane:
-        if gone.is_set() or time.monotonic() > deadline:
-            raise DeadlinePassed("the deadline passed while the answer was written")
-        return _OUTPUT[name](mask, wanted)
+    `read_s` are the seconds that were spent on the request before.
+    """
+    deadline, gone = service.clock() + wanted.timeout_s, threading.Event()
+    model, shape = wanted.engine.model, asked.images.shape[1:]
+    run_bytes, answer_bytes = cost.run_bytes(wanted, shape), _answer_bytes(asked) * asked.images.size // 3
+    selected_bytes = 0 if wanted.selection.channel is None else asked.images.nbytes
+    memory.grow(len(asked.images) * run_bytes + selected_bytes)
+
+    def require_time(doing: str) -> None:
+        if gone.is_set() or service.clock() > deadline:
+            raise DeadlinePassed(f"the deadline passed while {doing}")
+
+    def fit() -> tuple[list[Fitted], float]:
+        started, fitted = service.clock(), []
+        with memory:
+            for image in asked.images:
+                require_time("the images were made what the network sees")
+                fitted.append(service.pipeline.fit(_channel(image, wanted.selection), wanted, memory))
+        return fitted, service.clock() - started
 
     def write() -> tuple[Sequence[bytes | memoryview], dict[str, str], float]:
-        started = time.monotonic()
-        masks = [restored(result, shape, model)[0] for result in results]
-        outputs = {name: [plane(name, mask) for mask in masks] for name in asked.outputs}
-        pieces, headers = oip.write(asked, model.name, outputs)
-        return pieces, headers, time.monotonic() - started
+        started = service.clock()
+        outputs: dict[str, list[oip.Plane]] = {name: [] for name in asked.outputs}
+        with memory:
+            for result in results:
+                require_time("the answer was written")
+                mask, _ = restored(result, shape, model)
+                for name, planes in outputs.items():
+                    require_time("the answer was written")
+                    planes.append(_OUTPUT[name](mask, wanted))
+            pieces, headers = oip.write(asked, model.name, outputs)
+        return pieces, headers, service.clock() - started
 
-    resized = any(image.shape != shape for image in images)
-    brief = wanted.encoder.brief and all(asked.outputs.values()) and answer_bytes <= BRIEF_BYTES and not resized
-    size = 0 if brief else len(results) * cost.run_bytes(wanted, shape)
+    size = len(asked.images) * run_bytes
+    brief_fit = asked.images.nbytes <= BRIEF_BYTES and preprocess.keeps(model.preprocessing)
+    brief_write = wanted.encoder.brief and all(asked.outputs.values()) and answer_bytes <= BRIEF_BYTES
     try:
-        pieces, headers, encode_s = await service.threads.run(write, size, in_place=brief)
+        images, fit_s = await service.threads.run(fit, size, in_place=brief_fit)
+        results = await service.pipeline.infer(images, wanted, deadline)
+        memory.grow(answer_bytes)
+        resized = any(image.shape != shape for image in images)
+        pieces, headers, encode_s = await service.threads.run(write, size, in_place=brief_write and not resized)
     finally:
         gone.set()
-    service.pipeline.answered(results, encode_s)
-    stages = {"queue": results[-1].queue_s, "engine": results[-1].engine_s, "encode": encode_s}
+    decode_s = read_s + fit_s
+    service.pipeline.answered(results, decode_s, encode_s)
+    last = results[-1]
+    stages = {"decode": decode_s, "queue": last.queue_s, "engine": last.engine_s, "encode": encode_s}
     return pieces, headers | {"Server-Timing": server_timing(milliseconds(stages))}
 
 

@@ -10,6 +10,8 @@ from engine.model import Model
 from service.core.params import SegmentParams
 from service.problems import TooManyPixels
 
+INDEX = 32  # bytes for each row and column of a mask that is resized: which one it is of, and on the way to that
+
 
 def pixels(model: Model, image_shape: Sequence[int]) -> int:
     """Pixels that the network computes: of the size that the model resizes to, else of the image's own, padded.
@@ -18,6 +20,11 @@ def pixels(model: Model, image_shape: Sequence[int]) -> int:
     """
     height, width, *_ = image_shape
     return math.prod(model.padded(*preprocess.size(height, width, model.preprocessing)))
+
+
+def fitted_bytes(model: Model, image_shape: Sequence[int]) -> int:
+    """Bytes of what the network sees of an image [h, w, ...], padded."""
+    return 3 * pixels(model, image_shape)
 
 
 def run_bytes(params: SegmentParams, image_shape: Sequence[int]) -> int:
@@ -29,8 +36,9 @@ def run_bytes(params: SegmentParams, image_shape: Sequence[int]) -> int:
     own, computed = image_shape[0] * image_shape[1], pixels(model, image_shape)
     result = 1 + 4 * len(model.classes) * encoder.wants_logits  # bytes a pixel: the mask, the logits
     resized = model.preprocessing.resize_mode != "pad"
-    in_8_bits = 3 * own * resized  # where its contrast or depth is another than the network's
-    fitted = in_8_bits + 3 * computed + result * (computed + own * resized)
+    fitted = fitted_bytes(model, image_shape) + result * computed
+    if resized:  # where its contrast or depth is another than the network's, it is in 8 bits first
+        fitted += 3 * own + result * own + result * min(computed, preprocess.BAND) + INDEX * sum(image_shape[:2])
     encoded = encoder.memory(own, len(model.classes))
     split = encoder.split_memory(own, len(model.classes)) if params.objects.split else 0
     return fitted + encoded + split

@@ -125,24 +125,23 @@ class Pipeline:
             ]
             return await asyncio.gather(*map(_or_problem, encoding))
 
-    def fit(self, images: Sequence[Pixels], params: SegmentParams, memory: Holding) -> list[Fitted]:
-        """`images` as the network sees them, where the engine reads them, for `infer`. Not for the event loop."""
-        memory.grow(sum(cost.run_bytes(params, image.shape) for image in images))
-        return [self._fitted(image, params, memory) for image in images]
+    def fit(self, image: Pixels, params: SegmentParams, memory: Holding) -> Fitted:
+        """It as the network sees it, where the engine reads it. `memory` holds what that takes (`cost.run_bytes`)."""
+        fitted = preprocess.preprocess(image, params.engine.model.preprocessing, params.engine.empty)
+        return self._queue.place(fitted, memory.grow)
 
-    async def infer(self, images: Sequence[Fitted], params: SegmentParams) -> list[InferenceResult]:
+    async def infer(self, images: Sequence[Fitted], params: SegmentParams, deadline: float) -> list[InferenceResult]:
         """Queue and engine alone, for fitted pixels: all of `images` or none.
 
         Who writes their answer brings them to their size by `restored`, and tells `answered`.
         """
-        queued = self._queue.submit_all(images, params, self._clock() + params.timeout_s)
-        return await asyncio.gather(*map(asyncio.wrap_future, queued))
+        return await asyncio.gather(*map(asyncio.wrap_future, self._queue.submit_all(images, params, deadline)))
 
-    def answered(self, results: Sequence[InferenceResult], encode_s: float) -> None:
-        """The images of `infer` are in their answer, which all of them took so many seconds to write."""
+    def answered(self, results: Sequence[InferenceResult], decode_s: float, encode_s: float) -> None:
+        """The images of `infer` are in their answer: what it took to fit all of them, and to write it, in seconds."""
         for result in results:
-            each = encode_s / len(results)
-            self._observe({"queue": result.queue_s, "engine": result.engine_s, "encode": each})
+            decode, encode = decode_s / len(results), encode_s / len(results)
+            self._observe({"decode": decode, "queue": result.queue_s, "engine": result.engine_s, "encode": encode})
 
     async def _in_lane(
         self, size: int, work: Callable[[float], T], left: Callable[[Future[T]], None] = lambda working: None
@@ -176,15 +175,13 @@ class Pipeline:
             kept = preprocess.keeps(model.preprocessing)
             decoded = decode.decode(data, limit, params.selection, claim, params.engine.empty if kept else fresh)
             cost.require_size(model, decoded.pixels.shape, limit)
+            if cost.fitted_bytes(model, decoded.pixels.shape) > most:
+                raise decode.PostponedError
+            self._require_time(started + params.timeout_s, "the image was decoded")
             held.hold(decoded.pixels.nbytes + cost.run_bytes(params, decoded.pixels.shape))
-            fitted = self._fitted(decoded.pixels, params, held)
+            fitted = self.fit(decoded.pixels, params, held)
             image = fitted if kept else decoded.pixels
             return Decoded(image, fitted, self._clock() - started, decoded.taken)
-
-    def _fitted(self, image: Pixels, params: SegmentParams, held: Holding) -> Fitted:
-        """As the network sees it, where the engine reads it."""
-        fitted = preprocess.preprocess(image, params.engine.model.preprocessing, params.engine.empty)
-        return self._queue.place(fitted, held.grow)
 
     async def _decode_or_problem(self, data: bytes, held: Holding, params: SegmentParams) -> Decoded | Problem:
         try:
@@ -208,13 +205,13 @@ class Pipeline:
 
         def encode(inferred: Future[InferenceResult]) -> list[bytes]:
             model, result, started = params.engine.model, inferred.result(), self._clock()
-            mask, logits = restored(result, decoded.image.shape, model)
-            drawn = Result(model, decoded.image, mask, logits, params.objects)
             pieces = []
             with held:
+                self._require_time(deadline, "the answer was written")
+                mask, logits = restored(result, decoded.image.shape, model)
+                drawn = Result(model, decoded.image, mask, logits, params.objects)
                 for piece in encoder.encode(drawn):
-                    if self._clock() > deadline:
-                        raise DeadlinePassed("the deadline passed while the answer was written")
+                    self._require_time(deadline, "the answer was written")
                     if piece:
                         pieces.append(piece)
             seconds.update(queue=result.queue_s, engine=result.engine_s, encode=self._clock() - started)
@@ -228,6 +225,10 @@ class Pipeline:
         memory.grow(response.size)
         self._observe(seconds)
         return response
+
+    def _require_time(self, deadline: float, doing: str) -> None:
+        if self._clock() > deadline:
+            raise DeadlinePassed(f"the deadline passed while {doing}")
 
     def _observe(self, seconds: dict[str, float]) -> None:
         """One image is done, after so many seconds by stage."""

@@ -60,7 +60,7 @@ def test_16_bits_without_contrast_are_divided_by_257_and_rounded(monkeypatch: py
 
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize(
-    "how", [Preprocessing(contrast="stretch"), Preprocessing(resize_mode="resize", height=6, width=8)]
+    "how", [Preprocessing(contrast="stretch"), Preprocessing("resize", 6, 8), Preprocessing("resize", 5, 7, "stretch")]
 )
 def test_what_is_made_lies_in_the_memory_that_is_asked_for(how: Preprocessing, deep: bool) -> None:
     given: list[preprocess.Pixels] = []

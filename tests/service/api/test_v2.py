@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,13 +21,15 @@ from engine.runtime import Engine
 from service import problems
 from service.api import oip, v2
 from service.app import create_app
+from service.core import cost
+from service.core.params import SegmentParams
 from service.problems import BadTensor
 from service.settings import Settings
 from tests.models import random_model
 from tests.pictures import file_of, images, photo
 from tests.service.api.test_batch import two_models
 from tests.service.fakes import PATIENCE, FakeEngine, fake_model, serving
-from tests.service.test_app import PNG, mask_of
+from tests.service.test_app import PNG, assert_problem, mask_of
 
 PIXELS = np.asarray(photo())
 INFER = "/v2/models/fake/infer"
@@ -339,8 +342,51 @@ def test_a_timeout_bounds_the_labels_too(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(written) == 1 + 2
 
 
-def test_the_time_of_writing_is_told(client: httpx.Client) -> None:
-    assert "encode;dur=" in client.post(INFER, json=infer_body()).headers["Server-Timing"]
+def test_the_time_of_every_stage_is_told(client: httpx.Client) -> None:
+    told = client.post(INFER, json=infer_body()).headers["Server-Timing"]
+    assert re.findall(r"(\w+);dur=", told)[:4] == ["decode", "queue", "engine", "encode"]
+    assert 'mbunet_stage_seconds_count{stage="decode"} 0.0' not in client.get("/metrics").text
+
+
+def test_images_that_are_late_are_neither_fitted_nor_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, fitted = [100.0], []
+
+    def slow(image: np.ndarray[Any, Any], *_: object) -> np.ndarray[Any, Any]:
+        now[0] += 1
+        fitted.append(image)
+        return image
+
+    engine = FakeEngine(replace(fake_model(), preprocessing=Preprocessing(contrast="stretch")))
+    with serving(create_app(engine, Settings(), clock=lambda: now[0])) as client:
+        runs = len(engine.batches)
+        monkeypatch.setattr(preprocess, "preprocess", slow)
+        images = {"name": "image", "datatype": "UINT8", "shape": [4, 2, 2, 3], "data": [0] * 48}
+        body = {"inputs": [images], "parameters": {"timeout": 1_500_000}}
+        assert_problem(client.post(INFER, json=body), problems.DeadlinePassed)
+    assert len(fitted) == 2
+    assert len(engine.batches) == runs
+
+
+def test_memory_of_tensors_is_counted_before_they_are_fitted() -> None:
+    held = []
+
+    class Counting(FakeEngine):
+        def empty(self, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+            held.append(app.state.service.budget.held)
+            return super().empty(shape)
+
+    engine = Counting(replace(fake_model(), preprocessing=Preprocessing(contrast="stretch")))
+    app = create_app(engine, Settings())
+    with serving(app) as client:
+        images = {"name": "image", "datatype": "UINT8", "shape": [2, 30, 20, 3], "data": [7] * 3600}
+        for parameters, copies in (({}, 0), ({"channel": 1}, 3600)):
+            held.clear()
+            answer = client.post(INFER, json={"inputs": [images], "parameters": parameters})
+            assert answer.status_code == 200, answer.text
+            wanted = SegmentParams(engine, 0.5)
+            counted = len(answer.request.content) + 2 * cost.run_bytes(wanted, (30, 20, 3)) + copies
+            assert len(held) == 2
+            assert min(held) >= counted
 
 
 def test_models_are_loaded_already_and_stay(asked: Any) -> None:

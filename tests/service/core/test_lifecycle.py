@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from engine.model import Preprocessing
 from service.core.params import SegmentParams
 from service.core.service import Service, assemble
 from service.problems import Unavailable
@@ -36,6 +38,15 @@ def test_every_engine_is_warmed_up_by_an_image_that_the_limits_allow() -> None:
         with pytest.raises(Unavailable, match="draining"):
             service.lifecycle.require_ready()
         service.lifecycle.require_alive()
+
+
+def test_an_engine_is_warmed_up_by_what_its_network_sees() -> None:
+    engine = FakeEngine(replace(fake_model(), preprocessing=Preprocessing("aspect", 48, 32)))
+    service = assemble([engine], Settings())
+    service.lifecycle.start()
+    assert service.lifecycle.settled.wait(PATIENCE)
+    service.lifecycle.stop()
+    assert [[image.shape for image in batch] for batch in engine.batches] == [[(32, 32, 3)]]
 
 
 def test_a_server_whose_engines_thread_has_ended_is_neither_ready_nor_alive() -> None:

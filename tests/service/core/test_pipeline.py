@@ -22,6 +22,7 @@ from engine.model import Preprocessing
 from engine.runtime import Engine
 from service.codec import decode
 from service.codec.encoders import ENCODERS, Encoder, Result
+from service.core import cost
 from service.core.params import SegmentParams
 from service.core.pipeline import LABOR, Decoded, SegmentResponse
 from service.core.queue import InferenceResult
@@ -250,3 +251,93 @@ def test_where_the_engine_has_no_memory_the_client_is_told() -> None:
     engine = Full(replace(fake_model(), preprocessing=STRETCHED))
     assert isinstance(answers(engine, [file_of(photo())])[0], MemoryFull)
     assert not engine.batches
+
+
+class Counting(FakeEngine):
+    """Notes what is held, in the budget of `service`, when memory for an image is asked for."""
+
+    service: Service
+    held: list[int]
+
+    def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        self.held = [*getattr(self, "held", []), self.service.budget.held]
+        return super().empty(shape)
+
+
+def test_memory_is_counted_before_an_image_is_fitted() -> None:
+    async def ask() -> None:
+        params = SegmentParams(engine, 0.5, ENCODERS["npy"])
+        with service.budget.holding() as memory:
+            assert body((await service.pipeline.segment_all([file_of(photo(30, 20))], params, memory))[0])
+
+    engine = Counting(replace(fake_model(), preprocessing=SHRUNK))
+    service = engine.service = assemble([engine], Settings())
+    service.batcher.start()
+    asyncio.run(ask())
+    service.batcher.close()
+    assert engine.held == [3 * 30 * 20 + cost.run_bytes(SegmentParams(engine, 0.5, ENCODERS["npy"]), (20, 30, 3))]
+
+
+def test_an_answer_is_made_of_memory_that_is_held_though_its_client_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, gate, held = threading.Event(), threading.Event(), list[int]()
+
+    def slow(result: Any, *_: object) -> Any:
+        entered.set()
+        assert gate.wait(PATIENCE)
+        held.append(service.budget.held)
+        return result
+
+    async def leave() -> None:
+        params = SegmentParams(engine, 0.5, ENCODERS["npy"])
+        with service.budget.holding() as memory:
+            asking = asyncio.create_task(service.pipeline.segment(file_of(photo()), params, memory))
+            await asyncio.to_thread(entered.wait, PATIENCE)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+        gate.set()
+
+    monkeypatch.setattr(preprocess, "postprocess", slow)
+    engine = FakeEngine(replace(fake_model(), preprocessing=SHRUNK))
+    service = assemble([engine], Settings())
+    service.batcher.start()
+    asyncio.run(leave())
+    service.batcher.close()
+    service.threads.stop(wait=True)
+    assert held[0] > 0
+    assert service.budget.held == 0
+
+
+def test_what_a_network_sees_much_of_is_fitted_among_the_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def noted(image: Any, *_: object) -> Any:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return np.zeros((16, 16, 3), np.uint8)
+
+    monkeypatch.setattr(preprocess, "preprocess", noted)
+    engine = FakeEngine(replace(fake_model(), preprocessing=Preprocessing("resize", 1024, 2048)))
+    assert body(answers(engine, [file_of(photo())])[0])
+    assert threads == ["codec-1"]
+
+
+def test_what_is_drawn_on_is_where_the_engine_reads_it_where_both_are_the_same() -> None:
+    drawn = []
+
+    def encode(result: Result) -> Iterator[bytes]:
+        drawn.append(result.image)
+        yield b""
+
+    async def ask(how: Preprocessing) -> bool:
+        engine = FakeEngine(replace(fake_model(), preprocessing=how))
+        service = assemble([engine], Settings())
+        service.batcher.start()
+        params = SegmentParams(engine, 0.5, Encoder("", encode, lambda pixels, classes: 1))
+        grey = file_of(Image.fromarray(np.zeros((20, 30), np.uint16)))
+        with service.budget.holding() as memory:
+            await service.pipeline.segment(grey, params, memory)
+        service.batcher.close()
+        return drawn[-1] is engine.batches[-1][0]
+
+    assert asyncio.run(ask(Preprocessing()))
+    assert not asyncio.run(ask(STRETCHED))
