@@ -75,7 +75,7 @@ def test_every_image_of_a_request_has_its_stages(kept: Any) -> None:
         assert client.post("/v2/models/fake/infer", json={"inputs": [tensor]}).status_code == 200
     names = [span.name for span in kept.get_finished_spans()]
     assert sorted(names[:8]) == sorted(2 * STAGES)
-    assert names[8:] == ["POST /segment/batch", "queue", "engine", "encode", "POST /v2/models/{name}/infer"]
+    assert names[8:] == ["POST /segment/batch", *STAGES, "POST /v2/models/{name}/infer"]
 
 
 def test_failures_are_marked_and_probes_leave_nothing(kept: Any) -> None:
