@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 import uvicorn
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
+from engine import preprocess
 from engine.layer import Layer
 from engine.model import ClassInfo, Model, Preprocessing
 from service.codec.pixels import Logits, Mask, Pixels
@@ -103,6 +106,22 @@ class FakeEngine:
     def _logits(self, red: Logits) -> Logits:
         """1000 where red is 255, -1000 where it is 0; the model's scale is 1/1000."""
         return ((red * 2 - 255) * 1000 // 255).repeat(len(self.model.classes), axis=2)
+
+
+def fitting_threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the threads are called, up to their number, that from now on fit images and bring masks back, in order."""
+    threads: list[str] = []
+
+    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            threads.append(threading.current_thread().name.partition("_")[0])
+            return work(*arguments)
+
+        return noted
+
+    for name in ("preprocess", "postprocess"):
+        monkeypatch.setattr(preprocess, name, noting(getattr(preprocess, name)))
+    return threads
 
 
 @contextmanager

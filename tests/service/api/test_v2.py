@@ -6,7 +6,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from service.settings import Settings
 from tests.models import random_model
 from tests.pictures import file_of, images, photo
 from tests.service.api.test_batch import two_models
-from tests.service.fakes import PATIENCE, FakeEngine, fake_model, serving
+from tests.service.fakes import PATIENCE, FakeEngine, fake_model, fitting_threads, serving
 from tests.service.test_app import PNG, assert_problem, mask_of
 
 PIXELS = np.asarray(photo())
@@ -80,17 +80,7 @@ def test_health_and_metadata(asked: Any) -> None:
 
 
 def test_the_event_loop_neither_fits_nor_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = []
-
-    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(*arguments: Any) -> Any:
-            threads.append(threading.current_thread().name.partition("_")[0])
-            return work(*arguments)
-
-        return noted
-
-    for name in ("preprocess", "postprocess"):
-        monkeypatch.setattr(preprocess, name, noting(getattr(preprocess, name)))
+    threads = fitting_threads(monkeypatch)
     model = replace(fake_model(), preprocessing=Preprocessing("aspect", 48, 32, "stretch"))
     with serving(create_app(FakeEngine(model), Settings())) as client:
         found = tritons(client).infer("fake", [tensor(np.zeros((1, 20, 20, 3), np.uint8))], outputs=output())

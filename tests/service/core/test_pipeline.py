@@ -32,7 +32,7 @@ from service.problems import MemoryFull, Problem
 from service.settings import Settings
 from tests.models import random_model
 from tests.pictures import file_of, photo
-from tests.service.fakes import PATIENCE, FakeEngine, fake_model
+from tests.service.fakes import PATIENCE, FakeEngine, fake_model, fitting_threads
 
 IMAGE = np.zeros((16, 16, 3), np.uint8)
 
@@ -211,17 +211,7 @@ def test_images_that_a_model_resizes_share_a_batch_whatever_their_size() -> None
 
 
 def test_an_image_is_fitted_and_its_mask_resized_in_the_threads_of_the_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = []
-
-    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(*arguments: Any) -> Any:
-            threads.append(threading.current_thread().name.partition("_")[0])
-            return work(*arguments)
-
-        return noted
-
-    for name in ("preprocess", "postprocess"):
-        monkeypatch.setattr(preprocess, name, noting(getattr(preprocess, name)))
+    threads = fitting_threads(monkeypatch)
     engine = FakeEngine(replace(fake_model(), preprocessing=SHRUNK))
     for answer in answers(engine, [file_of(photo())], "rle"):
         assert isinstance(answer, SegmentResponse)
