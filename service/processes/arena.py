@@ -12,6 +12,7 @@ import math
 import mmap
 import os
 import threading
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -58,18 +59,21 @@ class Arena:
         self.address: int = self._bytes.ctypes.data
         self._offsets = [0]  # of free ranges, ascending; no two touch
         self._sizes = [len(self._bytes)]
-        self._lock = threading.RLock()  # the garbage collector may free a part in the middle of anything
+        self._freed: deque[tuple[int, int]] = deque()  # (offset, size), not yet among the free ranges
+        self._lock = threading.Lock()
 
     @property
     def used(self) -> int:
         """Bytes of all parts that are taken."""
         with self._lock:
+            self._gather()
             return len(self._bytes) - sum(self._sizes)
 
     def take(self, size: int) -> Part:
         """A part of at least so many bytes; raises NoPart."""
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         with self._lock:
+            self._gather()
             for i, free in enumerate(self._sizes):
                 if free >= size:
                     offset = self._offsets[i]
@@ -82,21 +86,26 @@ class Arena:
         raise NoPart(f"{size} bytes of shared memory")
 
     def free(self, offset: int, size: int) -> None:
-        """Nobody uses this part any more."""
+        """Nobody uses this part any more. The garbage collector may say so in the middle of anything, `take` too."""
         if offset + size > KEPT:
             begin = max(offset, KEPT)
             self._map.madvise(mmap.MADV_REMOVE, begin, offset + size - begin)
-        with self._lock:
+        self._freed.append((offset, size))
+
+    def close(self) -> None:
+        """Let go of the descriptor; parts that are taken stay as they are."""
+        os.close(self.descriptor)
+
+    def _gather(self) -> None:
+        """Count what was freed among the free ranges."""
+        while self._freed:
+            offset, size = self._freed.popleft()
             i = bisect.bisect(self._offsets, offset)
             self._offsets.insert(i, offset)
             self._sizes.insert(i, size)
             self._join(i)
             if i:
                 self._join(i - 1)
-
-    def close(self) -> None:
-        """Let go of the descriptor; parts that are taken stay as they are."""
-        os.close(self.descriptor)
 
     def _join(self, i: int) -> None:
         """One free range of the `i`th and the next, where they touch."""

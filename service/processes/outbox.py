@@ -78,8 +78,8 @@ class Outbox:
     def _send_waiting(self) -> None:
         while True:
             with self._lock:
-                self._sending = bool(self._waiting)
                 if not self._waiting:
+                    self._sending = False
                     return
                 packet, descriptors = self._waiting.popleft()
                 self._bytes -= len(packet) + PACKET_BYTES

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import sys
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 
+from service.processes import arena as module
 from service.processes import memory
 from service.processes.arena import KEPT, Arena, NoPart, part_of
 
@@ -55,6 +60,45 @@ def test_parts_never_overlap_and_all_comes_back(arena: Arena) -> None:
     assert all((array == number % 251).all() for number, array in held.items())
     held.clear()
     assert arena.take(16 * PAGE).offset == 0
+
+
+def interrupted(work: Callable[[], None], moment: int, by: Callable[[], None]) -> None:
+    """Do `work`, and `by` in the middle of it: after so many steps of the arena's own code."""
+    steps, before = itertools.count(), sys.gettrace()
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if next(steps) == moment:
+            by()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+
+
+def test_the_garbage_collector_may_free_a_part_in_the_middle_of_anything(arena: Arena) -> None:
+    def work() -> None:
+        del parts[1::2]
+        parts.extend([arena.take(2 * PAGE), arena.take(PAGE)])
+        del parts[0]
+
+    for moment in itertools.count():
+        parts = [arena.take(PAGE) for _ in range(8)]
+        garbage = [parts.pop(3)]
+        interrupted(work, moment, garbage.clear)
+        taken = sorted((part.offset, part.offset + part.size) for part in parts + garbage)
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(taken))
+        assert arena.used == sum(end - begin for begin, end in taken)
+        if garbage:  # the work was done before
+            break
+        parts.clear()
+        assert arena.take(16 * PAGE).offset == 0
+    assert moment > 100
 
 
 def test_the_part_of_an_array_is_known_only_where_it_begins_there(arena: Arena) -> None:
