@@ -79,13 +79,16 @@ def test_health_and_metadata(asked: Any) -> None:
     assert [entry["name"] for entry in asked.get_model_repository_index()] == ["fake"]
 
 
-def test_the_event_loop_neither_fits_nor_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("height", "width", "lane"), [(48, 32, "codec-0"), (1024, 2048, "codec-1")])
+def test_threads_of_its_lane_fit_and_resize_and_not_the_event_loop(
+    height: int, width: int, lane: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads = fitting_threads(monkeypatch)
-    model = replace(fake_model(), preprocessing=Preprocessing("aspect", 48, 32, "stretch"))
+    model = replace(fake_model(), preprocessing=Preprocessing("aspect", height, width, "stretch"))
     with serving(create_app(FakeEngine(model), Settings())) as client:
         found = tritons(client).infer("fake", [tensor(np.zeros((1, 20, 20, 3), np.uint8))], outputs=output())
         assert found.as_numpy("mask").shape == (1, 20, 20)
-    assert threads == ["codec-0"] * 2
+    assert threads == [lane] * 2
 
 
 @pytest.mark.parametrize("how", [Preprocessing(contrast="stretch"), Preprocessing("aspect", 48, 32, "stretch")])
