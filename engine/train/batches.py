@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine import preprocess
 from engine.model import Preprocessing
 from engine.preprocess import Pixels
 from engine.train.config import Config
@@ -64,12 +65,17 @@ class Batches:
     @cached_property
     def _augmented(self) -> samples.Sampler:
         config = self._config
-        return samples.Sampler(self.loaded, config.batch, config.crop, self._crop, config.foreground)
+        shares = config.foreground, config.empty
+        return samples.Sampler(self.loaded, config.batch, config.crop, self._crop, *shares, self._fit)
 
     def _crop(
         self, image: Pixels, mask: Pixels, size: int, rng: np.random.Generator, around: augment.Place | None = None
     ) -> samples.Loaded:
         return augment.crop(image, mask, size, rng, around, self._config.augmented)
+
+    def _fit(self, pixels: Pixels) -> Pixels:
+        """A part of an image as the network sees an image of it alone."""
+        return preprocess.in_8_bits(pixels, self._config.preprocessing)
 
     def _seeds(self, steps: Iterable[int]) -> Iterator[samples.Seed]:
         config = self._config

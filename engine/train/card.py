@@ -21,13 +21,8 @@ NETWORKS = {
 }
 """What each family is."""
 
-STRETCHED = (
-    "Contrast is stretched to each image's own range, so a field with nothing in it can come back full: "
-    "send it as part of a larger image."
-)
-"""A limit of every model that stretches the contrast."""
-
 FEW = 10  # images; scores over fewer say little
+FULL = 0.02  # of an empty part: from there on who sends empty fields should know
 
 
 def write(model: Model, rows: Sequence[Row], part: str) -> str:
@@ -110,12 +105,15 @@ def _plain(value: Any) -> str:
 def _table(rows: Sequence[Row]) -> list[str]:
     otsu = all(row.otsu for row in rows)
     columns = evaluate.columns(rows)
-    heads = ["images", *columns, *(["Otsu's Dice"] if otsu else [])]
+    alone = evaluate.taken_for_objects(rows) is not None
+    heads = ["images", *columns, *([evaluate.EMPTY] if alone else []), *(["Otsu's Dice"] if otsu else [])]
     lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for title, chosen in evaluate.parts(rows).items():
         own = evaluate.score(chosen)
         cells = [f"{getattr(own, name):.3f}" for name in columns.values()]
         line = f"| {title} | {own.images} | {' | '.join(cells)} |"
+        if alone:
+            line += f" {evaluate.percent(evaluate.taken_for_objects(chosen))} |"
         if otsu:
             line += f" {metrics.summarize(row.otsu for row in chosen if row.otsu).dice:.3f} |"
         lines.append(line)
@@ -130,9 +128,11 @@ def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
     if "split" in story and "group" not in story and not story["split"].get("groups"):
         limits.append("The split is random: images of one slide, patient or instrument can lie on both sides of it, "
                       "so scores on other sources will be lower.")  # fmt: skip
-    if model.preprocessing.contrast == "stretch":
-        limits.append(STRETCHED)
     for title, chosen in evaluate.parts(rows).items():
+        share = evaluate.taken_for_objects(chosen)
+        if share is not None and share >= FULL:
+            limits.append(f"{title}: {share:.1%} of an empty part of an image, sent alone, come back as objects; "
+                          "send such a field as part of a larger image.")  # fmt: skip
         if title == "all":
             continue
         count = len({row.name for row in chosen})

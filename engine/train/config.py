@@ -14,7 +14,7 @@ from engine.layer import Layer
 from engine.model import CONTRASTS, Preprocessing
 from engine.networks import multibranch, unet
 from engine.networks.families import FAMILIES
-from engine.train import families, kinds
+from engine.train import families, kinds, metrics
 from engine.train.data import augment
 
 ZEROS_BY = ("layer", "cost")
@@ -129,6 +129,11 @@ class Config:
         0.0,
         "sampling",
         "share of crops made sure to show a class other than the background, rare ones as often as others",
+    )
+    empty: float = _setting(
+        0.0,
+        "sampling",
+        "share of crops that show an empty part of an image, in its own contrast as an image of it alone would be",
     )
     augment: tuple[str, ...] = _setting(
         augment.PARTS, "sampling", "what may happen to a crop: " + ", ".join(augment.PARTS)
@@ -262,6 +267,10 @@ class Config:
     def _check_loss(self) -> None:
         if not 0 <= self.foreground <= 1:
             raise ValueError(f"the share of crops that show foreground lies in [0, 1], not {self.foreground}")
+        if not 0 <= self.empty <= 1:
+            raise ValueError(f"the share of crops that show an empty part lies in [0, 1], not {self.empty}")
+        if self.empty and 0 in metrics.scored(self.classes):
+            raise ValueError(f"an empty part shows the first class, and {self.classes[0]} is none that means nothing")
         if unknown := [part for part in self.augment if part not in augment.PARTS]:
             raise ValueError(f"a crop has no {unknown[0]!r}; there are {', '.join(augment.PARTS)}")
         if self.overlap not in OVERLAPS:

@@ -16,7 +16,7 @@ from engine import images
 from engine.images import ObjectParams
 from engine.preprocess import Image
 from engine.train import metrics, saliency
-from engine.train.data import dataset
+from engine.train.data import dataset, empty
 from engine.train.data.dataset import VOID
 from engine.train.data.files import DataError
 from engine.train.metrics import Counts, ObjectCounts
@@ -33,6 +33,9 @@ best constant mask."""
 
 MEAN_IOU = {"mIoU": "pooled_iou"}
 """What it shows of several classes beside: the mean of their IoU over all pixels; of one class, its own."""
+
+EMPTY = "empty part"
+"""The head of what it shows of empty parts, where they were looked at (`taken_for_objects`)."""
 
 
 class Segments(Protocol):
@@ -55,8 +58,8 @@ class Row:
 
     `label` names the class where there are several. The image's `reliability` (`metrics.reliability`) stands in its
     first row, with several classes beside its `confusion` (`metrics.confusion`), with one its `curve`
-    (`saliency.curve`). `objects` are counted without splitting
-    and with it, where asked.
+    (`saliency.curve`), and beside what share of an `empty` part of it, sent alone, came back as objects. `objects` are
+    counted without splitting and with it, where asked.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Row:
     objects: tuple[ObjectCounts, ObjectCounts] | None = None
     confusion: NDArray[np.int64] | None = field(default=None, compare=False)
     curve: Curve | None = field(default=None, compare=False)
+    empty: float | None = None
 
 
 def select(
@@ -115,15 +119,15 @@ def evaluate(
     threshold: float | None = None,
     otsu: bool = False,
     classes: Sequence[str] = (),
-    calibration: bool = False,
+    closely: bool = False,
     failed: Callable[[DataError], None] | None = None,
     min_area: int = 0,
 ) -> list[Row]:
     """Run every image of `samples` (wrap them for a progress bar) and count its pixels against its mask.
 
     `threshold` is a probability, by default the model's own; with `otsu` Otsu's masks are counted too. `classes` names
-    the classes of index masks; there Otsu has nothing to say. With `calibration` probabilities are looked at as well,
-    and with `min_area` objects of at least so many pixels.
+    the classes of index masks; there Otsu has nothing to say. `closely` looks at probabilities as well, and at the
+    largest empty part of each image, run by itself; with `min_area` objects of at least so many pixels are counted.
     A sample that cannot be used raises DataError, or where `failed` is given, that is told and the others go on.
     """
     rows = []
@@ -137,16 +141,29 @@ def evaluate(
             continue
         (predicted,), _ = engine.run([image], threshold)
         baseline = metrics.count(metrics.otsu(image), mask, mask != VOID) if otsu and not classes else None
-        probabilities = engine.probabilities(image) if calibration else None
+        probabilities = engine.probabilities(image) if closely else None
         trust = metrics.reliability(probabilities, mask) if probabilities is not None else None
         curve = None if probabilities is None or classes else saliency.curve(probabilities[..., 0], mask)
         taken = metrics.confusion(predicted, mask, len(classes)) if classes else None
         counted = metrics.by_class(predicted, mask, classes)
+        alone = _objects_in_empty(engine, image, mask, threshold, classes) if closely else None
         for k, (name, counts) in zip(metrics.scored(classes), counted, strict=True):
             objects = _count_objects(predicted == k, mask == k, min_area) if min_area else None
-            rows.append(Row(sample.name, sample.stratum, counts, baseline, name, trust, objects, taken, curve))
-            trust = taken = None
+            own = counts, baseline, name, trust, objects, taken, curve, alone
+            rows.append(Row(sample.name, sample.stratum, *own))
+            trust = taken = alone = None
     return rows
+
+
+def _objects_in_empty(
+    engine: Segments, image: Image, mask: NDArray[np.uint8], threshold: float | None, classes: Sequence[str]
+) -> float | None:
+    """What share of the largest empty part of `image`, run by itself, is taken for objects; None where it has none."""
+    square = empty.largest(mask) if 0 not in metrics.scored(classes) else None
+    if square is None:
+        return None
+    (found,), _ = engine.run([image[square].copy()], threshold)
+    return float(np.count_nonzero(found) / found.size)
 
 
 def _count_objects(
@@ -165,6 +182,12 @@ def calibration_error(rows: Iterable[Row]) -> float | None:
     return metrics.calibration_error(np.sum(found, axis=0)) if found else None
 
 
+def taken_for_objects(rows: Iterable[Row]) -> float | None:
+    """What share of an empty part comes back as objects: the mean over all images that have one, None without any."""
+    found = [row.empty for row in rows if row.empty is not None]
+    return float(np.mean(found)) if found else None
+
+
 def salient(rows: Iterable[Row]) -> Saliency | None:
     """MAE and maximum F-beta over `rows`; None with several classes, or where probabilities were not looked at."""
     found = [row.curve for row in rows if row.curve]
@@ -177,20 +200,29 @@ def columns(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Text table of `columns` over all `rows`, by stratum and class, Otsu's beside them where counted, and remarks."""
-    with_otsu, shown = all(row.otsu for row in rows), columns(rows)
+    """Text table of `columns` over all `rows`, by stratum and class, with what else was looked at, and remarks."""
+    with_otsu, with_empty, shown = all(row.otsu for row in rows), taken_for_objects(rows) is not None, columns(rows)
     heads = ["Dice", "IoU", "F1"]
     lines = [f"{'stratum':<16}{'images':>8}" + "".join(f"{head:>10}" for head in shown)]
+    if with_empty:
+        lines[0] += f"{EMPTY:>12}"
     if with_otsu:
         lines[0] += "".join(f"{'Otsu ' + head:>11}" for head in heads)
     for title, chosen in parts(rows).items():
         own = score(chosen)
         line = f"{title:<16}{own.images:>8}" + "".join(f"{getattr(own, name):>10.4f}" for name in shown.values())
+        if with_empty:
+            line += f"{percent(taken_for_objects(chosen)):>12}"
         if with_otsu:
             otsu = metrics.summarize(row.otsu for row in chosen if row.otsu)
             line += "".join(f"{value:>11.4f}" for value in (otsu.dice, otsu.iou, otsu.f1))
         lines.append(line)
     return "\n".join([*lines, *score(rows).remarks])
+
+
+def percent(share: float | None) -> str:
+    """As text; "-" of nothing."""
+    return "-" if share is None else f"{share:.1%}"
 
 
 def score(rows: Iterable[Row]) -> metrics.Metrics:

@@ -187,7 +187,7 @@ def evaluate(args: argparse.Namespace) -> int:
             args.threshold,
             args.otsu,
             engine.class_names,
-            calibration=True,
+            closely=True,
             failed=failures.append,
             min_area=args.objects or 0,
         )

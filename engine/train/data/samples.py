@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from engine import preprocess
 from engine.model import Preprocessing
 from engine.train.data.augment import Place
 from engine.train.data.dataset import VOID, Sample
+from engine.train.data.empty import EmptyParts
 
 Pixels = NDArray[np.uint8]
 Loaded = tuple[Pixels, Pixels]
@@ -41,23 +42,41 @@ class Sampler:
 
     Large images are drawn more often than small ones, by the root of their pixels. The share `foreground` of crops is
     made sure to show a class other than the background: the class is drawn first, so that rare ones are seen as often
-    as others, then an image that has it, then a pixel of it.
+    as others, then an image that has it, then a pixel of it. The share `empty` of crops is made of a part of an image
+    that shows the background alone, of any size down to a pixel, as an image of it alone would be by `fit`.
     """
 
-    def __init__(self, loaded: Iterable[Loaded], batch: int, side: int, cut: Cut, foreground: float = 0.0) -> None:
+    def __init__(
+        self,
+        loaded: Iterable[Loaded],
+        batch: int,
+        side: int,
+        cut: Cut,
+        foreground: float = 0.0,
+        empty: float = 0.0,
+        fit: Callable[[Pixels], Pixels] = lambda pixels: pixels,
+    ) -> None:
         self.batch, self.side = batch, side
+        self._empty, self._fit = empty, fit
         self._items, self._cut, self._foreground = list(loaded), cut, foreground
         weights = np.sqrt([mask.size for _, mask in self._items])
         self._weights = weights / weights.sum()
         self._places = _places(mask for _, mask in self._items) if foreground else []
+        self._empty_parts = EmptyParts(self._items, weights) if empty else None
 
     def __call__(self, seed: Seed) -> Loaded:
         """The batch of `seed`, which depends on that alone."""
         rng, places = np.random.default_rng(seed), self._places
         chosen = [(int(i), None) for i in rng.choice(len(self._items), self.batch, p=self._weights)]
         drawn = [_place(places, rng) if places and rng.random() < self._foreground else one for one in chosen]
-        cuts = [self._cut(*self._items[i], self.side, rng, around) for i, around in drawn]
+        cuts = [self._crop(*one, rng) for one in drawn]
         return np.stack([image.transpose(2, 0, 1) for image, _ in cuts]), np.stack([mask for _, mask in cuts])
+
+    def _crop(self, i: int, around: Place | None, rng: np.random.Generator) -> Loaded:
+        if self._empty_parts and rng.random() < self._empty:
+            alone = self._fit(self._empty_parts(rng))
+            return self._cut(alone, np.zeros(alone.shape[:2], np.uint8), self.side, rng)
+        return self._cut(*self._items[i], self.side, rng, around)
 
 
 def pixels_of_classes(items: Iterable[Loaded], classes: int) -> NDArray[np.int64]:

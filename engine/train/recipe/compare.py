@@ -74,7 +74,7 @@ def compare(
     bits: Segments, full: Segments | None, held: Sequence[Sample], classes: Sequence[str], otsu: bool
 ) -> Compared:
     """Score both on `held`: bits by their own threshold, full precision by the best for these images, as theirs is."""
-    rows = evaluate.evaluate(bits, held, otsu=otsu, classes=classes, calibration=True)
+    rows = evaluate.evaluate(bits, held, otsu=otsu, classes=classes, closely=True)
     if full is None:
         return Compared(rows, [])
     if classes:

@@ -91,6 +91,8 @@ class Finish:
             notes.append(f"A pixel is foreground from a probability of {threshold:g} on{also}: chosen on these images.")
         if salient := evaluate.salient(found.bits):
             notes.append(f"Of the probabilities of bits, as salient objects are scored: {salient}.")
+        if (share := evaluate.taken_for_objects(found.bits)) is not None:
+            notes.append(f"Of the largest empty part of each image, sent alone, {share:.1%} comes back as objects.")
         files.page.write_text(report.html(self._report(found, held, pictures, notes)), encoding="utf-8")
 
     def _in_full_precision(self) -> NetworkEngine | None:

@@ -68,7 +68,7 @@ def _looked_at(run: Trainer, sample: Sample) -> tuple[float, float]:
     classes = run.config.classes
     with engine_of(run.network, run.config) as engine:
         look = partial(evaluate, engine, [sample], classes=classes)
-        seconds = _seconds(look), _seconds(partial(look, otsu=not classes, calibration=True))
+        seconds = _seconds(look), _seconds(partial(look, otsu=not classes, closely=True))
     return width * height / seconds[0], width * height / seconds[1]
 
 

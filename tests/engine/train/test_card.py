@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from engine import format
 from engine.layer import Layer
 from engine.model import Preprocessing
 from engine.networks import bfcn, multibranch, unet
-from engine.runtime import MODELS
-from engine.train import card, metrics
+from engine.train import card, evaluate, metrics
 from engine.train.evaluate import Row
 from engine.train.metrics import Counts
 from tests.models import random_model
@@ -53,17 +50,17 @@ def test_the_card_says_how_images_are_fitted() -> None:
     assert "Images are resized to 64 x 96 pixels, contrast: stretch." in card.write(resized, scored, "all")
 
 
-def test_a_stretched_contrast_is_a_limit() -> None:
-    model, scored = random_model(3), rows(1, "", Counts(8, 1, 1))
-    assert card.STRETCHED not in card.write(model, scored, "all")
-    stretching = replace(model, preprocessing=Preprocessing(contrast="stretch"))
-    assert f"- {card.STRETCHED}\n" in card.write(stretching, scored, "all")
-
-
-@pytest.mark.parametrize("file", sorted(MODELS.glob("*.safetensors")), ids=lambda file: file.stem)
-def test_a_stretched_contrast_is_in_the_cards_of_shipped_models(file: Path) -> None:
-    is_stretched = format.load(file).preprocessing.contrast == "stretch"
-    assert (card.STRETCHED in file.with_suffix(".md").read_text(encoding="utf-8")) == is_stretched
+def test_what_comes_back_of_empty_parts_is_in_the_table_and_where_it_is_much_a_limit() -> None:
+    seen = rows(3, "", Counts(8, 1, 1))
+    scored = [replace(row, empty=share) for row, share in zip(seen, (0.01, 0.02, None), strict=True)]
+    text = card.write(random_model(3), scored, "all")
+    assert f" {evaluate.EMPTY} |" in text
+    assert " 1.5% |" in text
+    assert "come back as objects" not in text
+    scored = [replace(row, stratum="stained", empty=0.5) for row in scored]
+    text = card.write(random_model(3), scored, "all")
+    assert "- stained: 50.0% of an empty part of an image, sent alone, come back as objects; " in text
+    assert evaluate.EMPTY not in card.write(random_model(3), seen, "all")
 
 
 def test_scores_over_training_images_are_called_that() -> None:

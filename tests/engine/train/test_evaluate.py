@@ -54,9 +54,29 @@ def test_every_image_is_scored_beside_otsu(data: Path) -> None:
     assert len({len(line) for line in lines}) == 1
 
 
+def test_an_empty_part_of_every_image_is_run_by_itself(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for k, (side, noise) in enumerate([(90, 90), (90, 0), (30, 0)]):  # the last has no part that is large enough
+        image = np.full((side, side, 3), 50, np.uint8)
+        image[:4], image[::2, ::2] = 180, np.uint8(50 + noise)
+        Image.fromarray(image).save(tmp_path / "images" / f"{k}.png")
+        Image.fromarray(np.arange(side)[:, None].repeat(side, 1) < 4).save(tmp_path / "masks" / f"{k}.png")
+    engine: Any = Threshold()
+    rows = evaluate.evaluate(engine, layouts.samples(tmp_path), closely=True)
+    assert [row.empty is None for row in rows] == [False, False, True]
+    assert rows[0].empty == pytest.approx(1 / 4, abs=0.02)
+    assert rows[1].empty == 0
+    assert evaluate.taken_for_objects(rows) == pytest.approx(1 / 8, abs=0.01)
+    head, line, *_ = evaluate.table(rows).splitlines()
+    assert head.endswith(evaluate.EMPTY)
+    assert line.endswith(evaluate.percent(evaluate.taken_for_objects(rows)))
+    assert evaluate.taken_for_objects(evaluate.evaluate(engine, layouts.samples(tmp_path))) is None
+
+
 def test_salient_objects_are_scored_where_probabilities_are_at_hand(data: Path) -> None:
     engine: Any = Threshold()
-    rows = evaluate.evaluate(engine, layouts.samples(data), calibration=True)
+    rows = evaluate.evaluate(engine, layouts.samples(data), closely=True)
     found = evaluate.salient(rows)
     assert found is not None
     assert (round(found.mae, 6), found.max_f) == (0.1, 1.0)

@@ -426,7 +426,7 @@ def test_several_classes_from_training_to_the_mask_that_is_served(data: Path, tm
     with Engine.load(path) as engine:
         assert engine.class_names == names
         assert len({info.color for info in engine.model.classes}) == 3
-        rows = evaluate.evaluate(engine, run.validation, classes=names, calibration=True)
+        rows = evaluate.evaluate(engine, run.validation, classes=names, closely=True)
         parts = evaluate.parts(rows)
         assert {title: len(chosen) for title, chosen in parts.items() if title.startswith("class")} == {
             "class left": len(run.validation),
@@ -497,6 +497,8 @@ def test_rare_classes_are_sampled_and_weighed(data: Path, tmp_path: Path) -> Non
         ({"class_weights": ("1", "2", "3")}, "weights are 2 numbers from 0 on, or balanced"),
         ({"class_weights": ("1", "rare")}, "weights are 2 numbers"),
         ({"foreground": 1.5}, r"lies in \[0, 1\], not 1.5"),
+        ({"empty": -0.5}, r"lies in \[0, 1\], not -0.5"),
+        ({"empty": 0.1, "classes": ("sky", "road")}, "an empty part shows the first class, and sky is none"),
         ({"missed": 1.0}, "lies between 0 and 1, not 1.0"),
     ],
 )

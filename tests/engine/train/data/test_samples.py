@@ -50,6 +50,24 @@ def test_rare_classes_are_seen_as_often_as_others() -> None:
     assert not labels.any()
 
 
+def test_empty_parts_look_as_images_of_them_alone_would() -> None:
+    image, mask = np.full((90, 90, 3), 200, np.uint8), np.zeros((90, 90), np.uint8)
+    image[60:, :, 1], mask[60:] = 77, 1
+
+    def fit(pixels: samples.Pixels) -> samples.Pixels:
+        assert (pixels == 200).all()
+        return pixels // 2
+
+    items = [(image, mask), (image, mask * 0 + 1)]
+    sampler = samples.Sampler(items, 400, 16, augment.window, empty=0.25, fit=fit)
+    pixels, labels = sampler((0,))
+    alone = (pixels == 100).all((1, 2, 3))
+    assert alone.mean() == pytest.approx(0.25, abs=0.06)
+    assert not labels[alone].any()
+    nowhere = samples.Sampler(items[1:], 4, 16, augment.window, empty=1.0, fit=fit)
+    assert nowhere((0,))[1].all()
+
+
 def test_pixels_of_classes_are_counted_but_for_those_without_a_name() -> None:
     mask = np.array([[0, 1, 2, VOID], [0, 0, 2, VOID]], np.uint8)
     image = np.zeros((2, 4, 3), np.uint8)

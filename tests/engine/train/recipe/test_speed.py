@@ -17,5 +17,4 @@ def test_a_run_is_tried_however_it_prepares_its_images(data: Path, tmp_path: Pat
     sample = layouts.samples(data)[0]
     found = speed.measure(Config(str(data), str(tmp_path / "run"), width=2, crop=32, batch=2, **changes), sample)
     assert min(found.samples, found.pixels, found.compared, found.proven) > 0
-    assert found.bits > found.compared  # which takes probabilities beside
     assert not (tmp_path / "run").exists()
