@@ -18,7 +18,10 @@ from engine.images.samples import displayed
 from engine.images.selection import FIRST
 
 SHOWN = 8  # values that an error lists
-WAY_OUT = "threshold it and save it as PNG; class indices are for --classes of train and data check"
+WAY_OUT = (
+    "threshold it, above 0 where it numbers objects, and save it as PNG; "
+    "class indices are for --classes of train and data check"
+)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ UNUSABLE: dict[str, tuple[bytes, int, str]] = {
     "very many values": (
         file_of(Image.fromarray(np.arange(H * W, dtype=np.uint8).reshape(H, W))),
         0,
-        r"it holds 126 values \(0, 1, 2, 3, 4, 5, 6, 7, …\); threshold it and save it as PNG; class indices are for --",
+        r"it holds 126 values \(0, 1, 2, 3, 4, 5, 6, 7, …\); threshold it, above 0 where it numbers objects, and save",
     ),
     "many alphas": (
         file_of(Image.fromarray(np.dstack([np.full((H, W), 255, np.uint8), CLASSES]), "LA")),
