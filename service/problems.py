@@ -31,12 +31,13 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from starlette.responses import JSONResponse
 
 MEDIA_TYPE = "application/problem+json"
+UNKNOWN = "extra_forbidden"  # pydantic's type of an error
 
 
 def let_go(error: BaseException | None) -> None:
@@ -134,6 +135,11 @@ class TooManyPixels(Problem):
 class TooManyImages(Problem):
     status, title = 413, "The request has too many images"
 
+    @classmethod
+    def beyond(cls, most: int) -> TooManyImages:
+        """Where a request has more than `most`."""
+        return cls(f"images in one request: at most {most}", limit=most)
+
 
 class TooCostly(Problem, MemoryError):  # noqa: N818  (as Problem)
     status, title = 413, "The request takes too much memory"
@@ -147,10 +153,19 @@ class BadParameter(Problem):
     status, title = 422, "A parameter is not valid"
 
     @classmethod
-    def of(cls, errors: Sequence[Any]) -> BadParameter:
-        """From what pydantic finds wrong: parameter and message of every error."""
-        found = [{"parameter": str(error["loc"][-1]), "message": error["msg"]} for error in errors]
-        return cls("; ".join(f"{one['parameter']}: {one['message']}" for one in found), errors=found)
+    def of(cls, errors: Sequence[Any], known: Iterable[str] = ()) -> BadParameter:
+        """From what pydantic finds wrong: parameter and message of every error. `known` are those that there are."""
+        found = [{"parameter": str(error["loc"][-1]), "message": _message(error)} for error in errors]
+        told = [f"{one['parameter']}: {one['message']}" for one in found]
+        if any(error["type"] == UNKNOWN for error in errors):
+            told.append(f"there are {', '.join(known)}")
+        return cls("; ".join(told), errors=found)
+
+
+def _message(error: Any) -> str:
+    """What is wrong, where pydantic's own words are its inner business, in others."""
+    message: str = error["msg"]
+    return "no such parameter" if error["type"] == UNKNOWN else message.removeprefix("Value error, ")
 
 
 class TooManyObjects(Problem):

@@ -81,7 +81,7 @@ class FormFiles:
             options = parse_options_header(value)[1]
             self._inside = options.get(b"name") == self._field.encode() and b"filename" in options
             if self._inside and len(self._files) == self._most:
-                raise TooManyImages(f"at most {self._most} images are taken in one request", limit=self._most)
+                raise TooManyImages.beyond(self._most)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._inside:

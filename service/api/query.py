@@ -81,4 +81,4 @@ def _read(given: QueryParams) -> SegmentQuery:
     try:
         return SegmentQuery.model_validate(dict(islice(given.items(), most)))
     except ValidationError as error:
-        raise BadParameter.of(error.errors()) from None
+        raise BadParameter.of(error.errors(), SegmentQuery.model_fields) from None

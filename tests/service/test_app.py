@@ -272,6 +272,24 @@ def test_bad_parameters(client: httpx.Client, query: str) -> None:
     assert query.partition("=")[0] in assert_problem(answer, problems.BadParameter)["detail"]
 
 
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("page=x", "page: a number from 0, or max"),
+        ("treshold=1", "treshold: no such parameter; there are model, threshold, format, "),
+    ],
+)
+def test_parameters_are_refused_in_plain_words(client: httpx.Client, query: str, detail: str) -> None:
+    answer = client.post(f"/segment?{query}", content=file_of(photo()), headers=PNG)
+    assert assert_problem(answer, problems.BadParameter)["detail"].startswith(detail)
+
+
+def test_one_image_is_taken_where_there_is_a_way_for_several(client: httpx.Client) -> None:
+    answer = client.post("/segment", files=[("image", ("x", file_of(photo())))] * 2)
+    document = assert_problem(answer, problems.TooManyImages)
+    assert (document["limit"], "/segment/batch" in document["detail"]) == (1, True)
+
+
 @pytest.mark.parametrize(("query", "accept"), [("?format=tiff", "*/*"), ("?format=", "*/*"), ("", "text/html")])
 def test_formats_that_are_not_offered(client: httpx.Client, query: str, accept: str) -> None:
     answer = client.post(f"/segment{query}", content=file_of(photo()), headers=PNG | {"Accept": accept})
