@@ -334,6 +334,25 @@ def test_segment_goes_on_past_a_file_that_a_server_refuses_for_its_size(
     assert "mbunet: 2 of 4 images segmented, 2 failed\n" in captured
 
 
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"), [(["info", "nuclei-small"], ""), (["info", "nuclei-small"], "1"), (["--help"], "")]
+)
+def test_output_that_nobody_reads_ends_a_command_in_silence(arguments: list[str], unbuffered: str) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "wb") as unread:
+        command = [sys.executable, "-m", "service.cli", *arguments]
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        ended = subprocess.run(command, cwd=ROOT, env=environment, stdout=unread, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_another_broken_pipe_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("engine.selftest.run", Mock(side_effect=BrokenPipeError("of a worker")))
+    assert cli.main(["selftest"]) == 1
+    assert capsys.readouterr().err == "mbunet: of a worker\n"
+
+
 @pytest.mark.parametrize("answers", [False, True])
 def test_an_interrupt_ends_segment_at_once(answers: bool, tmp_path: Path) -> None:
     """A server that is away, and one that takes the request and then says nothing."""
