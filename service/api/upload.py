@@ -21,7 +21,7 @@ HINT = "send the file itself with its type, as in: curl -H 'Content-Type: image/
 
 async def image(request: Request, service: Service) -> bytes:
     """All bytes of the image, not yet looked into. Raises UnsupportedType for other types of content, TooManyImages,
-    and BadForm for forms, and as `body`.
+    BadForm and BadParameter for forms, and as `body`.
     """
     kind = _kind(request)
     form = kind == "multipart/form-data"
@@ -36,7 +36,7 @@ async def image(request: Request, service: Service) -> bytes:
 
 
 async def images(request: Request, service: Service) -> list[bytes]:
-    """The bytes of a form's images. Raises UnsupportedType, TooManyImages, BadForm, and as `body`."""
+    """The bytes of a form's images. Raises UnsupportedType, TooManyImages, BadForm, BadParameter, and as `body`."""
     kind = _kind(request)
     if kind != "multipart/form-data":
         raise UnsupportedType(f"Content-Type {kind[:100]!r} is no form: curl -F {FIELD}=@FILE -F {FIELD}=@FILE")
