@@ -8,6 +8,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,14 @@ WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 
 
 NO_QUERY: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """Body of an answer, and what of the image it is of, as in `X-Image-Taken`; empty where that is all of it."""
+
+    body: bytes
+    taken: str = ""
 
 
 class Refused(Exception):  # noqa: N818  (an answer, if not the one hoped for)
@@ -47,7 +56,7 @@ def segment(
     key: str = "",
     failed: Callable[[Exception], None] = lambda error: None,
     sleep: Callable[[float], None] = time.sleep,
-) -> bytes:
+) -> Segmented:
     """The answer of the server at `url` to `image`, the bytes of an image file, with the query of POST /segment.
 
     A server that is full, draining, or lost on the way is asked again, for `retry_deadline_s` seconds from the first
@@ -136,12 +145,11 @@ class _TLSHandler(HTTPSHandler):
 OPENER = build_opener(_Handler, _TLSHandler)
 
 
-def _ask(request: Request) -> bytes:
+def _ask(request: Request) -> Segmented:
     """One try."""
     try:
         with OPENER.open(request, timeout=TIMEOUT_S) as answer:
-            body: bytes = answer.read()
-            return body
+            return Segmented(answer.read(), answer.headers.get("X-Image-Taken", ""))
     except HTTPError as error:
         raise _refusal(error) from None
     except (OSError, HTTPException) as error:

@@ -197,8 +197,10 @@ def test_segment_writes_a_table_of_the_objects_of_all_images(
     assert rows[0] | box == rows[0]
     assert (rows[0]["class"], rows[0]["centroid_x"], rows[0]["score"]) == ("class 0", "5.0", "0.7311")
     assert not list(tmp_path.glob("*.part"))
+    assert "no objects" not in capsys.readouterr().err
     assert cli.main([*command, "--min-area", "131", "--split", "distance"]) == 0
     assert len(table.read_text().splitlines()) == 1
+    assert f"mbunet: {images / 'a.png'}: no objects\n" in capsys.readouterr().err
     assert cli.main(["segment", str(images), "--table", str(table), "--model", str(model), "--threshold", "0"]) == 0
     assert [row["area"] for row in csv.DictReader(table.read_text().splitlines())] == [str(21 * 13)] * 2
 
@@ -303,7 +305,7 @@ def test_segment_passes_over_what_macs_leave_behind(model: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("by_url", [False, True])
 def test_segment_takes_the_channel_and_page_that_are_chosen(
-    by_url: bool, client: httpx.Client, model: Path, tmp_path: Path
+    by_url: bool, client: httpx.Client, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stack = np.zeros((2, 2, 13, 21), np.uint8)
     stack[1, 1] = np.asarray(photo())[:, :, 0]
@@ -314,7 +316,9 @@ def test_segment_takes_the_channel_and_page_that_are_chosen(
     where = ["--url", str(client.base_url)] if by_url else ["--model", str(model)]
     command = ["segment", "-o", str(tmp_path / "out"), *where]
     assert cli.main([*command, str(images / "a.tif"), "--channel", "1", "--page", "1"]) == 0
+    assert f"mbunet: {images / 'a.tif'}: channel=1/2, page=1/2 was taken\n" in capsys.readouterr().err
     assert cli.main([*command, str(images / "b.png")]) == 0
+    assert "taken" not in capsys.readouterr().err
     assert (tmp_path / "out" / "a.png").read_bytes() == (tmp_path / "out" / "b.png").read_bytes()
     assert cli.main([*command, str(images / "a.tif"), "--channel", "2", "--overwrite"]) == 1
 
