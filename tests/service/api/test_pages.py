@@ -352,6 +352,13 @@ def test_the_docs_say_what_a_parameter_takes(page: Page, address: str) -> None:
     assert taken["min_area"] == taken["timeout_ms"] == "from 1"
 
 
+def test_the_docs_explain_the_problem_that_a_link_names(page: Page, address: str) -> None:
+    page.do("Page.navigate", url=f"{address}/docs#deadline-passed")
+    page.wait_for("document.querySelector('tr:target')")
+    assert "timeout_ms has passed" in page.run("document.querySelector('tr:target').textContent")
+    page.wait_for("document.querySelector('tr:target').getBoundingClientRect().top < innerHeight && scrollY > 0")
+
+
 @pytest.mark.parametrize("name", ["index.html", "docs.html"])
 def test_addresses_are_relative(name: str) -> None:
     source = (pages.FOLDER / name).read_text(encoding="utf-8")
