@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import itertools
+import os
 import re
 import shlex
 import shutil
@@ -78,6 +79,20 @@ def test_there_are_commands() -> None:
 def test_make_targets_exist(page: Path) -> None:
     for line in commands(page, "make"):
         subprocess.run([line[0], "--dry-run", *line[1:]], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_copy_of_the_sources_is_installed_anew(tmp_path: Path) -> None:
+    """As a plain `pip install` leaves it: it would be served whatever becomes of the sources."""
+    copied = tmp_path / "lib/python3/site-packages/service/app.py"
+    copied.parent.mkdir(parents=True)
+    (tmp_path / ".installed").touch()
+    command = ["make", "--dry-run", "serve", f"RUNTIME={tmp_path}"]
+    for is_copied in (False, True):
+        if is_copied:
+            copied.touch()
+            os.utime(tmp_path / ".installed", (0, copied.stat().st_mtime - 1))
+        shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        assert ("install -e ." in shown) == is_copied
 
 
 def engines() -> list[Engine]:

@@ -119,7 +119,7 @@ def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Out
     try:
         return cluster.segment(job, sources)
     except ImportError:
-        raise UserError("--ray needs Ray: pip install '.[ray]'") from None
+        raise UserError("--ray needs Ray: pip install -e '.[ray]'") from None
 
 
 def _require_used(args: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ from service import cli
 from service.cli import client
 from tests.models import random_model
 
-ray = pytest.importorskip("ray", reason="needs Ray: pip install '.[ray]'")
+ray = pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]'")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]

@@ -455,7 +455,7 @@ def test_without_ray_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "ray", None)
     images = folder_of_images(tmp_path / "in", "a.png")
     assert cli.main(["segment", "--ray", str(images), "-o", str(tmp_path / "out")]) == 1
-    assert "pip install '.[ray]'" in capsys.readouterr().err
+    assert "pip install -e '.[ray]'" in capsys.readouterr().err
 
 
 # -- errors in one line ----------------------------------------------------------------------------------------------
@@ -545,7 +545,7 @@ def test_without_what_training_needs_its_installation_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     assert cli.main(arguments) == 1
     name = {"torch": "PyTorch"}.get(package, package)
-    assert f"needs {name}: make trainer, or pip install '.[train]'" in capsys.readouterr().err
+    assert f"needs {name}: make trainer, or pip install -e '.[train]'" in capsys.readouterr().err
 
 
 def test_without_matplotlib_pictures_are_refused_before_anything_is_scored(
@@ -555,7 +555,7 @@ def test_without_matplotlib_pictures_are_refused_before_anything_is_scored(
     command = ["eval", str(model), NUCLEI, "--threads", "1"]
     assert cli.main([*command, "--pictures", str(tmp_path / "worst")]) == 1
     captured = capsys.readouterr()
-    assert captured.err == "mbunet: --pictures needs matplotlib: make trainer, or pip install '.[train]'\n"
+    assert captured.err == "mbunet: --pictures needs matplotlib: make trainer, or pip install -e '.[train]'\n"
     assert cli.main(command) == 0
 
 
