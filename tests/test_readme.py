@@ -19,6 +19,7 @@ import pytest
 
 from engine.runtime import Engine
 from service import cli, problems
+from service.api.query import SegmentQuery
 from service.app import create_app
 from service.codec.encoders import ENCODERS
 from service.settings import Settings
@@ -226,6 +227,11 @@ def test_the_api_lists_every_problem() -> None:
     listed = re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \| (.+) \|$", API.read_text(encoding="utf-8"), re.MULTILINE)
     told = [(str(problem.status), problem.reason(), problem.when) for problem in problems.tree()]
     assert sorted(listed) == sorted(told)
+
+
+def test_the_api_lists_every_parameter() -> None:
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \|.+\|.+\|$", API.read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.findall(r"\w+", " ".join(rows)) == list(SegmentQuery.model_fields)
 
 
 def test_the_api_names_every_format() -> None:

@@ -17,7 +17,10 @@ from service.core.params import SegmentParams
 from service.core.service import Service
 from service.problems import BadParameter
 
-PART = "Of an image that has several: from 0, or max for the maximum of all. By default the model's, or the first."
+PART = (
+    "Of an image that has several: from 0, or max for the maximum of all. By default the model's, or the first; colors "
+    "are taken whole."
+)
 PART_SCHEMA = {"type": "string", "pattern": "^([0-9]{1,9}|max)$"}
 Part = Annotated[Choice, BeforeValidator(read_choice), WithJsonSchema(PART_SCHEMA)]
 

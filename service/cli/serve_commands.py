@@ -153,7 +153,8 @@ def _segment_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--table", type=Path, metavar="FILE.csv", help="write a row for every object of all images")
     flags.add_objects(command)
     command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)
-    several = "of images that have several: a number from 0, or max for the maximum of all (default: the first)"
+    default = "the model's, or the first; colors are taken whole"
+    several = f"of images that have several: a number from 0, or max for the maximum of all (default: {default})"
     command.add_argument("--channel", type=flags.part, metavar="C", help=several)
     command.add_argument("--page", type=flags.part, metavar="P", help=several)
     command.add_argument("--overwrite", action="store_true", help="make masks anew that are there already")
