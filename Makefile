@@ -8,6 +8,8 @@ TORCH ?= torch==2.13.0
 
 # what an installation depends on: Python files are used where they lie, the native module is compiled
 BUILD_INPUTS := pyproject.toml $(shell find csrc -type f)
+# where a plain `pip install` has put a copy of the sources, which would be served whatever becomes of them
+copy_in = $(wildcard $(1)/lib/python*/site-packages/service/app.py)
 CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inl' -o -name '*.cu')
 PIP := -m pip --disable-pip-version-check
 # where there are nvcc and no GPU, tests and checks get CUDA for one architecture: to link it, and to import it
@@ -106,7 +108,7 @@ $(RUNTIME) $(DEV):
 		exit 1; }
 	$(PYTHON) -m venv $@ || { rm -rf $@; exit 1; }
 
-$(RUNTIME)/.installed: $(BUILD_INPUTS) | $(RUNTIME)
+$(RUNTIME)/.installed: $(BUILD_INPUTS) $(call copy_in,$(RUNTIME)) | $(RUNTIME)
 	$(RUNTIME)/bin/python $(PIP) install -e .
 	@touch $@
 
@@ -115,7 +117,7 @@ $(DEV)/.torch: | $(DEV)
 	$(DEV)/bin/python $(PIP) install $(TORCH)
 	@touch $@
 
-$(DEV)/.installed: $(BUILD_INPUTS) $(DEV)/.torch
+$(DEV)/.installed: $(BUILD_INPUTS) $(call copy_in,$(DEV)) $(DEV)/.torch
 	$(CUDA_HERE) $(DEV)/bin/python $(PIP) install -e '.[train,dev]'
 	@touch $@
 

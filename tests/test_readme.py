@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import itertools
+import os
 import re
 import shlex
 import shutil
@@ -18,6 +19,7 @@ import pytest
 
 from engine.runtime import Engine
 from service import cli, problems
+from service.api.query import SegmentQuery
 from service.app import create_app
 from service.codec.encoders import ENCODERS
 from service.settings import Settings
@@ -78,6 +80,20 @@ def test_there_are_commands() -> None:
 def test_make_targets_exist(page: Path) -> None:
     for line in commands(page, "make"):
         subprocess.run([line[0], "--dry-run", *line[1:]], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_copy_of_the_sources_is_installed_anew(tmp_path: Path) -> None:
+    """As a plain `pip install` leaves it: it would be served whatever becomes of the sources."""
+    copied = tmp_path / "lib/python3/site-packages/service/app.py"
+    copied.parent.mkdir(parents=True)
+    (tmp_path / ".installed").touch()
+    command = ["make", "--dry-run", "serve", f"RUNTIME={tmp_path}"]
+    for is_copied in (False, True):
+        if is_copied:
+            copied.touch()
+            os.utime(tmp_path / ".installed", (0, copied.stat().st_mtime - 1))
+        shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        assert ("install -e ." in shown) == is_copied
 
 
 def engines() -> list[Engine]:
@@ -207,8 +223,15 @@ def test_every_document_is_linked_from_the_readme() -> None:
 
 
 def test_the_api_lists_every_problem() -> None:
-    listed = re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \|", API.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(listed) == sorted((str(problem.status), problem.reason()) for problem in problems.tree())
+    """In the words of a server's own /docs."""
+    listed = re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \| (.+) \|$", API.read_text(encoding="utf-8"), re.MULTILINE)
+    told = [(str(problem.status), problem.reason(), problem.when) for problem in problems.tree()]
+    assert sorted(listed) == sorted(told)
+
+
+def test_the_api_lists_every_parameter() -> None:
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \|.+\|.+\|$", API.read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.findall(r"\w+", " ".join(rows)) == list(SegmentQuery.model_fields)
 
 
 def test_the_api_names_every_format() -> None:

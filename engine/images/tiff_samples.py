@@ -37,7 +37,7 @@ BY_IMAGECODECS = {  # what it is, and the function that decodes it
     50002: ("JPEG XL", "jpegxl_decode"),
     52546: ("JPEG XL", "jpegxl_decode"),
 }
-HINT = "pip install '.[tiff]' on the machine that reads it, or save it with LZW, deflate or no compression"
+HINT = "pip install -e '.[tiff]' on the machine that reads it, or save it with LZW, deflate or no compression"
 CMYK, YCBCR = 5, 6
 FORMATS = {1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat; 4 is undefined
 PICTURE_COLORS = {2: 3, CMYK: 4, YCBCR: 3}

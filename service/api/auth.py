@@ -14,6 +14,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import refusals
@@ -42,6 +43,7 @@ class Auth:
         if scope["type"] in ("http", "websocket") and scope["path"].startswith(PROTECTED):
             refusal = self._refusal(Headers(scope=scope))
             if refusal:
+                _note_route(scope)
                 refusals.tell(refusal, scope["state"], self._metrics)
                 await refusal.response(scope)(scope, receive, send)
                 return
@@ -60,6 +62,14 @@ class Auth:
         if origin and origin not in self._origins and _host(origin) != host:
             return ForeignOrigin(f"the server's setting `origins` does not hold {origin[:100]!r}")
         return None
+
+
+def _note_route(scope: Scope) -> None:
+    """What the request was for, to metrics, log and traces: it never comes to the router."""
+    for route in scope["app"].routes:
+        if route.matches(scope)[0] is not Match.NONE:
+            scope["route"] = route
+            return
 
 
 def _is_local(name: str) -> bool:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.problems import BadForm, TooManyImages
+from service.problems import BadForm, BadParameter, TooManyImages
 
 OTHERS = 100
 MAX_TYPE = 1024  # bytes of a form's Content-Type: what takes it apart takes quadratic time
 
 
 class FormFiles:
-    """The bytes of the files in `field` of a multipart/form-data body; other fields are read past.
+    """The bytes of the files in `field` of a multipart/form-data body, which has no other fields.
 
     Feed the body by `write`, then ask for `contents`. Both raise BadForm; a file beyond `most` raises TooManyImages.
-    No more than OTHERS other fields are read past, since every one costs time.
+    Another field is refused by `contents`, once all is read, so that clients that only write get to know it. No more
+    than OTHERS of them are read past, since every one costs time.
     """
 
     def __init__(self, content_type: str, field: str, most: int) -> None:
@@ -30,6 +31,7 @@ class FormFiles:
         self._chunks: list[bytes] = []  # of the file that is arriving
         self._header: tuple[bytes, bytes] = (b"", b"")  # name and value of the part's header so far
         self._inside = False
+        self._other = ""  # name of the first field that is not `field`
         self._parts = 0
         try:
             self._parser = MultipartParser(
@@ -55,10 +57,13 @@ class FormFiles:
             raise BadForm(f"the form cannot be read: {error}") from error
 
     def contents(self) -> list[bytes]:
-        """The files, at least one, once all of the body is written."""
+        """The files, at least one, once all of the body is written; raises BadParameter for another field."""
         if self._inside or not self._files:
             found = "ends in the middle of its file" if self._inside else f"has no file in the field `{self._field}`"
             raise BadForm(f"the form {found}; send it as in: curl -F {self._field}=@FILE")
+        if self._other:
+            where = "parameters belong into the query, as in /segment?format=overlay"
+            raise BadParameter(f"{self._other}: a form has no field but `{self._field}`; {where}")
         return self._files
 
     def _on_part_begin(self) -> None:
@@ -79,9 +84,12 @@ class FormFiles:
         name, value = self._header
         if name.lower() == b"content-disposition":
             options = parse_options_header(value)[1]
-            self._inside = options.get(b"name") == self._field.encode() and b"filename" in options
+            field = options.get(b"name", b"").decode(errors="replace")
+            if field != self._field:
+                self._other = self._other or field[:100]
+            self._inside = field == self._field and b"filename" in options
             if self._inside and len(self._files) == self._most:
-                raise TooManyImages(f"at most {self._most} images are taken in one request", limit=self._most)
+                raise TooManyImages.beyond(self._most)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._inside:

@@ -26,5 +26,6 @@ def list_problems(app: FastAPI) -> None:
     """Put the list of problems into /openapi.json, from where /docs takes it."""
     document: dict[str, Any] = app.openapi()
     document["x-problems"] = [
-        {"reason": problem.reason(), "status": problem.status, "title": problem.title} for problem in problems.tree()
+        {"reason": problem.reason(), "status": problem.status, "title": problem.title, "when": problem.when}
+        for problem in problems.tree()
     ]

@@ -17,7 +17,10 @@ from service.core.params import SegmentParams
 from service.core.service import Service
 from service.problems import BadParameter
 
-PART = "Of an image that has several: from 0, or max for the maximum of all. By default the model's, or the first."
+PART = (
+    "Of an image that has several: from 0, or max for the maximum of all. By default the model's, or the first; colors "
+    "are taken whole."
+)
 PART_SCHEMA = {"type": "string", "pattern": "^([0-9]{1,9}|max)$"}
 Part = Annotated[Choice, BeforeValidator(read_choice), WithJsonSchema(PART_SCHEMA)]
 
@@ -81,4 +84,4 @@ def _read(given: QueryParams) -> SegmentQuery:
     try:
         return SegmentQuery.model_validate(dict(islice(given.items(), most)))
     except ValidationError as error:
-        raise BadParameter.of(error.errors()) from None
+        raise BadParameter.of(error.errors(), SegmentQuery.model_fields) from None

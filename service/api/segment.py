@@ -27,8 +27,9 @@ FORMS = {
     "type": "object",
     "required": [upload.FIELD],
     "properties": {upload.FIELD: {"type": "array", "items": BYTES}},
+    "additionalProperties": False,
 }
-FORM = {"type": "object", "required": [upload.FIELD], "properties": {upload.FIELD: BYTES}}
+FORM = FORMS | {"properties": {upload.FIELD: BYTES}}
 SEGMENT_BODY = {
     "parameters": query.documented(),
     "requestBody": {

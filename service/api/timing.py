@@ -32,7 +32,7 @@ def joules_header(service: Service) -> dict[str, str]:
 
 def deadline_passed(timeout_s: float) -> DeadlinePassed:
     """What a client is told whose images were not done in time."""
-    return DeadlinePassed(f"there was no mask after {1000 * timeout_s:.0f} ms")
+    return DeadlinePassed(f"there was no mask after {1000 * timeout_s:.12g} ms")
 
 
 async def in_time(request: Request, work: Coroutine[Any, Any, T], timeout_s: float) -> T:

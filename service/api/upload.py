@@ -12,7 +12,7 @@ from service.api.lengths import read_length
 from service.api.memory import held_by
 from service.api.multipart import FormFiles
 from service.core.service import Service
-from service.problems import BodyTooLarge, UnsupportedType, UploadTooSlow
+from service.problems import BodyTooLarge, TooManyImages, UnsupportedType, UploadTooSlow
 from service.settings import Settings
 
 FIELD = "image"
@@ -20,16 +20,23 @@ HINT = "send the file itself with its type, as in: curl -H 'Content-Type: image/
 
 
 async def image(request: Request, service: Service) -> bytes:
-    """All bytes of the image, not yet looked into. Raises UnsupportedType for other types of content, and as `body`."""
+    """All bytes of the image, not yet looked into. Raises UnsupportedType for other types of content, TooManyImages,
+    BadForm and BadParameter for forms, and as `body`.
+    """
     kind = _kind(request)
     form = kind == "multipart/form-data"
     if not (form or kind.startswith("image/") or kind == "application/octet-stream"):
         raise UnsupportedType(f"Content-Type {kind[:100]!r} is not an image; {HINT}")
-    return (await _files(request, service, 1))[0] if form else await body(request, service)
+    if not form:
+        return await body(request, service)
+    try:
+        return (await _files(request, service, 1))[0]
+    except TooManyImages:
+        raise TooManyImages("one image is taken here; /segment/batch takes several", limit=1) from None
 
 
 async def images(request: Request, service: Service) -> list[bytes]:
-    """The bytes of all images of a form. Raises UnsupportedType, TooManyImages, BadForm, and as `body`."""
+    """The bytes of a form's images. Raises UnsupportedType, TooManyImages, BadForm, BadParameter, and as `body`."""
     kind = _kind(request)
     if kind != "multipart/form-data":
         raise UnsupportedType(f"Content-Type {kind[:100]!r} is no form: curl -F {FIELD}=@FILE -F {FIELD}=@FILE")

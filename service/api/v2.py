@@ -258,7 +258,7 @@ def _answer_bytes(asked: InferRequest) -> int:
 def _require_size(asked: InferRequest, engine: Engine, service: Service) -> None:
     most = min(service.settings.request_images, service.settings.queue_images)
     if len(asked.images) > most:
-        raise TooManyImages(f"at most {most} images are taken in one request", limit=most)
+        raise TooManyImages.beyond(most)
     cost.require_size(engine.model, asked.images.shape[1:], service.settings.max_pixels)
 
 
@@ -267,7 +267,7 @@ def _params(asked: InferRequest, engine: Engine, service: Service) -> SegmentPar
     threshold = params.threshold(engine.model, _threshold(asked))
     selection = Selection(_part(asked, "channel"), _part(asked, "page"))
     encoder = ENCODERS[LABELS if LABELS in asked.outputs else "png"]
-    objects = params.objects(encoder, _split(asked), _min_area(asked))
+    objects = params.objects(encoder, _split(asked), _min_area(asked), f"the output {LABELS}")
     return SegmentParams(engine, threshold, encoder, timeout_s, _is_low(asked), selection, objects)
 
 

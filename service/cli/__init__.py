@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,16 +13,27 @@ from service.cli import data_commands, engine_commands, experiment_commands, ser
 from service.cli.flags import UserError
 from service.settings import SettingsError
 
+STDOUT = 1  # its file descriptor
+SIGPIPE_STATUS = 128 + 13  # a shell's, of what SIGPIPE has ended
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status: 0, 1 for work that failed, 2 for wrong usage."""
-    args = parser().parse_args(arguments)
+    """Run one command; returns its exit status: 0, 1 for work that failed, 2 for wrong usage.
+
+    Where nobody reads its output any more, as behind `| head`, it ends without a word.
+    """
     try:
-        status: int = args.run(args)
+        try:
+            args = parser().parse_args(arguments)
+            status: int = args.run(args)
+        finally:
+            print(end="", flush=True)  # here, since where Python ends it is too late for handlers
     except SettingsError as error:
         print(f"mbunet: {error}", file=sys.stderr)
         return 2
     except _user_errors() as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            return SIGPIPE_STATUS
         print(f"mbunet: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -46,6 +59,16 @@ class _Version(argparse.Action):
 
         print(f"{parser.prog} {version('mbunet')}")
         parser.exit()
+
+
+def _is_unread() -> bool:
+    """Whether standard output is the pipe that is broken; what is left to be flushed then goes nowhere."""
+    output = select.poll()
+    output.register(STDOUT, 0)
+    is_broken = bool(output.poll(0))
+    if is_broken:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+    return is_broken
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

@@ -13,7 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -50,13 +50,14 @@ class Job:
 @dataclass(frozen=True)
 class Outcome:
     """What became of an image file: mask and overlay, both PNG, and objects, as the format of that name; or why it
-    failed. What is not wanted is empty.
+    failed. What is not wanted is empty. `taken` says which channel and page it was, where there are several.
     """
 
     source: Path
     mask: bytes = b""
     overlay: bytes = b""
     objects: bytes = b""
+    taken: str = ""
     failure: str = ""
 
 
@@ -75,19 +76,20 @@ class Segmenter:
     def __call__(self, source: Path) -> Outcome:
         """The outcome of one file; a file that cannot be read, or is no image, is a failure of its own."""
         try:
-            image = images.decode(source, self._job.settings.max_pixels, self._selection).pixels
+            decoded = images.decode(source, self._job.settings.max_pixels, self._selection)
         except ImageError as error:
             return Outcome(source, failure=error.reason)
         except MemoryError:
             return Outcome(source, failure="there is no memory for it")
-        wanted, threshold = self._job.objects, self._job.threshold
+        image, wanted, threshold = decoded.pixels, self._job.objects, self._job.threshold
         if wanted:
             result = Result(self._engine.model, image, *self._engine.mask_and_logits(image, threshold), wanted)
         else:
             (mask,), _ = self._engine.run([image], threshold)
             result = Result(self._engine.model, image, mask)
         try:
-            return _outcome(source, self._job, lambda name: b"".join(ENCODERS[name].encode(result)))
+            outcome = _outcome(source, self._job, lambda name: b"".join(ENCODERS[name].encode(result)))
+            return replace(outcome, taken=str(decoded.taken))
         except Problem as problem:
             return Outcome(source, failure=problem.detail)
 
@@ -141,13 +143,16 @@ def by_server(job: Job, sources: Iterable[Path], server: Server) -> Iterator[Out
             data = source.read_bytes()
         except OSError as error:
             return Outcome(source, failure=str(error))
-        key = job.settings.api_key
+        key, taken = job.settings.api_key, ""
 
         def encoded(name: str) -> bytes:
-            return client.segment(url, data, retry_deadline_s, _query(job, name, server.model), key, failed)
+            nonlocal taken
+            answer = client.segment(url, data, retry_deadline_s, _query(job, name, server.model), key, failed)
+            taken = answer.taken
+            return answer.body
 
         try:
-            return _outcome(source, job, encoded)
+            return replace(_outcome(source, job, encoded), taken=taken)
         except client.Refused as refusal:
             return Outcome(source, failure=str(refusal))
 

@@ -8,7 +8,9 @@ import select
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from ssl import SSLCertVerificationError
 from types import MappingProxyType
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -22,9 +24,18 @@ ANNOUNCED = 2**20  # bytes: larger bodies are sent once the server has seen thei
 WANTED_WITHIN_S = 1.0  # for which a server is given time to want a body
 LONGEST_PAUSE_S = 5.0
 WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
+TRUST = "the variable SSL_CERT_FILE names a file of the certificates that are trusted"
 
 
 NO_QUERY: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """Body of an answer, and what of the image it is of, as in `X-Image-Taken`; empty where that is all of it."""
+
+    body: bytes
+    taken: str = ""
 
 
 class Refused(Exception):  # noqa: N818  (an answer, if not the one hoped for)
@@ -39,6 +50,10 @@ class Refused(Exception):  # noqa: N818  (an answer, if not the one hoped for)
         self.after_s = after_s
 
 
+class UntrustedError(OSError):
+    """The server's certificate does not prove who it is."""
+
+
 def segment(
     url: str,
     image: bytes,
@@ -47,12 +62,13 @@ def segment(
     key: str = "",
     failed: Callable[[Exception], None] = lambda error: None,
     sleep: Callable[[float], None] = time.sleep,
-) -> bytes:
+) -> Segmented:
     """The answer of the server at `url` to `image`, the bytes of an image file, with the query of POST /segment.
 
     A server that is full, draining, or lost on the way is asked again, for `retry_deadline_s` seconds from the first
     time: after as long as its Retry-After says, else 0.1 s and twice as long each time. `failed` is told of every try
-    that was not the last. Raises Refused where the server refuses this image, and OSError where no server answers.
+    that was not the last. Raises Refused where the server refuses this image, and OSError where no server answers, of
+    a server whose certificate is not trusted at once.
     """
     headers = {"Content-Type": "application/octet-stream"} | ({"Authorization": f"Bearer {key}"} if key else {})
     if len(image) > ANNOUNCED:
@@ -65,7 +81,7 @@ def segment(
         try:
             return _ask(request)
         except (Refused, OSError) as error:
-            final = isinstance(error, Refused) and not error.for_now
+            final = isinstance(error, UntrustedError) or (isinstance(error, Refused) and not error.for_now)
             wait_s = (isinstance(error, Refused) and error.after_s) or pause_s
             if final or time.monotonic() + wait_s > end:
                 raise
@@ -136,17 +152,19 @@ class _TLSHandler(HTTPSHandler):
 OPENER = build_opener(_Handler, _TLSHandler)
 
 
-def _ask(request: Request) -> bytes:
+def _ask(request: Request) -> Segmented:
     """One try."""
     try:
         with OPENER.open(request, timeout=TIMEOUT_S) as answer:
-            body: bytes = answer.read()
-            return body
+            return Segmented(answer.read(), answer.headers.get("X-Image-Taken", ""))
     except HTTPError as error:
         raise _refusal(error) from None
     except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        raise OSError(f"no answer from {request.type}://{request.host}: {reason}") from error
+        where = f"no answer from {request.type}://{request.host}"
+        if isinstance(reason, SSLCertVerificationError):
+            raise UntrustedError(f"{where}: {reason.verify_message}; {TRUST}") from error
+        raise OSError(f"{where}: {reason}") from error
 
 
 def _refusal(error: HTTPError) -> Refused:

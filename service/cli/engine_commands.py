@@ -98,7 +98,7 @@ def _info_flags(command: argparse.ArgumentParser) -> None:
 
 def _selftest_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("models", nargs="*", metavar="FILE", help=flags.MODEL_HELP + "; by default the golden files")
-    text = "or cuda:0, may be repeated; by default all that this machine has"
+    text = "a kernel of the CPU engine, reference, or cuda:0; may be repeated; by default all that this machine has"
     command.add_argument("--kernel", action="append", help=text)
 
 

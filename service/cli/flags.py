@@ -213,7 +213,7 @@ def require(what: str, *packages: str) -> None:
     """Raise UserError where one of the `packages` of the extra `train`, which `what` needs, is not installed."""
     missing = [TRAINING[package] for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise UserError(f"{what} needs {' and '.join(missing)}: make trainer, or pip install '.[train]'")
+        raise UserError(f"{what} needs {' and '.join(missing)}: make trainer, or pip install -e '.[train]'")
 
 
 def with_torch(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,19 @@ COLUMNS = (
 )
 
 
-def csv_of(documents: Mapping[Path, bytes]) -> bytes:
-    """A row for every object in `documents`, which are in the format `objects`, by the image of each."""
+def rows_of(source: Path, objects: bytes) -> list[list[Any]]:
+    """A row for every object of the image `source`; `objects` is the document in the format of that name."""
+    document = json.loads(objects)
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    return [_row(source, names, entry) for entry in document["annotations"]]
+
+
+def csv_of(rows: Iterable[list[Any]]) -> bytes:
+    """The table of these rows."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    for source, data in documents.items():
-        document = json.loads(data)
-        names = {category["id"]: category["name"] for category in document["categories"]}
-        writer.writerows(_row(source, names, entry) for entry in document["annotations"])
+    writer.writerows(rows)
     return text.getvalue().encode(errors="surrogateescape")  # names of files are any bytes
 
 

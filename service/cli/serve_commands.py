@@ -59,7 +59,8 @@ def segment(args: argparse.Namespace) -> int:
         print(f"mbunet: {there}; --overwrite makes them anew", file=sys.stderr)
     todo = images if args.table else [source for source in images if source not in kept]
     failures: list[Outcome] = []
-    documents: dict[Path, bytes] = {}
+    rows: list[list[Any]] = []
+    remarks: list[str] = []
     done = 0
     try:
         for _, outcome in zip(progress(todo, "image"), _outcomes(args, todo), strict=True):
@@ -68,14 +69,25 @@ def segment(args: argparse.Namespace) -> int:
                 continue
             if outcome.mask and outcome.source not in kept:
                 bulk.write(outcome, targets[outcome.source])
-            documents[outcome.source] = outcome.objects
+            found = object_table.rows_of(outcome.source, outcome.objects) if args.table else []
+            rows += found
+            remarks += _remarks(outcome, bool(args.table and not found))
             done += 1
     finally:
+        for remark in remarks:
+            print(remark, file=sys.stderr)
         if failures or done < len(todo):
             print(_summary(failures, done, len(todo)), file=sys.stderr)
     if args.table:
-        bulk.write_whole(args.table, object_table.csv_of(documents))
+        bulk.write_whole(args.table, object_table.csv_of(rows))
     return 1 if failures else 0
+
+
+def _remarks(outcome: Outcome, is_empty: bool) -> list[str]:
+    """What neither masks nor table show: that a file has more than what was taken, and that an image has no objects."""
+    told = [f"{outcome.taken} was taken"] if outcome.taken else []
+    told += ["no objects"] if is_empty else []
+    return [f"mbunet: {outcome.source}: {'; '.join(told)}"] if told else []
 
 
 def _summary(failures: Sequence[Outcome], done: int, wanted: int) -> str:
@@ -107,7 +119,7 @@ def _outcomes(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[Out
     try:
         return cluster.segment(job, sources)
     except ImportError:
-        raise UserError("--ray needs Ray: pip install '.[ray]'") from None
+        raise UserError("--ray needs Ray: pip install -e '.[ray]'") from None
 
 
 def _require_used(args: argparse.Namespace) -> None:
@@ -141,7 +153,8 @@ def _segment_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--table", type=Path, metavar="FILE.csv", help="write a row for every object of all images")
     flags.add_objects(command)
     command.add_argument("--threshold", type=flags.share, help=flags.THRESHOLD_HELP)
-    several = "of images that have several: a number from 0, or max for the maximum of all (default: the first)"
+    default = "the model's, or the first; colors are taken whole"
+    several = f"of images that have several: a number from 0, or max for the maximum of all (default: {default})"
     command.add_argument("--channel", type=flags.part, metavar="C", help=several)
     command.add_argument("--page", type=flags.part, metavar="P", help=several)
     command.add_argument("--overwrite", action="store_true", help="make masks anew that are there already")

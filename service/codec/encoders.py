@@ -151,7 +151,7 @@ def labelled(mask: Mask, params: ObjectParams) -> tuple[Labels, NDArray[np.uint8
     """The objects of a mask: the number of each pixel's, and the class of each. Raises TooManyObjects, TooIntricate."""
     classes = sum(count > 0 for count in _counts(mask, 256)[1:])
     if params.split:
-        _require_few(classes, mask.size, SPLIT_PIXELS, "ask for objects without split")
+        _require_few(classes, mask.size, SPLIT_PIXELS, "ask without split")
     _require_few(classes, mask.size, CLASS_PIXELS)
     try:
         return label(mask, params)

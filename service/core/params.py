@@ -11,7 +11,7 @@ from service.codec.encoders import ENCODERS, Encoder
 from service.core.engine import Engine
 from service.problems import BadParameter
 
-OBJECT_FORMATS = [name for name, encoder in ENCODERS.items() if encoder.of_objects]
+OBJECT_FORMATS = f"the formats {' and '.join(name for name, encoder in ENCODERS.items() if encoder.of_objects)}"
 
 
 class SegmentParams(NamedTuple):
@@ -40,12 +40,12 @@ def selection(how: Preprocessing, given: Selection) -> Selection:
     return given.before(read_selection(how.channel, how.page))
 
 
-def objects(encoder: Encoder, split: str | None, min_area: int | None) -> ObjectParams:
-    """What counts as an object; raises BadParameter where the format has none."""
+def objects(encoder: Encoder, split: str | None, min_area: int | None, holders: str = OBJECT_FORMATS) -> ObjectParams:
+    """What counts as an object; raises BadParameter, which names what has some, where the format has none."""
     if not encoder.of_objects:
         for name, given in (("split", split), ("min_area", min_area)):
             if given is not None:
-                raise BadParameter(f"{name} is for the formats {' and '.join(OBJECT_FORMATS)}")
+                raise BadParameter(f"{name} is for {holders}")
     return ObjectParams(split == "distance", min_area or 1)
 
 

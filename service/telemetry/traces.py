@@ -31,7 +31,7 @@ def from_environment() -> Traces | None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        log.warning("no traces, although %s is set: %s; pip install '.[otel]'", ENDPOINTS[0], error)
+        log.warning("no traces, although %s is set: %s; pip install -e '.[otel]'", ENDPOINTS[0], error)
         return None
     resource = Resource({"service.name": "mbunet"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)

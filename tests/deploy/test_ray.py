@@ -28,7 +28,7 @@ from service import cli
 from service.cli import client
 from tests.models import random_model
 
-ray = pytest.importorskip("ray", reason="needs Ray: pip install '.[ray]'")
+ray = pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]'")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -259,7 +259,7 @@ def test_the_same_endpoints_are_there(cluster: Running, model: Path, image: byte
     assert answer.headers["content-type"] == "application/problem+json"
     with Image.open(io.BytesIO(image)) as file, Engine.load(model) as engine:
         (expected,), _ = engine.run([np.asarray(file)])
-    with Image.open(io.BytesIO(client.segment(cluster.address, image, PATIENCE))) as mask:
+    with Image.open(io.BytesIO(client.segment(cluster.address, image, PATIENCE).body)) as mask:
         np.testing.assert_array_equal(np.asarray(mask.convert("L")), 255 * expected)
 
 
@@ -276,7 +276,7 @@ def test_nothing_is_lost_when_a_node_dies_under_load(
     answered = threading.Semaphore(0)
 
     def one(_: int) -> bytes:
-        mask = client.segment(cluster.address, image, PATIENCE, failed=failures.append)
+        mask = client.segment(cluster.address, image, PATIENCE, failed=failures.append).body
         answered.release()
         return mask
 

@@ -74,7 +74,7 @@ def test_the_type_is_sniffed_not_believed(client: httpx.Client, kind: str | None
 
 
 def test_segments_a_form(client: httpx.Client) -> None:
-    answer = client.post("/segment", files={"image": ("x", file_of(photo()))}, data={"note": "ignored"})
+    answer = client.post("/segment", files={"image": ("x", file_of(photo()))})
     assert mask_of(answer).shape == (13, 21)
 
 
@@ -244,9 +244,19 @@ def test_a_form_of_many_fields_is_refused_before_all_are_read(client: httpx.Clie
     field = b'--b\r\nContent-Disposition: form-data; name="note"\r\n\r\nx\r\n'
     image = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n' + file_of(photo()) + b"\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    for fields, status in ((100, 200), (101, 400)):
+    for fields, status in ((0, 200), (100, 422), (101, 400)):
         body = fields * field + image + b"--b--\r\n"
         assert client.post("/segment", content=body, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/segment", "/segment/batch"])
+@pytest.mark.parametrize("field", ["threshold", "mask"])
+def test_a_form_has_no_parameters(client: httpx.Client, path: str, field: str) -> None:
+    other = {"threshold": "0.9"} if field == "threshold" else {"mask": ("y", b"")}
+    answer = client.post(path, files={"image": ("x", file_of(photo())), field: other[field]})
+    detail = assert_problem(answer, problems.BadParameter)["detail"]
+    assert detail.startswith(f"{field}: ")
+    assert "belong into the query" in detail
 
 
 @pytest.mark.parametrize("name", ["picture", "Image"])
@@ -270,6 +280,24 @@ def test_a_form_without_the_field(client: httpx.Client, name: str) -> None:
 def test_bad_parameters(client: httpx.Client, query: str) -> None:
     answer = client.post(f"/segment?{query}", content=file_of(photo()), headers=PNG)
     assert query.partition("=")[0] in assert_problem(answer, problems.BadParameter)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("page=x", "page: a number from 0, or max"),
+        ("treshold=1", "treshold: no such parameter; there are model, threshold, format, "),
+    ],
+)
+def test_parameters_are_refused_in_plain_words(client: httpx.Client, query: str, detail: str) -> None:
+    answer = client.post(f"/segment?{query}", content=file_of(photo()), headers=PNG)
+    assert assert_problem(answer, problems.BadParameter)["detail"].startswith(detail)
+
+
+def test_one_image_is_taken_where_there_is_a_way_for_several(client: httpx.Client) -> None:
+    answer = client.post("/segment", files=[("image", ("x", file_of(photo())))] * 2)
+    document = assert_problem(answer, problems.TooManyImages)
+    assert (document["limit"], "/segment/batch" in document["detail"]) == (1, True)
 
 
 @pytest.mark.parametrize(("query", "accept"), [("?format=tiff", "*/*"), ("?format=", "*/*"), ("", "text/html")])

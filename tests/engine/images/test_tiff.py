@@ -155,7 +155,7 @@ def test_pages_of_several_sizes_have_no_projection() -> None:
 @pytest.mark.parametrize(
     ("tags", "says"),
     [
-        ({259: 34712}, "JPEG 2000 in TIFF needs the package imagecodecs: pip install '\\.\\[tiff\\]'"),
+        ({259: 34712}, "JPEG 2000 in TIFF needs the package imagecodecs: pip install -e '\\.\\[tiff\\]'"),
         ({259: 50002}, "JPEG XL in TIFF needs"),
         ({259: 6}, "compression 6 of 8 bits is not read: save it with LZW"),
         ({259: 34676}, "compression 34676"),

@@ -47,6 +47,15 @@ def test_without_the_key_nothing_is_served(protected: httpx.Client, path: str, h
     assert KEY not in str(document)
 
 
+def test_refusals_count_under_the_route_that_was_asked_for() -> None:
+    with serving(create_app(FakeEngine(), Settings(api_key=KEY))) as client:
+        for path in ("/segment", "/models/fake", "/models/of/nobody"):
+            client.get(path)
+        counted = client.get("/metrics").text
+    for route in ("/segment", "/models/{name}", "none"):
+        assert f'mbunet_requests_total{{outcome="refused",route="{route}"}} 1.0' in counted
+
+
 def test_a_key_may_hold_any_character() -> None:
     key = "schlüssel"
     with serving(create_app(FakeEngine(), Settings(api_key=key))) as client:

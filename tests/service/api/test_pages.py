@@ -17,7 +17,7 @@ from service.app import create_app
 from service.cli import object_table
 from service.codec.encoders import ENCODERS
 from service.settings import Settings
-from tests.pictures import file_of, photo
+from tests.pictures import file_of, photo, tiff_of
 from tests.service.api.browser import Page, chromium
 from tests.service.api.test_batch import two_models
 from tests.service.fakes import FakeEngine, fake_model, serving
@@ -129,6 +129,14 @@ def test_what_the_browser_cannot_show_the_server_does(page: Page, address: str, 
     page.wait_for(f"{hidden}.join() === 'false,true'")  # a name stands for the one that nobody has opened
     name = page.run("getComputedStyle(document.querySelectorAll('#strip button')[1], '::before').content")
     assert name == '"other.ome.tif"'
+
+
+def test_what_was_taken_of_a_stack_is_said(page: Page, address: str, tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    path.write_bytes(tiff_of(np.zeros((3, 13, 21), np.uint8), imagej=True, metadata={"axes": "ZYX"}))
+    page.open(address)
+    page.choose("#file", path)
+    page.wait_for("document.getElementById('status').textContent === 'Of this file page=0/3 was taken.'")
 
 
 def test_a_picture_that_nobody_can_show_is_said_and_its_mask_stays(page: Page, address: str, tmp_path: Path) -> None:
@@ -342,6 +350,13 @@ def test_the_docs_say_what_a_parameter_takes(page: Page, address: str) -> None:
     assert taken["split"] == "distance"
     assert taken["threshold"] == "from 0 to 1"
     assert taken["min_area"] == taken["timeout_ms"] == "from 1"
+
+
+def test_the_docs_explain_the_problem_that_a_link_names(page: Page, address: str) -> None:
+    page.do("Page.navigate", url=f"{address}/docs#deadline-passed")
+    page.wait_for("document.querySelector('tr:target')")
+    assert "timeout_ms has passed" in page.run("document.querySelector('tr:target').textContent")
+    page.wait_for("document.querySelector('tr:target').getBoundingClientRect().top < innerHeight && scrollY > 0")
 
 
 @pytest.mark.parametrize("name", ["index.html", "docs.html"])

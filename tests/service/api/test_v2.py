@@ -20,6 +20,7 @@ from engine.model import Preprocessing
 from engine.runtime import Engine
 from service import problems
 from service.api import oip, v2
+from service.api.timing import deadline_passed
 from service.app import create_app
 from service.core import cost
 from service.core.params import SegmentParams
@@ -157,7 +158,7 @@ def test_threshold_timeout_and_priority_are_taken(asked: Any) -> None:
         ("other", PIXELS[None], "there is no model of this name"),
         ("fake", PIXELS, "must have the shape"),
         ("fake", PIXELS[None, :, :, :2], "must have 3 channels"),
-        ("fake", np.zeros((33, 1, 1, 3), np.uint8), "at most 32 images"),
+        ("fake", np.zeros((33, 1, 1, 3), np.uint8), "at most 32"),
     ],
 )
 def test_errors_carry_their_reason(asked: Any, model: str, given: np.ndarray[Any, Any], message: str) -> None:
@@ -286,6 +287,7 @@ def test_parameters_out_of_range(client: httpx.Client, parameters: dict[str, Any
         ({"timeout": 30_000_001}, "timeout: at most 30000000 microseconds are taken, not 30000001"),
         ({"treshold": 0.5}, "there is no parameter 'treshold' here; there is threshold, "),
         ({"sequence_id": 7}, "there is no parameter 'sequence_id' here"),
+        ({"min_area": 4}, "min_area is for the output labels"),
     ],
 )
 def test_parameters_are_named_in_the_protocols_words(
@@ -307,6 +309,11 @@ def test_unknown_parameters_of_tensors_are_refused(client: httpx.Client, body: d
     answer = client.post(INFER, json=body)
     assert answer.status_code == 422
     assert "there is binary_data" in answer.json()["error"]
+
+
+def test_a_deadline_of_microseconds_is_told() -> None:
+    assert deadline_passed(1e-6).detail == "there was no mask after 0.001 ms"
+    assert deadline_passed(1234.567).detail == "there was no mask after 1234567 ms"
 
 
 def test_no_timeout_is_the_servers_own(client: httpx.Client) -> None:

@@ -197,8 +197,10 @@ def test_segment_writes_a_table_of_the_objects_of_all_images(
     assert rows[0] | box == rows[0]
     assert (rows[0]["class"], rows[0]["centroid_x"], rows[0]["score"]) == ("class 0", "5.0", "0.7311")
     assert not list(tmp_path.glob("*.part"))
+    assert "no objects" not in capsys.readouterr().err
     assert cli.main([*command, "--min-area", "131", "--split", "distance"]) == 0
     assert len(table.read_text().splitlines()) == 1
+    assert f"mbunet: {images / 'a.png'}: no objects\n" in capsys.readouterr().err
     assert cli.main(["segment", str(images), "--table", str(table), "--model", str(model), "--threshold", "0"]) == 0
     assert [row["area"] for row in csv.DictReader(table.read_text().splitlines())] == [str(21 * 13)] * 2
 
@@ -303,7 +305,7 @@ def test_segment_passes_over_what_macs_leave_behind(model: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("by_url", [False, True])
 def test_segment_takes_the_channel_and_page_that_are_chosen(
-    by_url: bool, client: httpx.Client, model: Path, tmp_path: Path
+    by_url: bool, client: httpx.Client, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stack = np.zeros((2, 2, 13, 21), np.uint8)
     stack[1, 1] = np.asarray(photo())[:, :, 0]
@@ -314,7 +316,9 @@ def test_segment_takes_the_channel_and_page_that_are_chosen(
     where = ["--url", str(client.base_url)] if by_url else ["--model", str(model)]
     command = ["segment", "-o", str(tmp_path / "out"), *where]
     assert cli.main([*command, str(images / "a.tif"), "--channel", "1", "--page", "1"]) == 0
+    assert f"mbunet: {images / 'a.tif'}: channel=1/2, page=1/2 was taken\n" in capsys.readouterr().err
     assert cli.main([*command, str(images / "b.png")]) == 0
+    assert "taken" not in capsys.readouterr().err
     assert (tmp_path / "out" / "a.png").read_bytes() == (tmp_path / "out" / "b.png").read_bytes()
     assert cli.main([*command, str(images / "a.tif"), "--channel", "2", "--overwrite"]) == 1
 
@@ -332,6 +336,25 @@ def test_segment_goes_on_past_a_file_that_a_server_refuses_for_its_size(
     for name in ("b.png", "d.png"):
         assert f"mbunet: {images / name}: The body has too many bytes" in captured
     assert "mbunet: 2 of 4 images segmented, 2 failed\n" in captured
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"), [(["info", "nuclei-small"], ""), (["info", "nuclei-small"], "1"), (["--help"], "")]
+)
+def test_output_that_nobody_reads_ends_a_command_in_silence(arguments: list[str], unbuffered: str) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "wb") as unread:
+        command = [sys.executable, "-m", "service.cli", *arguments]
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        ended = subprocess.run(command, cwd=ROOT, env=environment, stdout=unread, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_another_broken_pipe_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("engine.selftest.run", Mock(side_effect=BrokenPipeError("of a worker")))
+    assert cli.main(["selftest"]) == 1
+    assert capsys.readouterr().err == "mbunet: of a worker\n"
 
 
 @pytest.mark.parametrize("answers", [False, True])
@@ -432,7 +455,7 @@ def test_without_ray_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "ray", None)
     images = folder_of_images(tmp_path / "in", "a.png")
     assert cli.main(["segment", "--ray", str(images), "-o", str(tmp_path / "out")]) == 1
-    assert "pip install '.[ray]'" in capsys.readouterr().err
+    assert "pip install -e '.[ray]'" in capsys.readouterr().err
 
 
 # -- errors in one line ----------------------------------------------------------------------------------------------
@@ -522,7 +545,7 @@ def test_without_what_training_needs_its_installation_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     assert cli.main(arguments) == 1
     name = {"torch": "PyTorch"}.get(package, package)
-    assert f"needs {name}: make trainer, or pip install '.[train]'" in capsys.readouterr().err
+    assert f"needs {name}: make trainer, or pip install -e '.[train]'" in capsys.readouterr().err
 
 
 def test_without_matplotlib_pictures_are_refused_before_anything_is_scored(
@@ -532,7 +555,7 @@ def test_without_matplotlib_pictures_are_refused_before_anything_is_scored(
     command = ["eval", str(model), NUCLEI, "--threads", "1"]
     assert cli.main([*command, "--pictures", str(tmp_path / "worst")]) == 1
     captured = capsys.readouterr()
-    assert captured.err == "mbunet: --pictures needs matplotlib: make trainer, or pip install '.[train]'\n"
+    assert captured.err == "mbunet: --pictures needs matplotlib: make trainer, or pip install -e '.[train]'\n"
     assert cli.main(command) == 0
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +23,13 @@ PROBLEM = json.dumps({"title": "Failed", "detail": "on this image"}).encode()
 
 
 @contextmanager
-def answering(*script: tuple[int, dict[str, str], bytes], version: str = "HTTP/1.0") -> Iterator[str]:
-    """A server that gives these answers one after the other; status 0 closes the connection without one."""
+def answering(
+    *script: tuple[int, dict[str, str], bytes], version: str = "HTTP/1.0", certificate: Path | None = None
+) -> Iterator[str]:
+    """A server that gives these answers one after the other; status 0 closes the connection without one.
+
+    With a file of a certificate and its key it speaks TLS.
+    """
     left = list(script)
 
     class Handler(BaseHTTPRequestHandler):
@@ -41,9 +50,13 @@ def answering(*script: tuple[int, dict[str, str], bytes], version: str = "HTTP/1
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
             assert not left
         finally:
             server.shutdown()
@@ -58,11 +71,11 @@ def test_it_asks_until_there_is_a_mask() -> None:
         (0, {}, b""),
         (200, {"Content-Length": "100"}, MASK),  # cut off
         (503, {}, b""),
-        (200, {}, MASK),
+        (200, {"X-Image-Taken": "page=0/3"}, MASK),
     ]
     with answering(*script) as url:
         told = client.segment(url, b"image", 60, failed=lambda e: failures.append(str(e)), sleep=waits.append)
-    assert told == MASK
+    assert told == client.Segmented(MASK, "page=0/3")
     assert waits == [7.0, 0.2, 0.4, 0.8, 1.6]
     assert failures[0] == "Failed: on this image"
     assert [text.partition(" from ")[0] for text in failures[2:4]] == ["no answer"] * 2
@@ -80,6 +93,20 @@ def test_it_gives_up_at_the_retry_deadline() -> None:
         client.segment(url, b"image", 5)
     with pytest.raises(OSError, match="no answer from http://127"):
         client.segment(url, b"image", 0)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_a_certificate_that_is_not_trusted_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And taken where SSL_CERT_FILE names it."""
+    file = tmp_path / "both.pem"
+    made = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {file} -out {tmp_path}/cert.pem -days 2 -subj /CN=here"
+    subprocess.run([*made.split(), "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    file.write_bytes(file.read_bytes() + (tmp_path / "cert.pem").read_bytes())
+    with answering((200, {}, MASK), certificate=file) as url:
+        with pytest.raises(OSError, match=r"no answer from https.* self.signed certificate; .* SSL_CERT_FILE"):
+            client.segment(url, b"image", 60, sleep=lambda seconds: pytest.fail("it is tried again"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        assert client.segment(url, b"image", 60).body == MASK
 
 
 @contextmanager
@@ -117,7 +144,7 @@ def test_a_large_body_is_sent_to_who_wants_it_and_to_who_does_not_know_the_quest
 ) -> None:
     monkeypatch.setattr(client, "WANTED_WITHIN_S", 0.05 if version == "HTTP/1.0" else 60)
     with answering((200, {}, MASK), version=version) as url:
-        assert client.segment(url, bytes(2**21), 60) == MASK
+        assert client.segment(url, bytes(2**21), 60).body == MASK
 
 
 def test_the_query_says_what_differs_from_the_default() -> None:

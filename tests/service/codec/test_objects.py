@@ -107,7 +107,7 @@ def test_what_takes_too_long_is_refused_before_it_is_begun(monkeypatch: pytest.M
     with pytest.raises(TooIntricate, match="more than 799 vertical runs of pixels: ask for format=labels"):
         described(lines)
     monkeypatch.setattr(encoders, "SPLIT_PIXELS", 1599)
-    with pytest.raises(TooIntricate, match="ask for objects without split"):
+    with pytest.raises(TooIntricate, match="ask without split"):
         encoders.to_labels(lines, ObjectParams(split=True))
     monkeypatch.setattr(encoders, "OBJECT_PIXELS", 3 * 1600 - 1)
     with pytest.raises(TooIntricate, match="ask for format=png"):

@@ -286,7 +286,7 @@ def assert_survives(server: Server, masks: list[bytes], kills: list[str]) -> Non
     def work(number: int) -> None:
         while not ended.is_set():
             which = (answered[number] + number) % len(BODIES)
-            assert pixels(client.segment(server.address, BODIES[which], LONG)) == masks[which]
+            assert pixels(client.segment(server.address, BODIES[which], LONG).body) == masks[which]
             answered[number] += 1
 
     with ThreadPoolExecutor(6) as pool:

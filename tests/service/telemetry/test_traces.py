@@ -159,4 +159,4 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch, caplog: 
     monkeypatch.setenv(traces.ENDPOINTS[0], "http://127.0.0.1:4318")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     assert traces.from_environment() is None
-    assert "pip install '.[otel]'" in caplog.text
+    assert "pip install -e '.[otel]'" in caplog.text
