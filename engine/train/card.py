@@ -128,9 +128,10 @@ def _limits(model: Model, rows: Sequence[Row], part: str) -> list[str]:
     if "split" in story and "group" not in story and not story["split"].get("groups"):
         limits.append("The split is random: images of one slide, patient or instrument can lie on both sides of it, "
                       "so scores on other sources will be lower.")  # fmt: skip
-    for title, chosen in evaluate.parts(rows).items():
+    divided = evaluate.parts(rows)
+    for title, chosen in divided.items():
         share = evaluate.taken_for_objects(chosen)
-        if share is not None and share >= FULL:
+        if share is not None and share >= FULL and (title != "all" or len(divided) == 1):
             limits.append(f"{title}: {share:.1%} of an empty part of an image, sent alone, come back as objects; "
                           "send such a field as part of a larger image.")  # fmt: skip
         if title == "all":

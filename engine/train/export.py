@@ -31,7 +31,7 @@ from engine.train.params import QuantizedParams
 Pixels = NDArray[np.uint8]
 
 TOLD = ("crop", "batch", "learning_rate", "zeros_from", "zeros_by", "group", "run_seed", "ablate", "weights",
-        "activation_bits", "weight_bits", "branches", "gates", "bit_decay")  # fmt: skip
+        "foreground", "empty", "activation_bits", "weight_bits", "branches", "gates", "bit_decay")  # fmt: skip
 """What a model file tells of its training where it is not the default."""
 
 PROVEN = 256  # pixels a side
@@ -266,7 +266,7 @@ def describe(config: Config) -> dict[str, Any]:
     validation = Path(config.validation).name if isinstance(config.validation, str) else config.validation
     default = Config(config.data, config.out)
     changed = {name: getattr(config, name) for name in TOLD if getattr(config, name) != getattr(default, name)}
-    others = {name: Path(path).parent.name for name in ("init", "teacher") if (path := getattr(config, name))}
+    others = {name: _called(source) for name in ("init", "teacher") if (source := getattr(config, name))}
     run = {"width": config.width, "annealing": config.annealing, **changed, **others}
     return {
         "data": data.name,
@@ -275,6 +275,12 @@ def describe(config: Config) -> dict[str, Any]:
         **run,
         "code": metadata.version("mbunet"),
     }
+
+
+def _called(source: str) -> str:
+    """A run by its folder, another file or a shipped model by its own name."""
+    path = Path(source)
+    return path.parent.name if path.name in ("checkpoint.pt", "best.pt") else path.stem
 
 
 def logged_metrics(log_csv: Path, step: int) -> dict[str, float]:

@@ -391,6 +391,8 @@ def test_a_model_file_tells_how_it_was_trained(data: Path, tmp_path: Path) -> No
     told = {"init": "first", "zeros_from": 0.8, "ablate": ("color",), "crop": 32, "batch": 2, "width": 3}
     assert {name: story[name] for name in told} == told
     assert "learning_rate" not in story
+    for source, name in (("nuclei-small", "nuclei-small"), ("models/wide-64.pt", "wide-64"), ("runs/a/best.pt", "a")):
+        assert export.describe(dataclasses.replace(config, init=source, teacher=source))["teacher"] == name
     json.dumps(story)
     assert "groups" not in story["split"]
     assert export.describe(dataclasses.replace(config, group="^."))["split"]["groups"] == 1
