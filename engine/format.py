@@ -43,6 +43,11 @@ def save(model: Model, path: str | Path) -> None:
     Path(path).write_bytes(save_bytes(tensors, metadata={METADATA_KEY: text}))
 
 
+def check_ahead(model: Model) -> None:
+    """Raise ModelFileError where `save` would for all but the tensors, which `model` need not hold yet."""
+    check_description(_from_json(_to_json(model))[0])
+
+
 def load(path: str | Path) -> Model:
     """Read the model file at `path`.
 

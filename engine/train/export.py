@@ -98,10 +98,23 @@ def _model(
     """The model of what was `found` in `checkpoint`, with its provenance."""
     network, config, step = found
     metrics = metrics or logged_metrics(Path(checkpoint).with_name("log.csv"), step)
-    parts = parts_of(checkpoint)
-    told = {"parts": parts.tell()} if parts else {}
-    provenance = {"samples": step * config.batch, **describe(config), **told, "metrics": dict(metrics)}
+    provenance = {"samples": step * config.batch, **_story(config, parts_of(checkpoint)), "metrics": dict(metrics)}
     return to_model(network, config, name=name, classes=classes, provenance=provenance)
+
+
+def _story(config: Config, parts: dataset.Parts | None) -> dict[str, Any]:
+    """What a model file tells of a run, but for what only its end shows."""
+    return {**describe(config), **({"parts": parts.tell()} if parts else {})}
+
+
+def check_ahead(config: Config, parts: dataset.Parts) -> None:
+    """Raise ModelFileError where no model file could hold what `config` trains on `parts`: hours of training sooner."""
+    layers, classes = tuple(config.layers()), tuple(classes_of(config))
+    if any(layer.weights in kinds.MULTIBIT for layer in layers):
+        return  # a baseline, of which there is none
+    *body, head = (replace(layer, weights=kinds.stored(layer.weights)) for layer in layers)
+    flat, story = (*body, replace(head, scale=1.0)), _story(config, parts)  # whatever scale it will have
+    format.check_ahead(Model("model", config.family, flat, classes, config.preprocessing, 0.5, story, tensors={}))
 
 
 def _naming(how: Preprocessing, selection: Selection) -> Preprocessing:
@@ -263,18 +276,23 @@ def describe(config: Config) -> dict[str, Any]:
     data = Path(config.data)
     samples = dataset.grouped(layouts.samples(data), config.group) if data.is_dir() else []
     groups = len({sample.split_group for sample in samples if sample.split_group})
-    validation = Path(config.validation).name if isinstance(config.validation, str) else config.validation
+    validation = _name(config.validation) if isinstance(config.validation, str) else config.validation
     default = Config(config.data, config.out)
     changed = {name: getattr(config, name) for name in TOLD if getattr(config, name) != getattr(default, name)}
-    others = {name: Path(path).parent.name for name in ("init", "teacher") if (path := getattr(config, name))}
+    others = {name: _name(Path(path).parent) for name in ("init", "teacher") if (path := getattr(config, name))}
     run = {"width": config.width, "annealing": config.annealing, **changed, **others}
     return {
-        "data": data.name,
+        "data": _name(data),
         **({"images": len(samples)} if samples else {}),
         "split": {"validation": validation, "seed": config.seed, **({"groups": groups} if groups else {})},
         **run,
         "code": metadata.version("mbunet"),
     }
+
+
+def _name(path: str | Path) -> str:
+    """The last part of `path` as text: bytes that are no UTF-8 become question marks."""
+    return Path(path).name.encode(errors="replace").decode()
 
 
 def logged_metrics(log_csv: Path, step: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.train import allocator, checkpoint, kinds, log, metrics, pretrained, resume, step, threads
+from engine.train import allocator, checkpoint, export, kinds, log, metrics, pretrained, resume, step, threads
 from engine.train.batches import Batch, Batches, Load
 from engine.train.config import BALANCED, Config
 from engine.train.data import dataset, samples
@@ -77,6 +77,8 @@ class Trainer:
             self._view.say(f"{config.data} has grown: {grown}")
         if said := dataset.too_few(self.training, self.validation):
             raise DataError(f"{config.data}: {said}")
+        if not state:
+            export.check_ahead(config, dataset.Parts.of(self.training, self.validation))
         layers = config.layers()
         self.network = _placed(Network(layers, config.full_precision, config.ramp), self.device)
         self.batches = Batches(config, self.training, load, self.device)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine import format, preprocess, selftest
 from engine.backends import reference
+from engine.model import ModelFileError
 from engine.runtime import Engine
 from engine.train import checkpoint, evaluate, export, log, looks, network_engine, split, trainer, validation
 from engine.train.checkpoint import CheckpointError
@@ -363,6 +364,21 @@ def test_two_samples_are_enough_to_train_and_validate_but_one_is_not(data: Path,
 def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"not|no batch|no part|no regular"):
         tiny(Path("data"), Path("out"), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"class_name": ""}, r"classes\[0\]: the name must be 1 to 64 printable"),
+        ({"classes": ("background", "x" * 70)}, r"classes\[1\]: the name must be 1 to 64 printable"),
+        ({"class_name": "a\nb", "full_precision": True}, r"classes\[0\]"),
+    ],
+)
+def test_what_no_model_file_could_hold_is_refused_before_the_first_step(
+    named: dict[str, Any], said: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelFileError, match=said):
+        Trainer(tiny(data, tmp_path, **named))
 
 
 @pytest.mark.parametrize(("resize", "keep_aspect"), [(0, False), (32, False), (32, True)], ids=["own", "32", "aspect"])
