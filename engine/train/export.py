@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import format, ops, preprocess, selftest
+from engine import format, ops, preprocess, selftest, whole
 from engine.backends import reference
 from engine.bits import pack
 from engine.images import FIRST, Selection
@@ -67,18 +67,17 @@ def export(
     parts = parts_of(checkpoint)
     model = _model(checkpoint, found, name or out.stem, classes_of(config, class_name, color), metrics)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
     small = prune(model)
     provenance = {**model.provenance, "removed": small.report(model)}
     how = _naming(model.preprocessing, selection)
     small = replace(small, model=replace(small.model, threshold=threshold, provenance=provenance, preprocessing=how))
-    try:
-        format.save(small.model, part)
-        prove(network, format.load(part), proof_images(config, parts), small.kept)
-        format.save(calibrated(small.model, config, parts), part)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole.written(out) as file:
+        file.write(format.to_bytes(small.model))
+        file.flush()
+        prove(network, format.load(file.name), proof_images(config, parts), small.kept)
+        file.seek(0)
+        file.truncate()
+        file.write(format.to_bytes(calibrated(small.model, config, parts)))
     return out
 
 

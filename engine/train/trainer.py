@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine import whole
 from engine.train import allocator, checkpoint, export, kinds, log, metrics, pretrained, resume, step, threads
 from engine.train.batches import Batch, Batches, Load
 from engine.train.config import BALANCED, Config
@@ -63,6 +64,7 @@ class Trainer:
         self.device = device_named(config.device)
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
+        self._hold = whole.hold(self.out)
         self._view = View(config, quiet)
         torch.manual_seed(config.seed + (config.run_seed << 32))
         allocator.keep()
@@ -277,9 +279,7 @@ class Trainer:
         self._view.scores(self.step, found)
         self._view.draw(self.network, self.validation)
         self.looks.looked()
-        self.save()
-        if better:
-            checkpoint.copy(self.checkpoint, self.best_checkpoint)
+        self.save(better)
         if self.config.minutes and self.device.type == "cpu":
             threads.choose()
         return found
@@ -289,8 +289,8 @@ class Trainer:
         own = {"step": self.step, "samples": self.step * self.config.batch, "learning_rate": self._train.learning_rate}
         log.append(self.log, **own, zeros=max(zeros, default=0), **values)
 
-    def save(self) -> None:
-        """Write the checkpoint."""
+    def save(self, best: bool = False) -> None:
+        """Write the checkpoint, where it is the `best` that one first: a run that dies between goes on to it again."""
         self._set_zeros()
         parts = dataset.Parts.of(self.training, self.validation)
         state: dict[str, Any] = {"network": self.network.state_dict()}
@@ -298,7 +298,8 @@ class Trainer:
         state |= {"config": asdict(self.config), "step": self.step, "progress": self.progress}
         state |= {"losses": self._read_losses(), "scored": self.scored, **self.looks.state()}
         state["parts"] = {"training": sorted(parts.training), "validation": sorted(parts.validation)}
-        checkpoint.write(self.checkpoint, state)
+        for path in (self.best_checkpoint, self.checkpoint) if best else (self.checkpoint,):
+            checkpoint.write(path, state)
         self.looks.saved()
 
     def _resume(self, state: Mapping[str, Any]) -> None:

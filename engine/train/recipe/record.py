@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine import whole
 from engine.train.config import PLACE
 from engine.train.recipe.plan import Choice
 from engine.train.resume import ResumeError, differing
@@ -54,9 +55,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write it in one move."""
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
-        part.replace(path)
+        whole.write(path, json.dumps(asdict(self), indent=2).encode())
 
 
 def _unit(given: Mapping[str, Any]) -> str:

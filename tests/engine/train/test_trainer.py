@@ -31,6 +31,7 @@ from engine.train.resume import ResumeError
 from engine.train.trainer import Interrupted, Trainer
 from service.app import create_app
 from service.settings import Settings
+from tests.files import largest_file
 from tests.service.fakes import serving
 
 
@@ -530,17 +531,41 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_written(name: st
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"checkpoint\.pt cannot be written .*: is the disk full"):
-        checkpoint.write(tmp_path / "checkpoint.pt", {"network": {"weight": torch.zeros(100_000)}})
-    (tmp_path / "checkpoint.pt").write_bytes(bytes(1_000_000))
-    (tmp_path / "best.pt").write_bytes(b"of before")
-    (tmp_path / "best.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        checkpoint.copy(tmp_path / "checkpoint.pt", tmp_path / "best.pt")
-    assert (tmp_path / "best.pt").read_bytes() == b"of before"
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "best.pt"}
+def test_a_full_disk_is_an_os_error_and_leaves_what_was_there(tmp_path: Path) -> None:
+    path, state = tmp_path / "checkpoint.pt", {"network": {"weight": torch.zeros(100_000)}}
+    path.write_bytes(b"of before")
+    with largest_file(1000), pytest.raises(OSError, match=r"File too large|is the disk full"):
+        checkpoint.write(path, state)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"checkpoint.pt": b"of before"}
+
+
+@pytest.mark.parametrize("after", ["checkpoint.pt", "best.pt"])
+def test_a_run_that_dies_while_it_saves_its_best_ends_with_the_same_best(
+    after: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def config(out: str) -> Config:
+        return tiny(data, tmp_path / out, full_precision=True, samples=12, validate_every=2, learning_rate=5e-3)
+
+    whole = Trainer(config("whole"), quiet=True)
+    whole.run()
+    best = checkpoint.read(whole.best_checkpoint)
+    died = Trainer(config("died"), quiet=True)
+    move = Path.replace
+
+    def moved(part: Path, path: Path) -> Any:
+        move(part, path)
+        if path.name == after and died.step == best["step"]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", moved)
+        with pytest.raises(KeyboardInterrupt):
+            died.run()
+    Trainer(config("died"), quiet=True).run()
+    found = checkpoint.read(died.best_checkpoint)
+    assert found["step"] == best["step"]
+    assert all(torch.equal(found["network"][name], best["network"][name]) for name in best["network"])
+    assert checkpoint.read(died.checkpoint)["best"] == best["best"]
 
 
 @pytest.mark.parametrize(("zeros", "zeros_from"), [(0.2, 0.5), (0.8, 0.9), (0.0, 0.5), (0.9, 0.5), (0.8, 1.0)])
