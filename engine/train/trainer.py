@@ -41,11 +41,16 @@ class Interrupted(Exception):  # noqa: N818
     """A run that was asked to stop and has saved its state; the message says where."""
 
 
+class DivergedError(ValueError):
+    """A run whose loss is no number any more; its last checkpoint is from before."""
+
+
 class Trainer:
     """`Trainer(config).run()` leaves checkpoint.pt, best.pt, log.csv, curves.png and examples.png in `config.out`.
 
     A checkpoint holds no masking thresholds: they follow from its weights and from the share of zeros at its step.
     They are taken anew before every save, so a resumed run gives the same bits as one that was never interrupted.
+    Weights are the same for the same seed and number of threads (`threads.choose`), on which sums of floats depend.
     Who trains many networks passes a `load` that remembers, and asks for `quiet`: no progress bar. A new run takes the
     split of `parts` where that is given.
     """
@@ -211,8 +216,16 @@ class Trainer:
         return self._train(pixels, labels, self.progress)
 
     def _read_losses(self) -> list[float]:
-        """Those since the last row of the log. A GPU has then done all steps so far: that is waited for."""
+        """Those since the last row of the log. A GPU has then done all steps so far: that is waited for.
+
+        Raises DivergedError where one is no number, before weights like that are saved.
+        """
         found: list[float] = torch.stack(self._losses).tolist() if self._losses else []
+        if not np.isfinite(found).all():
+            raise DivergedError(
+                f"the loss is no number any more at step {self.step}, so nothing is learned: choose a smaller "
+                f"--learning-rate than {self.config.learning_rate:g} and another output folder"
+            )
         return found
 
     def _set_zeros(self) -> None:

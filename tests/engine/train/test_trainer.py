@@ -28,7 +28,7 @@ from engine.train.data.dataset import Parts
 from engine.train.data.files import DataError
 from engine.train.network_engine import NetworkEngine
 from engine.train.resume import ResumeError
-from engine.train.trainer import Interrupted, Trainer
+from engine.train.trainer import DivergedError, Interrupted, Trainer
 from service.app import create_app
 from service.settings import Settings
 from tests.files import largest_file
@@ -646,3 +646,15 @@ def test_no_run_learns_from_a_test_part_or_chooses_by_it(data: Path, tmp_path: P
     (data / "index.csv").unlink()
     with pytest.raises(DataError, match="no test part of its own"):
         evaluate.select(layouts.samples(data), "test", 0.2, 0, failures.append)
+
+
+def test_a_run_that_diverges_ends_and_keeps_its_last_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Trainer(tiny(data, tmp_path), quiet=True)
+    run.save()
+    before = run.checkpoint.read_bytes()
+    monkeypatch.setattr(run, "_train", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(DivergedError, match="no number any more at step 2"):
+        run.run()
+    assert run.checkpoint.read_bytes() == before
