@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_bytes
 
-from engine import legacy
+from engine import legacy, whole
 from engine.check import check, check_description, check_shapes, check_values, require, specs
 from engine.layer import Layer
 from engine.model import ClassInfo, Model, ModelFileError, Preprocessing
@@ -31,16 +31,26 @@ DTYPES = {"U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32"}  # safete
 
 
 def save(model: Model, path: str | Path) -> None:
-    """Write `model` to `path`, the same bytes for the same model.
+    """Write `model` to `path`, the same bytes for the same model, or where that fails leave what is there.
 
     Raises ModelFileError, as `load` would, for a model that `load` would refuse, and OSError.
     """
+    whole.write(Path(path), to_bytes(model))
+
+
+def to_bytes(model: Model) -> bytes:
+    """What `save` writes; raises ModelFileError."""
     text = _to_json(model)
     check(replace(_from_json(text)[0], tensors=model.tensors))
     # safetensors writes the memory as it lies, so strided arrays would come back scrambled
     tensors = {name: np.ascontiguousarray(array) for name, array in model.tensors.items()}
     # not save_file: it leaves files that nobody but their owner can read
-    Path(path).write_bytes(save_bytes(tensors, metadata={METADATA_KEY: text}))
+    return save_bytes(tensors, metadata={METADATA_KEY: text})
+
+
+def check_ahead(model: Model) -> None:
+    """Raise ModelFileError where `save` would for all but the tensors, which `model` need not hold yet."""
+    check_description(_from_json(_to_json(model))[0])
 
 
 def load(path: str | Path) -> Model:

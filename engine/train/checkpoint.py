@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from engine import whole
 
 NEEDED = ("network", "config", "step")
 
@@ -22,28 +22,11 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
     Raises OSError.
     """
-    with _whole(path) as part:
+    with whole.written(path) as file:
         try:
-            torch.save(dict(state), part)
+            torch.save(dict(state), file)
         except RuntimeError as error:  # of torch's own writer, that of a full disk too
             raise OSError(f"{path} cannot be written ({_first_line(error)}): is the disk full?") from error
-
-
-def copy(path: Path, out: Path) -> None:
-    """Copy the checkpoint at `path` to `out`, in one move too. Raises OSError."""
-    with _whole(out) as part:
-        shutil.copyfile(path, part)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """The place to write what is to be at `path` once it is whole; nothing stays there of what fails."""
-    part = path.with_suffix(".part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import format, ops, preprocess, selftest
+from engine import format, ops, preprocess, selftest, whole
 from engine.backends import reference
 from engine.bits import pack
 from engine.images import FIRST, Selection
@@ -67,18 +67,17 @@ def export(
     parts = parts_of(checkpoint)
     model = _model(checkpoint, found, name or out.stem, classes_of(config, class_name, color), metrics)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
     small = prune(model)
     provenance = {**model.provenance, "removed": small.report(model)}
     how = _naming(model.preprocessing, selection)
     small = replace(small, model=replace(small.model, threshold=threshold, provenance=provenance, preprocessing=how))
-    try:
-        format.save(small.model, part)
-        prove(network, format.load(part), proof_images(config, parts), small.kept)
-        format.save(calibrated(small.model, config, parts), part)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole.written(out) as file:
+        file.write(format.to_bytes(small.model))
+        file.flush()
+        prove(network, format.load(file.name), proof_images(config, parts), small.kept)
+        file.seek(0)
+        file.truncate()
+        file.write(format.to_bytes(calibrated(small.model, config, parts)))
     return out
 
 
@@ -98,10 +97,23 @@ def _model(
     """The model of what was `found` in `checkpoint`, with its provenance."""
     network, config, step = found
     metrics = metrics or logged_metrics(Path(checkpoint).with_name("log.csv"), step)
-    parts = parts_of(checkpoint)
-    told = {"parts": parts.tell()} if parts else {}
-    provenance = {"samples": step * config.batch, **describe(config), **told, "metrics": dict(metrics)}
+    provenance = {"samples": step * config.batch, **_story(config, parts_of(checkpoint)), "metrics": dict(metrics)}
     return to_model(network, config, name=name, classes=classes, provenance=provenance)
+
+
+def _story(config: Config, parts: dataset.Parts | None) -> dict[str, Any]:
+    """What a model file tells of a run, but for what only its end shows."""
+    return {**describe(config), **({"parts": parts.tell()} if parts else {})}
+
+
+def check_ahead(config: Config, parts: dataset.Parts) -> None:
+    """Raise ModelFileError where no model file could hold what `config` trains on `parts`: hours of training sooner."""
+    layers, classes = tuple(config.layers()), tuple(classes_of(config))
+    if any(layer.weights in kinds.MULTIBIT for layer in layers):
+        return  # a baseline, of which there is none
+    *body, head = (replace(layer, weights=kinds.stored(layer.weights)) for layer in layers)
+    flat, story = (*body, replace(head, scale=1.0)), _story(config, parts)  # whatever scale it will have
+    format.check_ahead(Model("model", config.family, flat, classes, config.preprocessing, 0.5, story, tensors={}))
 
 
 def _naming(how: Preprocessing, selection: Selection) -> Preprocessing:
@@ -263,13 +275,13 @@ def describe(config: Config) -> dict[str, Any]:
     data = Path(config.data)
     samples = dataset.grouped(layouts.samples(data), config.group) if data.is_dir() else []
     groups = len({sample.split_group for sample in samples if sample.split_group})
-    validation = Path(config.validation).name if isinstance(config.validation, str) else config.validation
+    validation = _name(config.validation) if isinstance(config.validation, str) else config.validation
     default = Config(config.data, config.out)
     changed = {name: getattr(config, name) for name in TOLD if getattr(config, name) != getattr(default, name)}
     others = {name: _called(source) for name in ("init", "teacher") if (source := getattr(config, name))}
     run = {"width": config.width, "annealing": config.annealing, **changed, **others}
     return {
-        "data": data.name,
+        "data": _name(data),
         **({"images": len(samples)} if samples else {}),
         "split": {"validation": validation, "seed": config.seed, **({"groups": groups} if groups else {})},
         **run,
@@ -280,7 +292,12 @@ def describe(config: Config) -> dict[str, Any]:
 def _called(source: str) -> str:
     """A run by its folder, another file or a shipped model by its own name."""
     path = Path(source)
-    return path.parent.name if path.name in ("checkpoint.pt", "best.pt") else path.stem
+    return _name(path.parent if path.name in ("checkpoint.pt", "best.pt") else path.with_suffix(""))
+
+
+def _name(path: str | Path) -> str:
+    """The last part of `path` as text: bytes that are no UTF-8 become question marks."""
+    return Path(path).name.encode(errors="replace").decode()
 
 
 def logged_metrics(log_csv: Path, step: int) -> dict[str, float]:

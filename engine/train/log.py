@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from engine import whole
 from engine.train.metrics import EXACT, Metrics
 from engine.train.renamed import current
 
@@ -53,11 +54,9 @@ def forget(path: Path, step: int) -> None:
     """Drop the rows after `step`, which a run that resumes there writes again, and a last row that was cut short."""
     if not path.is_file():
         return
-    header, *rows = path.read_text().splitlines(keepends=True) or [""]
-    if not header.endswith("\n"):
+    header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+    if not header.endswith(b"\n"):
         path.unlink()
         return
-    kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
-    part = path.with_suffix(".part.csv")
-    part.write_text("".join([header, *kept]))
-    part.replace(path)
+    kept = [row for row in rows if row.endswith(b"\n") and int(row.split(b",")[0]) <= step]
+    whole.write(path, b"".join([header, *kept]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ from engine.train.renamed import current
 FREE_FIELDS = (*PLACE, "minutes")  # a run may move to another place, or get another time, and go on
 
 
+PATHS = ("data", "init", "teacher", "validation")
+"""Settings that may be paths."""
+
+
 class ResumeError(ValueError):
     """The checkpoint in the output folder belongs to another run; the message names the fields that differ."""
 
@@ -23,10 +27,29 @@ def check(path: Path, state: Mapping[str, Any], config: Config) -> None:
     """Raise ResumeError unless the checkpoint `state` at `path` is of the run `config`, or of less of it."""
     here, there = asdict(config), asdict(Config(**current(state["config"])))
     free = {*FREE_FIELDS, *(["samples"] if here["samples"] > there["samples"] else [])}
-    differing = [name for name in here if name not in free and here[name] != there[name]]
-    if differing:
-        fields = ", ".join(f"{name} ({there[name]!r} there, {here[name]!r} here)" for name in differing)
+    if found := differing(there, here, free):
+        fields = ", ".join(f"{name} ({there[name]!r} there, {here[name]!r} here)" for name in found)
         raise ResumeError(f"{path} is of another run: {fields}; choose another output folder")
+
+
+def differing(there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str]) -> list[str]:
+    """Names of settings, but for the `free` ones, in which two runs, or two commands, differ.
+
+    Paths differ where they lead to different places, unless these have moved together with the output folders.
+    """
+    names = sorted({*there, *here} - set(free))
+    folders = tuple(Path(settings["out"]).resolve().parent for settings in (there, here))
+    unlike = [name for name in names if there.get(name) != here.get(name)]
+    return [n for n in unlike if n not in PATHS or not _same_place((there.get(n), here.get(n)), folders)]
+
+
+def _same_place(paths: tuple[Any, Any], folders: tuple[Path, ...]) -> bool:
+    """Whether both `paths` lead to one place, or to the same one below each one's own of `folders`."""
+    if not all(isinstance(path, str) and path for path in paths):
+        return False
+    there, here = (Path(path).resolve() for path in paths)
+    inside = there.is_relative_to(folders[0]) and here.is_relative_to(folders[1])
+    return there == here or (inside and there.relative_to(folders[0]) == here.relative_to(folders[1]))
 
 
 def divide(

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.train import allocator, checkpoint, kinds, log, metrics, pretrained, resume, step, threads
+from engine import whole
+from engine.train import allocator, checkpoint, export, kinds, log, metrics, pretrained, resume, step, threads
 from engine.train.batches import Batch, Batches, Load
 from engine.train.config import BALANCED, Config
 from engine.train.data import dataset, samples
@@ -40,11 +41,16 @@ class Interrupted(Exception):  # noqa: N818
     """A run that was asked to stop and has saved its state; the message says where."""
 
 
+class DivergedError(ValueError):
+    """A run whose loss is no number any more; its last checkpoint is from before."""
+
+
 class Trainer:
     """`Trainer(config).run()` leaves checkpoint.pt, best.pt, log.csv, curves.png and examples.png in `config.out`.
 
     A checkpoint holds no masking thresholds: they follow from its weights and from the share of zeros at its step.
     They are taken anew before every save, so a resumed run gives the same bits as one that was never interrupted.
+    Weights are the same for the same seed and number of threads (`threads.choose`), on which sums of floats depend.
     Who trains many networks passes a `load` that remembers, and asks for `quiet`: no progress bar. A new run takes the
     split of `parts` where that is given.
     """
@@ -63,6 +69,7 @@ class Trainer:
         self.device = device_named(config.device)
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
+        self._hold = whole.hold(self.out)
         self._view = View(config, quiet)
         torch.manual_seed(config.seed + (config.run_seed << 32))
         allocator.keep()
@@ -77,6 +84,8 @@ class Trainer:
             self._view.say(f"{config.data} has grown: {grown}")
         if said := dataset.too_few(self.training, self.validation):
             raise DataError(f"{config.data}: {said}")
+        if not state:
+            export.check_ahead(config, dataset.Parts.of(self.training, self.validation))
         layers = config.layers()
         self.network = _placed(Network(layers, config.full_precision, config.ramp), self.device)
         self.batches = Batches(config, self.training, load, self.device)
@@ -207,8 +216,16 @@ class Trainer:
         return self._train(pixels, labels, self.progress)
 
     def _read_losses(self) -> list[float]:
-        """Those since the last row of the log. A GPU has then done all steps so far: that is waited for."""
+        """Those since the last row of the log. A GPU has then done all steps so far: that is waited for.
+
+        Raises DivergedError where one is no number, before weights like that are saved.
+        """
         found: list[float] = torch.stack(self._losses).tolist() if self._losses else []
+        if not np.isfinite(found).all():
+            raise DivergedError(
+                f"the loss is no number any more at step {self.step}, so nothing is learned: choose a smaller "
+                f"--learning-rate than {self.config.learning_rate:g} and another output folder"
+            )
         return found
 
     def _set_zeros(self) -> None:
@@ -275,9 +292,7 @@ class Trainer:
         self._view.scores(self.step, found)
         self._view.draw(self.network, self.validation)
         self.looks.looked()
-        self.save()
-        if better:
-            checkpoint.copy(self.checkpoint, self.best_checkpoint)
+        self.save(better)
         if self.config.minutes and self.device.type == "cpu":
             threads.choose()
         return found
@@ -287,8 +302,8 @@ class Trainer:
         own = {"step": self.step, "samples": self.step * self.config.batch, "learning_rate": self._train.learning_rate}
         log.append(self.log, **own, zeros=max(zeros, default=0), **values)
 
-    def save(self) -> None:
-        """Write the checkpoint."""
+    def save(self, best: bool = False) -> None:
+        """Write the checkpoint, where it is the `best` that one first: a run that dies between goes on to it again."""
         self._set_zeros()
         parts = dataset.Parts.of(self.training, self.validation)
         state: dict[str, Any] = {"network": self.network.state_dict()}
@@ -296,7 +311,8 @@ class Trainer:
         state |= {"config": asdict(self.config), "step": self.step, "progress": self.progress}
         state |= {"losses": self._read_losses(), "scored": self.scored, **self.looks.state()}
         state["parts"] = {"training": sorted(parts.training), "validation": sorted(parts.validation)}
-        checkpoint.write(self.checkpoint, state)
+        for path in (self.best_checkpoint, self.checkpoint) if best else (self.checkpoint,):
+            checkpoint.write(path, state)
         self.looks.saved()
 
     def _resume(self, state: Mapping[str, Any]) -> None:

@@ -178,7 +178,7 @@ class Parts:
 
 
 def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:DIGITS]
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:DIGITS]
 
 
 def usable(samples: Iterable[Sample]) -> list[Sample]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import csv
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.images import SUFFIXES
 from engine.train.data.dataset import PARTS, Fault
 
-NAME, STRATUM, SPLIT_GROUP, PART, VOID = "name", "modality", "unit", "part", "void"  # its columns
+NAME = "name"
+TOLD = "modality", "unit", "part", "void"
+"""Its other columns, in the order of an Entry's fields."""
+
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # byte order marks, as by Excel
 SHOWN = 3  # names that a fault lists
 
@@ -42,18 +45,27 @@ def read(path: Path, names: Collection[str]) -> tuple[dict[str, Entry], list[Fau
         return {}, [Fault(path, f"is passed over: {error}", stops=False)]
     rows = [{(key or "").strip().lower(): value for key, value in row.items()} for row in table]
     if not rows or NAME not in rows[0]:
-        return {}, [Fault(path, f"is passed over: it has no column {NAME}", stops=False)]
-    entries = {
-        _name(row[NAME]): Entry(*(_cell(row.get(head)) for head in (STRATUM, SPLIT_GROUP, PART, VOID))) for row in rows
-    }
+        return {}, [_unnamed(path, rows)]
+    told = [(_name(row[NAME]), Entry(*(_cell(row.get(head)) for head in TOLD))) for row in rows]
+    entries = dict(told)
+    twice = sorted({name for name, entry in told if entry != entries[name]})
     strange = sorted(entries.keys() - set(names))
     shown = ", ".join(strange[:SHOWN]) + (" and so on" if len(strange) > SHOWN else "")
-    faults = [Fault(path, f"names {len(strange)} images that are not there: {shown}", stops=False)] if strange else []
+    faults = [Fault(path, f"says different things of {name} in two lines") for name in twice]
+    faults += [Fault(path, f"names {len(strange)} images that are not there: {shown}", stops=False)] * bool(strange)
     parts = {entry.part for entry in entries.values()} - {"", *PARTS}
     faults += [Fault(path, f"has no part {part!r}: {', '.join(PARTS)}") for part in sorted(parts)]
     voids = {entry.void for entry in entries.values()} - {"", *map(str, range(256))}
     faults += [Fault(path, f"has no void index {void!r}: 0 to 255") for void in sorted(voids)]
     return entries, faults
+
+
+def _unnamed(path: Path, rows: Sequence[Mapping[str, object]]) -> Fault:
+    """What is wrong with an index without names: all, where it says something of samples; else it is of another use."""
+    own = [head for head in TOLD if rows and head in rows[0]]
+    if own:
+        return Fault(path, f"has the column {own[0]}, but no column {NAME} that says of which image")
+    return Fault(path, f"is passed over: it has no column {NAME}", stops=False)
 
 
 def _text(path: Path) -> str:

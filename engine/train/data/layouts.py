@@ -6,6 +6,7 @@ everything that is wrong with the folder. What is wrong inside a file only `chec
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -116,7 +117,7 @@ def _suffixed(suffix: str, split_group: Callable[[str], str] = lambda _: "") -> 
     """Images and masks anywhere below the folder, a mask being NAME + `suffix`."""
 
     def read(folder: Path) -> Reading | None:
-        files = [file for file in sorted(folder.rglob("*")) if is_named_image(file)]
+        files = [file for file in _below(folder) if is_named_image(file)]
         masks, faults = _by_stem((f for f in files if f.stem.endswith(suffix)), suffix)
         images, more = _by_stem(f for f in files if not f.stem.endswith(suffix))
         names = sorted(images.keys() & masks.keys())
@@ -162,9 +163,25 @@ def _divided(
 
 def _by_place(folder: Path, suffix: str) -> dict[str, Path]:
     """{place below `folder` less `suffix`: file}; masks of instances beside those of classes are passed over."""
-    files = [file for file in sorted(folder.rglob(f"*{suffix}.*")) if is_named_image(file)]
+    files = [file for file in _below(folder) if file.stem.endswith(suffix) and is_named_image(file)]
     wanted = [file for file in files if not file.stem.endswith(f"_inst{suffix}")]
     return {(file.parent.relative_to(folder) / file.stem.removesuffix(suffix)).as_posix(): file for file in wanted}
+
+
+def _below(folder: Path) -> list[Path]:
+    """All files below `folder`, sorted, but for what runs have left there: their pictures are no samples."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _holds_run(Path(place, name))]
+        found += (Path(place, name) for name in names)
+    return sorted(found)
+
+
+def _holds_run(folder: Path) -> bool:
+    """Whether `folder` is the output of a recipe, of a training run, be it killed before it saved, or of a study."""
+    marked = any((folder / name).is_file() for name in ("recipe.json", "checkpoint.pt"))
+    drawn = all((folder / name).is_file() for name in ("log.csv", "curves.png"))
+    return marked or drawn or any((folder / "rows").glob("*.json"))
 
 
 def _roads(folder: Path) -> Reading | None:

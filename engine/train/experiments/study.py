@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from engine import format
+from engine import format, whole
 from engine.model import Model, Preprocessing
 from engine.runtime import Engine
 from engine.train import export, pretrained, split
@@ -117,6 +117,7 @@ def run(
         for device in devices:
             device_named(device)
     (out / "rows").mkdir(parents=True, exist_ok=True)
+    _held = whole.hold(out)  # until this returns
 
     def rows() -> list[Row]:
         return [row for job in jobs if _file(job, out).is_file() for row in _read(_file(job, out))["rows"]]
@@ -184,9 +185,7 @@ def perform(job: Job, out: Path, device: str, test: str = "") -> Row:
     rows[0]["seconds"] = round(time.monotonic() - started, 1)
     run.save() if job.keep else shutil.rmtree(run.out)
     state = {"config": _comparable(job.config), "test": Path(test).name, "made_of": made_of, "rows": rows}
-    part = out / "rows" / f"{job.name}.part"
-    part.write_text(json.dumps(state, indent=1))
-    part.replace(_file(job, out))
+    whole.write(_file(job, out), json.dumps(state, indent=1).encode())
     return rows[0]
 
 

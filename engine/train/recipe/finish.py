@@ -22,6 +22,7 @@ from engine.train.trainer import device_named
 from engine.train.validation import evenly
 
 PICTURES = 4
+STRANGE = "backslashreplace"  # how bytes in names of files that are no UTF-8 are shown
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Finish:
             found = compare.compare(engine, full, held, config.classes, otsu=not config.classes)
             pictures = self._pictures(engine, full, found, held)
             text = card.write(engine.model, found.bits, "validation")
-        files.card.write_text(text, encoding="utf-8")
+        files.card.write_text(text, encoding="utf-8", errors=STRANGE)
         notes = [f"{len(held)} of {len(everything)} validation images, which no step of this run has seen."]
         notes += unlike(self.stages, everything)
         if not config.classes:
@@ -93,7 +94,7 @@ class Finish:
             notes.append(f"Of the probabilities of bits, as salient objects are scored: {salient}.")
         if (share := evaluate.taken_for_objects(found.bits)) is not None:
             notes.append(f"Of the largest empty part of each image, sent alone, {share:.1%} comes back as objects.")
-        files.page.write_text(report.html(self._report(found, held, pictures, notes)), encoding="utf-8")
+        files.page.write_text(report.html(self._report(found, held, pictures, notes)), "utf-8", STRANGE)
 
     def _in_full_precision(self) -> NetworkEngine | None:
         if not self.full:
@@ -202,7 +203,7 @@ def best(stages: Sequence[Path], say: Callable[[str], None]) -> Path:
 def _name(data: str) -> str:
     """The folder's name, as far as a model may be called that."""
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in Path(data).resolve().name)
-    return name[:64] or "model"
+    return name.lstrip("._-")[:64] or "model"
 
 
 def _improving(gained: float | None) -> str:

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine import whole
 from engine.train.config import PLACE
 from engine.train.recipe.plan import Choice
-from engine.train.resume import ResumeError
+from engine.train.resume import ResumeError, differing
 
 FILE = "recipe.json"
 """In the folder of a recipe."""
@@ -45,9 +46,8 @@ class Record:
         except (ValueError, TypeError, KeyError) as error:
             raise ResumeError(f"{path} cannot be read ({error}); choose another output folder") from error
         there = found.given
-        differing = [name for name in sorted({*now, *there} - set(FREE)) if now.get(name, "-") != there.get(name, "-")]
-        if differing:
-            said = ", ".join(f"{name} ({there.get(name, '-')} there, {now.get(name, '-')} here)" for name in differing)
+        if unlike := differing(there, now, FREE):
+            said = ", ".join(f"{name} ({there.get(name, '-')} there, {now.get(name, '-')} here)" for name in unlike)
             raise ResumeError(f"{path.parent} is of another command: {said}; give the same one, or another folder")
         if ("samples" in now) != ("samples" in there):
             raise ResumeError(f"{path.parent} began with a budget of {_unit(there)}; go on with one of that kind")
@@ -55,9 +55,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write it in one move."""
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
-        part.replace(path)
+        whole.write(path, json.dumps(asdict(self), indent=2).encode())
 
 
 def _unit(given: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from engine import whole
 from engine.train import checkpoint, export, pretrained, threads
 from engine.train.config import MINUTES, Config
 from engine.train.data import dataset, leaks, samples
@@ -71,6 +72,7 @@ class Recipe:
                 "or choose another output folder"
             )
         self.out.mkdir(parents=True, exist_ok=True)
+        self._hold = whole.hold(self.out)
         self.record = Record.read(self._record_file, self.given)
         self._watch.before = self.record.spent
         self._extend()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine import format, preprocess, selftest
 from engine.backends import reference
+from engine.model import ModelFileError
 from engine.runtime import Engine
 from engine.train import checkpoint, evaluate, export, log, looks, network_engine, split, trainer, validation
 from engine.train.checkpoint import CheckpointError
@@ -27,9 +28,10 @@ from engine.train.data.dataset import Parts
 from engine.train.data.files import DataError
 from engine.train.network_engine import NetworkEngine
 from engine.train.resume import ResumeError
-from engine.train.trainer import Interrupted, Trainer
+from engine.train.trainer import DivergedError, Interrupted, Trainer
 from service.app import create_app
 from service.settings import Settings
+from tests.files import largest_file
 from tests.service.fakes import serving
 
 
@@ -365,6 +367,21 @@ def test_impossible_configurations_are_refused(wrong: dict[str, Any]) -> None:
         tiny(Path("data"), Path("out"), **wrong)
 
 
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"class_name": ""}, r"classes\[0\]: the name must be 1 to 64 printable"),
+        ({"classes": ("background", "x" * 70)}, r"classes\[1\]: the name must be 1 to 64 printable"),
+        ({"class_name": "a\nb", "full_precision": True}, r"classes\[0\]"),
+    ],
+)
+def test_what_no_model_file_could_hold_is_refused_before_the_first_step(
+    named: dict[str, Any], said: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelFileError, match=said):
+        Trainer(tiny(data, tmp_path, **named))
+
+
 @pytest.mark.parametrize(("resize", "keep_aspect"), [(0, False), (32, False), (32, True)], ids=["own", "32", "aspect"])
 def test_a_checkpoint_is_scored_like_its_file_and_its_golden_file_replays(
     resize: int, keep_aspect: bool, data: Path, tmp_path: Path
@@ -516,17 +533,41 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_written(name: st
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"checkpoint\.pt cannot be written .*: is the disk full"):
-        checkpoint.write(tmp_path / "checkpoint.pt", {"network": {"weight": torch.zeros(100_000)}})
-    (tmp_path / "checkpoint.pt").write_bytes(bytes(1_000_000))
-    (tmp_path / "best.pt").write_bytes(b"of before")
-    (tmp_path / "best.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        checkpoint.copy(tmp_path / "checkpoint.pt", tmp_path / "best.pt")
-    assert (tmp_path / "best.pt").read_bytes() == b"of before"
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "best.pt"}
+def test_a_full_disk_is_an_os_error_and_leaves_what_was_there(tmp_path: Path) -> None:
+    path, state = tmp_path / "checkpoint.pt", {"network": {"weight": torch.zeros(100_000)}}
+    path.write_bytes(b"of before")
+    with largest_file(1000), pytest.raises(OSError, match=r"File too large|is the disk full"):
+        checkpoint.write(path, state)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"checkpoint.pt": b"of before"}
+
+
+@pytest.mark.parametrize("after", ["checkpoint.pt", "best.pt"])
+def test_a_run_that_dies_while_it_saves_its_best_ends_with_the_same_best(
+    after: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def config(out: str) -> Config:
+        return tiny(data, tmp_path / out, full_precision=True, samples=12, validate_every=2, learning_rate=5e-3)
+
+    whole = Trainer(config("whole"), quiet=True)
+    whole.run()
+    best = checkpoint.read(whole.best_checkpoint)
+    died = Trainer(config("died"), quiet=True)
+    move = Path.replace
+
+    def moved(part: Path, path: Path) -> Any:
+        move(part, path)
+        if path.name == after and died.step == best["step"]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", moved)
+        with pytest.raises(KeyboardInterrupt):
+            died.run()
+    Trainer(config("died"), quiet=True).run()
+    found = checkpoint.read(died.best_checkpoint)
+    assert found["step"] == best["step"]
+    assert all(torch.equal(found["network"][name], best["network"][name]) for name in best["network"])
+    assert checkpoint.read(died.checkpoint)["best"] == best["best"]
 
 
 @pytest.mark.parametrize(("zeros", "zeros_from"), [(0.2, 0.5), (0.8, 0.9), (0.0, 0.5), (0.9, 0.5), (0.8, 1.0)])
@@ -607,3 +648,15 @@ def test_no_run_learns_from_a_test_part_or_chooses_by_it(data: Path, tmp_path: P
     (data / "index.csv").unlink()
     with pytest.raises(DataError, match="no test part of its own"):
         evaluate.select(layouts.samples(data), "test", 0.2, 0, failures.append)
+
+
+def test_a_run_that_diverges_ends_and_keeps_its_last_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Trainer(tiny(data, tmp_path), quiet=True)
+    run.save()
+    before = run.checkpoint.read_bytes()
+    monkeypatch.setattr(run, "_train", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(DivergedError, match="no number any more at step 2"):
+        run.run()
+    assert run.checkpoint.read_bytes() == before

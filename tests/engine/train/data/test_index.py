@@ -41,6 +41,21 @@ def test_what_is_of_another_purpose_is_passed_over(tmp_path: Path, content: byte
     assert not fault.stops
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("image,part\ndisc00,test\n", "has the column part, but no column name that says of which image"),
+        ("name,part\ndisc00,test\ndisc00.png,training\n", "says different things of disc00 in two lines"),
+    ],
+)
+def test_a_part_that_is_not_understood_is_not_learned_from(data: Path, content: str, said: str) -> None:
+    (data / "index.csv").write_text(content)
+    with pytest.raises(DataError, match=said):
+        layouts.samples(data)
+    (data / "index.csv").write_text("name,part\ndisc00,test\ndisc00.png,test\n")
+    assert layouts.samples(data)[0].part == dataset.TEST
+
+
 def test_names_that_are_not_there_are_told(tmp_path: Path) -> None:
     path = tmp_path / "index.csv"
     path.write_text("name,modality\n" + "".join(f"n{k},x\n" for k in range(5)))

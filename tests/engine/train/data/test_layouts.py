@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,13 @@ def isic(root: Path, *names: str) -> Path:
     return root
 
 
+def idd(root: Path, *names: str) -> Path:
+    for name in names:
+        picture(root / "leftImg8bit" / "train" / "0" / f"{name}_image.jpg")
+        mask(root / "gtFine" / "train" / "0" / f"{name}_label.png")
+    return root
+
+
 def carvana(root: Path, cars: int, views: int = 2) -> Path:
     for car in range(cars):
         for view in range(1, views + 1):
@@ -75,6 +83,30 @@ def test_isic_masks_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
     found = layouts.recognize(isic(tmp_path, "ISIC_0000001", "ISIC_0000000"))
     assert (found.layout, [sample.name for sample in found.samples]) == ("ISIC", ["ISIC_0000000", "ISIC_0000001"])
     assert found.samples[0].load()[1].sum() == 9
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        ("recipe.json",),
+        ("bits/checkpoint.pt", "recipe.json"),
+        ("checkpoint.pt",),
+        ("log.csv", "curves.png"),
+        ("rows/a.json",),
+    ],
+)
+@pytest.mark.parametrize("layout", [isic, idd])
+def test_what_a_run_has_left_below_its_data_is_no_sample(
+    layout: Callable[..., Path], left: tuple[str, ...], tmp_path: Path
+) -> None:
+    before = layouts.recognize(layout(tmp_path, "ISIC_0", "ISIC_1"))
+    out = before.samples[0].image.parent / "runs" / "mine"
+    for name in left:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"")
+    for name in ("curves.png", "bits/examples.png", "bits/curves_image.png", "models/x_segmentation.png"):
+        picture(out / name)
+    assert layouts.recognize(tmp_path) == before
 
 
 def test_carvana_is_split_by_car(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from engine import format
+from engine.check import NAME
 from engine.train import checkpoint, trainer
 from engine.train.config import Config
 from engine.train.data import dataset, layouts, samples
@@ -220,11 +221,18 @@ def test_a_class_that_is_never_found_stands_in_every_headline_of_the_recipe(tmp_
     assert all("crack" in line.partition("never found: ")[2] for line in told)
 
 
-def test_the_foreground_is_called_what_the_command_says(data: Path, tmp_path: Path) -> None:
-    outcome = Recipe(given(data, tmp_path / "run", class_name="disc", samples=20), lambda _: None).run()
-    assert [info.name for info in format.load(outcome.files.model).classes] == ["disc"]
-    text = outcome.files.card.read_text(encoding="utf-8")
-    assert "Segments: disc." in text
+def test_the_foreground_is_called_what_the_command_says_and_files_need_not_be_called_by_text(
+    data: Path, tmp_path: Path
+) -> None:
+    """Old archives are unpacked to names in Latin-1."""
+    for file in [*data.glob("images/*"), *data.glob("masks/*")]:
+        file.rename(file.with_name(f"caf\udce9-{file.name}"))
+    folder = data.rename(data.with_name("caf\udce9"))
+    outcome = Recipe(given(folder, tmp_path / "run", class_name="cells", samples=10), lambda _: None).run()
+    model = format.load(outcome.files.model)
+    assert ([info.name for info in model.classes], model.provenance["data"]) == (["cells"], "caf?")
+    assert "Segments: cells." in outcome.files.card.read_text(encoding="utf-8")
+    assert "caf\\udce9-disc" in outcome.files.page.read_text(encoding="utf-8")
 
 
 def test_a_baseline_that_is_better_is_said_aloud() -> None:
@@ -322,3 +330,8 @@ def test_a_look_reads_images_at_their_own_size(data: Path) -> None:
     held, config, rate = layouts.samples(data)[:6], Config(str(data), "", resize=16), Speed(**FAST | {"bits": 100.0})
     assert budget.look_seconds(held, config, rate, False) == speed.own_pixels(held) / 100
     assert budget.look_seconds(held, config, rate, True) == speed.own_pixels(held) / 100 + 6 * 256 / 1000
+
+
+@pytest.mark.parametrize("folder", ["数据", "_data", "-.x", "set 1", "y" * 80, "caf\udce9", "..."])
+def test_a_model_can_be_called_as_its_folder_is(folder: str) -> None:
+    assert NAME.fullmatch(finish._name(f"/home/{folder}"))
