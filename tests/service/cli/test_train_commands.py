@@ -77,7 +77,8 @@ def test_eval_goes_on_past_what_cannot_be_read(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_eval_draws_no_split_that_the_model_does_not_tell_of(capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["eval", "nuclei-small", str(NUCLEI), "--threads", "1", "--part", "validation"]
+    old = str(NUCLEI.parent / "format-1" / "model.safetensors")
+    command = ["eval", old, str(NUCLEI), "--threads", "1", "--part", "validation"]
     for more, said in (([], "it is not known which of these 4 samples"), (["--seed", "0"], "takes both --validation")):
         assert cli.main([*command, *more]) == 1
         assert said in capsys.readouterr().err
