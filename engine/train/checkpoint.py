@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from engine import whole
+from engine.train.config import Config
+from engine.train.renamed import current
 
 NEEDED = ("network", "config", "step")
 
@@ -40,6 +43,14 @@ def read(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict) or any(name not in state for name in NEEDED):
         raise CheckpointError(f"{path} is no checkpoint of a training run: it lacks one of {', '.join(NEEDED)}")
     return state
+
+
+def config_of(state: Mapping[str, Any]) -> Config:
+    """The configuration in a checkpoint's state; raises CheckpointError for one of another version."""
+    told = current(state["config"])
+    if strange := sorted(told.keys() - {field.name for field in fields(Config)}):
+        raise CheckpointError(f"the checkpoint is of another version: this one has no setting {', '.join(strange)}")
+    return Config(**told)
 
 
 ADVICE = "remove it to begin anew, or put another in its place"

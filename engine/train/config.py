@@ -227,6 +227,8 @@ class Config:
         for name, least in AT_LEAST.items():
             if not getattr(self, name) >= least:  # not a number is not either
                 raise ValueError(f"--{name.replace('_', '-')} is at least {least}, not {getattr(self, name)}")
+        if self.minutes == math.inf:
+            raise ValueError("--minutes is a number of minutes, not inf")
         stride = ops.stride(self.layers())
         if self.crop % stride or self.crop <= 0:
             raise ValueError(f"the side of a crop must be a multiple of {stride}, not {self.crop}")

@@ -44,7 +44,10 @@ class Pretrained:
     def network(self) -> Network:
         """Its network, in evaluation mode."""
         network = Network(self.config.layers(), self.config.full_precision, self.config.ramp)
-        network.load_state_dict(self.state)
+        try:
+            network.load_state_dict(self.state)
+        except RuntimeError as error:
+            raise checkpoint.CheckpointError(f"the weights in {self.path} are not those of its network") from error
         network.set_zeros(self.config.zeros_at(self.progress), self.config.zeros_by)
         return network.eval()
 
@@ -119,7 +122,7 @@ def _from_bits(zeros: float) -> dict[str, Any]:
 def load(path: str) -> Pretrained:
     """The checkpoint at `path`; raises CheckpointError and OSError."""
     state = checkpoint.read(path)
-    config, step = Config(**current(state["config"])), state["step"]
+    config, step = checkpoint.config_of(state), state["step"]
     return Pretrained(path, state["network"], config, step, state.get("progress", step / config.steps), parts_of(state))
 
 

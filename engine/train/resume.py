@@ -7,10 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.train import split
+from engine.train import checkpoint, split
 from engine.train.config import PLACE, Config
 from engine.train.data import dataset
-from engine.train.renamed import current
 
 FREE_FIELDS = (*PLACE, "minutes")  # a run may move to another place, or get another time, and go on
 
@@ -25,7 +24,7 @@ class ResumeError(ValueError):
 
 def check(path: Path, state: Mapping[str, Any], config: Config) -> None:
     """Raise ResumeError unless the checkpoint `state` at `path` is of the run `config`, or of less of it."""
-    here, there = asdict(config), asdict(Config(**current(state["config"])))
+    here, there = asdict(config), asdict(checkpoint.config_of(state))
     free = {*FREE_FIELDS, *(["samples"] if here["samples"] > there["samples"] else [])}
     if found := differing(there, here, free):
         fields = ", ".join(f"{name} ({there[name]!r} there, {here[name]!r} here)" for name in found)
@@ -82,7 +81,7 @@ def divide(
 
 def more(state: Mapping[str, Any], config: Config) -> bool:
     """Whether a run's budget is more than it was in its checkpoint."""
-    there = Config(**current(state["config"]))
+    there = checkpoint.config_of(state)
     return config.minutes > there.minutes if config.minutes else config.samples > there.samples
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import select
 import sys
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Where nobody reads its output any more, as behind `| head`, it ends without a word.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are no text
     try:
         try:
             args = parser().parse_args(arguments)
@@ -35,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError) and _is_unread():
             return SIGPIPE_STATUS
         print(f"mbunet: {error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("mbunet: there is no memory for this: choose smaller sizes, or of training --batch, --crop or --width",
+              file=sys.stderr)  # fmt: skip
         return 1
     except KeyboardInterrupt:
         return 130

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import itertools
-import os
-import re
 import sys
 import threading
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -17,9 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
-from typing import BinaryIO
 
-from engine import images
+from engine import images, whole
 from engine.images import FIRST, ImageError, ObjectParams, Selection
 from service.cli import client, flags
 from service.codec.encoders import ENCODERS, Result
@@ -27,7 +21,6 @@ from service.core import params
 from service.problems import Problem
 from service.settings import Settings
 
-PART = re.compile(r".+\.[0-9a-f]{32}\.part")
 AHEAD = 4  # outcomes of each thread that may wait for one before them
 
 
@@ -227,38 +220,5 @@ def write(outcome: Outcome, target: Path) -> None:
     """Write what an outcome holds: the mask last, since it says that all is done."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if outcome.overlay:
-        write_whole(overlay_of(target), outcome.overlay)
-    write_whole(target, outcome.mask)
-
-
-def remove_abandoned(folders: Iterable[Path]) -> None:
-    """Remove what runs that were killed have left half written in `folders`; what another run is writing stays."""
-    for part in (part for folder in folders for part in folder.glob("*.part") if PART.fullmatch(part.name)):
-        with contextlib.suppress(OSError), part.open("rb") as file:  # who holds it may end it meanwhile
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            part.unlink()
-
-
-def write_whole(target: Path, data: bytes) -> None:
-    """Write a file so that, whenever the machine stops, it is there with all of `data` or not at all."""
-    part, file = _held_part(target)
-    try:
-        with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _held_part(target: Path) -> tuple[Path, BinaryIO]:
-    """A new file beside `target`, locked: so it is not abandoned."""
-    while True:
-        part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
-        file = part.open("xb")
-        with contextlib.suppress(OSError):  # a file system without locks, on which nothing counts as abandoned
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if part.exists():
-            return part, file
-        file.close()  # it was taken for an abandoned one before it was locked
+        whole.write(overlay_of(target), outcome.overlay)
+    whole.write(target, outcome.mask)

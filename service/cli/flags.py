@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -216,13 +217,25 @@ def require(what: str, *packages: str) -> None:
         raise UserError(f"{what} needs {' and '.join(missing)}: make trainer, or pip install -e '.[train]'")
 
 
+def require_folders(*files: Path | None) -> None:
+    """Raise UserError where a file that is to be written at the end would have no folder to lie in."""
+    for file in files:
+        if file and not file.parent.is_dir():
+            raise UserError(f"{file} cannot be written: there is no folder {file.parent}")
+
+
 def with_torch(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """`command`, which raises UserError where what training is made of is not installed."""
 
     @functools.wraps(command)
     def run(args: argparse.Namespace) -> int:
         require_torch()
-        return command(args)
+        try:
+            return command(args)
+        except RuntimeError as error:
+            if not re.search("not enough memory|out of memory", str(error)):
+                raise
+            raise MemoryError from error
 
     return run
 

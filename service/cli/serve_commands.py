@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine import whole
 from engine.images import SUFFIXES, ObjectParams, Selection, is_named_image
 from service.cli import flags
 from service.cli.flags import UserError
@@ -50,9 +51,11 @@ def segment(args: argparse.Namespace) -> int:
 
     _objects(args)
     _require_used(args)
+    flags.require_folders(args.table)
     images = _images(args.images, args.out)
     targets = _targets(images, args.out, args.overlay) if args.out else {}
-    bulk.remove_abandoned({target.parent for target in targets.values()})
+    for folder in {target.parent for target in targets.values()}:
+        whole.remove_abandoned(folder)
     kept = set() if args.overwrite else {s for s, target in targets.items() if bulk.is_done(target, args.overlay)}
     if kept:
         there = f"{len(kept)} of {len(targets)} masks are there already"
@@ -79,7 +82,7 @@ def segment(args: argparse.Namespace) -> int:
         if failures or done < len(todo):
             print(_summary(failures, done, len(todo)), file=sys.stderr)
     if args.table:
-        bulk.write_whole(args.table, object_table.csv_of(rows))
+        whole.write(args.table, object_table.csv_of(rows))
     return 1 if failures else 0
 
 

@@ -170,6 +170,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from engine.train.config import Config
     from service.core import params
 
+    flags.require_folders(args.csv, args.card)
     if args.pictures:
         flags.require("--pictures", "matplotlib")
     described = _model(args.model) if args.card else None

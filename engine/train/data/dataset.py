@@ -189,7 +189,8 @@ def usable(samples: Iterable[Sample]) -> list[Sample]:
 def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
     """`samples` in the split groups that `pattern`, a regular expression, finds in their names; raises DataError.
 
-    A group is what the first parentheses hold, or the whole match. Without a pattern groups stay as they are.
+    A group is what the first parentheses hold, or where they hold nothing the whole match. Without a pattern groups
+    stay as they are.
     """
     if not pattern:
         return list(samples)
@@ -198,7 +199,7 @@ def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
         match = re.search(pattern, sample.name)
         if match is None:
             raise DataError(f"{sample.image}: the group {pattern!r} is not found in the name {sample.name}")
-        found.append(replace(sample, split_group=match[1] if match.re.groups else match[0]))
+        found.append(replace(sample, split_group=(match.re.groups and match[1]) or match[0]))
     return found
 
 

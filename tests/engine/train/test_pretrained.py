@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engine.train import checkpoint, pretrained, split, trainer
+from engine.train.checkpoint import CheckpointError
 from engine.train.config import Config
 from engine.train.pretrained import MismatchError
 from engine.train.trainer import Trainer
@@ -109,3 +110,17 @@ def test_who_was_trained_on_this_runs_validation_images_is_noticed(
     checkpoint.write(Path(path), state)
     Trainer(other)
     assert f"was trained on {len(seen)} of" in capsys.readouterr().out
+
+
+def test_checkpoints_of_another_version_or_of_other_weights_are_named(data: Path, tmp_path: Path) -> None:
+    run = Trainer(tiny(data, tmp_path / "run"), quiet=True)
+    run.save()
+    state = checkpoint.read(run.checkpoint)
+    foreign = tmp_path / "foreign.pt"
+    for changed, said in (
+        ({"config": state["config"] | {"sharpness": 3}}, "another version: this one has no setting sharpness"),
+        ({"config": state["config"] | {"width": 5}}, "the weights in .*foreign.pt are not those of its network"),
+    ):
+        checkpoint.write(foreign, state | changed)
+        with pytest.raises(CheckpointError, match=said):
+            pretrained.load(str(foreign)).network()

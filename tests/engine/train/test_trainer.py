@@ -519,6 +519,7 @@ def test_rare_classes_are_sampled_and_weighed(data: Path, tmp_path: Path) -> Non
         ({"empty": -0.5}, r"lies in \[0, 1\], not -0.5"),
         ({"empty": 0.1, "classes": ("sky", "road")}, "an empty part shows the first class, and sky is none"),
         ({"missed": 1.0}, "lies between 0 and 1, not 1.0"),
+        ({"minutes": float("inf")}, "a number of minutes, not inf"),
     ],
 )
 def test_settings_of_the_loss_are_checked(changes: dict[str, Any], said: str, tmp_path: Path) -> None:

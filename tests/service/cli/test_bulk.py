@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import format
+from engine import format, whole
 from engine.images import Selection
 from engine.model import Preprocessing
 from service.cli import bulk
@@ -103,11 +103,12 @@ def test_what_a_killed_run_has_left_is_removed_and_what_is_being_written_is_not(
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout
         assert process.stdout.readline()
-        bulk.remove_abandoned([tmp_path, tmp_path / "absent"])
+        whole.remove_abandoned(tmp_path)
+        whole.remove_abandoned(tmp_path / "absent")
         assert len(list(tmp_path.iterdir())) == 2
         process.kill()
         process.wait()
-    bulk.remove_abandoned([tmp_path])
+    whole.remove_abandoned(tmp_path)
     assert list(tmp_path.iterdir()) == [own]
 
 

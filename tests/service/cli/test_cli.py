@@ -749,3 +749,41 @@ def test_bench_without_a_gpu_says_why(model: Path, capsys: pytest.CaptureFixture
         pytest.skip("this machine has a GPU")
     assert cli.main(["bench", "--model", str(model), "--device", "cuda"]) == 1
     assert "cuda:0: " in capsys.readouterr().err
+
+
+def test_files_that_will_have_no_folder_are_refused_before_the_work(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "run", Mock(side_effect=AssertionError))
+    photos = Path(__file__).parents[2] / "data" / "nuclei"
+    lost = str(tmp_path / "nowhere" / "a")
+    for command in (
+        ["segment", str(photos / "images"), "--model", str(model), "--table", lost],
+        ["eval", str(model), str(photos), "--part", "all", "--csv", lost],
+        ["eval", str(model), str(photos), "--part", "all", "--card", lost],
+    ):
+        assert cli.main(command) == 1
+        assert "there is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError("DefaultCPUAllocator: not enough memory: 9 bytes")])
+def test_want_of_memory_is_said_in_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("engine.train.trainer.Trainer.__init__", Mock(side_effect=error))
+    photos = Path(__file__).parents[2] / "data" / "nuclei"
+    command = ["train", str(photos), "-o", str(tmp_path / "run"), "--bits-only", "--samples", "8", "--class-name", "x"]
+    assert cli.main(command) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("mbunet: there is no memory for this: choose smaller")
+
+
+def test_names_that_are_no_text_can_be_told(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        folder = tmp_path / "data" / part
+        folder.mkdir(parents=True)
+        Path(os.fsdecode(os.fsencode(folder) + b"/\xe9.png")).write_bytes(b"no image")
+    command = [sys.executable, "-m", "service.cli", "data", "check", str(tmp_path / "data")]
+    told = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})
+    assert rb"\udce9.png" in told.stdout
+    assert b"Traceback" not in told.stderr

@@ -101,6 +101,7 @@ def test_groups_by_a_pattern_stay_on_one_side() -> None:
         training, held = dataset.split(dataset.grouped(items, pattern), 0.2, seed=0)
         assert (len(training), len(held)) == (16, 4)
         assert not {s.name[:-1] for s in training} & {s.name[:-1] for s in held}
+    assert {one.split_group for one in dataset.grouped(items, "(patient1)|patient")} == {"patient", "patient1"}
     with pytest.raises(DataError, match=r"0\.png: the group 'slide' is not found in the name patient0_L"):
         dataset.grouped(items, "slide")
 
