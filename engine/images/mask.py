@@ -80,12 +80,11 @@ def _shape(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
 def _tiff(data: bytes, allowed: Allowance) -> _Drawn:
     raster, turn, _, _ = tiff.read_raster(data, allowed, FIRST)
     if raster.color not in ("grey", "palette"):
-        grey = np.asarray(Image.fromarray((displayed(raster) >> (8 * (raster.bits > 8))).astype(np.uint8)).convert("L"))
+        grey = _brightness(displayed(raster), 8 * (raster.bits > 8))
         return _Drawn(_equal_channels(raster.samples), grey, raster.alpha, turn)
     numbers = raster.samples[:, :, 0]
     if raster.color == "palette":
-        grey = np.asarray(Image.fromarray(displayed(raster).astype(np.uint8)).convert("L"))
-        return _Drawn(numbers, grey, None, turn)
+        return _Drawn(numbers, _brightness(displayed(raster)), None, turn)
     if raster.inverted and numbers.dtype.kind == "u":
         return _Drawn(numbers, numbers.dtype.type(2**raster.bits - 1) - numbers, raster.alpha, turn)
     return _Drawn(numbers, numbers, raster.alpha, turn)
@@ -103,7 +102,8 @@ def _by_pillow(data: bytes, allowed: Allowance) -> _Drawn:
         turn = orientation.of(image)
         alpha = np.asarray(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
         if image.mode == "P":
-            return _Drawn(np.asarray(image), np.asarray(image.convert("RGBA").convert("RGB").convert("L")), alpha, turn)
+            shown = _brightness(np.asarray(image.convert("RGBA").convert("RGB")))
+            return _Drawn(np.asarray(image), shown, alpha, turn)
         if image.mode == "1" or image.mode.startswith("I"):
             numbers = np.asarray(image).astype(np.uint16)
             return _Drawn(numbers, numbers, alpha, turn)
@@ -111,8 +111,15 @@ def _by_pillow(data: bytes, allowed: Allowance) -> _Drawn:
             grey = np.asarray(image.getchannel(0))
             step = 255 // (2**depth - 1) if depth < 8 else 1  # Pillow spreads grey of few bits over 0 ... 255
             return _Drawn(grey // np.uint8(step), grey, alpha, turn)
-        colors = image.convert("RGB")
-        return _Drawn(_equal_channels(np.asarray(colors)), np.asarray(colors.convert("L")), alpha, turn)
+        colors = np.asarray(image.convert("RGB"))
+        return _Drawn(_equal_channels(colors), _brightness(colors), alpha, turn)
+
+
+def _brightness(colors: NDArray[Any], shift: int = 0) -> NDArray[np.uint8]:
+    """[h, w] of [h, w, 3], in 8 bits by `shift`: luma, but 0 of black alone."""
+    luma = np.asarray(Image.fromarray((colors >> shift).astype(np.uint8)).convert("L"))
+    brightness: NDArray[np.uint8] = np.maximum(luma, colors.any(axis=2).astype(np.uint8))
+    return brightness
 
 
 def _equal_channels(samples: NDArray[Any]) -> NDArray[Any] | None:

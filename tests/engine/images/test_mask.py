@@ -49,6 +49,9 @@ BINARY: dict[str, bytes] = {
     "a TIFF of one bit": packed_tiff(SHAPE, 1),
     "a TIFF of floats": tiff_of(SHAPE.astype(np.float32)),
     "a TIFF in alpha": tiff_of(painted((255,) * 4, (255, 255, 255, 0)), photometric="rgb", extrasamples=["unassalpha"]),
+    "nearly black": file_of(Image.fromarray(painted((0, 0, 4), (0, 0, 0)))),
+    "a nearly black palette": file_of(palette_image(SHAPE, [0, 0, 0, 1, 0, 0])),
+    "a nearly black TIFF of 16 bits": tiff_of(painted((0, 9, 0), (0, 0, 0)).astype(np.uint16), photometric="rgb"),
     "a TIFF in colors": tiff_of(painted((7, 70, 7), (0, 0, 0)), photometric="rgb"),
 }
 
